@@ -1,0 +1,137 @@
+//! Why a connection ended, or was never let in.
+
+use std::fmt;
+use std::io;
+
+/// Who ended it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// The peer, by its own doing.
+    Peer,
+    /// The network or the operating system.
+    Network,
+    /// A rule of this server that the peer broke or outlived.
+    Policy,
+    /// This side, on request.
+    Local,
+}
+
+macro_rules! reasons {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal, $origin:ident;)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
+        pub enum $name { $($(#[$doc])* $variant,)* }
+
+        impl $name {
+            /// Every reason, in the order of [`Self::index`].
+            pub const ALL: &[$name] = &[$($name::$variant,)*];
+
+            /// The reason as it stands in logs and metrics: lower case, words joined by hyphens.
+            pub const fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $text,)* }
+            }
+
+            /// Who ended it.
+            pub const fn origin(self) -> Origin {
+                match self { $($name::$variant => Origin::$origin,)* }
+            }
+
+            /// The position of this reason in [`Self::ALL`], for counters kept in an array.
+            pub const fn index(self) -> usize {
+                self as usize
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a connection was closed. The first reason wins: what happens to a connection already closing does not change it.
+    CloseReason {
+        /// The peer shut its writing side (FIN); it was sent everything that was queued for it.
+        PeerClosed = "peer-closed", Peer;
+        /// The peer reset the connection (RST; `ECONNRESET`), or was gone when we wrote (`EPIPE`).
+        PeerReset = "peer-reset", Peer;
+        /// The kernel gave the peer up: OS keepalive, `TCP_USER_TIMEOUT` or retransmission ran out (`ETIMEDOUT`), or the peer became
+        /// unreachable (`EHOSTUNREACH`, `ENETUNREACH`).
+        NetworkTimeout = "network-timeout", Network;
+        /// Reading failed in some other way.
+        ReadFailed = "read-failed", Network;
+        /// Writing failed in some other way.
+        WriteFailed = "write-failed", Network;
+        /// A frame was longer than the longest message allowed.
+        FrameTooLarge = "frame-too-large", Policy;
+        /// The peer was silent for `heartbeat * (missed + 1)` and left `missed` pings unanswered.
+        HeartbeatLost = "heartbeat-lost", Policy;
+        /// More was queued for the peer than the outbox bound allows, or it read nothing for the whole liveness bound while its queue was stuck.
+        SlowReader = "slow-reader", Policy;
+        /// The handler or a handle asked for it.
+        Requested = "requested", Local;
+        /// The server was told to shut down.
+        Shutdown = "shutdown", Local;
+    }
+}
+
+reasons! {
+    /// Why a connection was refused: accepted by the kernel, closed at once by us, never handed to the handler.
+    Refusal {
+        /// As many connections are held as the limit allows.
+        Full = "full", Policy;
+        /// This address holds as many connections as one address may.
+        AddressFull = "address-full", Policy;
+        /// The process or the machine is out of descriptors (`EMFILE`, `ENFILE`).
+        NoDescriptors = "no-descriptors", Local;
+        /// The poll would not take the socket.
+        RegisterFailed = "register-failed", Local;
+    }
+}
+
+impl CloseReason {
+    /// The reason that a failed read speaks of.
+    pub fn from_read_error(error: &io::Error) -> Self {
+        Self::from_io_error(error).unwrap_or(CloseReason::ReadFailed)
+    }
+
+    /// The reason that a failed write speaks of.
+    pub fn from_write_error(error: &io::Error) -> Self {
+        Self::from_io_error(error).unwrap_or(CloseReason::WriteFailed)
+    }
+
+    fn from_io_error(error: &io::Error) -> Option<Self> {
+        use io::ErrorKind::*;
+        match error.kind() {
+            ConnectionReset | ConnectionAborted | BrokenPipe | NotConnected => Some(CloseReason::PeerReset),
+            TimedOut | HostUnreachable | NetworkUnreachable | NetworkDown => Some(CloseReason::NetworkTimeout),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_stands_at_its_index_under_a_name_of_its_own() {
+        for (index, reason) in CloseReason::ALL.iter().enumerate() {
+            assert_eq!(reason.index(), index);
+            assert_eq!(CloseReason::ALL.iter().filter(|other| other.as_str() == reason.as_str()).count(), 1);
+        }
+    }
+
+    #[test]
+    fn errors_of_the_os_are_told_apart() {
+        let reason = |kind| CloseReason::from_read_error(&io::Error::from(kind));
+        assert_eq!(reason(io::ErrorKind::ConnectionReset), CloseReason::PeerReset);
+        assert_eq!(reason(io::ErrorKind::TimedOut), CloseReason::NetworkTimeout);
+        assert_eq!(reason(io::ErrorKind::PermissionDenied), CloseReason::ReadFailed);
+        let write = CloseReason::from_write_error(&io::Error::from(io::ErrorKind::PermissionDenied));
+        assert_eq!(write, CloseReason::WriteFailed);
+    }
+}

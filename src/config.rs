@@ -1,0 +1,329 @@
+//! The server's configuration, checked once and together, and the parts of it that the client shares.
+
+use std::time::Duration;
+
+use crate::error::ConfigError;
+use crate::framing::{Codec, Framing, HeartbeatWords};
+use crate::time::duration_to_ms;
+
+/// Everything a server can be told. `Config::default()` is safe on any network: every buffer is bounded and the dead are found.
+///
+/// Fields are plain; [`Config::check`] runs when a server is bound and names the field that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// How messages are told apart. Default: lines.
+    pub framing: Framing,
+    /// The heartbeat words. Default: `ping` and `pong`.
+    pub words: HeartbeatWords,
+    /// When to ask and when to give up. `None` leaves finding the dead to OS keepalive. Default: every 5 s, 3 missed.
+    pub heartbeat: Option<Heartbeat>,
+    /// OS keepalive on accepted connections. Default: after 30 s idle, every 30 s, 3 probes.
+    pub keepalive: Option<Keepalive>,
+    /// `TCP_USER_TIMEOUT` (RFC 5482; tcp(7)): how long sent data may stay unacknowledged, in whole milliseconds. Default: `None`, the
+    /// kernel's own patience (about 15 minutes on Linux). It also takes the place of the keepalive probe count, see
+    /// [`Keepalive::check`]. Ignored where the system has no such option.
+    pub user_timeout: Option<Duration>,
+    /// Bounds on what peers can make this process hold.
+    pub limits: Limits,
+    /// Resolution of the timer wheel, at least 1 ms and at most half a heartbeat. Verdicts come at most one tick late. Default: 100 ms.
+    pub tick: Duration,
+    /// Connections that the kernel may hold completed but not yet accepted (listen(2)); the system's `somaxconn` caps it silently.
+    /// Default: 4096.
+    pub backlog: u32,
+    /// `SO_REUSEPORT`: several processes listen on one address and the kernel spreads connections over them. Default: off.
+    pub reuse_port: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            framing: Framing::Lines,
+            words: HeartbeatWords::default(),
+            heartbeat: Some(Heartbeat::default()),
+            keepalive: Some(Keepalive::default()),
+            user_timeout: None,
+            limits: Limits::default(),
+            tick: Duration::from_millis(100),
+            backlog: 4096,
+            reuse_port: false,
+        }
+    }
+}
+
+/// Bounds on what peers can make the server hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest message in bytes, its framing not counted. A longer one closes the connection. Default: 64 KiB.
+    pub max_message: usize,
+    /// Most bytes queued for one peer. At half of it the server stops reading from that peer until the queue has drained to a quarter;
+    /// a message that would pass the bound closes the connection. Default: 1 MiB.
+    pub max_outbox: usize,
+    /// Most connections at once. `None`, and any number that is too large, means as many as the descriptor limit allows. Default: `None`.
+    pub max_connections: Option<usize>,
+    /// Most connections at once from one IP address; 0 means no bound of its own. Default: 0.
+    pub max_connections_per_ip: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { max_message: 64 * 1024, max_outbox: 1024 * 1024, max_connections: None, max_connections_per_ip: 0 }
+    }
+}
+
+/// When silence becomes a question, and when the unanswered question becomes a verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Silence after which a ping is pushed, and the time that each ping has to be answered. At least 2 ms. Default: 5 s.
+    pub interval: Duration,
+    /// Pings that may go unanswered: a silent peer is closed `interval * (missed + 1)` after its last byte. 1 to 255. Default: 3.
+    pub missed: u8,
+    /// Whether pings are pushed at all. `false` only listens: a peer must speak by itself within `interval * (missed + 1)`. Default: `true`.
+    pub push: bool,
+}
+
+impl Default for Heartbeat {
+    fn default() -> Self {
+        Heartbeat { interval: Duration::from_secs(5), missed: 3, push: true }
+    }
+}
+
+impl Heartbeat {
+    /// How long a peer may be silent before it is closed: `interval * (missed + 1)`. It is closed no earlier, and no later than one
+    /// tick and the lag of the loop after that.
+    pub fn bound(&self) -> Duration {
+        self.interval.saturating_mul(u32::from(self.missed) + 1)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        if self.missed == 0 {
+            return Err(ConfigError::new("missed", "at least one ping must have the chance to be answered: 1 to 255"));
+        }
+        if self.interval < Duration::from_millis(2) || self.interval > LONGEST {
+            return Err(ConfigError::new("heartbeat", "must be at least 2 ms and at most 24 days"));
+        }
+        Ok(())
+    }
+}
+
+/// 2^31 ms: as long as every timer that we and the kernel keep can be told to wait.
+const LONGEST: Duration = Duration::from_millis(1 << 31);
+
+/// OS keepalive (RFC 9293 section 3.8.4; tcp(7)): probes that the kernel sends while a connection carries nothing at all. They keep
+/// NAT entries alive and find dead hosts, not stuck programs, and they are silent while sent data is unacknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Quiet time before the first probe (`TCP_KEEPIDLE`). Whole seconds, 1 to 32,767. Default: 30 s.
+    pub idle: Duration,
+    /// Time between probes (`TCP_KEEPINTVL`). Whole seconds, 1 to 32,767. Default: 30 s.
+    pub interval: Duration,
+    /// Unanswered probes after which the kernel gives the peer up (`TCP_KEEPCNT`). 1 to 127. Default: 3.
+    pub count: u32,
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Keepalive { idle: Duration::from_secs(30), interval: Duration::from_secs(30), count: 3 }
+    }
+}
+
+impl Keepalive {
+    /// How long an idle connection to a vanished host survives: `idle + interval * count`.
+    pub fn bound(&self) -> Duration {
+        self.idle.saturating_add(self.interval.saturating_mul(self.count))
+    }
+
+    /// Checks the three values, alone and against `TCP_USER_TIMEOUT`.
+    ///
+    /// Linux ends a probed connection by the user timeout in place of the probe count as soon as one is set (tcp_timer.c,
+    /// `tcp_keepalive_timer`): a shorter timeout gives up after fewer probes than asked for, so it is an error here.
+    pub fn check(&self, user_timeout: Option<Duration>) -> Result<(), ConfigError> {
+        for (field, value) in [("keepalive_idle", self.idle), ("keepalive_interval", self.interval)] {
+            if value.subsec_nanos() != 0 || !(1..=32_767).contains(&value.as_secs()) {
+                return Err(ConfigError::new(field, "the kernel takes whole seconds from 1s to 32767s"));
+            }
+        }
+        if !(1..=127).contains(&self.count) {
+            return Err(ConfigError::new("keepalive_count", "the kernel takes 1 to 127 probes"));
+        }
+        match user_timeout {
+            Some(timeout) if timeout < self.bound() => Err(ConfigError::new(
+                "user_timeout",
+                format!(
+                    "{timeout:?} would overrule the keepalive probe count: the kernel would give up before {} probes went unanswered \
+                     ({:?}); make it longer, or lower --keepalive-idle, --keepalive-interval or --keepalive-count, or turn keepalive off",
+                    self.count,
+                    self.bound()
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Checks the OS timeouts against each other and against the time that the heartbeat allows a live peer.
+pub(crate) fn check_os_timeouts(
+    keepalive: Option<&Keepalive>,
+    user_timeout: Option<Duration>,
+    heartbeat: Option<&Heartbeat>,
+) -> Result<(), ConfigError> {
+    if let Some(timeout) = user_timeout {
+        if timeout < Duration::from_millis(1) || timeout > LONGEST {
+            return Err(ConfigError::new("user_timeout", "must be at least 1 ms and at most 24 days"));
+        }
+        if let Some(heartbeat) = heartbeat
+            && timeout < heartbeat.bound()
+        {
+            return Err(ConfigError::new(
+                "user_timeout",
+                format!(
+                    "{timeout:?} would let the kernel end a slow but live peer before the heartbeat's verdict at {:?}; make it at least that",
+                    heartbeat.bound()
+                ),
+            ));
+        }
+    }
+    keepalive.map_or(Ok(()), |keepalive| keepalive.check(user_timeout))
+}
+
+/// What is legal but probably not meant, one sentence each, for a log at start.
+pub(crate) fn os_timeout_notes(
+    keepalive: Option<&Keepalive>,
+    user_timeout: Option<Duration>,
+    heartbeat: Option<&Heartbeat>,
+) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let (Some(keepalive), Some(timeout)) = (keepalive, user_timeout)
+        && timeout > keepalive.bound()
+    {
+        notes.push(format!(
+            "user-timeout {timeout:?} takes the place of keepalive-count: an idle dead host is given up after {timeout:?}, not {:?}",
+            keepalive.bound()
+        ));
+    }
+    if let (Some(keepalive), Some(heartbeat)) = (keepalive, heartbeat)
+        && keepalive.bound() < heartbeat.bound()
+    {
+        notes.push(format!(
+            "keepalive gives a vanished host up after {:?}, before the heartbeat's verdict at {:?}",
+            keepalive.bound(),
+            heartbeat.bound()
+        ));
+    }
+    if keepalive.is_none() && heartbeat.is_none() {
+        notes.push("both heartbeat and keepalive are off: a peer that vanishes while idle is never found".into());
+    }
+    notes
+}
+
+/// The smallest sensible outbox: a heartbeat word and a short reply must fit.
+const SMALLEST_OUTBOX: usize = 256;
+
+impl Config {
+    /// Checks every field, alone and against the others. The error names the first field at fault.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.limits.max_message == 0 || self.limits.max_message > u32::MAX as usize {
+            return Err(ConfigError::new("max_message", "must be at least 1 byte and less than 4 GiB"));
+        }
+        self.codec()?;
+        if self.limits.max_outbox < SMALLEST_OUTBOX {
+            return Err(ConfigError::new("max_outbox", format!("must be at least {SMALLEST_OUTBOX} bytes")));
+        }
+        if self.limits.max_connections == Some(0) {
+            return Err(ConfigError::new("max_connections", "must be at least 1"));
+        }
+        if !(1..=60_000).contains(&duration_to_ms(self.tick)) || self.tick.subsec_nanos() % 1_000_000 != 0 {
+            return Err(ConfigError::new("tick", "must be whole milliseconds from 1ms to 60s"));
+        }
+        if let Some(heartbeat) = &self.heartbeat {
+            heartbeat.check()?;
+            if heartbeat.interval < self.tick.saturating_mul(2) {
+                return Err(ConfigError::new(
+                    "tick",
+                    format!("{:?} is too coarse for a heartbeat of {:?}: at most half of it", self.tick, heartbeat.interval),
+                ));
+            }
+        }
+        if self.backlog == 0 || i32::try_from(self.backlog).is_err() {
+            return Err(ConfigError::new("backlog", "must be at least 1 and fit 31 bits"));
+        }
+        check_os_timeouts(self.keepalive.as_ref(), self.user_timeout, self.heartbeat.as_ref())
+    }
+
+    /// What is legal but probably not meant, one sentence each.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = os_timeout_notes(self.keepalive.as_ref(), self.user_timeout, self.heartbeat.as_ref());
+        if self.limits.max_outbox / 2 < self.limits.max_message {
+            notes.push(format!(
+                "max-outbox {} is less than twice max-message {}: a long message may find no room and close its reader",
+                self.limits.max_outbox, self.limits.max_message
+            ));
+        }
+        notes
+    }
+
+    pub(crate) fn codec(&self) -> Result<Codec, ConfigError> {
+        Codec::new(self.framing, self.words.clone(), self.limits.max_message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field_at_fault(change: impl FnOnce(&mut Config)) -> &'static str {
+        let mut config = Config::default();
+        change(&mut config);
+        config.check().expect_err("refused").field
+    }
+
+    const fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_raise_no_eyebrow() {
+        assert_eq!(Config::default().check(), Ok(()));
+        assert_eq!(Config::default().notes(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_field_out_of_range_is_named() {
+        assert_eq!(field_at_fault(|config| config.limits.max_message = 0), "max_message");
+        assert_eq!(field_at_fault(|config| config.limits.max_outbox = 10), "max_outbox");
+        assert_eq!(field_at_fault(|config| config.limits.max_connections = Some(0)), "max_connections");
+        assert_eq!(field_at_fault(|config| config.tick = Duration::from_micros(1500)), "tick");
+        assert_eq!(field_at_fault(|config| config.tick = secs(3)), "tick");
+        assert_eq!(field_at_fault(|config| config.backlog = 0), "backlog");
+        assert_eq!(field_at_fault(|config| config.words.ping = b"pong".to_vec()), "words");
+        assert_eq!(field_at_fault(|config| config.heartbeat = Some(Heartbeat { missed: 0, ..Heartbeat::default() })), "missed");
+        let instant = Heartbeat { interval: Duration::ZERO, ..Heartbeat::default() };
+        assert_eq!(field_at_fault(|config| config.heartbeat = Some(instant)), "heartbeat");
+        let keepalive = |change: fn(&mut Keepalive)| {
+            move |config: &mut Config| change(config.keepalive.as_mut().expect("on by default")) as ()
+        };
+        assert_eq!(field_at_fault(keepalive(|keepalive| keepalive.idle = Duration::from_millis(1500))), "keepalive_idle");
+        assert_eq!(field_at_fault(keepalive(|keepalive| keepalive.interval = secs(40_000))), "keepalive_interval");
+        assert_eq!(field_at_fault(keepalive(|keepalive| keepalive.count = 128)), "keepalive_count");
+    }
+
+    #[test]
+    fn a_user_timeout_may_overrule_neither_probes_nor_heartbeat() {
+        assert_eq!(field_at_fault(|config| config.user_timeout = Some(secs(60))), "user_timeout");
+        let short = |config: &mut Config| {
+            config.keepalive = None;
+            config.user_timeout = Some(secs(19));
+        };
+        assert_eq!(field_at_fault(short), "user_timeout");
+        assert_eq!(field_at_fault(|config| config.user_timeout = Some(Duration::ZERO)), "user_timeout");
+        let mut config = Config { user_timeout: Some(secs(120)), ..Config::default() };
+        assert_eq!((config.check(), config.notes().len()), (Ok(()), 0));
+        config.user_timeout = Some(secs(300));
+        assert_eq!((config.check(), config.notes().len()), (Ok(()), 1));
+    }
+
+    #[test]
+    fn a_server_that_finds_no_dead_says_so() {
+        let config = Config { heartbeat: None, keepalive: None, ..Config::default() };
+        assert!(config.notes()[0].contains("never found"));
+    }
+}

@@ -1,0 +1,31 @@
+//! Lines: LF ends a message, one CR before it is dropped.
+
+use super::FrameTooLarge;
+use crate::error::SendError;
+use crate::inbox::Inbox;
+
+pub(super) fn decode<'i: 'a, 'a>(max: usize, inbox: &'a mut Inbox, input: &mut &'i [u8]) -> Result<Option<&'a [u8]>, FrameTooLarge> {
+    // The inbox never holds a line feed, so only what is new is searched: a line that trickles in is scanned once.
+    let Some(end) = memchr::memchr(b'\n', input) else {
+        let (arrived, last) = (inbox.frame_len() + input.len(), input.last());
+        // A CR at the very end may still turn out to belong to the line ending.
+        if arrived - usize::from(last == Some(&b'\r')) > max {
+            return Err(FrameTooLarge);
+        }
+        inbox.extend(input);
+        *input = &[];
+        return Ok(None);
+    };
+    let mut line = &input[..end];
+    *input = &input[end + 1..];
+    if inbox.frame_len() > 0 {
+        inbox.extend(line);
+        line = inbox.complete();
+    }
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.len() > max { Err(FrameTooLarge) } else { Ok(Some(line)) }
+}
+
+pub(super) fn encoded_len(parts: &[&[u8]], len: usize) -> Result<usize, SendError> {
+    if parts.iter().any(|part| memchr::memchr(b'\n', part).is_some()) { Err(SendError::Unframeable) } else { Ok(len + 1) }
+}

@@ -1,0 +1,162 @@
+//! From bytes to messages and heartbeats, and back. Pure: it sees one connection's inbox and the bytes just read, nothing else.
+
+mod length;
+mod lines;
+mod raw;
+
+use crate::error::{ConfigError, SendError};
+use crate::inbox::Inbox;
+
+/// How messages are told apart on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Framing {
+    /// A message is a line: it ends with LF; one CR before the LF is dropped. A heartbeat is a line that is the word alone.
+    #[default]
+    Lines,
+    /// A message is preceded by its length: four bytes, unsigned, big-endian, not counting themselves.
+    Length,
+    /// A message is whatever one read returned. TCP keeps no such borders: use it only with peers that expect nothing else. A chunk
+    /// made of heartbeat words alone is heartbeats.
+    Raw,
+}
+
+/// The words that heartbeats are made of. Both ends must agree on them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeartbeatWords {
+    /// The question.
+    pub ping: Vec<u8>,
+    /// The answer.
+    pub pong: Vec<u8>,
+}
+
+impl Default for HeartbeatWords {
+    fn default() -> Self {
+        HeartbeatWords { ping: b"ping".to_vec(), pong: b"pong".to_vec() }
+    }
+}
+
+/// Longer words would be messages.
+const LONGEST_WORD: usize = 64;
+
+/// What was on the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// A message, without its framing.
+    Message(&'a [u8]),
+    /// Heartbeats: one question or one answer, but for [`Framing::Raw`], where a read may return many at once.
+    Heartbeats {
+        /// Questions, each of which wants an answer.
+        pings: u32,
+        /// Answers.
+        pongs: u32,
+    },
+}
+
+impl Frame<'_> {
+    const PING: Frame<'static> = Frame::Heartbeats { pings: 1, pongs: 0 };
+    const PONG: Frame<'static> = Frame::Heartbeats { pings: 0, pongs: 1 };
+}
+
+/// The frame that is arriving is longer than the longest message allowed. Nothing after it can be understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameTooLarge;
+
+/// A framing with its words and its bound: what encoder and decoder share.
+#[derive(Clone, Debug)]
+pub struct Codec {
+    framing: Framing,
+    words: HeartbeatWords,
+    max_message: usize,
+    ping: Vec<u8>,
+    pong: Vec<u8>,
+}
+
+impl Codec {
+    /// A codec for messages of at most `max_message` bytes, the framing itself not counted.
+    ///
+    /// Fails if a word is empty, longer than 64 bytes, equal to the other or the beginning of it, or cannot stand in a line.
+    pub fn new(framing: Framing, words: HeartbeatWords, max_message: usize) -> Result<Self, ConfigError> {
+        for word in [&words.ping, &words.pong] {
+            if word.is_empty() || word.len() > LONGEST_WORD || word.len() > max_message {
+                return Err(ConfigError::new("words", "a heartbeat word has 1 to 64 bytes, and no more than the longest message"));
+            }
+            if word.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+                return Err(ConfigError::new("words", "a heartbeat word holds no line feed and no carriage return"));
+            }
+        }
+        if words.ping.starts_with(&words.pong) || words.pong.starts_with(&words.ping) {
+            return Err(ConfigError::new("words", "neither heartbeat word may be the beginning of the other"));
+        }
+        let mut codec = Codec { framing, words, max_message, ping: Vec::new(), pong: Vec::new() };
+        let (mut ping, mut pong) = (Vec::new(), Vec::new());
+        codec.encode(&[&codec.words.ping], &mut ping);
+        codec.encode(&[&codec.words.pong], &mut pong);
+        (codec.ping, codec.pong) = (ping, pong);
+        Ok(codec)
+    }
+
+    /// Takes the next frame off the front of `input`.
+    ///
+    /// `Ok(None)` means that the input is used up; the beginning of an unfinished frame is in `inbox` then. The frame borrows from
+    /// the input, or from the inbox if it began in an earlier read; it is copied in neither case. After an error the connection
+    /// cannot be read any further; calling again is harmless and returns whatever the bytes happen to mean.
+    pub fn decode<'i: 'a, 'a>(&self, inbox: &'a mut Inbox, input: &mut &'i [u8]) -> Result<Option<Frame<'a>>, FrameTooLarge> {
+        inbox.begin();
+        if input.is_empty() {
+            return Ok(None);
+        }
+        match self.framing {
+            Framing::Lines => Ok(lines::decode(self.max_message, inbox, input)?.map(|message| self.classify(message))),
+            Framing::Length => Ok(length::decode(self.max_message, inbox, input)?.map(|message| self.classify(message))),
+            Framing::Raw => Ok(Some(raw::decode(self.max_message, &self.words, input))),
+        }
+    }
+
+    fn classify<'a>(&self, message: &'a [u8]) -> Frame<'a> {
+        if message == self.words.ping {
+            Frame::PING
+        } else if message == self.words.pong {
+            Frame::PONG
+        } else {
+            Frame::Message(message)
+        }
+    }
+
+    /// The number of bytes that the message made of `parts` takes on the wire, or [`SendError::Unframeable`].
+    pub fn encoded_len(&self, parts: &[&[u8]]) -> Result<usize, SendError> {
+        let len = parts.iter().map(|part| part.len()).sum();
+        match self.framing {
+            Framing::Lines => lines::encoded_len(parts, len),
+            Framing::Length => length::encoded_len(len),
+            Framing::Raw => Ok(len),
+        }
+    }
+
+    /// Appends the message made of `parts` as it goes over the wire. [`Codec::encoded_len`] has said before that it can be framed.
+    ///
+    /// A message that is a heartbeat word alone is taken for a heartbeat by the other end.
+    pub fn encode(&self, parts: &[&[u8]], out: &mut Vec<u8>) {
+        if let Framing::Length = self.framing {
+            length::encode_header(parts, out);
+        }
+        for part in parts {
+            out.extend_from_slice(part);
+        }
+        if let Framing::Lines = self.framing {
+            out.push(b'\n');
+        }
+    }
+
+    /// A question as it goes over the wire.
+    pub fn ping(&self) -> &[u8] {
+        &self.ping
+    }
+
+    /// An answer as it goes over the wire.
+    pub fn pong(&self) -> &[u8] {
+        &self.pong
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! The name of one connection, which no later connection ever answers to.
+
+use std::fmt;
+
+/// How many low bits of a poll token hold the slot. mio's token is a `usize`: on 64-bit machines both halves fit whole, on 32-bit
+/// machines a million slots and 12 bits of the generation do, which is ample for an event that outlives its socket by one poll.
+const SLOT_BITS: u32 = if usize::BITS >= 64 { 32 } else { 20 };
+const SLOT_MASK: usize = (1 << SLOT_BITS) - 1;
+
+/// Names one connection: its slot in the slab, and the generation that tells it from every earlier and later tenant of that slot.
+///
+/// An id outlives its connection without harm: calls with the id of a closed connection do nothing and say so. The generation is a
+/// 32-bit count of connections opened by this engine, so a stale id could meet a new tenant only after 2^32 further connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId {
+    slot: u32,
+    generation: u32,
+}
+
+impl ConnId {
+    /// The most slots that fit a poll token on this machine, less a few that the driver keeps for itself.
+    pub const MAX_SLOTS: usize = SLOT_MASK - 0xff;
+
+    pub(crate) fn new(slot: usize, generation: u32) -> Self {
+        // The slab never grows past MAX_SLOTS: admission is bounded by it.
+        let slot = u32::try_from(slot).expect("a slot number below ConnId::MAX_SLOTS fits 32 bits");
+        ConnId { slot, generation }
+    }
+
+    /// The index of the connection in the slab. Reused after the connection has closed.
+    pub fn slot(self) -> usize {
+        self.slot as usize
+    }
+
+    /// Which of the tenants of the slot this is.
+    pub fn generation(self) -> u32 {
+        self.generation
+    }
+
+    /// The id as one integer, for logs of other systems and for tables; [`ConnId::from_u64`] is its inverse.
+    pub fn as_u64(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.slot)
+    }
+
+    /// The id that [`ConnId::as_u64`] made this integer of. Any integer is accepted: one that names no connection is simply stale.
+    pub fn from_u64(id: u64) -> Self {
+        ConnId { slot: id as u32, generation: (id >> 32) as u32 }
+    }
+
+    /// The poll token of this connection.
+    pub(crate) fn token(self) -> usize {
+        // On 32-bit machines the shift drops the generation's high bits, on purpose.
+        (self.generation as usize).wrapping_shl(SLOT_BITS) | self.slot()
+    }
+
+    /// The slot that a poll token speaks of. Whether its generation still lives there, [`ConnId::token`] of the tenant tells.
+    pub(crate) fn slot_of_token(token: usize) -> usize {
+        token & SLOT_MASK
+    }
+}
+
+/// Written as `slot.generation`, as in the logs.
+impl fmt::Display for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.slot, self.generation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_leads_back_to_its_slot_and_tells_generations_apart() {
+        let old = ConnId::new(77, 5);
+        let new = ConnId::new(77, 6);
+        assert_eq!(ConnId::slot_of_token(old.token()), 77);
+        assert_ne!(old.token(), new.token());
+    }
+
+    #[test]
+    fn no_connection_has_a_token_in_the_drivers_reserve() {
+        let id = ConnId::new(ConnId::MAX_SLOTS - 1, u32::MAX);
+        assert!(id.token() < usize::MAX - 0xff);
+    }
+
+    #[test]
+    fn ids_survive_the_trip_through_an_integer() {
+        let id = ConnId::new(123_456, 0xdead_beef);
+        assert_eq!(ConnId::from_u64(id.as_u64()), id);
+        assert_eq!(id.to_string(), "123456.3735928559");
+    }
+}

@@ -1,0 +1,128 @@
+//! The read buffer of one connection: the frame that has not ended yet, and what may not be decoded yet. Empty means no heap at all.
+
+/// Bytes received and not yet consumed.
+///
+/// Invariants: an inbox without unconsumed bytes owns no heap once [`Inbox::settle`] was called; memory follows bytes that really
+/// arrived, never a length that the peer claims; the frame never holds more than one frame.
+#[derive(Debug, Default)]
+pub struct Inbox(Option<Box<Held>>);
+
+#[derive(Debug, Default)]
+struct Held {
+    /// The beginning of a frame, or a whole frame that is lent out (`lent`).
+    frame: Vec<u8>,
+    /// The frame was completed and handed out; it goes at the next [`Inbox::begin`].
+    lent: bool,
+    /// Bytes after the frame that were not decoded because the connection was paused in the middle of a read.
+    rest: Vec<u8>,
+}
+
+impl Inbox {
+    /// Bytes of the unfinished frame.
+    pub fn frame_len(&self) -> usize {
+        self.0.as_ref().map_or(0, |held| if held.lent { 0 } else { held.frame.len() })
+    }
+
+    /// Whether undecoded bytes wait for the connection to be resumed.
+    pub fn has_rest(&self) -> bool {
+        self.0.as_ref().is_some_and(|held| !held.rest.is_empty())
+    }
+
+    /// Drops the frame that was lent out last, if any. A decoder calls it first.
+    pub fn begin(&mut self) {
+        if let Some(held) = &mut self.0
+            && held.lent
+        {
+            held.frame.clear();
+            held.lent = false;
+        }
+    }
+
+    /// Adds to the unfinished frame.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            let held = self.0.get_or_insert_default();
+            debug_assert!(!held.lent, "begin() comes before extend()");
+            held.frame.extend_from_slice(bytes);
+        }
+    }
+
+    /// The unfinished frame so far.
+    pub fn frame(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], |held| if held.lent { &[] } else { &held.frame })
+    }
+
+    /// Declares the frame finished and lends it out, until the next [`Inbox::begin`].
+    pub fn complete(&mut self) -> &[u8] {
+        let held = self.0.get_or_insert_default();
+        held.lent = true;
+        &held.frame
+    }
+
+    /// Keeps bytes that may not be decoded yet. They come before all bytes read later, so nothing may be kept twice.
+    pub fn keep_rest(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            let held = self.0.get_or_insert_default();
+            debug_assert!(held.rest.is_empty(), "the rest is taken before more is read");
+            held.rest.extend_from_slice(bytes);
+        }
+    }
+
+    /// Takes the bytes that were kept.
+    pub fn take_rest(&mut self) -> Vec<u8> {
+        self.0.as_mut().map(|held| std::mem::take(&mut held.rest)).unwrap_or_default()
+    }
+
+    /// Gives the heap back if there is nothing left to keep.
+    pub fn settle(&mut self) {
+        self.begin();
+        if self.0.as_ref().is_some_and(|held| held.frame.is_empty() && held.rest.is_empty()) {
+            self.0 = None;
+        }
+    }
+
+    #[cfg(test)]
+    fn owns_heap(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inbox_that_was_emptied_owns_no_heap() {
+        let mut inbox = Inbox::default();
+        assert!(!inbox.owns_heap());
+        inbox.extend(b"half");
+        inbox.settle();
+        assert_eq!(inbox.frame(), b"half");
+        assert_eq!(inbox.complete(), b"half");
+        inbox.settle();
+        assert!(!inbox.owns_heap());
+    }
+
+    #[test]
+    fn a_frame_that_was_lent_is_gone_at_the_next_begin() {
+        let mut inbox = Inbox::default();
+        inbox.extend(b"one");
+        inbox.complete();
+        assert_eq!(inbox.frame_len(), 0);
+        inbox.begin();
+        inbox.extend(b"two");
+        assert_eq!(inbox.complete(), b"two");
+    }
+
+    #[test]
+    fn the_rest_is_kept_apart_from_the_frame() {
+        let mut inbox = Inbox::default();
+        inbox.extend(b"frame");
+        inbox.keep_rest(b"later");
+        inbox.settle();
+        assert!(inbox.has_rest());
+        assert_eq!(inbox.take_rest(), b"later");
+        assert_eq!(inbox.frame(), b"frame");
+        assert!(!inbox.has_rest());
+    }
+}

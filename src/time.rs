@@ -1,0 +1,138 @@
+//! Time as an argument: instants in milliseconds, and the clock that forgives a process its own sleep.
+//!
+//! Nothing here reads a clock. The drivers read the monotonic clock (`CLOCK_MONOTONIC`; a changed wall clock changes nothing) and
+//! hand it in; the simulation hands in whatever it likes.
+
+use std::fmt;
+use std::time::Duration;
+
+/// An instant: whole milliseconds since the driver started, on a monotonic clock, rounded down.
+///
+/// Because it is rounded down, an instant may lie up to 1 ms before the event it stamps. Whoever promises "not earlier than"
+/// adds that millisecond (see `engine::liveness`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Millis(u64);
+
+impl Millis {
+    /// The instant at which the driver started.
+    pub const ZERO: Millis = Millis(0);
+
+    /// The instant `ms` milliseconds after the start.
+    pub const fn from_ms(ms: u64) -> Self {
+        Millis(ms)
+    }
+
+    /// Milliseconds since the start.
+    pub const fn as_ms(self) -> u64 {
+        self.0
+    }
+
+    /// This instant moved `ms` milliseconds into the future, at most to the end of time.
+    pub const fn plus_ms(self, ms: u64) -> Self {
+        Millis(self.0.saturating_add(ms))
+    }
+
+    /// Milliseconds from `earlier` to this instant; 0 when `earlier` is in fact later.
+    pub const fn ms_since(self, earlier: Millis) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ms", self.0)
+    }
+}
+
+/// The whole milliseconds of a duration, rounded up, so that a wait is never cut short; at most `u64::MAX`.
+pub fn duration_to_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+/// Monotonic time less the spells in which this process was not running.
+///
+/// A process stopped by SIGSTOP, a paused virtual machine, or a handler that blocks for seconds is deaf meanwhile: that its peers
+/// said nothing then proves nothing. So a gap between two readings that is longer than the wait asked for, by more than
+/// `threshold_ms`, is a *stall*, and stalls are taken out of the time that the engine sees. All its deadlines move with it: a
+/// dead peer is found later by the length of the stall, a live one is never blamed for it.
+///
+/// Lag below the threshold is left in: it delays verdicts, and cannot forge one, because a verdict also needs pings that were sent
+/// and a last read of the socket.
+#[derive(Clone, Debug)]
+pub struct AwakeClock {
+    threshold_ms: u64,
+    last_raw: Millis,
+    stalled_ms: u64,
+    stalls: u64,
+}
+
+impl AwakeClock {
+    /// A clock at zero that forgives gaps of more than `threshold_ms` beyond the wait asked for.
+    pub fn new(threshold_ms: u64) -> Self {
+        AwakeClock { threshold_ms, last_raw: Millis::ZERO, stalled_ms: 0, stalls: 0 }
+    }
+
+    /// Takes a reading of the monotonic clock and returns the awake time.
+    ///
+    /// `waited_ms` is the longest wait that the driver asked for since the last reading: 0 inside a turn, the poll timeout after a
+    /// poll, `None` if it was prepared to wait for ever (then no gap can be told from an ordinary wait, and none is forgiven; with
+    /// nothing on the timer wheel there is nobody to blame either). A reading before the previous one counts as equal to it.
+    pub fn read(&mut self, raw: Millis, waited_ms: Option<u64>) -> Millis {
+        let raw = raw.max(self.last_raw);
+        if let Some(waited_ms) = waited_ms {
+            let lag_ms = raw.ms_since(self.last_raw).saturating_sub(waited_ms);
+            if lag_ms > self.threshold_ms {
+                self.stalled_ms += lag_ms;
+                self.stalls += 1;
+            }
+        }
+        self.last_raw = raw;
+        Millis(raw.0 - self.stalled_ms)
+    }
+
+    /// Total length of all stalls so far, in milliseconds.
+    pub fn stalled_ms(&self) -> u64 {
+        self.stalled_ms
+    }
+
+    /// Number of stalls so far.
+    pub fn stalls(&self) -> u64 {
+        self.stalls
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_round_up_so_a_wait_is_never_short() {
+        assert_eq!(duration_to_ms(Duration::from_micros(1)), 1);
+        assert_eq!(duration_to_ms(Duration::from_millis(7)), 7);
+        assert_eq!(duration_to_ms(Duration::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn a_freeze_is_taken_out_of_awake_time() {
+        let mut clock = AwakeClock::new(500);
+        assert_eq!(clock.read(Millis(1000), Some(1000)), Millis(1000));
+        assert_eq!(clock.read(Millis(9100), Some(100)), Millis(1100));
+        assert_eq!((clock.stalls(), clock.stalled_ms()), (1, 8000));
+        assert_eq!(clock.read(Millis(9200), Some(100)), Millis(1200));
+    }
+
+    #[test]
+    fn lag_up_to_the_threshold_and_waits_for_ever_are_ordinary() {
+        let mut clock = AwakeClock::new(500);
+        assert_eq!(clock.read(Millis(600), Some(100)), Millis(600));
+        assert_eq!(clock.read(Millis(60_000), None), Millis(60_000));
+        assert_eq!(clock.stalls(), 0);
+    }
+
+    #[test]
+    fn awake_time_never_runs_backwards() {
+        let mut clock = AwakeClock::new(10);
+        clock.read(Millis(100), Some(100));
+        assert_eq!(clock.read(Millis(40), Some(0)), Millis(100));
+    }
+}
