@@ -85,10 +85,10 @@ reasons! {
         Full = "full", Policy;
         /// This address holds as many connections as one address may.
         AddressFull = "address-full", Policy;
+        /// The server is shutting down.
+        ShuttingDown = "shutting-down", Local;
         /// The process or the machine is out of descriptors (`EMFILE`, `ENFILE`).
         NoDescriptors = "no-descriptors", Local;
-        /// The poll would not take the socket.
-        RegisterFailed = "register-failed", Local;
     }
 }
 

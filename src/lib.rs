@@ -1,9 +1,54 @@
-pub mod time;
-pub mod id;
-pub mod close;
-pub mod error;
+//! Heartline holds very many long-lived TCP connections on one thread, knows within a stated bound which of them are dead, and gives the
+//! other end a client that comes back.
+//!
+//! ```no_run
+//! use heartline::{Config, ConnId, Context, Handler, Server};
+//!
+//! struct Echo;
+//!
+//! impl Handler for Echo {
+//!     fn on_message(&mut self, cx: &mut Context<'_>, id: ConnId, message: &[u8]) {
+//!         // A full queue closes the connection by itself: there is nothing to do about an error here.
+//!         let _ = cx.send_parts(id, &[b"echo: ", message]);
+//!     }
+//! }
+//!
+//! fn main() -> Result<(), heartline::Error> {
+//!     Server::bind("127.0.0.1:7878", Config::default())?.run(&mut Echo)
+//! }
+//! ```
+//!
+//! * [`Server`] holds the lines; [`Handler`] is your application, [`Context`] its way back, [`Handle`] the way in from other threads.
+//! * [`client::Client`] is the other end: it beats, notices silence and reconnects.
+//! * [`engine::Engine`] is the server without sockets and clock, for simulations and for drivers of your own.
+//!
+//! The bound: with [`Heartbeat`] interval `H` and `M` missed pings, a silent peer is closed no earlier than `H * (M + 1)` after its last
+//! byte, and no later than one [`Config::tick`] and the lag of the loop after that.
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+pub mod client;
+#[cfg(feature = "cli")]
+pub mod cli;
+pub mod engine;
+pub mod framing;
 pub mod inbox;
 pub mod outbox;
-pub mod framing;
-pub mod wheel; pub mod config; pub(crate) mod net;
-pub use id::*; pub use close::*; pub use error::*;
+pub mod time;
+pub mod wheel;
+
+mod close;
+mod config;
+mod error;
+mod id;
+mod net;
+mod server;
+
+pub use close::{CloseReason, Origin, Refusal};
+pub use config::{Config, Heartbeat, Keepalive, Limits};
+pub use engine::{Close, Closed, Context, Handler, Stats};
+pub use error::{ConfigError, Error, SendError};
+pub use framing::{Framing, HeartbeatWords};
+pub use id::ConnId;
+pub use server::{Handle, Server, Turn};

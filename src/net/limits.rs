@@ -15,6 +15,6 @@ pub(crate) fn raise_descriptor_limit() -> usize {
 }
 
 /// The soft limit now in force.
-pub(crate) fn open_descriptor_limit() -> usize {
+fn open_descriptor_limit() -> usize {
     getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }

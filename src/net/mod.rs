@@ -6,5 +6,5 @@ mod limits;
 mod options;
 
 pub(crate) use clock::{MonotonicClock, SuspendClock};
-pub(crate) use limits::{open_descriptor_limit, raise_descriptor_limit};
+pub(crate) use limits::raise_descriptor_limit;
 pub(crate) use options::{SocketOptions, dial, listen};

@@ -1,0 +1,251 @@
+//! `heartline connect`: stdin lines out, messages to stdout, status to stderr.
+
+use std::io::{self, BufRead, BufWriter, Read, Stdout, Write};
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::args::{FramingArgs, HeartbeatArgs, LogArgs, LogLevel, OsTimeoutArgs};
+use super::values::{Tries, display, duration};
+use super::{logging, status};
+use crate::client::{Backoff, Client, ClientConfig, ClientContext, ClientHandle, ClientHandler, ClientState, Event, Outcome};
+use crate::close::CloseReason;
+use crate::error::{Error, SendError};
+use crate::framing::{Framing, HeartbeatWords};
+
+#[derive(Args, Debug)]
+pub(crate) struct ConnectArgs {
+    /// The server, as host:port
+    #[arg(value_name = "ADDR")]
+    addr: String,
+    #[command(flatten)]
+    framing: FramingArgs,
+    #[command(flatten)]
+    heartbeat: HeartbeatArgs,
+    #[command(flatten)]
+    reconnect: ReconnectArgs,
+    #[command(flatten)]
+    os_timeouts: OsTimeoutArgs,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Reconnecting")]
+struct ReconnectArgs {
+    /// Failed dials in a row before giving up, or forever; counting starts over with the first byte received
+    #[arg(long, value_name = "N", default_value = "5")]
+    tries: Tries,
+    /// Wait before dialling again; with exponential backoff, the longest first wait
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration)]
+    retry_delay: Duration,
+    /// How the wait develops
+    #[arg(long, value_enum, default_value = "fixed")]
+    backoff: BackoffArg,
+    /// Longest wait of exponential backoff
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    max_retry_delay: Duration,
+    /// How long a dial may take, for each address of a name
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    dial_timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum BackoffArg {
+    /// The same wait each time
+    Fixed,
+    /// A random wait below a bound that doubles each time
+    Exponential,
+}
+
+pub(crate) fn run(args: ConnectArgs) -> Result<ExitCode, Error> {
+    logging::start(&args.log, LogLevel::Warn)?;
+    let config = args.config();
+    let (framing, max_message) = (config.framing, config.max_message);
+    let mut client = Client::connect(args.addr.as_str(), config)?;
+    let handle = client.handle();
+    thread::Builder::new()
+        .name("stdin".into())
+        .spawn(move || send_lines(&handle, io::stdin().lock(), max_message))
+        .map_err(Error::io("start a thread for stdin"))?;
+
+    let mut terminal = Terminal { addr: args.addr, framing, stdout: BufWriter::new(io::stdout()), broken: None, trouble: None };
+    let outcome = loop {
+        let state = client.turn(&mut terminal, None)?;
+        // Once per turn: one write for all the messages of a burst.
+        let flushed = terminal.stdout.flush();
+        terminal.note_stdout(flushed, || client.stop());
+        if let ClientState::Done(outcome) = state {
+            break outcome;
+        }
+    };
+    Ok(terminal.exit_code(outcome))
+}
+
+impl ConnectArgs {
+    fn config(&self) -> ClientConfig {
+        let max_message = self.framing.max_message();
+        ClientConfig {
+            framing: self.framing.framing(),
+            words: HeartbeatWords::default(),
+            heartbeat: self.heartbeat.heartbeat(true),
+            keepalive: self.os_timeouts.keepalive(),
+            user_timeout: self.os_timeouts.user_timeout(),
+            tries: self.reconnect.tries.0,
+            backoff: match self.reconnect.backoff {
+                BackoffArg::Fixed => Backoff::fixed(self.reconnect.retry_delay),
+                BackoffArg::Exponential => Backoff::exponential(self.reconnect.retry_delay, self.reconnect.max_retry_delay),
+            },
+            dial_timeout: self.reconnect.dial_timeout,
+            max_message,
+            // The longest message must fit, or its line could never be sent.
+            max_queue: ClientConfig::default().max_queue.max(max_message.saturating_mul(2)),
+        }
+    }
+}
+
+/// Sends each line as a message, until the input or the client ends. Waits while the server does not keep up.
+fn send_lines(handle: &ClientHandle, mut input: impl BufRead, max_message: usize) {
+    let mut line = Vec::new();
+    loop {
+        match next_line(&mut input, max_message, &mut line) {
+            Ok(Line::Whole) => match handle.send_blocking(&line) {
+                Ok(()) => {}
+                Err(SendError::Closed) => return,
+                Err(error) => status(&format!("a line of {} bytes was not sent: {error}", line.len())),
+            },
+            Ok(Line::TooLong) => status(&format!("a line longer than --max-message ({max_message} bytes) was not sent")),
+            Ok(Line::End) => return handle.finish(),
+            Err(error) => {
+                status(&format!("cannot read stdin: {error}"));
+                return handle.finish();
+            }
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Line {
+    Whole,
+    TooLong,
+    End,
+}
+
+/// Reads the next line into `line`, without its line feed. The last one may lack it. Holds no more than `max` bytes of any line.
+fn next_line(input: &mut impl BufRead, max: usize, line: &mut Vec<u8>) -> io::Result<Line> {
+    line.clear();
+    if input.by_ref().take((max as u64).saturating_add(1)).read_until(b'\n', line)? == 0 {
+        return Ok(Line::End);
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    } else if line.len() > max {
+        input.skip_until(b'\n')?;
+        return Ok(Line::TooLong);
+    }
+    Ok(Line::Whole)
+}
+
+/// The person or program at the other side of stdout and stderr.
+struct Terminal {
+    addr: String,
+    framing: Framing,
+    stdout: BufWriter<Stdout>,
+    /// What was wrong with stdout.
+    broken: Option<io::Error>,
+    /// What went wrong last, until it is told.
+    trouble: Option<String>,
+}
+
+impl ClientHandler for Terminal {
+    fn on_message(&mut self, client: &mut ClientContext<'_>, message: &[u8]) {
+        let mut written = self.stdout.write_all(message);
+        if self.framing != Framing::Raw {
+            written = written.and_then(|()| self.stdout.write_all(b"\n"));
+        }
+        self.note_stdout(written, || client.stop());
+    }
+
+    fn on_event(&mut self, _: &mut ClientContext<'_>, event: &Event) {
+        match event {
+            Event::Dialing(first) if first.number == 1 && self.trouble.is_none() => {
+                status(&format!("connecting to {} ({first})", self.addr));
+            }
+            Event::Connected { addr, .. } => {
+                self.trouble = None;
+                status(&format!("connected to {addr}"));
+            }
+            Event::Silent(silence) => status(&format!("silent for {}, asking", display(*silence))),
+            Event::DialFailed(error) => self.trouble = Some(format!("cannot connect: {error}")),
+            Event::Disconnected { reason, silence, .. } => {
+                let why = match reason {
+                    CloseReason::HeartbeatLost => format!("silent for {}", display(*silence)),
+                    reason => reason.as_str().replace('-', " "),
+                };
+                self.trouble = Some(format!("lost the connection ({why})"));
+            }
+            Event::Reconnecting { next, delay } => {
+                let trouble = self.trouble.as_deref().unwrap_or("lost the connection");
+                status(&format!("{trouble}, reconnecting ({next}, in {})", display(*delay)));
+            }
+            Event::Done(outcome) => self.tell_end(*outcome),
+            _ => {}
+        }
+    }
+}
+
+impl Terminal {
+    fn tell_end(&mut self, outcome: Outcome) {
+        if !matches!(outcome, Outcome::Finished | Outcome::Stopped) {
+            if let Some(trouble) = self.trouble.take() {
+                status(&trouble);
+            }
+            status(&outcome.to_string());
+        }
+    }
+
+    /// Nobody reads what arrives any more: that ends the program.
+    fn note_stdout(&mut self, result: io::Result<()>, stop: impl FnOnce()) {
+        if let Err(error) = result {
+            self.broken.get_or_insert(error);
+            stop();
+        }
+    }
+
+    fn exit_code(self, outcome: Outcome) -> ExitCode {
+        // What could not be written must not be tried again when the buffer is dropped.
+        drop(self.stdout.into_parts());
+        match (self.broken, outcome) {
+            // `heartline connect ... | head` ends as quietly as anything before `head` does.
+            (Some(error), _) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            (Some(error), _) => {
+                status(&format!("cannot write stdout: {error}"));
+                ExitCode::FAILURE
+            }
+            (None, Outcome::Finished | Outcome::Stopped) => ExitCode::SUCCESS,
+            (None, _) => ExitCode::FAILURE,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_bounded_and_the_last_needs_no_line_feed() {
+        let mut input = &b"one\n\nfour\nlonger than four\nr\r\nend"[..];
+        let mut line = Vec::new();
+        let mut seen = Vec::new();
+        loop {
+            match next_line(&mut input, 4, &mut line).expect("a slice can be read") {
+                Line::End => break,
+                Line::Whole => seen.push(String::from_utf8(line.clone()).expect("text")),
+                Line::TooLong => seen.push("too long".into()),
+            }
+        }
+        assert_eq!(seen, ["one", "", "four", "too long", "r\r", "end"]);
+    }
+}

@@ -1,0 +1,77 @@
+//! The binary `heartline`, as a library function: arguments in, an exit code out.
+
+mod apps;
+mod args;
+mod connect;
+mod logging;
+mod serve;
+mod values;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::Error;
+
+/// Holds very many long-lived TCP connections on one thread, knows within a stated bound which are dead, and comes back.
+#[derive(Parser)]
+#[command(name = "heartline", version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Hold the lines: listen, answer heartbeats, find the dead, run an application
+    Serve(serve::ServeArgs),
+    /// Hold a line to a server: stdin lines out, messages to stdout, status to stderr
+    Connect(connect::ConnectArgs),
+}
+
+/// Runs the subcommand that the process's arguments name, and returns its exit code: 2 for wrong usage or a configuration that
+/// contradicts itself, with a message on stderr that names the flag; 1 for other errors.
+pub fn run() -> ExitCode {
+    // Clap prints its own message and exits with 2 for wrong usage, with 0 for `--help` and `--version`.
+    let result = match Cli::parse().command {
+        Command::Serve(args) => serve::run(args),
+        Command::Connect(args) => connect::run(args),
+    };
+    result.unwrap_or_else(|error| {
+        status(&describe(&error));
+        ExitCode::from(if matches!(error, Error::Config(_)) { 2 } else { 1 })
+    })
+}
+
+/// A sentence for the person at the terminal. A stderr that is closed is no reason to fail.
+pub(crate) fn status(sentence: &str) {
+    let _ = writeln!(std::io::stderr(), "heartline: {sentence}");
+}
+
+fn describe(error: &Error) -> String {
+    match error {
+        Error::Config(error) if error.field == "addr" => format!("ADDR: {}", error.problem),
+        Error::Config(error) => format!("--{}: {}", error.field.replace('_', "-"), error.problem),
+        error => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ConfigError;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_configuration_error_names_the_flag() {
+        let error = Error::from(ConfigError::new("max_retry_delay", "too short"));
+        assert_eq!(describe(&error), "--max-retry-delay: too short");
+        assert_eq!(describe(&Error::from(ConfigError::new("addr", "no port"))), "ADDR: no port");
+    }
+}

@@ -1,0 +1,54 @@
+//! The client's view of time: awake time, and whether the machine slept.
+
+use std::time::Duration;
+
+use crate::net::{MonotonicClock, SuspendClock};
+use crate::time::{AwakeClock, Millis, duration_to_ms};
+
+/// A shorter distance between boot time and monotonic time is drift of their readings, or a nap that no peer and no NAT noticed.
+const SHORTEST_SUSPENSION_MS: u64 = 1000;
+
+/// Reads the clocks and knows how long the driver meant to wait between two readings.
+pub(super) struct Clock {
+    monotonic: MonotonicClock,
+    awake: AwakeClock,
+    raw: Millis,
+    now: Millis,
+    suspended_ms: u64,
+}
+
+impl Clock {
+    /// Gaps of more than half a heartbeat interval are forgiven. Without a heartbeat nobody is judged, and nothing is forgiven.
+    pub(super) fn start(heartbeat: Option<Duration>) -> Self {
+        Clock {
+            monotonic: MonotonicClock::start(),
+            awake: AwakeClock::new(heartbeat.map_or(u64::MAX, |interval| duration_to_ms(interval) / 2)),
+            raw: Millis::ZERO,
+            now: Millis::ZERO,
+            suspended_ms: SuspendClock::suspended_ms(),
+        }
+    }
+
+    /// Awake time. `waited_ms` as for [`AwakeClock::read`].
+    pub(super) fn read(&mut self, waited_ms: Option<u64>) -> Millis {
+        self.raw = self.monotonic.now();
+        self.now = self.awake.read(self.raw, waited_ms);
+        self.now
+    }
+
+    /// Awake time at the last reading.
+    pub(super) fn last(&self) -> Millis {
+        self.now
+    }
+
+    /// Milliseconds since the last reading.
+    pub(super) fn since_last_ms(&self) -> u64 {
+        self.monotonic.now().ms_since(self.raw)
+    }
+
+    /// Whether the machine was suspended since the last call.
+    pub(super) fn was_suspended(&mut self) -> bool {
+        let before = std::mem::replace(&mut self.suspended_ms, SuspendClock::suspended_ms());
+        self.suspended_ms.saturating_sub(before) >= SHORTEST_SUSPENSION_MS
+    }
+}

@@ -1,0 +1,124 @@
+//! What a client can be told.
+
+use std::time::Duration;
+
+use super::backoff::Backoff;
+use super::queue::MESSAGE_OVERHEAD;
+use crate::config::{Heartbeat, Keepalive, check_os_timeouts, os_timeout_notes};
+use crate::error::ConfigError;
+use crate::framing::{Codec, Framing, HeartbeatWords};
+
+/// Everything a client can be told. `ClientConfig::default()` is safe on any network: buffers are bounded and a dead line is found.
+///
+/// Fields are plain; [`ClientConfig::check`] runs in [`Client::connect`](super::Client::connect) and names the field that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientConfig {
+    /// How messages are told apart; the server's choice. Default: lines.
+    pub framing: Framing,
+    /// The heartbeat words; the server's choice. Default: `ping` and `pong`.
+    pub words: HeartbeatWords,
+    /// When to ask and when to give the line up. A ping goes out `interval` after the last one unless both directions were busy since.
+    /// With `push` off the client never asks, and the server must speak by itself. `None` leaves finding a dead line to OS keepalive.
+    /// Default: every 5 s, 3 missed.
+    pub heartbeat: Option<Heartbeat>,
+    /// OS keepalive. Default: after 30 s idle, every 30 s, 3 probes.
+    pub keepalive: Option<Keepalive>,
+    /// `TCP_USER_TIMEOUT`, as in [`Config::user_timeout`](crate::Config::user_timeout). Default: `None`.
+    pub user_timeout: Option<Duration>,
+    /// Dials in a row that may fail before the client gives up; `None` goes on for ever. A dial counts as failed until its line has
+    /// received a byte. At least 1. Default: 5.
+    pub tries: Option<u32>,
+    /// The wait before each dial but the very first. Default: 3 s, fixed.
+    pub backoff: Backoff,
+    /// How long a dial may take, for each address that a name stands for. At least 1 ms. Default: 5 s.
+    pub dial_timeout: Duration,
+    /// Longest message accepted from the server in bytes, its framing not counted. A longer one ends the line. Default: 64 KiB.
+    pub max_message: usize,
+    /// Most bytes queued while the line is down or slow, framing and 8 bytes per message counted. What would pass it is refused with
+    /// [`SendError::Full`](crate::SendError::Full). A [`ClientHandle`](super::ClientHandle) may queue as much again. At least 256.
+    /// Default: 1 MiB.
+    pub max_queue: usize,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        ClientConfig {
+            framing: Framing::Lines,
+            words: HeartbeatWords::default(),
+            heartbeat: Some(Heartbeat::default()),
+            keepalive: Some(Keepalive::default()),
+            user_timeout: None,
+            tries: Some(5),
+            backoff: Backoff::fixed(Duration::from_secs(3)),
+            dial_timeout: Duration::from_secs(5),
+            max_message: 64 * 1024,
+            max_queue: 1024 * 1024,
+        }
+    }
+}
+
+/// The smallest sensible queue: a short message must fit.
+const SMALLEST_QUEUE: usize = 256;
+const _: () = assert!(SMALLEST_QUEUE > MESSAGE_OVERHEAD);
+
+impl ClientConfig {
+    /// Checks every field, alone and against the others. The error names the first field at fault.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.max_message == 0 || self.max_message > u32::MAX as usize {
+            return Err(ConfigError::new("max_message", "must be at least 1 byte and less than 4 GiB"));
+        }
+        self.codec()?;
+        if self.max_queue < SMALLEST_QUEUE {
+            return Err(ConfigError::new("max_queue", format!("must be at least {SMALLEST_QUEUE} bytes")));
+        }
+        if self.tries == Some(0) {
+            return Err(ConfigError::new("tries", "must be at least 1, or for ever"));
+        }
+        self.backoff.check()?;
+        if self.dial_timeout < Duration::from_millis(1) {
+            return Err(ConfigError::new("dial_timeout", "must be at least 1 ms"));
+        }
+        if let Some(heartbeat) = &self.heartbeat {
+            heartbeat.check()?;
+        }
+        check_os_timeouts(self.keepalive.as_ref(), self.user_timeout, self.heartbeat.as_ref())
+    }
+
+    /// What is legal but probably not meant, one sentence each.
+    pub fn notes(&self) -> Vec<String> {
+        os_timeout_notes(self.keepalive.as_ref(), self.user_timeout, self.heartbeat.as_ref())
+    }
+
+    pub(crate) fn codec(&self) -> Result<Codec, ConfigError> {
+        Codec::new(self.framing, self.words.clone(), self.max_message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field_at_fault(change: impl FnOnce(&mut ClientConfig)) -> &'static str {
+        let mut config = ClientConfig::default();
+        change(&mut config);
+        config.check().expect_err("refused").field
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_raise_no_eyebrow() {
+        assert_eq!(ClientConfig::default().check(), Ok(()));
+        assert_eq!(ClientConfig::default().notes(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_field_out_of_range_is_named() {
+        assert_eq!(field_at_fault(|config| config.max_message = 0), "max_message");
+        assert_eq!(field_at_fault(|config| config.words.pong.clear()), "words");
+        assert_eq!(field_at_fault(|config| config.max_queue = 255), "max_queue");
+        assert_eq!(field_at_fault(|config| config.tries = Some(0)), "tries");
+        assert_eq!(field_at_fault(|config| config.backoff = Backoff::fixed(Duration::ZERO)), "retry_delay");
+        assert_eq!(field_at_fault(|config| config.dial_timeout = Duration::ZERO), "dial_timeout");
+        assert_eq!(field_at_fault(|config| config.heartbeat = Some(Heartbeat { missed: 0, ..Heartbeat::default() })), "missed");
+        assert_eq!(field_at_fault(|config| config.user_timeout = Some(Duration::from_secs(60))), "user_timeout");
+    }
+}

@@ -1,0 +1,180 @@
+//! What a client tells its handler, and what a handler may ask of its client.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::queue::SendQueue;
+use super::rtt::RttStats;
+use super::session::Session;
+use crate::close::{CloseReason, Origin};
+use crate::error::SendError;
+
+/// What happens on a client's line, told on the thread that turns the client. Nothing in here may block: heartbeats wait meanwhile.
+pub trait ClientHandler {
+    /// A message arrived. It is borrowed: copy what is to be kept. Heartbeats are answered and never come here.
+    fn on_message(&mut self, client: &mut ClientContext<'_>, message: &[u8]);
+
+    /// Something happened to the line. Default: nothing is done.
+    fn on_event(&mut self, client: &mut ClientContext<'_>, event: &Event) {
+        let _ = (client, event);
+    }
+}
+
+/// What happens to a client's line, in the order in which it happens.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A dial begins.
+    Dialing(Try),
+    /// A dial failed: the name does not resolve, or no address of it answered. The error is that of the last address.
+    DialFailed(io::Error),
+    /// The line is up.
+    Connected {
+        /// Counts the lines of this client, from 1.
+        epoch: u64,
+        /// The address that answered.
+        addr: SocketAddr,
+    },
+    /// A heartbeat was not answered, nor did anything else arrive; the next one goes out.
+    Silent(Duration),
+    /// A heartbeat was answered after this time, see [`RttStats`].
+    RoundTrip(Duration),
+    /// The line is gone.
+    Disconnected {
+        /// The line that is gone.
+        epoch: u64,
+        /// Why. [`CloseReason::HeartbeatLost`]: it was silent for too long.
+        reason: CloseReason,
+        /// Time since the last sign of life.
+        silence: Duration,
+    },
+    /// The client waits, then dials again.
+    Reconnecting {
+        /// The dial that comes next.
+        next: Try,
+        /// The wait before it.
+        delay: Duration,
+    },
+    /// The last event: the client is done.
+    Done(Outcome),
+}
+
+/// A dial, by its number. Counting starts over when a line receives its first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Try {
+    /// From 1.
+    pub number: u32,
+    /// How many there are before the client gives up. `None`: it never does.
+    pub of: Option<u32>,
+}
+
+/// `try 2 of 5`, or `try 2`.
+impl fmt::Display for Try {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "try {}", self.number)?;
+        self.of.map_or(Ok(()), |of| write!(f, " of {of}"))
+    }
+}
+
+/// Where a client stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientState {
+    /// It waits before dialling.
+    Waiting,
+    /// It dials.
+    Dialing,
+    /// The line is up.
+    Up,
+    /// It has ended, and stays so.
+    Done(Outcome),
+}
+
+/// How a client ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// As [`ClientContext::finish`] asked: everything was sent, and then the server closed its side or, once ours was closed, said
+    /// nothing for the whole silence bound.
+    Finished,
+    /// Everything was handed to the kernel, then the line broke for this reason: whether the server got all of it is not known.
+    CutOff(CloseReason),
+    /// All tries were used up.
+    GaveUp {
+        /// How many that were.
+        tries: u32,
+    },
+    /// As [`ClientContext::stop`] asked.
+    Stopped,
+}
+
+impl Outcome {
+    /// How a client ends that has nothing more to send when its line is lost.
+    pub(crate) fn after_everything_sent(reason: CloseReason) -> Self {
+        if reason == CloseReason::PeerClosed { Outcome::Finished } else { Outcome::CutOff(reason) }
+    }
+}
+
+/// The client, as its handler sees it.
+pub struct ClientContext<'a> {
+    pub(super) session: &'a mut Session,
+    pub(super) queue: &'a mut SendQueue,
+}
+
+impl ClientContext<'_> {
+    /// Queues a message. It goes out in this turn if the line is up, or else in order after the next connect.
+    ///
+    /// At most once: what the kernel took whole is never sent again, even if the line then breaks before the server has read it. A
+    /// message that was only begun is sent again from its beginning on the next line.
+    ///
+    /// Fails with [`SendError::Full`] at the bound `max_queue`, [`SendError::Closed`] after `finish` or once done, and
+    /// [`SendError::Unframeable`]. An empty message under raw framing is nothing, and succeeds.
+    pub fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
+        if self.session.is_finishing() || self.session.is_done() {
+            return Err(SendError::Closed);
+        }
+        self.queue.push(message)
+    }
+
+    /// Sends what is queued, over as many lines as that takes, then shuts the writing side, delivers what the server still sends, and
+    /// is done at the server's end of stream. A server that neither speaks nor closes is waited for as long as the heartbeat allows it
+    /// to be silent; without a heartbeat, for ever. Calling again changes nothing.
+    pub fn finish(&mut self) {
+        self.session.handle_finish();
+    }
+
+    /// Drops the line and everything queued, now. Calling again, or once done, changes nothing.
+    pub fn stop(&mut self) {
+        self.session.handle_stop();
+    }
+
+    /// Where the client stands.
+    pub fn state(&self) -> ClientState {
+        self.session.state()
+    }
+
+    /// The number of lines so far, which is the epoch of the latest; 0 before the first.
+    pub fn epoch(&self) -> u64 {
+        self.session.epoch()
+    }
+
+    /// Round-trip times of the heartbeats so far.
+    pub fn rtt(&self) -> RttStats {
+        *self.session.rtt()
+    }
+}
+
+/// Whose doing the end was, in words for a person.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Outcome::Finished => f.write_str("finished"),
+            Outcome::CutOff(reason) if reason.origin() == Origin::Peer => write!(f, "cut off by the server ({reason})"),
+            Outcome::CutOff(reason) => write!(f, "cut off ({reason})"),
+            Outcome::GaveUp { tries: 1 } => f.write_str("gave up after 1 try"),
+            Outcome::GaveUp { tries } => write!(f, "gave up after {tries} tries"),
+            Outcome::Stopped => f.write_str("stopped"),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The way into a client from other threads.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use mio::Waker;
+
+use super::queue::SendQueue;
+use crate::error::SendError;
+use crate::framing::Codec;
+
+/// Sends through a client, and ends it, from any thread. Cheap to clone; it outlives its client without harm.
+#[derive(Clone)]
+pub struct ClientHandle(Arc<Shared>);
+
+impl ClientHandle {
+    /// Queues a message behind all that this handle and its clones queued before. It never waits.
+    ///
+    /// Fails with [`SendError::Full`] when `max_queue` bytes wait to be taken over by the client (32 bytes per message counted), with
+    /// [`SendError::Closed`] once `finish` or `stop` was called or the client is gone, and with [`SendError::Unframeable`].
+    pub fn send(&self, message: &[u8]) -> Result<(), SendError> {
+        let charge = self.0.charge(message)?;
+        let mut mailbox = self.0.lock();
+        if mailbox.closed {
+            return Err(SendError::Closed);
+        }
+        if mailbox.bytes + charge > self.0.max_bytes {
+            return Err(SendError::Full);
+        }
+        mailbox.put(message, charge);
+        drop(mailbox);
+        self.0.wake();
+        Ok(())
+    }
+
+    /// As [`ClientHandle::send`], but waits for room: for threads that read a file or a terminal, so that these wait for the server.
+    ///
+    /// Must not be called on the thread that turns the client, which would wait for itself. Fails with [`SendError::Full`] only if the
+    /// message would not even fit an empty queue. Returns with [`SendError::Closed`] as soon as the client ends.
+    pub fn send_blocking(&self, message: &[u8]) -> Result<(), SendError> {
+        let charge = self.0.charge(message)?;
+        if charge > self.0.max_bytes {
+            return Err(SendError::Full);
+        }
+        let full = |mailbox: &mut Mailbox| !mailbox.closed && mailbox.bytes + charge > self.0.max_bytes;
+        let mut mailbox = self.0.room.wait_while(self.0.lock(), full).expect(UNPOISONED);
+        if mailbox.closed {
+            return Err(SendError::Closed);
+        }
+        mailbox.put(message, charge);
+        drop(mailbox);
+        self.0.wake();
+        Ok(())
+    }
+
+    /// As [`ClientContext::finish`](super::ClientContext::finish), after all that was queued before. Never lost, however full the
+    /// queue is; calling again changes nothing.
+    pub fn finish(&self) {
+        self.0.close(|mailbox| mailbox.finish = true);
+    }
+
+    /// As [`ClientContext::stop`](super::ClientContext::stop). Never lost; calling again changes nothing.
+    pub fn stop(&self) {
+        self.0.close(|mailbox| mailbox.stop = true);
+    }
+}
+
+/// A message in the mailbox is charged its header and what the heap adds, so that the bound in bytes also bounds how many there are.
+/// More than in the client's own queue, so that whatever fits the mailbox fits there too.
+const MAIL_OVERHEAD: usize = 32;
+const _: () = assert!(MAIL_OVERHEAD > super::queue::MESSAGE_OVERHEAD);
+
+const UNPOISONED: &str = "nothing that can panic runs while the mailbox is locked";
+
+/// What handles and client share.
+pub(super) struct Shared {
+    mailbox: Mutex<Mailbox>,
+    /// Signalled when the mailbox gets room or is closed.
+    room: Condvar,
+    waker: Waker,
+    /// Whether the client was woken and has not looked yet: one system call wakes it for any number of messages.
+    woken: AtomicBool,
+    codec: Codec,
+    max_bytes: usize,
+}
+
+#[derive(Default)]
+struct Mailbox {
+    messages: VecDeque<Vec<u8>>,
+    /// The charges of the messages.
+    bytes: usize,
+    /// No message is taken any more.
+    closed: bool,
+    finish: bool,
+    stop: bool,
+}
+
+impl Mailbox {
+    fn put(&mut self, message: &[u8], charge: usize) {
+        self.bytes += charge;
+        self.messages.push_back(message.to_vec());
+    }
+}
+
+/// What was found in the mailbox beside messages.
+pub(super) struct Mail {
+    pub(super) stop: bool,
+    pub(super) finish: bool,
+    /// Messages are left for which the client's queue has no room yet.
+    pub(super) left: bool,
+}
+
+impl Shared {
+    pub(super) fn new(waker: Waker, codec: Codec, max_bytes: usize) -> Arc<Self> {
+        Arc::new(Shared { mailbox: Mutex::default(), room: Condvar::new(), waker, woken: AtomicBool::new(false), codec, max_bytes })
+    }
+
+    pub(super) fn handle(self: &Arc<Self>) -> ClientHandle {
+        ClientHandle(Arc::clone(self))
+    }
+
+    /// Moves messages to the client's queue while it has room.
+    pub(super) fn take(&self, queue: &mut SendQueue) -> Mail {
+        // Before the look into the mailbox: whatever is put in later wakes again.
+        self.woken.store(false, Ordering::SeqCst);
+        let mut mailbox = self.lock();
+        let mut taken = false;
+        while let Some(message) = mailbox.messages.front()
+            && queue.push(message) != Err(SendError::Full)
+        {
+            mailbox.bytes -= self.charge(message).expect("framed once, framed again");
+            mailbox.messages.pop_front();
+            taken = true;
+        }
+        if taken {
+            self.room.notify_all();
+        }
+        Mail { stop: mailbox.stop, finish: mailbox.finish, left: !mailbox.messages.is_empty() }
+    }
+
+    /// Takes no more messages; those that wait for room are told so.
+    pub(super) fn shut(&self) {
+        self.lock().closed = true;
+        self.room.notify_all();
+    }
+
+    fn close(&self, how: impl FnOnce(&mut Mailbox)) {
+        let mut mailbox = self.lock();
+        mailbox.closed = true;
+        how(&mut mailbox);
+        drop(mailbox);
+        self.room.notify_all();
+        self.wake();
+    }
+
+    fn charge(&self, message: &[u8]) -> Result<usize, SendError> {
+        Ok(self.codec.encoded_len(&[message])?.saturating_add(MAIL_OVERHEAD))
+    }
+
+    fn wake(&self) {
+        if !self.woken.swap(true, Ordering::SeqCst)
+            && let Err(error) = self.waker.wake()
+        {
+            log::error!("client-wake-failed error={error:?}");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Mailbox> {
+        self.mailbox.lock().expect(UNPOISONED)
+    }
+}

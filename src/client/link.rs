@@ -1,0 +1,189 @@
+//! The client's one socket: edge-triggered readiness kept as two flags, and the addresses of the dial in progress.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
+use std::vec;
+
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+
+use crate::error::ConfigError;
+use crate::net::{self, SocketOptions};
+
+/// A socket from the beginning of its dial to its end. Dropping it closes it.
+pub(super) struct Link {
+    stream: TcpStream,
+    /// No other socket of this client has or had it, so an event of an older one cannot be taken for one of this.
+    token: Token,
+    addr: SocketAddr,
+    established: bool,
+    /// Whether a read may find something: mio tells once, and then not again before a read found nothing.
+    pub(super) readable: bool,
+    /// The same for writes.
+    pub(super) writable: bool,
+    /// The end of stream was seen, which no further event will announce: reading goes on until it is reached.
+    end_in_sight: bool,
+    watching_writes: bool,
+}
+
+/// What a read found.
+pub(super) enum Found {
+    Bytes(usize),
+    Nothing,
+    End,
+}
+
+impl Link {
+    /// Begins to dial, without waiting.
+    pub(super) fn dial(addr: SocketAddr, options: &SocketOptions, registry: &Registry, token: Token) -> io::Result<Self> {
+        let mut stream = net::dial(addr, options)?;
+        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(Link { stream, token, addr, established: false, readable: false, writable: false, end_in_sight: false, watching_writes: true })
+    }
+
+    pub(super) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    pub(super) fn is_established(&self) -> bool {
+        self.established
+    }
+
+    /// Notes what the poll says, if it speaks of this socket.
+    pub(super) fn handle_event(&mut self, event: &Event) {
+        if event.token() != self.token {
+            return;
+        }
+        // What is wrong with a socket is found out by reading it.
+        self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+        self.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
+        self.end_in_sight |= event.is_read_closed() || event.is_error();
+    }
+
+    /// Whether the dial is over, and how it went. `Ok(false)`: not yet.
+    pub(super) fn finish_dial(&mut self) -> io::Result<bool> {
+        if !self.writable {
+            return Ok(false);
+        }
+        if let Some(error) = self.stream.take_error()? {
+            return Err(error);
+        }
+        match self.stream.peer_addr() {
+            Ok(peer) if self.stream.local_addr()? == peer => {
+                // TCP's simultaneous open: with nobody listening on a port of the ephemeral range, a dial may meet itself.
+                Err(io::Error::new(io::ErrorKind::ConnectionRefused, "the dial met itself: nobody listens there"))
+            }
+            Ok(_) => {
+                self.established = true;
+                // Bytes may have come with the handshake; a read that finds nothing does no harm.
+                self.readable = true;
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+                self.writable = false;
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One read.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Found> {
+        loop {
+            match self.stream.read(buffer) {
+                Ok(0) => return Ok(Found::End),
+                Ok(n) => {
+                    // A short read has emptied the socket, and what comes later raises a new event; but for the end that is known to come.
+                    self.readable = n == buffer.len() || self.end_in_sight;
+                    return Ok(Found::Bytes(n));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    (self.readable, self.end_in_sight) = (false, false);
+                    return Ok(Found::Nothing);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// One vectored write. Returns how much the kernel took; less than `total` means that it has no more room.
+    pub(super) fn write(&mut self, slices: &[IoSlice<'_>], total: usize) -> io::Result<usize> {
+        loop {
+            match self.stream.write_vectored(slices) {
+                Ok(n) => {
+                    self.writable = n == total;
+                    return Ok(n);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.writable = false;
+                    return Ok(0);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Asks for writability events only while something waits for them: otherwise each acknowledgement would wake us for nothing.
+    pub(super) fn watch_writes(&mut self, watch: bool, registry: &Registry) -> io::Result<()> {
+        if watch != self.watching_writes {
+            let interest = if watch { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            registry.reregister(&mut self.stream, self.token, interest)?;
+            self.watching_writes = watch;
+        }
+        Ok(())
+    }
+
+    pub(super) fn shut_write(&self) -> io::Result<()> {
+        self.stream.shutdown(Shutdown::Write)
+    }
+}
+
+/// The addresses of one try that were not dialled yet.
+#[derive(Default)]
+pub(super) struct Addresses(vec::IntoIter<SocketAddr>);
+
+impl Addresses {
+    /// Looks `addr` up. Blocks on a name server if it is a name.
+    pub(super) fn resolve(addr: &str) -> io::Result<Self> {
+        Ok(Addresses(addr.to_socket_addrs()?.collect::<Vec<_>>().into_iter()))
+    }
+
+    pub(super) fn next(&mut self) -> Option<SocketAddr> {
+        self.0.next()
+    }
+}
+
+/// Checks that `addr` is a host and a port. Whether the host exists is found out at each dial.
+pub(super) fn check_addr(addr: &str) -> Result<(), ConfigError> {
+    let wrong =
+        |problem: &str| Err(ConfigError::new("addr", format!("{addr:?} {problem}, such as 127.0.0.1:7878, [::1]:7878 or name:7878")));
+    let Some((host, port)) = addr.rsplit_once(':') else { return wrong("has no port: write host:port") };
+    if host.is_empty() {
+        return wrong("has no host: write host:port");
+    }
+    if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
+        return wrong("is an IPv6 address without brackets: write [address]:port");
+    }
+    if !port.bytes().all(|byte| byte.is_ascii_digit()) || !matches!(port.parse::<u16>(), Ok(1..)) {
+        return wrong("has no port from 1 to 65535: write host:port");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_host_and_a_port() {
+        for good in ["127.0.0.1:1", "[::1]:65535", "localhost:7878", "no.such.name:80"] {
+            assert_eq!(check_addr(good), Ok(()), "{good}");
+        }
+        for bad in ["", "localhost", "localhost:", ":80", "::1", "::1:80", "[::1]", "host:0", "host:65536", "host:+80", "host:http"] {
+            assert_eq!(check_addr(bad).expect_err(bad).field, "addr");
+        }
+    }
+}

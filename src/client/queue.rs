@@ -1,0 +1,305 @@
+//! What waits to be sent: messages, which outlive a line, and heartbeats, which do not.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use crate::error::SendError;
+use crate::framing::Codec;
+
+/// Messages and heartbeats in the order in which they go over the wire.
+///
+/// Invariants: a message stays until the kernel has taken all of it, and is never sent again after that (at most once); a message or
+/// heartbeat of which the kernel has taken a part is finished before anything else is begun; heartbeats go before messages not begun.
+#[derive(Debug)]
+pub(crate) struct SendQueue {
+    codec: Codec,
+    max_bytes: usize,
+    /// Messages as they go over the wire, one after the other.
+    messages: VecDeque<u8>,
+    /// The length of each message.
+    lens: VecDeque<usize>,
+    /// Bytes of the first message that this line's kernel has taken.
+    message_sent: usize,
+    heartbeats: Vec<u8>,
+    /// Bytes of the heartbeats that the kernel has taken.
+    heartbeats_sent: usize,
+    encoded: Vec<u8>,
+}
+
+/// What a message is charged beyond its bytes: the note of its length. So the bound in bytes also bounds how many there are.
+pub(crate) const MESSAGE_OVERHEAD: usize = size_of::<usize>();
+
+/// Answers that may wait for a peer which asks and does not read. Further ones are dropped: any byte of ours is an answer.
+const MOST_HEARTBEAT_BYTES: usize = 4 * 1024;
+
+/// An emptied buffer larger than this goes back to the heap.
+const KEPT_BYTES: usize = 64 * 1024;
+
+/// Slices that [`SendQueue::peek`] fills at most: the begun message, heartbeats, and the other messages, each ring in two halves.
+pub(crate) const SLICES: usize = 5;
+
+impl SendQueue {
+    pub(crate) fn new(codec: Codec, max_bytes: usize) -> Self {
+        SendQueue {
+            codec,
+            max_bytes,
+            messages: VecDeque::new(),
+            lens: VecDeque::new(),
+            message_sent: 0,
+            heartbeats: Vec::new(),
+            heartbeats_sent: 0,
+            encoded: Vec::new(),
+        }
+    }
+
+    /// Queues a message, or refuses it: what is queued already has the older right.
+    pub(crate) fn push(&mut self, message: &[u8]) -> Result<(), SendError> {
+        let len = self.codec.encoded_len(&[message])?;
+        if !self.has_room_for(len) {
+            return Err(SendError::Full);
+        }
+        // Raw framing has no frame for an empty message: there is nothing to send.
+        if len > 0 {
+            self.encoded.clear();
+            self.codec.encode(&[message], &mut self.encoded);
+            self.messages.extend(&self.encoded);
+            self.lens.push_back(len);
+            self.encoded.shrink_to(KEPT_BYTES);
+        }
+        Ok(())
+    }
+
+    fn has_room_for(&self, len: usize) -> bool {
+        let used = self.messages.len() + self.lens.len() * MESSAGE_OVERHEAD;
+        len.saturating_add(MESSAGE_OVERHEAD) <= self.max_bytes.saturating_sub(used)
+    }
+
+    pub(crate) fn push_ping(&mut self) {
+        push_heartbeat(&mut self.heartbeats, self.codec.ping());
+    }
+
+    pub(crate) fn push_pong(&mut self) {
+        push_heartbeat(&mut self.heartbeats, self.codec.pong());
+    }
+
+    /// Bytes that this line's kernel has not taken yet.
+    pub(crate) fn unsent(&self) -> usize {
+        self.messages.len() - self.message_sent + self.heartbeats.len() - self.heartbeats_sent
+    }
+
+    /// Whether a message waits, of which the kernel has taken not all.
+    pub(crate) fn has_messages(&self) -> bool {
+        !self.lens.is_empty()
+    }
+
+    /// Fills `slices` with what goes next, for one vectored write, and returns how many it filled.
+    pub(crate) fn peek<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES]) -> usize {
+        let begun = if self.message_sent > 0 { self.lens[0] } else { 0 };
+        let (begun_front, begun_back) = range_of(&self.messages, self.message_sent, begun);
+        let (others_front, others_back) = range_of(&self.messages, begun, self.messages.len());
+        let parts = [begun_front, begun_back, &self.heartbeats[self.heartbeats_sent..], others_front, others_back];
+        let mut filled = 0;
+        for part in parts.into_iter().filter(|part| !part.is_empty()) {
+            slices[filled] = IoSlice::new(part);
+            filled += 1;
+        }
+        filled
+    }
+
+    /// The kernel has taken the next `n` bytes.
+    pub(crate) fn advance(&mut self, mut n: usize) {
+        assert!(n <= self.unsent(), "no more is sent than was queued");
+        if self.message_sent > 0 {
+            let rest = (self.lens[0] - self.message_sent).min(n);
+            self.advance_messages(rest);
+            n -= rest;
+        }
+        // Either the begun message is finished now, or nothing is left of `n`.
+        let heartbeats = (self.heartbeats.len() - self.heartbeats_sent).min(n);
+        self.heartbeats_sent += heartbeats;
+        if self.heartbeats_sent == self.heartbeats.len() {
+            self.clear_heartbeats();
+        }
+        self.advance_messages(n - heartbeats);
+        if self.lens.is_empty() {
+            // The short rule keeps the steady path free of the allocator and gives a burst's memory back.
+            self.messages.shrink_to(KEPT_BYTES);
+            self.lens.shrink_to(KEPT_BYTES / MESSAGE_OVERHEAD);
+        }
+    }
+
+    fn advance_messages(&mut self, n: usize) {
+        self.message_sent += n;
+        let mut whole = 0;
+        while let Some(&len) = self.lens.front()
+            && len <= self.message_sent
+        {
+            self.lens.pop_front();
+            self.message_sent -= len;
+            whole += len;
+        }
+        self.messages.drain(..whole);
+    }
+
+    /// The line is gone. A message that was begun will be sent again from its beginning, since the peer never saw its end; heartbeats
+    /// were the old line's business.
+    pub(crate) fn handle_line_lost(&mut self) {
+        self.message_sent = 0;
+        self.clear_heartbeats();
+    }
+
+    fn clear_heartbeats(&mut self) {
+        self.heartbeats.clear();
+        self.heartbeats_sent = 0;
+    }
+}
+
+fn push_heartbeat(heartbeats: &mut Vec<u8>, word: &[u8]) {
+    if heartbeats.len() + word.len() <= MOST_HEARTBEAT_BYTES {
+        heartbeats.extend_from_slice(word);
+    }
+}
+
+/// Bytes `from..to` of a ring, in its two halves.
+fn range_of(ring: &VecDeque<u8>, from: usize, to: usize) -> (&[u8], &[u8]) {
+    if from >= to {
+        return (&[], &[]);
+    }
+    let (front, back) = ring.as_slices();
+    let seam = front.len();
+    (&front[from.min(seam)..to.min(seam)], &back[from.max(seam) - seam..to.max(seam) - seam])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::framing::{Framing, HeartbeatWords};
+    use proptest::prelude::*;
+
+    fn queue(framing: Framing, max_bytes: usize) -> SendQueue {
+        SendQueue::new(Codec::new(framing, HeartbeatWords::default(), 1000).expect("the default words are valid"), max_bytes)
+    }
+
+    fn next_bytes(queue: &SendQueue) -> Vec<u8> {
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let filled = queue.peek(&mut slices);
+        slices[..filled].iter().flat_map(|slice| slice.iter().copied()).collect()
+    }
+
+    #[test]
+    fn the_newest_is_refused_when_the_queue_is_full() {
+        let mut queue = queue(Framing::Lines, 2 * (4 + MESSAGE_OVERHEAD));
+        assert_eq!([queue.push(b"one"), queue.push(b"two"), queue.push(b"six")], [Ok(()), Ok(()), Err(SendError::Full)]);
+        assert_eq!(queue.push(b"a\nb"), Err(SendError::Unframeable));
+        assert_eq!(next_bytes(&queue), b"one\ntwo\n");
+        queue.advance(4);
+        assert_eq!(queue.push(b"six"), Ok(()));
+        assert_eq!(next_bytes(&queue), b"two\nsix\n");
+    }
+
+    #[test]
+    fn heartbeats_wait_for_the_end_of_the_message_that_was_begun() {
+        let mut queue = queue(Framing::Lines, 1000);
+        queue.push(b"hello").expect("room");
+        queue.push(b"world").expect("room");
+        queue.advance(2);
+        queue.push_ping();
+        assert_eq!(next_bytes(&queue), b"llo\nping\nworld\n");
+        queue.advance(6);
+        queue.push_pong();
+        assert_eq!(next_bytes(&queue), b"ng\npong\nworld\n");
+        queue.advance(8);
+        assert_eq!((queue.unsent(), next_bytes(&queue)), (6, b"world\n".to_vec()));
+    }
+
+    #[test]
+    fn after_a_lost_line_the_begun_message_starts_over_and_heartbeats_are_gone() {
+        let mut queue = queue(Framing::Lines, 1000);
+        queue.push(b"hello").expect("room");
+        queue.push(b"world").expect("room");
+        queue.push_ping();
+        queue.advance(5 + 6 + 3);
+        queue.push_pong();
+        queue.handle_line_lost();
+        assert_eq!(next_bytes(&queue), b"world\n");
+        queue.advance(6);
+        assert!(!queue.has_messages());
+    }
+
+    #[test]
+    fn a_peer_that_asks_and_does_not_read_grows_nothing() {
+        let mut queue = queue(Framing::Lines, 1000);
+        (0..100_000).for_each(|_| queue.push_pong());
+        assert!(queue.unsent() <= MOST_HEARTBEAT_BYTES);
+        assert_eq!(queue.push(b"there is still room for messages"), Ok(()));
+    }
+
+    #[test]
+    fn an_empty_raw_message_is_nothing_to_send() {
+        let mut queue = queue(Framing::Raw, 1000);
+        assert_eq!(queue.push(b""), Ok(()));
+        assert!(!queue.has_messages());
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Push(Vec<u8>),
+        Ping,
+        Send(prop::sample::Index),
+        LoseLine,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => prop::collection::vec(any::<u8>(), 0..50).prop_map(Step::Push),
+            2 => Just(Step::Ping),
+            6 => any::<prop::sample::Index>().prop_map(Step::Send),
+            1 => Just(Step::LoseLine),
+        ]
+    }
+
+    /// Decodes what one line received.
+    fn messages_of(wire: &[u8]) -> Vec<Vec<u8>> {
+        let codec = queue(Framing::Length, 0).codec;
+        let (mut inbox, mut input, mut messages) = (crate::inbox::Inbox::default(), wire, Vec::new());
+        while let Some(frame) = codec.decode(&mut inbox, &mut input).expect("whole frames") {
+            if let crate::framing::Frame::Message(message) = frame {
+                messages.push(message.to_vec());
+            }
+        }
+        messages
+    }
+
+    proptest! {
+        /// Over any number of lines, each message arrives whole exactly once and in order.
+        #[test]
+        fn messages_arrive_once_and_in_order_over_any_lines(steps in prop::collection::vec(step(), 0..80)) {
+            let mut queue = queue(Framing::Length, 1 << 20);
+            let (mut sent, mut received, mut wire) = (Vec::new(), Vec::new(), Vec::new());
+            for step in steps.into_iter().chain([Step::LoseLine]) {
+                match step {
+                    Step::Push(message) => {
+                        prop_assume!(message != b"ping" && message != b"pong");
+                        queue.push(&message).expect("room");
+                        sent.push(message);
+                    }
+                    Step::Ping => queue.push_ping(),
+                    Step::Send(share) => {
+                        let bytes = next_bytes(&queue);
+                        prop_assert_eq!(bytes.len(), queue.unsent());
+                        let n = share.index(bytes.len() + 1);
+                        wire.extend_from_slice(&bytes[..n]);
+                        queue.advance(n);
+                    }
+                    Step::LoseLine => {
+                        received.extend(messages_of(&wire));
+                        wire.clear();
+                        queue.handle_line_lost();
+                    }
+                }
+            }
+            received.extend(messages_of(&next_bytes(&queue)));
+            prop_assert_eq!(received, sent);
+        }
+    }
+}

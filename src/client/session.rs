@@ -1,0 +1,422 @@
+//! The client's life as a pure machine: when to dial, when to ask, when to give a line up, when to stop. It has no socket and no clock.
+//!
+//! Calling order: `handle_*` for whatever happened, then [`Session::poll`] until it returns `None`, then wait no longer than
+//! [`Session::poll_timeout`]. A `handle_*` that does not fit the state (a late event of a line that is gone) does nothing.
+
+use std::time::Duration;
+
+use super::backoff::Backoff;
+use super::config::ClientConfig;
+use super::event::{ClientState, Outcome, Try};
+use super::rtt::{Outstanding, RttStats};
+use crate::close::CloseReason;
+use crate::config::Heartbeat;
+use crate::time::{Millis, duration_to_ms};
+
+/// Every decision of a client.
+///
+/// Invariants: an epoch is never used twice, and all that belongs to one line lives in its [`Line`], so that nothing of an old line can
+/// touch a new one; a line is given up for silence only after the whole bound and after every ping it is owed; once done, done.
+#[derive(Debug)]
+pub(crate) struct Session {
+    heartbeat: Option<Beat>,
+    dial_timeout_ms: u64,
+    backoff: Backoff,
+    tries: Option<u32>,
+    rng: fastrand::Rng,
+    state: State,
+    /// Dials since the last line that received anything.
+    tries_used: u32,
+    /// The number of lines so far.
+    epoch: u64,
+    finishing: bool,
+    last_loss: Option<CloseReason>,
+    rtt: RttStats,
+}
+
+#[derive(Debug)]
+enum State {
+    Waiting { until: Millis },
+    Dialing { deadline: Millis },
+    Up(Line),
+    Done(Outcome),
+}
+
+/// What the driver has to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Dial, and report `handle_dialled` or `handle_dial_failed`.
+    Dial(Try),
+    /// The address being dialled has had its time: dial the next one and report `handle_next_address`, or report `handle_dial_failed`.
+    AbandonDial,
+    /// Ask whether the peer lives. `ping` is off when bytes are stuck in the queue: they are the question then. `silence` is set when
+    /// an earlier question got no answer.
+    Ask { ping: bool, silence: Option<Duration> },
+    /// The line is about to be given up for silence. Read once more, then ask [`Session::is_silent_for_good`].
+    Judge,
+}
+
+/// What comes after a failed dial or a lost line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    Retry { next: Try, delay_ms: u64 },
+    Done(Outcome),
+}
+
+impl Session {
+    /// A session whose first dial is due at once. `seed` decides every random choice.
+    pub(crate) fn new(config: &ClientConfig, seed: u64) -> Self {
+        Session {
+            heartbeat: config.heartbeat.as_ref().map(Beat::new),
+            dial_timeout_ms: duration_to_ms(config.dial_timeout),
+            backoff: config.backoff.clone(),
+            tries: config.tries,
+            rng: fastrand::Rng::with_seed(seed),
+            state: State::Waiting { until: Millis::ZERO },
+            tries_used: 0,
+            epoch: 0,
+            finishing: false,
+            last_loss: None,
+            rtt: RttStats::default(),
+        }
+    }
+
+    /// The next thing to do at `now`, if any. Call until `None`.
+    pub(crate) fn poll(&mut self, now: Millis) -> Option<Action> {
+        match &mut self.state {
+            State::Waiting { until } if *until <= now => {
+                self.tries_used = self.tries_used.saturating_add(1);
+                self.state = State::Dialing { deadline: now.plus_ms(self.dial_timeout_ms) };
+                Some(Action::Dial(Try { number: self.tries_used, of: self.tries }))
+            }
+            State::Dialing { deadline } if *deadline <= now => Some(Action::AbandonDial),
+            State::Up(line) => line.poll(now, self.heartbeat.as_ref()?),
+            _ => None,
+        }
+    }
+
+    /// When [`Session::poll`] will have something to do if nothing happens meanwhile. `None`: never.
+    pub(crate) fn poll_timeout(&self) -> Option<Millis> {
+        match &self.state {
+            State::Waiting { until } => Some(*until),
+            State::Dialing { deadline } => Some(*deadline),
+            State::Up(line) => line.poll_timeout(self.heartbeat.as_ref()?),
+            State::Done(_) => None,
+        }
+    }
+
+    /// The dial in progress goes on with another address, which has its own time.
+    pub(crate) fn handle_next_address(&mut self, now: Millis) {
+        if let State::Dialing { deadline } = &mut self.state {
+            *deadline = now.plus_ms(self.dial_timeout_ms);
+        }
+    }
+
+    /// The dial succeeded: a new line under a new epoch, which is returned. `None` if nothing was being dialled.
+    pub(crate) fn handle_dialled(&mut self, now: Millis) -> Option<u64> {
+        let State::Dialing { .. } = self.state else { return None };
+        self.epoch += 1;
+        self.state = State::Up(Line::new(now));
+        Some(self.epoch)
+    }
+
+    /// The dial failed at its last address.
+    pub(crate) fn handle_dial_failed(&mut self, now: Millis) -> Option<Next> {
+        let State::Dialing { .. } = self.state else { return None };
+        Some(self.retry(now))
+    }
+
+    /// Bytes arrived, of whatever kind.
+    pub(crate) fn handle_received(&mut self, now: Millis) {
+        if let State::Up(line) = &mut self.state {
+            line.handle_life(now);
+            self.tries_used = 0;
+        }
+    }
+
+    /// `pongs` answers arrived. Returns the round-trip time of the last one that can be told.
+    pub(crate) fn handle_pongs(&mut self, now: Millis, pongs: u32) -> Option<Duration> {
+        let State::Up(line) = &mut self.state else { return None };
+        (0..pongs).fold(None, |last, _| line.outstanding.handle_pong(now, &mut self.rtt).or(last))
+    }
+
+    /// A message arrived that may have had a pong in it, which only raw framing lets happen.
+    pub(crate) fn handle_pongs_unclear(&mut self) {
+        if let State::Up(line) = &mut self.state {
+            line.outstanding.forget();
+        }
+    }
+
+    /// The kernel took `sent` bytes. `stuck` tells whether it left some in the queue because it has no room.
+    pub(crate) fn handle_sent(&mut self, now: Millis, sent: usize, stuck: bool) {
+        if let State::Up(line) = &mut self.state {
+            line.handle_sent(now, sent, stuck);
+        }
+    }
+
+    /// The line is gone. `unsent` tells whether messages are still in the queue.
+    pub(crate) fn handle_lost(&mut self, now: Millis, reason: CloseReason, unsent: bool) -> Option<Next> {
+        let State::Up(line) = &self.state else { return None };
+        let half_closed = line.half_closed;
+        self.last_loss = Some(reason);
+        if self.finishing && !unsent {
+            let waited_out = half_closed && reason == CloseReason::HeartbeatLost;
+            return Some(self.done(if waited_out { Outcome::Finished } else { Outcome::after_everything_sent(reason) }));
+        }
+        Some(self.retry(now))
+    }
+
+    /// No more messages will come: see [`Session::handle_all_sent`].
+    pub(crate) fn handle_finish(&mut self) {
+        self.finishing = true;
+    }
+
+    /// Whether [`Session::handle_all_sent`] would change anything now.
+    pub(crate) fn wants_to_finish(&self) -> bool {
+        self.finishing
+            && match &self.state {
+                State::Up(line) => !line.half_closed,
+                // A client that never had a line still wants one: the server may have something to say.
+                State::Waiting { .. } | State::Dialing { .. } => self.last_loss.is_some(),
+                State::Done(_) => false,
+            }
+    }
+
+    /// The kernel has taken everything and no more will come. Returns whether the line is to be half-closed, after which it is only
+    /// listened to. Between two lines there is nothing left to do, and the client is done.
+    pub(crate) fn handle_all_sent(&mut self) -> bool {
+        match (&self.state, self.last_loss) {
+            _ if !self.wants_to_finish() => false,
+            (State::Up(_), _) => true,
+            (_, last_loss) => {
+                let reason = last_loss.expect("between two lines, one was lost");
+                self.done(Outcome::after_everything_sent(reason));
+                false
+            }
+        }
+    }
+
+    /// Our writing side was shut: no ping can be sent from here on, and the server has the silence bound from now to say more.
+    pub(crate) fn handle_half_closed(&mut self, now: Millis) {
+        if let State::Up(line) = &mut self.state {
+            line.handle_life(now);
+            line.half_closed = true;
+        }
+    }
+
+    /// The machine slept meanwhile. The peer may be long gone, or this machine on another network: ask at once, dial at once.
+    pub(crate) fn handle_resumed(&mut self, now: Millis) {
+        match &mut self.state {
+            State::Waiting { until } => *until = now.min(*until),
+            State::Up(line) if self.heartbeat.as_ref().is_some_and(|beat| beat.push) && !line.half_closed => {
+                line.probe = Probe::Due;
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends the client now, whatever its state.
+    pub(crate) fn handle_stop(&mut self) {
+        self.done(Outcome::Stopped);
+    }
+
+    /// Whether the line has been silent for so long that it is to be given up.
+    pub(crate) fn is_silent_for_good(&self, now: Millis) -> bool {
+        let (State::Up(line), Some(beat)) = (&self.state, &self.heartbeat) else { return false };
+        line.verdict_at(beat).is_some_and(|at| at <= now)
+    }
+
+    /// Time since the line's last sign of life; nothing if there is no line.
+    pub(crate) fn silence(&self, now: Millis) -> Duration {
+        if let State::Up(line) = &self.state { line.silence(now) } else { Duration::ZERO }
+    }
+
+    /// Whether bytes may be written.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(&self.state, State::Up(line) if !line.half_closed)
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(self.state, State::Done(_))
+    }
+
+    pub(crate) fn is_finishing(&self) -> bool {
+        self.finishing
+    }
+
+    pub(crate) fn state(&self) -> ClientState {
+        match &self.state {
+            State::Waiting { .. } => ClientState::Waiting,
+            State::Dialing { .. } => ClientState::Dialing,
+            State::Up(_) => ClientState::Up,
+            State::Done(outcome) => ClientState::Done(*outcome),
+        }
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub(crate) fn rtt(&self) -> &RttStats {
+        &self.rtt
+    }
+
+    fn retry(&mut self, now: Millis) -> Next {
+        if let Some(tries) = self.tries
+            && self.tries_used >= tries
+        {
+            return self.done(Outcome::GaveUp { tries });
+        }
+        let delay_ms = self.backoff.delay_ms(self.tries_used, &mut self.rng);
+        self.state = State::Waiting { until: now.plus_ms(delay_ms) };
+        Next::Retry { next: Try { number: self.tries_used.saturating_add(1), of: self.tries }, delay_ms }
+    }
+
+    fn done(&mut self, outcome: Outcome) -> Next {
+        if let State::Done(first) = self.state {
+            return Next::Done(first);
+        }
+        self.state = State::Done(outcome);
+        Next::Done(outcome)
+    }
+}
+
+/// The heartbeat in the units of the machine.
+#[derive(Debug)]
+struct Beat {
+    interval_ms: u64,
+    missed: u32,
+    push: bool,
+}
+
+impl Beat {
+    fn new(heartbeat: &Heartbeat) -> Self {
+        Beat { interval_ms: duration_to_ms(heartbeat.interval), missed: u32::from(heartbeat.missed), push: heartbeat.push }
+    }
+
+    /// The first instant at which `intervals` have surely passed since `start`: instants are rounded down, hence the one more.
+    fn surely_after(&self, start: Millis, intervals: u64) -> Millis {
+        start.plus_ms(self.interval_ms.saturating_mul(intervals)).plus_ms(1)
+    }
+}
+
+/// One established connection, from dial to loss.
+#[derive(Debug)]
+struct Line {
+    /// When the peer last gave a sign of life: it sent something, or took something of a queue that was stuck.
+    life: Millis,
+    /// When the kernel last took bytes from us.
+    last_out: Millis,
+    /// When the last question was asked, and how many were since the last sign of life.
+    last_asked: Millis,
+    asked: u32,
+    /// When the last question that the peer is owed was asked.
+    all_asked: Option<Millis>,
+    /// Bytes are queued that the kernel does not take.
+    stuck: bool,
+    half_closed: bool,
+    probe: Probe,
+    outstanding: Outstanding,
+}
+
+/// The question after a suspension, which stands by itself: the pings of before were not answered by a machine that was asleep.
+#[derive(Debug, PartialEq, Eq)]
+enum Probe {
+    None,
+    Due,
+    Asked { at: Millis },
+}
+
+impl Line {
+    fn new(now: Millis) -> Self {
+        Line {
+            life: now,
+            last_out: now,
+            last_asked: now,
+            asked: 0,
+            all_asked: None,
+            stuck: false,
+            half_closed: false,
+            probe: Probe::None,
+            outstanding: Outstanding::default(),
+        }
+    }
+
+    fn poll(&mut self, now: Millis, beat: &Beat) -> Option<Action> {
+        if self.verdict_at(beat).is_some_and(|at| at <= now) {
+            return Some(Action::Judge);
+        }
+        if self.ask_at(beat)? > now {
+            return None;
+        }
+        let silence = (self.asked > 0).then(|| self.silence(now));
+        self.last_asked = now;
+        self.asked += 1;
+        if self.asked == beat.missed {
+            self.all_asked = Some(now);
+        }
+        if self.probe == Probe::Due {
+            self.probe = Probe::Asked { at: now };
+        }
+        if !self.stuck {
+            self.outstanding.handle_ping(now);
+        }
+        Some(Action::Ask { ping: !self.stuck, silence })
+    }
+
+    fn poll_timeout(&self, beat: &Beat) -> Option<Millis> {
+        [self.verdict_at(beat), self.ask_at(beat)].into_iter().flatten().min()
+    }
+
+    /// When the next question is due: an interval after the last one, and an interval after one of the directions was last busy. `None`
+    /// if none can be asked, or all were asked and what is left is to wait for the verdict.
+    fn ask_at(&self, beat: &Beat) -> Option<Millis> {
+        if !beat.push || self.half_closed {
+            return None;
+        }
+        match self.probe {
+            Probe::Due => Some(Millis::ZERO),
+            Probe::Asked { .. } => None,
+            Probe::None if self.asked >= beat.missed => None,
+            Probe::None => Some(self.life.min(self.last_out).max(self.last_asked).plus_ms(beat.interval_ms)),
+        }
+    }
+
+    /// When the line is given up if nothing arrives before. `None` while questions are still owed.
+    ///
+    /// Whoever wakes from a freeze has asked nobody, so it owes `missed` questions, and the last of them an interval to be answered.
+    fn verdict_at(&self, beat: &Beat) -> Option<Millis> {
+        let bound = beat.surely_after(self.life, u64::from(beat.missed) + 1);
+        match self.probe {
+            _ if self.half_closed || !beat.push => Some(bound),
+            Probe::Due => None,
+            Probe::Asked { at } => Some(beat.surely_after(at, 1)),
+            Probe::None => self.all_asked.map(|at| bound.max(beat.surely_after(at, 1))),
+        }
+    }
+
+    fn handle_life(&mut self, now: Millis) {
+        self.life = now;
+        self.asked = 0;
+        self.all_asked = None;
+        self.probe = Probe::None;
+    }
+
+    fn handle_sent(&mut self, now: Millis, sent: usize, stuck: bool) {
+        if sent > 0 {
+            self.last_out = now;
+            // The first fill of the kernel's buffer proves nothing; that it drained does.
+            if self.stuck {
+                self.handle_life(now);
+            }
+        }
+        self.stuck = stuck;
+    }
+
+    fn silence(&self, now: Millis) -> Duration {
+        Duration::from_millis(now.ms_since(self.life))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,433 @@
+use super::*;
+use crate::config::Heartbeat;
+
+const I: u64 = 1000;
+const BOUND: u64 = 4 * I;
+
+fn at(ms: u64) -> Millis {
+    Millis::from_ms(ms)
+}
+
+fn config() -> ClientConfig {
+    ClientConfig {
+        heartbeat: Some(Heartbeat { interval: Duration::from_millis(I), missed: 3, push: true }),
+        backoff: Backoff::fixed(Duration::from_millis(300)),
+        ..ClientConfig::default()
+    }
+}
+
+fn session(change: impl FnOnce(&mut ClientConfig)) -> Session {
+    let mut config = config();
+    change(&mut config);
+    Session::new(&config, 7)
+}
+
+/// A session whose line was established at `now`.
+fn up_at(now: u64, change: impl FnOnce(&mut ClientConfig)) -> Session {
+    let mut session = session(change);
+    assert!(matches!(session.poll(at(now)), Some(Action::Dial(_))));
+    assert_eq!(session.handle_dialled(at(now)), Some(1));
+    session
+}
+
+const PING: Action = Action::Ask { ping: true, silence: None };
+
+fn is_ask(action: &Action) -> bool {
+    matches!(action, Action::Ask { ping: true, .. })
+}
+
+/// Steps from wake-up to wake-up until `end` or until the line is given up, as a driver would that finds nothing to read.
+fn run_silent(session: &mut Session, mut now: u64, end: u64) -> Vec<(u64, Action)> {
+    let mut seen = Vec::new();
+    loop {
+        while let Some(action) = session.poll(at(now)) {
+            seen.push((now, action));
+            if action == Action::Judge {
+                assert!(session.is_silent_for_good(at(now)));
+                session.handle_lost(at(now), CloseReason::HeartbeatLost, false);
+                return seen;
+            }
+        }
+        match session.poll_timeout() {
+            Some(due) if due.as_ms() <= end => {
+                assert!(due.as_ms() > now, "a wake-up that brings nothing would spin");
+                now = due.as_ms();
+            }
+            _ => return seen,
+        }
+    }
+}
+
+#[test]
+fn the_first_dial_is_immediate_and_is_try_one() {
+    let mut session = session(|_| ());
+    assert_eq!(session.poll_timeout(), Some(Millis::ZERO));
+    assert_eq!(session.poll(at(0)), Some(Action::Dial(Try { number: 1, of: Some(5) })));
+    assert_eq!(session.poll(at(0)), None);
+    let next = session.handle_dial_failed(at(10));
+    assert_eq!(next, Some(Next::Retry { next: Try { number: 2, of: Some(5) }, delay_ms: 300 }));
+    assert_eq!(session.poll(at(309)), None);
+    assert_eq!(session.poll(at(310)), Some(Action::Dial(Try { number: 2, of: Some(5) })));
+}
+
+#[test]
+fn a_dial_has_its_time_and_each_address_anew() {
+    let mut session = session(|config| config.dial_timeout = Duration::from_millis(50));
+    session.poll(at(0));
+    assert_eq!(session.poll_timeout(), Some(at(50)));
+    assert_eq!(session.poll(at(49)), None);
+    assert_eq!(session.poll(at(50)), Some(Action::AbandonDial));
+    session.handle_next_address(at(50));
+    assert_eq!(session.poll(at(99)), None);
+    assert_eq!(session.poll(at(100)), Some(Action::AbandonDial));
+}
+
+#[test]
+fn tries_run_out_and_the_end_is_final() {
+    let mut session = session(|config| config.tries = Some(2));
+    session.poll(at(0));
+    session.handle_dial_failed(at(0));
+    session.poll(at(300));
+    let gave_up = Outcome::GaveUp { tries: 2 };
+    assert_eq!(session.handle_dial_failed(at(300)), Some(Next::Done(gave_up)));
+    session.handle_stop();
+    session.handle_resumed(at(400));
+    assert_eq!((session.state(), session.poll(at(9999)), session.poll_timeout()), (ClientState::Done(gave_up), None, None));
+}
+
+#[test]
+fn tries_for_ever_never_run_out() {
+    let mut session = session(|config| config.tries = None);
+    for number in 1..1000 {
+        let now = at(u64::from(number) * 300);
+        assert_eq!(session.poll(now), Some(Action::Dial(Try { number, of: None })));
+        assert!(matches!(session.handle_dial_failed(now), Some(Next::Retry { .. })));
+    }
+}
+
+#[test]
+fn a_door_that_slams_uses_tries_up_and_one_byte_gives_them_back() {
+    let mut session = session(|config| config.tries = Some(3));
+    let mut now = 0;
+    for number in [1, 2] {
+        assert_eq!(session.poll(at(now)), Some(Action::Dial(Try { number, of: Some(3) })));
+        session.handle_dialled(at(now));
+        session.handle_lost(at(now), CloseReason::PeerClosed, false);
+        now += 300;
+    }
+    session.poll(at(now));
+    session.handle_dialled(at(now));
+    session.handle_received(at(now));
+    let next = session.handle_lost(at(now), CloseReason::PeerClosed, false);
+    assert_eq!(next, Some(Next::Retry { next: Try { number: 1, of: Some(3) }, delay_ms: 300 }), "after the wait, never at once");
+}
+
+#[test]
+fn each_line_has_an_epoch_and_begins_anew() {
+    let mut session = up_at(0, |_| ());
+    run_silent(&mut session, 0, 3 * I);
+    session.handle_lost(at(3 * I), CloseReason::PeerReset, false);
+    session.poll(at(5 * I));
+    assert_eq!(session.handle_dialled(at(5 * I)), Some(2));
+    // Three pings were unanswered on the old line; the new one owes them all again, and their late answers are nobody's.
+    assert_eq!(session.handle_pongs(at(5 * I), 3), None);
+    let seen = run_silent(&mut session, 5 * I, 20 * I);
+    assert_eq!(seen.iter().take_while(|(_, action)| is_ask(action)).count(), 3);
+    assert_eq!(seen[3], (9 * I + 1, Action::Judge));
+}
+
+#[test]
+fn late_events_of_a_line_that_is_gone_change_nothing() {
+    let mut session = up_at(0, |_| ());
+    session.handle_lost(at(10), CloseReason::PeerReset, true);
+    let due = session.poll_timeout();
+    session.handle_received(at(20));
+    session.handle_sent(at(20), 5, true);
+    session.handle_half_closed(at(20));
+    assert_eq!(session.handle_pongs(at(20), 1), None);
+    assert_eq!(session.handle_lost(at(20), CloseReason::HeartbeatLost, true), None);
+    assert_eq!((session.handle_dialled(at(20)), session.handle_dial_failed(at(20))), (None, None));
+    assert_eq!((session.poll_timeout(), session.state()), (due, ClientState::Waiting));
+}
+
+#[test]
+fn a_silent_line_is_asked_each_interval_and_given_up_exactly_at_the_bound() {
+    let mut session = up_at(0, |_| ());
+    session.handle_received(at(500));
+    let seen = run_silent(&mut session, 500, 500 + BOUND + 1);
+    let silent = |ms| Action::Ask { ping: true, silence: Some(Duration::from_millis(ms)) };
+    // The line sends nothing either, so the first question comes an interval after the connect; the verdict counts from the last byte.
+    let expected = [(I, PING), (2 * I, silent(2 * I - 500)), (3 * I, silent(3 * I - 500)), (500 + BOUND + 1, Action::Judge)];
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn a_quiet_line_beats_each_interval_and_lives_by_its_answers() {
+    let mut session = up_at(0, |_| ());
+    for beat in 1..100 {
+        assert_eq!(session.poll_timeout(), Some(at(beat * I)));
+        assert_eq!(session.poll(at(beat * I)), Some(PING));
+        assert_eq!(session.poll(at(beat * I)), None);
+        session.handle_sent(at(beat * I), 5, false);
+        session.handle_received(at(beat * I + 20));
+        assert_eq!(session.handle_pongs(at(beat * I + 20), 1), Some(Duration::from_millis(20)));
+    }
+    assert_eq!((session.rtt().count, session.rtt().smoothed), (99, Duration::from_millis(20)));
+}
+
+#[test]
+fn no_beat_while_both_directions_are_busy() {
+    let (mut both, mut only_in, mut only_out) = (up_at(0, |_| ()), up_at(0, |_| ()), up_at(0, |_| ()));
+    let mut beats = [0, 0, 0];
+    for now in (100..=20 * I).step_by(100) {
+        for (index, session) in [&mut both, &mut only_in, &mut only_out].into_iter().enumerate() {
+            if index != 2 {
+                session.handle_received(at(now));
+            }
+            if index != 1 {
+                session.handle_sent(at(now), 10, false);
+            }
+            if let Some(action) = session.poll(at(now)) {
+                assert!(is_ask(&action));
+                beats[index] += 1;
+                session.handle_received(at(now));
+            }
+        }
+    }
+    assert_eq!(beats, [0, 20, 20]);
+}
+
+#[test]
+fn a_byte_found_by_the_last_read_is_life() {
+    let mut session = up_at(0, |_| ());
+    for beat in 1..=3 {
+        session.poll(at(beat * I));
+    }
+    assert_eq!(session.poll(at(BOUND)), None);
+    assert_eq!(session.poll(at(BOUND + 1)), Some(Action::Judge));
+    session.handle_received(at(BOUND + 1));
+    assert!(!session.is_silent_for_good(at(BOUND + 1)));
+    assert!(session.poll(at(BOUND + 1)).is_none_or(|action| is_ask(&action)));
+}
+
+#[test]
+fn who_wakes_from_a_freeze_has_asked_nobody_and_gives_up_nobody() {
+    let mut session = up_at(0, |_| ());
+    let wake = 100 * I;
+    let seen = run_silent(&mut session, wake, wake + 3 * I + 1);
+    let asks: Vec<u64> = seen.iter().filter(|(_, action)| is_ask(action)).map(|(at, _)| *at).collect();
+    assert_eq!(asks, [wake, wake + I, wake + 2 * I]);
+    assert_eq!(seen.last(), Some(&(wake + 3 * I + 1, Action::Judge)));
+}
+
+#[test]
+fn a_stuck_queue_is_the_question_and_its_progress_is_life() {
+    let mut session = up_at(0, |_| ());
+    session.handle_sent(at(10), 100, true);
+    let mut now = 10;
+    for _ in 0..50 {
+        now += 3 * I;
+        let seen = run_silent(&mut session, now - 3 * I, now - 1);
+        assert!(seen.iter().all(|(_, action)| matches!(action, Action::Ask { ping: false, .. })), "{seen:?}");
+        session.handle_sent(at(now), 1, true);
+    }
+    let seen = run_silent(&mut session, now, now + BOUND + 1);
+    assert_eq!(seen.last(), Some(&(now + BOUND + 1, Action::Judge)));
+}
+
+#[test]
+fn without_a_heartbeat_nobody_is_asked_or_judged() {
+    let mut session = up_at(0, |config| config.heartbeat = None);
+    session.handle_resumed(at(5));
+    assert_eq!((session.poll_timeout(), session.poll(at(u64::MAX))), (None, None));
+    session.handle_finish();
+    assert!(session.handle_all_sent());
+    session.handle_half_closed(at(10));
+    assert_eq!(session.poll_timeout(), None);
+}
+
+#[test]
+fn a_client_that_only_listens_judges_without_asking() {
+    let mut session = up_at(0, |config| config.heartbeat.as_mut().expect("on").push = false);
+    session.handle_resumed(at(5));
+    assert_eq!(run_silent(&mut session, 5, BOUND + 1), [(BOUND + 1, Action::Judge)]);
+}
+
+#[test]
+fn a_resumed_machine_asks_at_once_and_waits_one_interval() {
+    let mut session = up_at(0, |_| ());
+    run_silent(&mut session, 0, 3 * I);
+    // 400 ms before the verdict, the machine slept; the answer has a whole interval all the same.
+    session.handle_resumed(at(BOUND - 400));
+    let seen = run_silent(&mut session, BOUND - 400, 10 * I);
+    assert!(is_ask(&seen[0].1) && seen[0].0 == BOUND - 400);
+    assert_eq!(seen[1], (BOUND - 400 + I + 1, Action::Judge));
+}
+
+#[test]
+fn an_answered_probe_leaves_an_ordinary_line() {
+    let mut session = up_at(0, |_| ());
+    session.handle_resumed(at(500));
+    assert_eq!(session.poll(at(500)), Some(PING));
+    session.handle_received(at(600));
+    let seen = run_silent(&mut session, 600, 600 + BOUND + 1);
+    assert_eq!(seen.iter().filter(|(_, action)| is_ask(action)).count(), 3);
+    assert_eq!(seen.last(), Some(&(600 + BOUND + 1, Action::Judge)));
+}
+
+#[test]
+fn a_resumed_machine_redials_at_once() {
+    let mut session = up_at(0, |_| ());
+    session.handle_lost(at(0), CloseReason::PeerReset, false);
+    assert_eq!(session.poll(at(100)), None);
+    session.handle_resumed(at(100));
+    assert!(matches!(session.poll(at(100)), Some(Action::Dial(_))));
+}
+
+#[test]
+fn after_the_half_close_nothing_is_asked_and_the_server_has_the_bound() {
+    let mut session = up_at(0, |_| ());
+    assert!(!session.handle_all_sent(), "nobody asked to finish");
+    session.handle_finish();
+    assert!(session.is_open() && session.handle_all_sent());
+    session.handle_half_closed(at(100));
+    assert!(!session.is_open() && !session.handle_all_sent());
+    session.handle_received(at(200));
+    let seen = run_silent(&mut session, 200, 10 * I);
+    assert_eq!(seen, [(200 + BOUND + 1, Action::Judge)]);
+    assert_eq!(session.state(), ClientState::Done(Outcome::Finished));
+}
+
+#[test]
+fn how_a_finishing_line_ends_decides_the_outcome() {
+    let lost = |reason, unsent: bool| {
+        let mut session = up_at(0, |_| ());
+        session.handle_finish();
+        if !unsent {
+            assert!(session.handle_all_sent());
+            session.handle_half_closed(at(1));
+        }
+        session.handle_lost(at(2), reason, unsent)
+    };
+    assert_eq!(lost(CloseReason::PeerClosed, false), Some(Next::Done(Outcome::Finished)));
+    assert_eq!(lost(CloseReason::PeerReset, false), Some(Next::Done(Outcome::CutOff(CloseReason::PeerReset))));
+    assert!(matches!(lost(CloseReason::PeerReset, true), Some(Next::Retry { .. })));
+}
+
+#[test]
+fn who_finishes_between_two_lines_with_nothing_to_send_is_done() {
+    let mut session = up_at(0, |_| ());
+    session.handle_lost(at(1), CloseReason::PeerReset, false);
+    session.handle_finish();
+    assert!(session.wants_to_finish() && !session.handle_all_sent());
+    assert_eq!(session.state(), ClientState::Done(Outcome::CutOff(CloseReason::PeerReset)));
+}
+
+#[test]
+fn who_finishes_before_the_first_line_still_wants_one() {
+    let mut session = session(|_| ());
+    session.handle_finish();
+    assert!(!session.handle_all_sent());
+    assert!(matches!(session.poll(at(0)), Some(Action::Dial(_))));
+    session.handle_dialled(at(5));
+    assert!(session.handle_all_sent());
+}
+
+/// Sessions against peers of every temper, with a driver that lags. Prints the seed of a failure.
+#[test]
+fn the_dead_are_given_up_and_the_living_never() {
+    for seed in 0..300 {
+        simulate(seed);
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Temper {
+    Refuses,
+    SlamsTheDoor,
+    /// Answers each ping after so many milliseconds.
+    Answers(u64),
+    /// Speaks by itself every so many milliseconds.
+    Speaks(u64),
+    /// Dies at some point.
+    FallsSilent,
+}
+
+fn simulate(seed: u64) {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut session = session(|config| {
+        config.tries = if rng.bool() { Some(rng.u32(1..6)) } else { None };
+        config.backoff = Backoff::exponential(Duration::from_millis(100), Duration::from_millis(5000));
+    });
+    let (mut now, mut tries_used, mut epoch) = (0, 0, 0);
+    let mut temper = Temper::Refuses;
+    let mut heard = 0; // when the line last received anything
+    let mut asked = 0; // pings since then
+    let mut inbound: Vec<u64> = Vec::new();
+    for _ in 0..400 {
+        while let Some(action) = session.poll(at(now)) {
+            match action {
+                Action::Dial(dial) => {
+                    tries_used += 1;
+                    assert_eq!(dial.number, tries_used, "seed {seed}");
+                    temper = match rng.u8(0..5) {
+                        0 => Temper::Refuses,
+                        1 => Temper::SlamsTheDoor,
+                        2 => Temper::Answers(rng.u64(0..I - 200)),
+                        3 => Temper::Speaks(rng.u64(1..BOUND - 200)),
+                        _ => Temper::FallsSilent,
+                    };
+                    inbound.clear();
+                    if temper == Temper::Refuses {
+                        session.handle_dial_failed(at(now));
+                        continue;
+                    }
+                    epoch += 1;
+                    assert_eq!(session.handle_dialled(at(now)), Some(epoch), "seed {seed}");
+                    (heard, asked) = (now, 0);
+                    match temper {
+                        Temper::SlamsTheDoor => {
+                            session.handle_lost(at(now), CloseReason::PeerClosed, false);
+                        }
+                        Temper::Speaks(every) => inbound.extend((1..500).map(|n| now + n * every)),
+                        _ => {}
+                    }
+                }
+                Action::AbandonDial => unreachable!("dials end at once here"),
+                Action::Ask { ping, .. } => {
+                    assert!(ping, "seed {seed}: nothing is ever stuck here");
+                    asked += 1;
+                    match temper {
+                        Temper::Answers(delay) => inbound.push(now + delay),
+                        Temper::FallsSilent if rng.u8(0..3) > 0 => inbound.push(now + rng.u64(0..I)),
+                        _ => {}
+                    }
+                }
+                Action::Judge => {
+                    assert!(now - heard > BOUND, "seed {seed}: given up after only {} ms", now - heard);
+                    assert!(asked >= 3, "seed {seed}: given up after only {asked} questions");
+                    assert!(temper == Temper::FallsSilent, "seed {seed}: {temper:?} lives");
+                    assert!(session.is_silent_for_good(at(now)));
+                    session.handle_lost(at(now), CloseReason::HeartbeatLost, false);
+                }
+            }
+        }
+        if session.is_done() {
+            assert!(matches!(session.state(), ClientState::Done(Outcome::GaveUp { tries }) if tries == tries_used), "seed {seed}");
+            return;
+        }
+        let due = session.poll_timeout().expect("a session that goes on has a next wake-up").as_ms();
+        inbound.sort_unstable();
+        // The driver is a little late now and then, but never for an arrival that its poll announces.
+        let wake = due.max(now) + if rng.u8(0..4) == 0 { rng.u64(0..100) } else { 0 };
+        let ready = inbound.iter().filter(|&&arrival| arrival <= wake).count();
+        now = inbound.first().map_or(wake, |&first| first.min(wake)).max(now);
+        if ready > 0 && session.state() == ClientState::Up {
+            inbound.remove(0);
+            session.handle_received(at(now));
+            session.handle_pongs(at(now), 1);
+            (heard, asked) = (now, 0);
+            tries_used = 0;
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! One turn of the client, step by step, in the order in which [`Client::turn`](super::Client::turn) takes them.
+
+use std::io::{self, IoSlice};
+use std::time::Duration;
+
+use mio::Token;
+
+use super::event::{ClientContext, ClientHandler, ClientState, Event};
+use super::link::{Addresses, Found, Link};
+use super::queue::SLICES;
+use super::session::{Action, Next};
+use super::{Client, FIRST_LINK, WAKE};
+use crate::close::CloseReason;
+use crate::error::Error;
+use crate::framing::{Frame, Framing};
+use crate::inbox::Inbox;
+use crate::time::{Millis, duration_to_ms};
+
+/// Reads in one turn before timers and writes have their turn: 1 MiB, a few milliseconds of a handler's work.
+const READS_PER_TURN: usize = 16;
+
+/// Writes in one turn before reads have their turn; each offers the kernel everything that is queued.
+const WRITES_PER_TURN: usize = 16;
+
+impl Client {
+    /// Polls, and returns the awake time after it.
+    pub(super) fn wait(&mut self, max_wait: Option<Duration>) -> Result<Millis, Error> {
+        // Between turns the embedder may have waited as long as we would have.
+        let before = self.clock.read(self.wait_ms(self.clock.last()));
+        let timeout_ms = [self.wait_ms(before), max_wait.map(duration_to_ms)].into_iter().flatten().min();
+        match self.poll.poll(&mut self.events, timeout_ms.map(Duration::from_millis)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
+            Err(error) => return Err(Error::io("poll")(error)),
+        }
+        for event in &self.events {
+            match &mut self.link {
+                _ if event.token() == WAKE => self.mail_left = true,
+                Some(link) => link.handle_event(event),
+                None => {}
+            }
+        }
+        Ok(self.clock.read(timeout_ms))
+    }
+
+    /// Milliseconds from `now` until there is something to do; `None` if only an event can bring it.
+    pub(super) fn wait_ms(&self, now: Millis) -> Option<u64> {
+        let at_once = self.session.is_done()
+            || (self.session.wants_to_finish() && self.queue.unsent() == 0 && !self.mail_left)
+            || self.link.as_ref().is_some_and(|link| {
+                link.is_established() && (link.readable || (link.writable && (self.queue.unsent() > 0 || self.mail_left)))
+            });
+        if at_once { Some(0) } else { self.session.poll_timeout().map(|due| due.ms_since(now)) }
+    }
+
+    pub(super) fn take_mail(&mut self) {
+        if self.mail_left {
+            let mail = self.shared.take(&mut self.queue);
+            self.mail_left = mail.left;
+            if mail.stop {
+                self.session.handle_stop();
+            } else if mail.finish {
+                self.session.handle_finish();
+            }
+        }
+    }
+
+    pub(super) fn progress_dial<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Millis) {
+        let Some(link) = self.link.as_mut().filter(|link| !link.is_established()) else { return };
+        match link.finish_dial() {
+            Ok(false) => {}
+            Ok(true) => {
+                let addr = link.addr();
+                if let Some(epoch) = self.session.handle_dialled(now) {
+                    self.emit(handler, &Event::Connected { epoch, addr });
+                }
+            }
+            Err(error) => self.dial_next(handler, now, error),
+        }
+    }
+
+    pub(super) fn read<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Millis) {
+        for _ in 0..READS_PER_TURN {
+            let Some(link) = self.link.as_mut().filter(|link| link.is_established() && link.readable) else { return };
+            match link.read(&mut self.scratch) {
+                Ok(Found::Bytes(n)) => self.receive(handler, now, n),
+                Ok(Found::Nothing) => return,
+                Ok(Found::End) => self.lose(handler, now, CloseReason::PeerClosed),
+                Err(error) => self.lose(handler, now, CloseReason::from_read_error(&error)),
+            }
+            if self.session.is_done() {
+                return;
+            }
+        }
+    }
+
+    /// Decodes the first `n` bytes of the scratch buffer.
+    fn receive<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Millis, n: usize) {
+        let Client { session, queue, codec, inbox, scratch, framing, .. } = self;
+        session.handle_received(now);
+        let mut input = &scratch[..n];
+        let too_large = loop {
+            match codec.decode(inbox, &mut input) {
+                Ok(Some(Frame::Message(message))) => {
+                    if *framing == Framing::Raw {
+                        session.handle_pongs_unclear();
+                    }
+                    handler.on_message(&mut ClientContext { session, queue }, message);
+                }
+                Ok(Some(Frame::Heartbeats { pings, pongs })) => {
+                    if session.is_open() {
+                        (0..pings).for_each(|_| queue.push_pong());
+                    }
+                    if let Some(rtt) = session.handle_pongs(now, pongs) {
+                        handler.on_event(&mut ClientContext { session, queue }, &Event::RoundTrip(rtt));
+                    }
+                }
+                Ok(None) => break false,
+                Err(_) => break true,
+            }
+            if session.is_done() {
+                break false;
+            }
+        };
+        inbox.settle();
+        if too_large {
+            self.lose(handler, now, CloseReason::FrameTooLarge);
+        }
+    }
+
+    /// Does what the session wants done by now.
+    pub(super) fn obey<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Millis) {
+        while let Some(action) = self.session.poll(now) {
+            match action {
+                Action::Dial(next) => {
+                    self.emit(handler, &Event::Dialing(next));
+                    match Addresses::resolve(&self.addr) {
+                        Ok(addresses) => {
+                            self.addresses = addresses;
+                            self.dial_next(handler, now, io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+                        }
+                        Err(error) => self.fail_dial(handler, now, error),
+                    }
+                }
+                Action::AbandonDial => self.dial_next(handler, now, io::Error::new(io::ErrorKind::TimedOut, "the dial timed out")),
+                Action::Ask { ping, silence } => {
+                    if ping {
+                        self.queue.push_ping();
+                    }
+                    if let Some(silence) = silence {
+                        self.emit(handler, &Event::Silent(silence));
+                    }
+                }
+                Action::Judge => {
+                    // What lies unread is life, however late we are to read it.
+                    if let Some(link) = &mut self.link {
+                        link.readable = true;
+                    }
+                    self.read(handler, now);
+                    if self.session.is_silent_for_good(now) {
+                        self.lose(handler, now, CloseReason::HeartbeatLost);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Dials the next address, if the session still wants that; `error` is what was wrong with the one before.
+    fn dial_next<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Millis, mut error: io::Error) {
+        self.link = None;
+        if self.state() != ClientState::Dialing {
+            return;
+        }
+        while let Some(addr) = self.addresses.next() {
+            let token = Token(self.next_token);
+            self.next_token = self.next_token.wrapping_add(1).max(FIRST_LINK);
+            match Link::dial(addr, &self.options, self.poll.registry(), token) {
+                Ok(link) => {
+                    self.link = Some(link);
+                    self.session.handle_next_address(now);
+                    return;
+                }
+                Err(refusal) => error = refusal,
+            }
+        }
+        self.fail_dial(handler, now, error);
+    }
+
+    fn fail_dial<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Millis, error: io::Error) {
+        if let Some(next) = self.session.handle_dial_failed(now) {
+            self.emit(handler, &Event::DialFailed(error));
+            self.announce(handler, next);
+        }
+    }
+
+    /// The line is gone: the one door through which every line leaves.
+    fn lose<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Millis, reason: CloseReason) {
+        self.link = None;
+        self.inbox = Inbox::default();
+        self.queue.handle_line_lost();
+        let (epoch, silence) = (self.session.epoch(), self.session.silence(now));
+        let unsent = self.queue.has_messages() || self.mail_left;
+        if let Some(next) = self.session.handle_lost(now, reason, unsent) {
+            self.emit(handler, &Event::Disconnected { epoch, reason, silence });
+            self.announce(handler, next);
+        }
+    }
+
+    fn announce<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, next: Next) {
+        // The handler may have stopped the client when it heard of the loss.
+        if let (Next::Retry { next, delay_ms }, ClientState::Waiting) = (next, self.state()) {
+            self.emit(handler, &Event::Reconnecting { next, delay: Duration::from_millis(delay_ms) });
+        }
+    }
+
+    pub(super) fn write<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Millis) {
+        for _ in 0..WRITES_PER_TURN {
+            self.take_mail();
+            let total = self.queue.unsent();
+            let Some(link) = self.link.as_mut().filter(|link| link.is_established() && link.writable && total > 0) else { break };
+            if self.session.is_done() {
+                break;
+            }
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let filled = self.queue.peek(&mut slices);
+            match link.write(&slices[..filled], total) {
+                Ok(n) => {
+                    self.queue.advance(n);
+                    self.session.handle_sent(now, n, !link.writable);
+                }
+                Err(error) => {
+                    // The server may have said why before it went.
+                    link.readable = true;
+                    self.read(handler, now);
+                    self.lose(handler, now, CloseReason::from_write_error(&error));
+                }
+            }
+        }
+    }
+
+    /// Leaves everything as the next wait needs it: half-closes, watches for room, ends.
+    pub(super) fn settle<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Millis) {
+        if self.session.is_finishing() {
+            self.shared.shut();
+            // What handles queued before the door shut is still to be sent.
+            self.mail_left = true;
+            self.take_mail();
+            let half_close = self.queue.unsent() == 0 && !self.mail_left && self.session.handle_all_sent();
+            if let Some(link) = self.link.as_ref().filter(|_| half_close) {
+                match link.shut_write() {
+                    Ok(()) => self.session.handle_half_closed(now),
+                    Err(error) => self.lose(handler, now, CloseReason::from_write_error(&error)),
+                }
+            }
+        }
+        let stuck = self.queue.unsent() > 0;
+        if let Some(link) = self.link.as_mut().filter(|link| link.is_established()) {
+            let watch = stuck && !link.writable;
+            if let Err(error) = link.watch_writes(watch, self.poll.registry()) {
+                log::error!("client-register-failed addr={} error={error:?}", self.addr);
+                self.lose(handler, now, CloseReason::WriteFailed);
+            }
+        }
+        if let ClientState::Done(outcome) = self.state()
+            && !self.done_told
+        {
+            self.link = None;
+            self.shared.shut();
+            self.done_told = true;
+            self.emit(handler, &Event::Done(outcome));
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The state of one connection.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use crate::close::CloseReason;
+use crate::inbox::Inbox;
+use crate::outbox::Outbox;
+use crate::time::Millis;
+
+/// Everything that the engine keeps per connection.
+///
+/// 80 bytes here, 8 on the timer wheel and 4 for the descriptor are the whole price of an idle connection.
+pub(super) struct Conn {
+    pub(super) opened: Millis,
+    /// The last sign of life: an inbound byte or, while the outbox is stuck, progress in writing it.
+    pub(super) last_seen: Millis,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+    pub(super) inbox: Inbox,
+    pub(super) outbox: Outbox,
+    peer_ip: [u8; 16],
+    pub(super) generation: u32,
+    /// When the last ping was sent, in milliseconds after `last_seen`. Meaningful while `pings_out` is not 0.
+    last_ping_after_ms: u32,
+    peer_port: u16,
+    /// Pings sent since the last sign of life.
+    pub(super) pings_out: u8,
+    pub(super) phase: Phase,
+    pub(super) reading: Reading,
+    /// Whether the connection stands in the engine's list of those to flush.
+    pub(super) dirty: bool,
+    /// Whether the kernel has taken less than it was given, so that writing waits for it.
+    pub(super) blocked: bool,
+}
+
+const _: () = assert!(size_of::<Conn>() <= 80, "an idle connection must stay cheap: see the memory goal in docs/architecture.md");
+
+/// Where a connection is in its life. It only ever moves down this list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Both directions work.
+    Open,
+    /// The peer has shut its writing side; what is queued for it goes out, then it is closed.
+    PeerShut,
+    /// We end it for this reason as soon as what is queued has gone out; what still comes in is not looked at.
+    Flushing(CloseReason),
+    /// Over. It waits to be reaped at the end of the turn.
+    Closed(CloseReason),
+}
+
+/// Whether bytes may be read from a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    Flowing,
+    /// Stopped by the engine: more than the high-water mark is queued for this peer.
+    Throttled,
+    /// Stopped by the handler.
+    Paused,
+    /// Stopped by both; both must let go.
+    PausedAndThrottled,
+}
+
+impl Reading {
+    pub(super) fn throttle(&mut self, on: bool) {
+        *self = Reading::of(self.is_paused(), on);
+    }
+
+    pub(super) fn pause(&mut self, on: bool) {
+        *self = Reading::of(on, self.is_throttled());
+    }
+
+    pub(super) fn is_throttled(self) -> bool {
+        matches!(self, Reading::Throttled | Reading::PausedAndThrottled)
+    }
+
+    pub(super) fn is_paused(self) -> bool {
+        matches!(self, Reading::Paused | Reading::PausedAndThrottled)
+    }
+
+    fn of(paused: bool, throttled: bool) -> Self {
+        match (paused, throttled) {
+            (false, false) => Reading::Flowing,
+            (false, true) => Reading::Throttled,
+            (true, false) => Reading::Paused,
+            (true, true) => Reading::PausedAndThrottled,
+        }
+    }
+}
+
+impl Conn {
+    pub(super) fn new(now: Millis, peer: SocketAddr, generation: u32) -> Self {
+        let peer_ip = match peer.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+            IpAddr::V6(ip) => ip.octets(),
+        };
+        Conn {
+            opened: now,
+            last_seen: now,
+            bytes_in: 0,
+            bytes_out: 0,
+            inbox: Inbox::default(),
+            outbox: Outbox::default(),
+            peer_ip,
+            generation,
+            last_ping_after_ms: 0,
+            peer_port: peer.port(),
+            pings_out: 0,
+            phase: Phase::Open,
+            reading: Reading::Flowing,
+            dirty: false,
+            blocked: false,
+        }
+    }
+
+    /// The peer's address. IPv6 scope and flow label are not kept: 8 bytes per connection for what almost nobody needs.
+    pub(super) fn peer(&self) -> SocketAddr {
+        SocketAddr::new(Ipv6Addr::from(self.peer_ip).to_canonical(), self.peer_port)
+    }
+
+    /// A sign of life: whatever was asked before is answered.
+    pub(super) fn seen(&mut self, now: Millis) {
+        self.last_seen = now;
+        self.pings_out = 0;
+    }
+
+    pub(super) fn pinged(&mut self, now: Millis) {
+        self.pings_out = self.pings_out.saturating_add(1);
+        self.last_ping_after_ms = u32::try_from(now.ms_since(self.last_seen)).unwrap_or(u32::MAX);
+    }
+
+    pub(super) fn last_ping(&self) -> Option<Millis> {
+        (self.pings_out > 0).then(|| self.last_seen.plus_ms(u64::from(self.last_ping_after_ms)))
+    }
+
+    /// Whether messages may still be queued for the peer.
+    pub(super) fn takes_messages(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::PeerShut)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peers_address_comes_back_as_it_was() {
+        for addr in ["192.0.2.7:80", "[2001:db8::1]:443", "[::1]:1"] {
+            let addr: SocketAddr = addr.parse().expect("an address");
+            assert_eq!(Conn::new(Millis::ZERO, addr, 0).peer(), addr);
+        }
+    }
+
+    #[test]
+    fn reading_resumes_only_when_both_have_let_go() {
+        let mut reading = Reading::Flowing;
+        reading.pause(true);
+        reading.throttle(true);
+        reading.pause(false);
+        assert_eq!(reading, Reading::Throttled);
+        reading.throttle(false);
+        assert_eq!(reading, Reading::Flowing);
+    }
+
+    #[test]
+    fn a_sign_of_life_answers_every_ping() {
+        let mut conn = Conn::new(Millis::from_ms(100), "192.0.2.7:80".parse().expect("an address"), 0);
+        conn.pinged(Millis::from_ms(5100));
+        assert_eq!(conn.last_ping(), Some(Millis::from_ms(5100)));
+        conn.seen(Millis::from_ms(5200));
+        assert_eq!((conn.last_ping(), conn.pings_out), (None, 0));
+    }
+}

@@ -1,0 +1,142 @@
+//! What an application is to the engine, and what the engine is to an application.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::{Engine, Stats};
+use crate::close::CloseReason;
+use crate::error::SendError;
+use crate::id::ConnId;
+use crate::time::Millis;
+
+/// An application. Only [`Handler::on_message`] must be written.
+///
+/// Every call comes on the thread of the server, between two polls: whatever blocks here blocks every connection. For each connection
+/// there is one `on_open`, then any number of the others, then one `on_close`, and nothing after it.
+pub trait Handler {
+    /// A connection was let in. It may be sent to at once.
+    fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId) {
+        let _ = (cx, id);
+    }
+
+    /// A message came in, without its framing; it may be empty. The bytes are borrowed from the read buffer: copy what must stay.
+    /// Heartbeats never come here.
+    fn on_message(&mut self, cx: &mut Context<'_>, id: ConnId, message: &[u8]);
+
+    /// Everything queued for this connection has gone out, after the queue had been stuck: the time to send more.
+    fn on_drained(&mut self, cx: &mut Context<'_>, id: ConnId) {
+        let _ = (cx, id);
+    }
+
+    /// A connection has ended. Its id is stale already: sending to it returns [`SendError::Closed`].
+    fn on_close(&mut self, cx: &mut Context<'_>, id: ConnId, closed: &Closed) {
+        let _ = (cx, id, closed);
+    }
+}
+
+/// The end of one connection, with its evidence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Closed {
+    /// Why.
+    pub reason: CloseReason,
+    /// The peer's address.
+    pub peer: SocketAddr,
+    /// How long the connection was open.
+    pub age: Duration,
+    /// Time since the last sign of life: an inbound byte, the peer's FIN or, while its queue was stuck, progress in writing.
+    pub silence: Duration,
+    /// Pings that were not answered.
+    pub pings_unanswered: u8,
+    /// Bytes received from the peer.
+    pub bytes_in: u64,
+    /// Bytes that the kernel had taken for the peer.
+    pub bytes_out: u64,
+    /// Bytes that were still queued for the peer and are lost.
+    pub unsent: usize,
+    /// Whether the driver should shut the writing side and see the peer's unread bytes off before it drops the socket: closing a socket
+    /// with unread bytes resets the connection, and a reset may overtake the last reply (RFC 1122 section 4.2.2.13).
+    pub(crate) linger: bool,
+}
+
+/// How to close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// At the end of this turn; what is queued is lost.
+    Now,
+    /// When what is queued has gone out, or no longer moves for as long as the heartbeat allows silence.
+    AfterFlush,
+}
+
+/// The server, as a handler sees it. All calls return at once; what they queue goes out at the end of the turn.
+pub struct Context<'a> {
+    pub(super) engine: &'a mut Engine,
+}
+
+impl Context<'_> {
+    /// The instant of this turn, in awake time: see [`AwakeClock`](crate::time::AwakeClock).
+    pub fn now(&self) -> Millis {
+        self.engine.now
+    }
+
+    /// Queues a message. A message equal to a heartbeat word would be taken for a heartbeat by the peer.
+    ///
+    /// Fails if the connection is closed or closing, if the framing cannot carry the message, or if the outbox would pass its bound; the
+    /// latter closes the connection as a slow reader.
+    pub fn send(&mut self, id: ConnId, message: &[u8]) -> Result<(), SendError> {
+        self.engine.send(id, &[message])
+    }
+
+    /// Queues one message made of `parts` joined together, as [`Context::send`] does, without the copy that joining them would take.
+    pub fn send_parts(&mut self, id: ConnId, parts: &[&[u8]]) -> Result<(), SendError> {
+        self.engine.send(id, parts)
+    }
+
+    /// Queues a message for every open connection but `except`, and returns for how many. Connections whose outbox would pass its bound
+    /// are closed as slow readers. Fails, for all alike, only if the framing cannot carry the message.
+    pub fn broadcast(&mut self, message: &[u8], except: Option<ConnId>) -> Result<usize, SendError> {
+        self.engine.broadcast(message, except)
+    }
+
+    /// Closes a connection, for the reason [`CloseReason::Requested`]. Returns `false`, and does nothing, if it is closed or closing
+    /// already; [`Close::Now`] still cuts a closing one short, under its first reason.
+    pub fn close(&mut self, id: ConnId, how: Close) -> bool {
+        self.engine.close_on_request(id, how)
+    }
+
+    /// Stops reading from a connection, at once: bytes that were read already are kept and decoded after
+    /// [`Context::resume_reads`]. While it is paused, unread bytes count as life. Repeated calls do nothing.
+    pub fn pause_reads(&mut self, id: ConnId) {
+        self.engine.pause_reads(id, true);
+    }
+
+    /// Reads from the connection again. Early and repeated calls do nothing.
+    pub fn resume_reads(&mut self, id: ConnId) {
+        self.engine.pause_reads(id, false);
+    }
+
+    /// The peer's address; `None` if the connection is closed.
+    pub fn peer_addr(&self, id: ConnId) -> Option<SocketAddr> {
+        self.engine.peer_addr(id)
+    }
+
+    /// Bytes queued for the connection; 0 if it is closed.
+    pub fn queued(&self, id: ConnId) -> usize {
+        self.engine.queued(id)
+    }
+
+    /// Whether messages can be queued for the connection.
+    pub fn is_open(&self, id: ConnId) -> bool {
+        self.engine.is_open(id)
+    }
+
+    /// Connections held now, those included that are about to be closed at the end of the turn.
+    pub fn connections(&self) -> usize {
+        self.engine.connections()
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> &Stats {
+        self.engine.stats()
+    }
+}

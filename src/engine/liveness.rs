@@ -1,0 +1,174 @@
+//! When a quiet peer is asked, and when the unanswered question becomes a verdict. Pure arithmetic.
+//!
+//! With `H` the heartbeat interval, `M` the pings that may be missed, `L` the last sign of life and `tick` the wheel's resolution:
+//!
+//! * ping `k` of `M` is due at `L + k*H`, less a jitter between `tick` and `H/8`, and at least `H` less jitter after ping `k - 1`;
+//! * the verdict is due at `L + H*(M+1) + 1 ms`, and at least `H + 1 ms` after the last ping was really sent.
+//!
+//! The millisecond makes good that [`Millis`] is rounded down: the peer's last byte may have come up to 1 ms after its stamp. The
+//! jitter is at least a tick, so that the last ping, which fires up to a tick late, still leaves its full `H` for an answer before the
+//! first term is due: on a loop without lag the verdict comes within `(H*(M+1), H*(M+1) + tick]` of the last byte. Lag delays the
+//! pings and with them the verdict; it never brings it forward.
+
+use crate::config::Heartbeat;
+use crate::time::{Millis, duration_to_ms};
+
+/// The rules of one server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Liveness {
+    interval_ms: u64,
+    bound_ms: u64,
+    missed: u8,
+    push: bool,
+    tick_ms: u64,
+}
+
+/// What the liveness of one connection depends on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Evidence {
+    pub(super) last_seen: Millis,
+    pub(super) pings_out: u8,
+    pub(super) last_ping: Option<Millis>,
+    /// Any number that differs between connections: it spreads their pings.
+    pub(super) salt: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing to do before this instant.
+    Alive { check_again: Millis },
+    /// It is time to ask.
+    Ping,
+    /// Silent for too long and asked often enough. One last read decides.
+    Suspect,
+}
+
+impl Liveness {
+    pub(super) fn new(heartbeat: &Heartbeat, tick_ms: u64) -> Self {
+        Liveness {
+            interval_ms: duration_to_ms(heartbeat.interval),
+            bound_ms: duration_to_ms(heartbeat.bound()),
+            missed: heartbeat.missed,
+            push: heartbeat.push,
+            tick_ms,
+        }
+    }
+
+    pub(super) fn judge(&self, now: Millis, evidence: &Evidence) -> Verdict {
+        let check_again = self.next_check(evidence);
+        if now < check_again {
+            Verdict::Alive { check_again }
+        } else if self.asks(evidence) {
+            Verdict::Ping
+        } else {
+            Verdict::Suspect
+        }
+    }
+
+    /// When the next question or the verdict is due, if the peer stays silent.
+    pub(super) fn next_check(&self, evidence: &Evidence) -> Millis {
+        let Evidence { last_seen, pings_out, last_ping, salt } = *evidence;
+        if self.asks(evidence) {
+            let by_silence = last_seen.as_ms() + (u64::from(pings_out) + 1) * self.interval_ms;
+            let by_last_ping = last_ping.map_or(0, |last_ping| last_ping.as_ms() + self.interval_ms);
+            Millis::from_ms(by_silence.max(by_last_ping).saturating_sub(self.jitter_ms(salt ^ u64::from(pings_out))))
+        } else {
+            self.deadline(last_seen).max(last_ping.map_or(Millis::ZERO, |last_ping| last_ping.plus_ms(self.interval_ms + 1)))
+        }
+    }
+
+    /// The earliest instant at which silence since `last_seen` may be a verdict.
+    pub(super) fn deadline(&self, last_seen: Millis) -> Millis {
+        last_seen.plus_ms(self.bound_ms + 1)
+    }
+
+    pub(super) fn bound_ms(&self) -> u64 {
+        self.bound_ms
+    }
+
+    fn asks(&self, evidence: &Evidence) -> bool {
+        self.push && evidence.pings_out < self.missed
+    }
+
+    /// Shortens a wait by a fixed amount per connection and ping, so that lines opened together drift apart and replay the same.
+    fn jitter_ms(&self, salt: u64) -> u64 {
+        let most = (self.interval_ms / 8).max(self.tick_ms);
+        self.tick_ms + fastrand::Rng::with_seed(salt).u64(0..=most - self.tick_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    fn liveness(interval_ms: u64, missed: u8, push: bool, tick_ms: u64) -> Liveness {
+        Liveness::new(&Heartbeat { interval: Duration::from_millis(interval_ms), missed, push }, tick_ms)
+    }
+
+    fn silent_since(last_seen_ms: u64) -> Evidence {
+        Evidence { last_seen: Millis::from_ms(last_seen_ms), pings_out: 0, last_ping: None, salt: 7 }
+    }
+
+    /// Plays a peer that says nothing after `last_seen`, checked on a wheel of `tick_ms`; returns the pings and the verdict.
+    fn play(liveness: &Liveness, mut evidence: Evidence) -> (Vec<u64>, u64) {
+        let on_wheel = |at: Millis| Millis::from_ms(at.as_ms().div_ceil(liveness.tick_ms) * liveness.tick_ms);
+        let mut pings = Vec::new();
+        let mut now = on_wheel(liveness.next_check(&evidence));
+        loop {
+            match liveness.judge(now, &evidence) {
+                Verdict::Alive { check_again } => now = on_wheel(check_again),
+                Verdict::Ping => {
+                    pings.push(now.as_ms());
+                    evidence.pings_out += 1;
+                    evidence.last_ping = Some(now);
+                }
+                Verdict::Suspect => return (pings, now.as_ms()),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_verdict_comes_within_a_tick_of_the_bound_and_never_before(
+            tick_ms in 1u64..200,
+            ticks_per_interval in 2u64..60,
+            odd_ms in 0u64..200,
+            missed in 1u8..8,
+            last_seen_ms in 0u64..1_000_000,
+            salt in any::<u64>(),
+            push in any::<bool>(),
+        ) {
+            let interval_ms = ticks_per_interval * tick_ms + odd_ms;
+            let bound_ms = interval_ms * (u64::from(missed) + 1);
+            let (pings, verdict) = play(&liveness(interval_ms, missed, push, tick_ms), Evidence { salt, ..silent_since(last_seen_ms) });
+            prop_assert!(verdict > last_seen_ms + bound_ms);
+            prop_assert!(verdict <= last_seen_ms + bound_ms + tick_ms);
+            prop_assert_eq!(pings.len(), if push { usize::from(missed) } else { 0 });
+            for (k, ping) in pings.iter().enumerate() {
+                prop_assert!(*ping <= last_seen_ms + (k as u64 + 1) * interval_ms, "jitter only ever shortens");
+            }
+        }
+    }
+
+    #[test]
+    fn waking_late_asks_before_it_judges() {
+        let liveness = liveness(1000, 3, true, 100);
+        let late = Millis::from_ms(60_000);
+        let mut evidence = silent_since(0);
+        assert_eq!(liveness.judge(late, &evidence), Verdict::Ping);
+        evidence.pings_out = 3;
+        evidence.last_ping = Some(late);
+        assert_eq!(liveness.judge(late, &evidence), Verdict::Alive { check_again: late.plus_ms(1001) });
+    }
+
+    #[test]
+    fn pings_of_lines_opened_together_are_spread() {
+        let liveness = liveness(5000, 3, true, 100);
+        let due: std::collections::BTreeSet<u64> =
+            (0..1000).map(|salt| liveness.next_check(&Evidence { salt, ..silent_since(0) }).as_ms()).collect();
+        assert!(due.len() > 300, "{} instants", due.len());
+        assert!(due.iter().all(|due| (4375..=4900).contains(due)));
+    }
+}

@@ -1,0 +1,363 @@
+//! The engine: every decision about every connection, and no descriptor, no clock, no thread.
+//!
+//! A driver tells it what happened (`handle_*`) and asks what to do (`poll_*`). One turn, in this order:
+//!
+//! 1. commands from other threads: [`Engine::send`], [`Engine::broadcast`], [`Engine::close_on_request`], [`Engine::handle_shutdown`];
+//! 2. readiness: [`Engine::handle_open`] for what was accepted (or [`Engine::handle_refusal`]), [`Engine::handle_bytes`],
+//!    [`Engine::handle_eof`], [`Engine::handle_failure`] for what was read;
+//! 3. connections left over from earlier turns, and those of [`Engine::poll_readable`], each after [`Engine::handle_rest`];
+//! 4. [`Engine::handle_timers`], then a last read of each [`Engine::poll_last_look`] and [`Engine::handle_last_look`];
+//! 5. [`Engine::poll_dirty`]: write [`Engine::outgoing`], report with [`Engine::handle_written`] and [`Engine::handle_blocked`];
+//! 6. [`Engine::poll_closed`]: drop the sockets.
+//!
+//! [`Engine::poll_timeout`] says when to be back at the latest. Calls with a stale [`ConnId`] do nothing. Every call takes the time; a
+//! time before that of an earlier call counts as equal to it.
+//!
+//! The same engine runs under the server's mio loop and in the simulation of `tests/sim`.
+
+mod admission;
+mod conn;
+mod handler;
+mod liveness;
+mod sending;
+mod stats;
+mod timers;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use slab::Slab;
+
+pub use handler::{Close, Closed, Context, Handler};
+pub use stats::Stats;
+
+use crate::close::{CloseReason, Refusal};
+use crate::config::Config;
+use crate::error::ConfigError;
+use crate::framing::{Codec, Frame, FrameTooLarge};
+use crate::id::ConnId;
+use crate::inbox::Inbox;
+use crate::outbox::Pool;
+use crate::time::{Millis, duration_to_ms};
+use crate::wheel::Wheel;
+use admission::Admission;
+use conn::{Conn, Phase, Reading};
+use liveness::Liveness;
+
+/// All connections of one server, and everything decided about them.
+pub struct Engine {
+    now: Millis,
+    conns: Slab<Conn>,
+    /// Connections ever opened, which makes the generation of the next one.
+    generation: u32,
+    wheel: Wheel,
+    tick_ms: u64,
+    codec: Codec,
+    liveness: Option<Liveness>,
+    /// How long a closing connection may sit on bytes that do not move.
+    flush_patience_ms: u64,
+    max_outbox: usize,
+    admission: Admission,
+    pool: Pool,
+    stats: Stats,
+    /// When the drain ends, once a shutdown has begun.
+    drain_until: Option<Millis>,
+    /// Connections with something to write, each once (`Conn::dirty`).
+    dirty: VecDeque<ConnId>,
+    /// Connections that may be read again after a pause.
+    readable: VecDeque<ConnId>,
+    /// Connections off the wheel whose fate a last read decides.
+    last_looks: VecDeque<ConnId>,
+    closed: VecDeque<ConnId>,
+}
+
+/// A share of `max_outbox`: at `1/2` reading from the peer stops, at `1/4` it goes on. The upper half is room for what others push.
+const THROTTLE_ABOVE: usize = 2;
+const THROTTLE_BELOW: usize = 4;
+
+/// The patience with a queue that does not move where no heartbeat says otherwise: the default heartbeat's bound.
+const FLUSH_PATIENCE_MS: u64 = 20_000;
+
+impl Engine {
+    /// An engine without connections, at time zero, that admits as many as a poll token can name.
+    ///
+    /// Fails as [`Config::check`] does. The configuration's socket options, listen and descriptor limits are the driver's business.
+    pub fn new(config: &Config) -> Result<Self, ConfigError> {
+        config.check()?;
+        let tick_ms = duration_to_ms(config.tick);
+        let liveness = config.heartbeat.as_ref().map(|heartbeat| Liveness::new(heartbeat, tick_ms));
+        let max_connections = config.limits.max_connections.unwrap_or(usize::MAX).min(ConnId::MAX_SLOTS);
+        Ok(Engine {
+            now: Millis::ZERO,
+            conns: Slab::new(),
+            generation: 0,
+            wheel: Wheel::new(),
+            tick_ms,
+            codec: config.codec()?,
+            flush_patience_ms: liveness.map_or(FLUSH_PATIENCE_MS, |liveness| liveness.bound_ms()),
+            liveness,
+            max_outbox: config.limits.max_outbox,
+            admission: Admission::new(max_connections, config.limits.max_connections_per_ip),
+            pool: Pool::default(),
+            stats: Stats::default(),
+            drain_until: None,
+            dirty: VecDeque::new(),
+            readable: VecDeque::new(),
+            last_looks: VecDeque::new(),
+            closed: VecDeque::new(),
+        })
+    }
+
+    /// Lets a connection in, or says why not: then there is no id, the handler hears nothing, and the caller drops the socket.
+    pub fn handle_open<H: Handler + ?Sized>(&mut self, now: Millis, peer: SocketAddr, handler: &mut H) -> Result<ConnId, Refusal> {
+        self.advance(now);
+        let admitted = if self.drain_until.is_some() { Err(Refusal::ShuttingDown) } else { self.admission.enter(peer.ip().to_canonical()) };
+        if let Err(refusal) = admitted {
+            self.handle_refusal(refusal);
+            return Err(refusal);
+        }
+        self.generation = self.generation.wrapping_add(1);
+        let slot = self.conns.insert(Conn::new(self.now, peer, self.generation));
+        let id = ConnId::new(slot, self.generation);
+        self.stats.opened += 1;
+        self.schedule_check(id);
+        handler.on_open(&mut Context { engine: self }, id);
+        Ok(id)
+    }
+
+    /// Counts a connection that the driver itself had to refuse.
+    pub fn handle_refusal(&mut self, refusal: Refusal) {
+        self.stats.count_refusal(refusal);
+    }
+
+    /// Takes bytes that were read, decodes them, answers heartbeats and hands messages to the handler.
+    ///
+    /// If the connection is paused in the middle, the bytes not yet decoded are kept; [`Engine::wants_read`] says `false` until then.
+    pub fn handle_bytes<H: Handler + ?Sized>(&mut self, now: Millis, id: ConnId, bytes: &[u8], handler: &mut H) {
+        self.advance(now);
+        self.stats.bytes_in += bytes.len() as u64;
+        let now = self.now;
+        let Some(conn) = self.conn_mut(id) else { return };
+        conn.bytes_in += bytes.len() as u64;
+        if conn.phase == Phase::Open {
+            conn.seen(now);
+            self.decode(id, bytes, handler);
+        }
+    }
+
+    /// Decodes what was kept when the connection was paused in the middle of a read. Does nothing if there is nothing, or it is paused still.
+    pub fn handle_rest<H: Handler + ?Sized>(&mut self, now: Millis, id: ConnId, handler: &mut H) {
+        self.advance(now);
+        if let Some(conn) = self.conn_mut(id)
+            && conn.phase == Phase::Open
+            && conn.reading == Reading::Flowing
+            && conn.inbox.has_rest()
+        {
+            let rest = conn.inbox.take_rest();
+            self.decode(id, &rest, handler);
+        }
+    }
+
+    fn decode<H: Handler + ?Sized>(&mut self, id: ConnId, bytes: &[u8], handler: &mut H) {
+        let Some(conn) = self.conn_mut(id) else { return };
+        // The inbox leaves the slab while frames that may borrow from it are with the handler.
+        let mut inbox = std::mem::take(&mut conn.inbox);
+        let mut input = bytes;
+        loop {
+            match self.codec.decode(&mut inbox, &mut input) {
+                Ok(None) => break,
+                Ok(Some(Frame::Message(message))) => {
+                    self.stats.messages_in += 1;
+                    handler.on_message(&mut Context { engine: self }, id, message);
+                }
+                Ok(Some(Frame::Heartbeats { pings, pongs })) => self.handle_heartbeats(id, pings, pongs),
+                Err(FrameTooLarge) => self.close_after_flush(id, CloseReason::FrameTooLarge),
+            }
+            match self.conn(id) {
+                Some(conn) if conn.phase != Phase::Open => return,
+                Some(conn) if conn.reading != Reading::Flowing => {
+                    inbox.keep_rest(input);
+                    break;
+                }
+                Some(_) => {}
+                None => return,
+            }
+        }
+        inbox.settle();
+        if let Some(conn) = self.conn_mut(id) {
+            conn.inbox = inbox;
+        }
+    }
+
+    /// The peer has shut its writing side: it still gets what is queued, then it is closed. An unfinished frame is dropped: nobody can
+    /// tell what it would have become.
+    pub fn handle_eof(&mut self, now: Millis, id: ConnId) {
+        self.advance(now);
+        let now = self.now;
+        let Some(conn) = self.conn_mut(id) else { return };
+        if conn.phase == Phase::Open {
+            conn.seen(now);
+            conn.phase = Phase::PeerShut;
+            conn.inbox = Inbox::default();
+            self.finish_if_flushed(id);
+        }
+    }
+
+    /// Reading or writing has failed: the connection is over, and what was queued is lost.
+    pub fn handle_failure(&mut self, now: Millis, id: ConnId, reason: CloseReason) {
+        self.advance(now);
+        self.close(id, reason);
+    }
+
+    /// Whether the driver may read from this connection now. After a `false` it is told by [`Engine::poll_readable`] when it may.
+    pub fn wants_read(&self, id: ConnId) -> bool {
+        self.conn(id).is_some_and(|conn| match conn.phase {
+            // What was read before comes first: see handle_rest().
+            Phase::Open => conn.reading == Reading::Flowing && !conn.inbox.has_rest(),
+            // What still comes in is read to be thrown away, so that it does not turn the close into a reset.
+            Phase::Flushing(_) => true,
+            Phase::PeerShut | Phase::Closed(_) => false,
+        })
+    }
+
+    /// The next connection that was paused and may be read again: until the read would block, for its readiness is long past.
+    pub fn poll_readable(&mut self) -> Option<ConnId> {
+        self.readable.pop_front()
+    }
+
+    /// Whether [`Engine::poll_readable`] has more.
+    pub fn has_readable(&self) -> bool {
+        !self.readable.is_empty()
+    }
+
+    /// The next connection that is over. It is gone from the engine; the handler has been told; the caller drops the socket.
+    pub fn poll_closed<H: Handler + ?Sized>(&mut self, now: Millis, handler: &mut H) -> Option<(ConnId, Closed)> {
+        self.advance(now);
+        let id = self.closed.pop_front()?;
+        let mut conn = self.conns.remove(id.slot());
+        let Phase::Closed(reason) = conn.phase else { unreachable!("only closed connections are in the list of the closed") };
+        let peer = conn.peer();
+        let unsent = conn.outbox.len();
+        conn.outbox.clear(&mut self.pool);
+        self.wheel.remove(id.slot());
+        self.admission.leave(peer.ip());
+        self.stats.count_close(reason);
+        let closed = Closed {
+            reason,
+            peer,
+            age: Duration::from_millis(self.now.ms_since(conn.opened)),
+            silence: Duration::from_millis(self.now.ms_since(conn.last_seen)),
+            pings_unanswered: conn.pings_out,
+            bytes_in: conn.bytes_in,
+            bytes_out: conn.bytes_out,
+            unsent,
+            linger: unsent == 0 && matches!(reason, CloseReason::FrameTooLarge | CloseReason::Requested | CloseReason::Shutdown),
+        };
+        handler.on_close(&mut Context { engine: self }, id, &closed);
+        Some((id, closed))
+    }
+
+    /// The connection that a poll token names, if it still lives.
+    pub(crate) fn resolve(&self, token: usize) -> Option<ConnId> {
+        let slot = ConnId::slot_of_token(token);
+        let id = ConnId::new(slot, self.conns.get(slot)?.generation);
+        (id.token() == token).then_some(id)
+    }
+
+    /// Stops reading from a connection, or goes on. See [`Context::pause_reads`].
+    pub fn pause_reads(&mut self, id: ConnId, paused: bool) {
+        self.change_reading(id, |reading| reading.pause(paused));
+    }
+
+    fn change_reading(&mut self, id: ConnId, change: impl FnOnce(&mut Reading)) {
+        let Some(conn) = self.conn_mut(id) else { return };
+        let before = conn.reading;
+        change(&mut conn.reading);
+        if before != Reading::Flowing && conn.reading == Reading::Flowing {
+            self.readable.push_back(id);
+        }
+    }
+
+    /// The peer's address; `None` if the connection is gone.
+    pub fn peer_addr(&self, id: ConnId) -> Option<SocketAddr> {
+        self.conn(id).map(Conn::peer)
+    }
+
+    /// Bytes queued for the connection; 0 if it is gone.
+    pub fn queued(&self, id: ConnId) -> usize {
+        self.conn(id).map_or(0, |conn| conn.outbox.len())
+    }
+
+    /// Whether messages can be queued for the connection.
+    pub fn is_open(&self, id: ConnId) -> bool {
+        self.conn(id).is_some_and(Conn::takes_messages)
+    }
+
+    /// Connections held, those included that wait to be reaped.
+    pub fn connections(&self) -> usize {
+        self.conns.len()
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    pub(crate) fn stats_mut(&mut self) -> &mut Stats {
+        &mut self.stats
+    }
+
+    fn advance(&mut self, now: Millis) {
+        self.now = self.now.max(now);
+    }
+
+    fn conn(&self, id: ConnId) -> Option<&Conn> {
+        self.conns.get(id.slot()).filter(|conn| conn.generation == id.generation())
+    }
+
+    fn conn_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
+        self.conns.get_mut(id.slot()).filter(|conn| conn.generation == id.generation())
+    }
+
+    /// The one door out. The first reason wins; a connection that is being flushed keeps the reason for which it is.
+    fn close(&mut self, id: ConnId, reason: CloseReason) {
+        let Some(conn) = self.conn_mut(id) else { return };
+        conn.phase = match conn.phase {
+            Phase::Open | Phase::PeerShut => Phase::Closed(reason),
+            Phase::Flushing(first) => Phase::Closed(first),
+            Phase::Closed(_) => return,
+        };
+        self.closed.push_back(id);
+    }
+
+    /// Ends a connection when what is queued for it has gone out. Does nothing if it is ending already.
+    fn close_after_flush(&mut self, id: ConnId, reason: CloseReason) {
+        let now = self.now;
+        let Some(conn) = self.conn_mut(id) else { return };
+        if conn.takes_messages() {
+            conn.phase = Phase::Flushing(reason);
+            conn.last_seen = now;
+            conn.inbox = Inbox::default();
+            let was_reading = conn.reading == Reading::Flowing;
+            conn.reading = Reading::Flowing;
+            if !was_reading {
+                self.readable.push_back(id);
+            }
+            self.finish_if_flushed(id);
+        }
+    }
+
+    /// See [`Context::close`].
+    pub fn close_on_request(&mut self, id: ConnId, how: Close) -> bool {
+        let open = self.is_open(id);
+        match how {
+            Close::Now => self.close(id, CloseReason::Requested),
+            Close::AfterFlush => self.close_after_flush(id, CloseReason::Requested),
+        }
+        open
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! From the handler to the wire: queueing, throttling, flushing.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use super::conn::Phase;
+use super::{Context, Engine, Handler, THROTTLE_ABOVE, THROTTLE_BELOW};
+use crate::close::CloseReason;
+use crate::error::SendError;
+use crate::id::ConnId;
+use crate::time::Millis;
+
+/// Broadcasts from this size on are queued as one shared piece instead of a copy for each peer. Below it, a copy into a buffer that is
+/// there anyway costs less than the bookkeeping of sharing, and no more memory than that bookkeeping would take.
+const SHARED_FROM: usize = 512;
+
+impl Engine {
+    /// Queues one message made of `parts`. See [`Context::send`].
+    pub fn send(&mut self, id: ConnId, parts: &[&[u8]]) -> Result<(), SendError> {
+        let Some(conn) = self.conns.get_mut(id.slot()).filter(|conn| conn.generation == id.generation() && conn.takes_messages()) else {
+            return Err(SendError::Closed);
+        };
+        let len = self.codec.encoded_len(parts)?;
+        // Checked before anything is queued, and for one oversized message just as for the last of many.
+        if conn.outbox.len() + len > self.max_outbox {
+            self.close(id, CloseReason::SlowReader);
+            return Err(SendError::Full);
+        }
+        conn.outbox.append(&mut self.pool, |buffer| self.codec.encode(parts, buffer));
+        self.stats.messages_out += 1;
+        self.queued_more(id);
+        Ok(())
+    }
+
+    /// Queues a message for all but `except`. See [`Context::broadcast`].
+    pub fn broadcast(&mut self, message: &[u8], except: Option<ConnId>) -> Result<usize, SendError> {
+        let len = self.codec.encoded_len(&[message])?;
+        let shared: Option<Arc<[u8]>> = (len >= SHARED_FROM).then(|| {
+            let mut wire = Vec::with_capacity(len);
+            self.codec.encode(&[message], &mut wire);
+            wire.into()
+        });
+        let mut receivers = 0;
+        for slot in 0..self.conns.capacity() {
+            let Some(conn) = self.conns.get_mut(slot) else { continue };
+            let id = ConnId::new(slot, conn.generation);
+            if Some(id) == except || !conn.takes_messages() {
+                continue;
+            }
+            if conn.outbox.len() + len > self.max_outbox {
+                self.close(id, CloseReason::SlowReader);
+                continue;
+            }
+            match &shared {
+                Some(wire) => conn.outbox.append_shared(&mut self.pool, wire),
+                None => conn.outbox.append(&mut self.pool, |buffer| self.codec.encode(&[message], buffer)),
+            }
+            receivers += 1;
+            self.queued_more(id);
+        }
+        self.stats.messages_out += receivers as u64;
+        Ok(receivers)
+    }
+
+    /// Answers pings, and counts pongs. That they came was life already.
+    pub(super) fn handle_heartbeats(&mut self, id: ConnId, pings: u32, pongs: u32) {
+        self.stats.pings_in += u64::from(pings);
+        self.stats.pongs_in += u64::from(pongs);
+        let Some(conn) = self.conns.get_mut(id.slot()).filter(|conn| conn.generation == id.generation()) else { return };
+        if pings == 0 || !conn.takes_messages() {
+            return;
+        }
+        let pong = self.codec.pong();
+        if conn.outbox.len() + pong.len() * pings as usize > self.max_outbox {
+            return self.close(id, CloseReason::SlowReader);
+        }
+        conn.outbox.append(&mut self.pool, |buffer| (0..pings).for_each(|_| buffer.extend_from_slice(pong)));
+        self.queued_more(id);
+    }
+
+    /// Asks a quiet peer. A queue that is stuck asks by itself: its unacknowledged bytes are the question, and a ping behind them would
+    /// not be heard any sooner.
+    pub(super) fn push_ping(&mut self, id: ConnId) {
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(id.slot()).filter(|conn| conn.generation == id.generation()) else { return };
+        conn.pinged(now);
+        if !conn.blocked {
+            let ping = self.codec.ping();
+            conn.outbox.append(&mut self.pool, |buffer| buffer.extend_from_slice(ping));
+            self.stats.pings_out += 1;
+            self.queued_more(id);
+        }
+    }
+
+    /// After every append: see that it is flushed, and stop reading from a peer that does not read.
+    fn queued_more(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id.slot()) else { return };
+        // A blocked connection is flushed when the kernel says that it may be.
+        if !conn.dirty && !conn.blocked && !conn.outbox.is_empty() {
+            conn.dirty = true;
+            self.dirty.push_back(id);
+        }
+        if conn.outbox.len() > self.max_outbox / THROTTLE_ABOVE && conn.phase == Phase::Open && !conn.reading.is_throttled() {
+            conn.reading.throttle(true);
+            self.stats.throttled += 1;
+        }
+    }
+
+    /// The next connection that has something to write. Each comes once per turn at most, after everything of the turn was queued.
+    pub fn poll_dirty(&mut self) -> Option<ConnId> {
+        while let Some(id) = self.dirty.pop_front() {
+            if let Some(conn) = self.conn_mut(id) {
+                conn.dirty = false;
+                if !matches!(conn.phase, Phase::Closed(_)) {
+                    return Some(id);
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether [`Engine::poll_dirty`] has more.
+    pub fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Fills `slices` with the first bytes to write, for one vectored write; returns how many slices it filled. 0 if there is nothing.
+    pub fn outgoing<'a>(&'a self, id: ConnId, slices: &mut [IoSlice<'a>]) -> usize {
+        match self.conn(id) {
+            Some(conn) if !matches!(conn.phase, Phase::Closed(_)) => conn.outbox.peek(slices),
+            _ => 0,
+        }
+    }
+
+    /// The kernel has taken `n` bytes of [`Engine::outgoing`].
+    pub fn handle_written<H: Handler + ?Sized>(&mut self, now: Millis, id: ConnId, n: usize, handler: &mut H) {
+        self.advance(now);
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(id.slot()).filter(|conn| conn.generation == id.generation()) else { return };
+        conn.outbox.advance(n, &mut self.pool);
+        conn.bytes_out += n as u64;
+        self.stats.bytes_out += n as u64;
+        // Room in a full socket buffer comes from nothing but the peer's acknowledgements.
+        if conn.blocked && n > 0 {
+            conn.seen(now);
+        }
+        let drained = conn.outbox.is_empty();
+        let was_stuck = conn.blocked || conn.reading.is_throttled();
+        if drained {
+            conn.blocked = false;
+        }
+        if conn.outbox.len() <= self.max_outbox / THROTTLE_BELOW && conn.reading.is_throttled() {
+            self.change_reading(id, |reading| reading.throttle(false));
+        }
+        if drained {
+            self.finish_if_flushed(id);
+            if was_stuck && self.is_open(id) {
+                handler.on_drained(&mut Context { engine: self }, id);
+            }
+        }
+    }
+
+    /// The kernel takes no more for now. The driver watches for room until [`Engine::is_blocked`] says `false`.
+    pub fn handle_blocked(&mut self, id: ConnId) {
+        if let Some(conn) = self.conn_mut(id)
+            && !conn.outbox.is_empty()
+        {
+            conn.blocked = true;
+        }
+    }
+
+    /// Whether the kernel has taken less than it was given, and the rest waits for room.
+    pub fn is_blocked(&self, id: ConnId) -> bool {
+        self.conn(id).is_some_and(|conn| conn.blocked)
+    }
+
+    /// Closes a connection that was only waiting for its queue to go out; otherwise sees to it that it does not wait for ever.
+    pub(super) fn finish_if_flushed(&mut self, id: ConnId) {
+        let Some(conn) = self.conn_mut(id) else { return };
+        let reason = match conn.phase {
+            Phase::PeerShut => CloseReason::PeerClosed,
+            Phase::Flushing(reason) => reason,
+            Phase::Open | Phase::Closed(_) => return,
+        };
+        if conn.outbox.is_empty() {
+            self.close(id, reason);
+        } else {
+            self.schedule_check(id);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! What happens by the passing of time alone: pings, verdicts, the end of patience, and the drain.
+
+use super::conn::{Conn, Phase};
+use super::liveness::{Evidence, Verdict};
+use super::Engine;
+use crate::close::CloseReason;
+use crate::id::ConnId;
+use crate::time::Millis;
+
+/// The share of a drain over which closes are spread; the rest is left for flushing.
+const SPREAD_NUMERATOR: u64 = 4;
+const SPREAD_DENOMINATOR: u64 = 5;
+
+impl Engine {
+    /// Judges connections whose check is due, at most `budget` of them. Returns whether that was all; if not, the rest is due at the
+    /// next call still.
+    pub fn handle_timers(&mut self, now: Millis, budget: usize) -> bool {
+        self.advance(now);
+        if self.drain_until.is_some_and(|until| until < self.now) {
+            self.close_all(CloseReason::Shutdown);
+            return true;
+        }
+        for _ in 0..budget {
+            let Some(slot) = self.wheel.expire(self.now.as_ms() / self.tick_ms) else { return true };
+            if let Some(conn) = self.conns.get(slot) {
+                self.check(ConnId::new(slot, conn.generation));
+            }
+        }
+        self.stats.yields += 1;
+        false
+    }
+
+    fn check(&mut self, id: ConnId) {
+        let Some(conn) = self.conn(id) else { return };
+        match conn.phase {
+            Phase::Open if self.drain_until.is_some() => self.last_looks.push_back(id),
+            Phase::Open => match self.judge(id, conn) {
+                None => {}
+                Some(Verdict::Alive { check_again }) => self.insert(id, check_again),
+                Some(Verdict::Ping) => {
+                    self.push_ping(id);
+                    self.schedule_check(id);
+                }
+                Some(Verdict::Suspect) => self.last_looks.push_back(id),
+            },
+            Phase::PeerShut if self.is_out_of_patience(conn) => self.close(id, CloseReason::SlowReader),
+            Phase::Flushing(reason) if self.is_out_of_patience(conn) => self.close(id, reason),
+            Phase::PeerShut | Phase::Flushing(_) => self.schedule_check(id),
+            Phase::Closed(_) => {}
+        }
+    }
+
+    fn is_out_of_patience(&self, conn: &Conn) -> bool {
+        self.now >= conn.last_seen.plus_ms(self.flush_patience_ms)
+    }
+
+    /// The next connection of which one more non-blocking read must be made before it is decided on. The driver reads until the read
+    /// would block, if [`Engine::wants_read`], and calls [`Engine::handle_last_look`].
+    pub fn poll_last_look(&mut self) -> Option<ConnId> {
+        self.last_looks.pop_front()
+    }
+
+    /// Whether [`Engine::poll_last_look`] has more.
+    pub fn has_last_looks(&self) -> bool {
+        !self.last_looks.is_empty()
+    }
+
+    /// The last read has used up its budget and is to be gone on with in the next turn.
+    pub fn postpone_last_look(&mut self, id: ConnId) {
+        self.last_looks.push_back(id);
+    }
+
+    /// The last read has been made: decides. `unread` says that bytes wait which could not be read because the handler has paused the
+    /// connection; they are life.
+    pub fn handle_last_look(&mut self, now: Millis, id: ConnId, unread: bool) {
+        self.advance(now);
+        let now = self.now;
+        let draining = self.drain_until.is_some();
+        let Some(conn) = self.conn_mut(id) else { return };
+        if conn.phase != Phase::Open {
+            return self.schedule_check(id);
+        }
+        // Bytes that wait behind a throttle prove nothing: they may have come before the peer stopped reading.
+        if unread && conn.reading.is_paused() && !conn.reading.is_throttled() {
+            conn.seen(now);
+        }
+        let last_seen = conn.last_seen;
+        let reason = if conn.reading.is_throttled() { CloseReason::SlowReader } else { CloseReason::HeartbeatLost };
+        if draining && conn.reading.is_throttled() {
+            // Its requests are not all answered yet; the end of the drain is soon enough.
+            self.insert(id, now.plus_ms(self.tick_ms));
+        } else if draining {
+            self.close_after_flush(id, CloseReason::Shutdown);
+        } else if self.conn(id).and_then(|conn| self.judge(id, conn)) == Some(Verdict::Suspect) {
+            let overshoot_ms = self.liveness.map_or(0, |liveness| now.ms_since(liveness.deadline(last_seen)));
+            self.stats.worst_overshoot_ms = self.stats.worst_overshoot_ms.max(overshoot_ms);
+            self.close(id, reason);
+        } else {
+            self.schedule_check(id);
+        }
+    }
+
+    /// Begins to shut down: nobody is let in any more, and each connection is closed at an instant of its own within the first four fifths
+    /// of `grace_ms`, after a last read and the replies to it. At the end of `grace_ms` those that are left are cut off.
+    ///
+    /// A repeated call can only bring the end forward.
+    pub fn handle_shutdown(&mut self, now: Millis, grace_ms: u64) {
+        self.advance(now);
+        let until = self.now.plus_ms(grace_ms);
+        if self.drain_until.is_some_and(|earlier| earlier <= until) {
+            return;
+        }
+        self.drain_until = Some(until);
+        let spread_ms = grace_ms / SPREAD_DENOMINATOR * SPREAD_NUMERATOR;
+        for slot in 0..self.conns.capacity() {
+            let Some(conn) = self.conns.get(slot) else { continue };
+            let id = ConnId::new(slot, conn.generation);
+            if conn.phase != Phase::Open {
+                continue;
+            }
+            if spread_ms == 0 {
+                self.wheel.remove(slot);
+                self.last_looks.push_back(id);
+                continue;
+            }
+            // The random part keeps the fleet from coming back as one herd.
+            let wait_ms = fastrand::Rng::with_seed(id.as_u64()).u64(0..=spread_ms);
+            self.insert(id, self.now.plus_ms(wait_ms));
+        }
+    }
+
+    /// Whether a shutdown has begun.
+    pub fn is_draining(&self) -> bool {
+        self.drain_until.is_some()
+    }
+
+    /// Whether a shutdown has begun and no connection is left.
+    pub fn is_drained(&self) -> bool {
+        self.is_draining() && self.conns.is_empty()
+    }
+
+    /// When the drain ends at the latest.
+    pub fn drain_deadline(&self) -> Option<Millis> {
+        self.drain_until
+    }
+
+    /// When [`Engine::handle_timers`] must be called next; `None` while nothing will ever be due, which is so without connections.
+    pub fn poll_timeout(&self) -> Option<Millis> {
+        let check = self.wheel.next_tick().map(|tick| Millis::from_ms(tick * self.tick_ms));
+        let drain = self.drain_until.filter(|_| !self.conns.is_empty()).map(|until| until.plus_ms(1));
+        check.into_iter().chain(drain).min()
+    }
+
+    /// Puts the next check of a connection on the wheel, if it needs one.
+    pub(super) fn schedule_check(&mut self, id: ConnId) {
+        let Some(conn) = self.conn(id) else { return };
+        let at = match conn.phase {
+            Phase::Open => self.liveness.map(|liveness| liveness.next_check(&evidence(id, conn))),
+            Phase::PeerShut | Phase::Flushing(_) => Some(conn.last_seen.plus_ms(self.flush_patience_ms)),
+            Phase::Closed(_) => None,
+        };
+        match at {
+            Some(at) => self.insert(id, at),
+            None => self.wheel.remove(id.slot()),
+        }
+    }
+
+    fn insert(&mut self, id: ConnId, at: Millis) {
+        // Rounded up: a check that fires before its time would only have to be made again.
+        self.wheel.insert(id.slot(), at.as_ms().div_ceil(self.tick_ms));
+    }
+
+    fn judge(&self, id: ConnId, conn: &Conn) -> Option<Verdict> {
+        self.liveness.map(|liveness| liveness.judge(self.now, &evidence(id, conn)))
+    }
+
+    fn close_all(&mut self, reason: CloseReason) {
+        for slot in 0..self.conns.capacity() {
+            if let Some(conn) = self.conns.get(slot) {
+                self.close(ConnId::new(slot, conn.generation), reason);
+            }
+        }
+    }
+}
+
+fn evidence(id: ConnId, conn: &Conn) -> Evidence {
+    Evidence { last_seen: conn.last_seen, pings_out: conn.pings_out, last_ping: conn.last_ping(), salt: id.as_u64() }
+}

@@ -1,0 +1,121 @@
+//! The server, for other threads.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use mio::Waker;
+
+use crate::engine::Close;
+use crate::error::SendError;
+use crate::id::ConnId;
+
+/// Commands that wait at most. A thread that runs ahead of the server is told [`SendError::Full`] rather than growing a queue.
+const QUEUED_COMMANDS: usize = 4096;
+
+#[derive(Debug)]
+pub(super) enum Command {
+    Send(ConnId, Vec<u8>),
+    Broadcast(Vec<u8>),
+    Close(ConnId, Close),
+}
+
+/// Reaches a running server from other threads: cheap to clone, safe to keep after the server has stopped.
+///
+/// Commands are carried out at the beginning of the next turn, those of one thread in the order in which it gave them. `Ok` means
+/// that a command was queued; a message for a connection that has closed by then is dropped.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    commands: SyncSender<Command>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    waker: Waker,
+    /// Whether the server has been woken and has not looked yet: one system call serves any number of commands.
+    woken: AtomicBool,
+    /// Apart from the queue, so that it can never be full.
+    shutdown: Mutex<Option<Duration>>,
+}
+
+/// The server's end.
+pub(super) struct Commands {
+    queue: Receiver<Command>,
+    shared: Arc<Shared>,
+}
+
+pub(super) fn channel(waker: Waker) -> (Handle, Commands) {
+    let (sender, queue) = sync_channel(QUEUED_COMMANDS);
+    let shared = Arc::new(Shared { waker, woken: AtomicBool::new(false), shutdown: Mutex::new(None) });
+    (Handle { commands: sender, shared: Arc::clone(&shared) }, Commands { queue, shared })
+}
+
+impl Handle {
+    /// Queues a message for one connection.
+    ///
+    /// [`SendError::Full`]: too many commands wait; try again later. [`SendError::Closed`]: the server has stopped. A message that the
+    /// framing cannot carry is dropped by the server and logged.
+    pub fn send(&self, id: ConnId, message: impl Into<Vec<u8>>) -> Result<(), SendError> {
+        self.push(Command::Send(id, message.into()))
+    }
+
+    /// Queues a message for every connection that is open when the server gets to it. Errors as for [`Handle::send`].
+    pub fn broadcast(&self, message: impl Into<Vec<u8>>) -> Result<(), SendError> {
+        self.push(Command::Broadcast(message.into()))
+    }
+
+    /// Closes a connection; does nothing if it is closed by then. Errors as for [`Handle::send`].
+    pub fn close(&self, id: ConnId, how: Close) -> Result<(), SendError> {
+        self.push(Command::Close(id, how))
+    }
+
+    /// Begins to shut the server down: it stops accepting, answers what it has received, and closes each connection at an instant of its
+    /// own within `grace`, at the end of which those that are left are cut off. `run` returns when none is left.
+    ///
+    /// Never fails and is never lost. A repeated call can only bring the end forward; `Duration::ZERO` ends at once.
+    pub fn shutdown(&self, grace: Duration) {
+        let mut shutdown = self.shared.shutdown.lock().unwrap_or_else(PoisonError::into_inner);
+        *shutdown = Some(shutdown.map_or(grace, |earlier| earlier.min(grace)));
+        drop(shutdown);
+        self.wake();
+    }
+
+    fn push(&self, command: Command) -> Result<(), SendError> {
+        self.commands.try_send(command).map_err(|error| match error {
+            TrySendError::Full(_) => SendError::Full,
+            TrySendError::Disconnected(_) => SendError::Closed,
+        })?;
+        self.wake();
+        Ok(())
+    }
+
+    pub(super) fn wake(&self) {
+        if !self.shared.woken.swap(true, Ordering::SeqCst)
+            && let Err(error) = self.shared.waker.wake()
+        {
+            // The next caller tries again.
+            self.shared.woken.store(false, Ordering::SeqCst);
+            log::error!("waker error={error}");
+        }
+    }
+}
+
+impl Commands {
+    /// Called before the queue is read, so that a command which comes later wakes the server again.
+    pub(super) fn look(&self) {
+        self.shared.woken.store(false, Ordering::SeqCst);
+    }
+
+    pub(super) fn next(&self) -> Option<Command> {
+        match self.queue.try_recv() {
+            Ok(command) => Some(command),
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
+        }
+    }
+
+    pub(super) fn take_shutdown(&self) -> Option<Duration> {
+        self.shared.shutdown.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}

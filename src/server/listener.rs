@@ -1,0 +1,137 @@
+//! Listening sockets: batched accepts, and what to do when there are no descriptors left.
+
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry, Token};
+
+use crate::error::Error;
+use crate::time::Millis;
+
+/// How long accepting rests after the system had no descriptor or no memory for us: nothing frees up faster than that, and trying in
+/// a loop would cost the connected peers the processor.
+const PAUSE_MS: u64 = 100;
+
+/// All listening sockets of a server, and the descriptor in reserve.
+pub(super) struct Listeners {
+    listeners: Vec<Listener>,
+    /// Given up for a moment when descriptors have run out, to accept a peer and close it at once rather than leave it hanging.
+    spare: Option<File>,
+    paused_until: Option<Millis>,
+}
+
+struct Listener {
+    socket: TcpListener,
+    /// Its queue may hold more: the edge that said so has passed, or a budget ran out.
+    pending: bool,
+}
+
+/// What an attempt to accept came to.
+pub(super) enum Accepted {
+    Stream(TcpStream, SocketAddr),
+    /// Accepted and closed at once, for want of a descriptor.
+    Refused(SocketAddr),
+    /// Accepting rests for a while; this is why.
+    Paused(io::Error),
+    /// Nobody is waiting.
+    Nobody,
+}
+
+impl Listeners {
+    pub(super) fn new(sockets: Vec<TcpListener>) -> Self {
+        let listeners = sockets.into_iter().map(|socket| Listener { socket, pending: true }).collect();
+        Listeners { listeners, spare: spare(), paused_until: None }
+    }
+
+    pub(super) fn register(&mut self, registry: &Registry, token: impl Fn(usize) -> Token) -> Result<(), Error> {
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            registry.register(&mut listener.socket, token(index), Interest::READABLE).map_err(Error::io("poll a listening socket"))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn local_addrs(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.listeners.iter().filter_map(|listener| listener.socket.local_addr().ok())
+    }
+
+    pub(super) fn handle_readable(&mut self, index: usize) {
+        if let Some(listener) = self.listeners.get_mut(index) {
+            listener.pending = true;
+        }
+    }
+
+    /// Accepts the next peer, of whichever listener has one.
+    pub(super) fn accept(&mut self, now: Millis) -> Accepted {
+        if self.paused_until.is_some_and(|until| now < until) {
+            return Accepted::Nobody;
+        }
+        self.paused_until = None;
+        if self.spare.is_none() {
+            self.spare = spare();
+        }
+        while let Some(listener) = self.listeners.iter_mut().find(|listener| listener.pending) {
+            match listener.socket.accept() {
+                Ok((stream, peer)) => return Accepted::Stream(stream, peer),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => listener.pending = false,
+                Err(error) if concerns_one_peer(&error) => {}
+                Err(error) => return self.handle_exhaustion(now, error),
+            }
+        }
+        Accepted::Nobody
+    }
+
+    /// Out of descriptors or of memory: turns one peer away with the descriptor in reserve, or rests.
+    fn handle_exhaustion(&mut self, now: Millis, error: io::Error) -> Accepted {
+        if self.spare.take().is_some()
+            && let Some(listener) = self.listeners.iter_mut().find(|listener| listener.pending)
+        {
+            let turned_away = listener.socket.accept();
+            // accept(2) asks for a descriptor before it looks whether anybody waits: only now is it known that nobody does.
+            let nobody = turned_away.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+            if nobody {
+                listener.pending = false;
+            }
+            let peer = turned_away.map(|(_, peer)| peer);
+            self.spare = spare();
+            match peer {
+                Ok(peer) => return Accepted::Refused(peer),
+                Err(_) if nobody => return Accepted::Nobody,
+                Err(_) => {}
+            }
+        }
+        self.paused_until = Some(now.plus_ms(PAUSE_MS));
+        Accepted::Paused(error)
+    }
+
+    /// Whether there may be somebody to accept right now.
+    pub(super) fn is_pending(&self) -> bool {
+        self.paused_until.is_none() && self.listeners.iter().any(|listener| listener.pending)
+    }
+
+    /// When accepting begins again, if it rests.
+    pub(super) fn poll_timeout(&self) -> Option<Millis> {
+        self.paused_until
+    }
+
+    /// Stops listening. Peers that the kernel has not handed over yet are reset by it.
+    pub(super) fn close(&mut self) {
+        self.listeners.clear();
+        self.spare = None;
+        self.paused_until = None;
+    }
+}
+
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+/// Errors of one connection that died in the queue, and interruptions: the next accept may succeed (accept(2), "Error handling").
+fn concerns_one_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::*;
+    matches!(
+        error.kind(),
+        Interrupted | ConnectionAborted | ConnectionReset | NetworkDown | HostUnreachable | NetworkUnreachable | TimedOut | Unsupported
+    ) || error.raw_os_error() == Some(rustix::io::Errno::PROTO.raw_os_error())
+}

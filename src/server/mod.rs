@@ -1,0 +1,305 @@
+//! The server's driver: one mio poll loop around the [`Engine`]. It owns sockets and clock, and holds no policy.
+
+mod handle;
+mod linger;
+mod listener;
+mod report;
+mod sockets;
+mod traffic;
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+use mio::net::TcpListener;
+use mio::{Events, Poll, Token, Waker};
+
+pub use handle::Handle;
+
+use crate::config::Config;
+use crate::engine::{Engine, Handler, Stats};
+use crate::error::{ConfigError, Error, SendError};
+use crate::net::{self, MonotonicClock, SocketOptions};
+use crate::time::{AwakeClock, Millis, duration_to_ms};
+use handle::{Command, Commands};
+use linger::Lingering;
+use listener::Listeners;
+use report::{Kind, Report};
+use sockets::{ReadySet, Sockets};
+
+const WAKER: Token = Token(usize::MAX);
+/// Tokens from here up to the waker's are listeners'. No connection's token comes near (see `ConnId::MAX_SLOTS`).
+const FIRST_LISTENER: usize = usize::MAX - 64;
+const MAX_LISTENERS: usize = 64;
+
+/// Events taken from the kernel at once. Those beyond wait one turn; none is lost.
+const EVENTS_PER_TURN: usize = 1024;
+/// Peers accepted per turn, so that an accept storm cannot starve those already connected.
+const ACCEPTS_PER_TURN: usize = 128;
+/// Commands of other threads carried out per turn.
+const COMMANDS_PER_TURN: usize = 1024;
+/// Checks made per turn, so that a mass expiry is no latency spike; as many queues as the outbox pool recycles.
+const CHECKS_PER_TURN: usize = 256;
+/// Connections written to per turn; the rest keep their place in the list.
+const FLUSHES_PER_TURN: usize = 1024;
+/// The clock is read again after so many sockets, so that stamps stay true in a long turn; a reading costs a hundredth of a read.
+const SOCKETS_PER_CLOCK_READING: u32 = 16;
+
+/// Size of the one buffer that all connections are read into.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// Descriptors that are not connections: poll, waker, spare, listeners, standard streams, a log, signals, and some of the embedder's.
+const RESERVED_DESCRIPTORS: usize = 32;
+/// At most this share of all descriptors lingers.
+const LINGER_SHARE: usize = 16;
+const MAX_LINGERING: usize = 1024;
+
+/// Whether a server goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// There is more to do, now or later.
+    Running,
+    /// A shutdown has ended: no connection is left and nothing will happen any more.
+    Finished,
+}
+
+/// Very many long-lived TCP connections on the thread that calls [`Server::run`] or [`Server::turn`].
+pub struct Server {
+    poll: Poll,
+    events: Events,
+    engine: Engine,
+    sockets: Sockets,
+    listeners: Listeners,
+    lingering: Lingering,
+    /// Connections that have, or may have, more to read than their budget allowed.
+    ready: ReadySet,
+    scratch: Box<[u8]>,
+    handle: Handle,
+    commands: Commands,
+    options: SocketOptions,
+    report: Report,
+    clock: MonotonicClock,
+    awake: AwakeClock,
+    now: Millis,
+    sockets_since_clock: u32,
+    /// The last poll filled its batch, so the kernel may hold more events: an outer poll would not say so again.
+    more_events: bool,
+    finished: bool,
+}
+
+impl Server {
+    /// Listens on every address that `addrs` resolves to, with port 0 for a free port, and raises the soft limit on descriptors to the hard
+    /// one (setrlimit(2)). Nobody is accepted before the first turn.
+    ///
+    /// Fails on a configuration at fault, on an address that does not resolve or cannot be bound, and on more than 64 addresses.
+    pub fn bind(addrs: impl ToSocketAddrs, config: Config) -> Result<Self, Error> {
+        config.check()?;
+        let descriptors = net::raise_descriptor_limit();
+        let max_lingering = (descriptors / LINGER_SHARE).min(MAX_LINGERING);
+        let config = within_descriptors(config, descriptors.saturating_sub(RESERVED_DESCRIPTORS + max_lingering).max(1));
+        let options = SocketOptions { keepalive: config.keepalive.clone(), user_timeout: config.user_timeout };
+        let mut listeners = Listeners::new(listen(addrs, &config, &options)?);
+
+        let poll = Poll::new().map_err(Error::io("make a poll"))?;
+        let waker = Waker::new(poll.registry(), WAKER).map_err(Error::io("make a waker"))?;
+        listeners.register(poll.registry(), |index| Token(FIRST_LISTENER + index))?;
+        let (handle, commands) = handle::channel(waker);
+        // Without a heartbeat there is no verdict that a stall could forge.
+        let stall_ms = config.heartbeat.as_ref().map_or(u64::MAX, |heartbeat| duration_to_ms(heartbeat.interval) / 2);
+        Ok(Server {
+            poll,
+            events: Events::with_capacity(EVENTS_PER_TURN),
+            engine: Engine::new(&config)?,
+            sockets: Sockets::default(),
+            listeners,
+            lingering: Lingering::new(max_lingering),
+            ready: ReadySet::default(),
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            handle,
+            commands,
+            options,
+            report: Report::new(),
+            clock: MonotonicClock::start(),
+            awake: AwakeClock::new(stall_ms),
+            now: Millis::ZERO,
+            sockets_since_clock: 0,
+            more_events: false,
+            finished: false,
+        })
+    }
+
+    /// The addresses listened on, in the order in which they were given; none once a shutdown has begun.
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.listeners.local_addrs().collect()
+    }
+
+    /// A handle for other threads.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> &Stats {
+        self.engine.stats()
+    }
+
+    /// Connections held now.
+    pub fn connections(&self) -> usize {
+        self.engine.connections()
+    }
+
+    /// Turns until a shutdown has ended. Fails only if the poll itself does; what happens to a connection never ends the loop.
+    pub fn run<H: Handler + ?Sized>(&mut self, handler: &mut H) -> Result<(), Error> {
+        while self.turn(handler, None)? == Turn::Running {}
+        Ok(())
+    }
+
+    /// One turn: waits until something is to be done, at most `max_wait` (`None`: for as long as it takes), and does it.
+    ///
+    /// For those who own the loop: wait for the server's descriptor to be readable, at most for [`Server::next_wait`], then call this with
+    /// `Some(Duration::ZERO)`. An early call does nothing; a late one makes up for the delay; after [`Turn::Finished`] nothing happens.
+    pub fn turn<H: Handler + ?Sized>(&mut self, handler: &mut H, max_wait: Option<Duration>) -> Result<Turn, Error> {
+        if self.finished {
+            return Ok(Turn::Finished);
+        }
+        // How late this turn is, is told by the timer that was due, not by how long the embedder allowed this poll to take.
+        let due_ms = self.engine.poll_timeout().map(|at| at.ms_since(self.now));
+        let wait = [self.next_wait(), max_wait].into_iter().flatten().min();
+        match self.poll.poll(&mut self.events, wait) {
+            Ok(()) => {}
+            // A signal: no events, and whoever asked for signals wants the turn to end.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
+            Err(source) => return Err(Error::Io { doing: "poll".into(), source }),
+        }
+        self.read_clock(due_ms);
+
+        self.obey_commands();
+        self.handle_events(handler);
+        self.accept_batch(handler);
+        self.read_ready(handler);
+        self.check_the_quiet(handler);
+        self.flush(handler);
+        self.reap(handler);
+        self.lingering.handle_timers(self.now);
+        self.report.handle_timers(self.now);
+        Ok(self.end_of_turn())
+    }
+
+    /// How long the next turn may wait for readiness: zero if there is work left over, `None` if nothing will ever be due by time alone, as
+    /// when nobody is connected.
+    pub fn next_wait(&self) -> Option<Duration> {
+        let leftovers = self.more_events
+            || !self.ready.is_empty()
+            || self.engine.has_readable()
+            || self.engine.has_dirty()
+            || self.engine.has_last_looks()
+            || self.listeners.is_pending();
+        if leftovers {
+            return Some(Duration::ZERO);
+        }
+        let timeouts = [
+            self.engine.poll_timeout(),
+            self.listeners.poll_timeout(),
+            self.lingering.poll_timeout(),
+            self.report.poll_timeout(),
+            // What lingers does not outlive the drain.
+            self.engine.drain_deadline().filter(|_| self.engine.is_drained()),
+        ];
+        timeouts.into_iter().flatten().min().map(|at| Duration::from_millis(at.ms_since(self.now)))
+    }
+
+    fn read_clock(&mut self, waited_ms: Option<u64>) {
+        self.now = self.awake.read(self.clock.now(), waited_ms);
+        self.sockets_since_clock = 0;
+        let stats = self.engine.stats_mut();
+        if stats.stalls != self.awake.stalls() {
+            log::warn!("stall stalled_ms={} in_all_ms={}", self.awake.stalled_ms() - stats.stalled_ms, self.awake.stalled_ms());
+            (stats.stalls, stats.stalled_ms) = (self.awake.stalls(), self.awake.stalled_ms());
+        }
+    }
+
+    /// Called for each socket that is worked on.
+    fn count_socket(&mut self) {
+        self.sockets_since_clock += 1;
+        if self.sockets_since_clock >= SOCKETS_PER_CLOCK_READING {
+            self.read_clock(Some(0));
+        }
+    }
+
+    fn obey_commands(&mut self) {
+        self.commands.look();
+        if let Some(grace) = self.commands.take_shutdown() {
+            log::info!("shutdown connections={} grace_ms={}", self.engine.connections(), grace.as_millis());
+            self.listeners.close();
+            self.engine.handle_shutdown(self.now, duration_to_ms(grace));
+        }
+        for _ in 0..COMMANDS_PER_TURN {
+            let Some(command) = self.commands.next() else { return };
+            let sent = match command {
+                Command::Send(id, message) => self.engine.send(id, &[&message]),
+                Command::Broadcast(message) => self.engine.broadcast(&message, None).map(drop),
+                Command::Close(id, how) => {
+                    self.engine.close_on_request(id, how);
+                    Ok(())
+                }
+            };
+            if sent == Err(SendError::Unframeable) && self.report.admits(self.now, Kind::Dropped) {
+                log::warn!("dropped-message error=\"{}\"", SendError::Unframeable);
+            }
+        }
+        self.engine.stats_mut().yields += 1;
+        self.handle.wake();
+    }
+
+    fn check_the_quiet<H: Handler + ?Sized>(&mut self, handler: &mut H) {
+        self.engine.handle_timers(self.now, CHECKS_PER_TURN);
+        for _ in 0..CHECKS_PER_TURN {
+            let Some(id) = self.engine.poll_last_look() else { return };
+            self.last_look(id, handler);
+        }
+    }
+
+    fn end_of_turn(&mut self) -> Turn {
+        if self.engine.is_drained() {
+            if self.engine.drain_deadline().is_some_and(|deadline| deadline <= self.now) {
+                self.lingering.clear();
+            }
+            self.finished = self.lingering.is_empty();
+        }
+        if self.finished { Turn::Finished } else { Turn::Running }
+    }
+}
+
+/// The descriptor that becomes readable when a turn has something to do, for another poll loop to watch. Do not read from it, and do not
+/// close it.
+impl AsRawFd for Server {
+    fn as_raw_fd(&self) -> RawFd {
+        self.poll.as_raw_fd()
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("local_addrs", &self.local_addrs()).field("connections", &self.connections()).finish_non_exhaustive()
+    }
+}
+
+fn listen(addrs: impl ToSocketAddrs, config: &Config, options: &SocketOptions) -> Result<Vec<TcpListener>, Error> {
+    let addrs: Vec<SocketAddr> = addrs.to_socket_addrs().map_err(Error::io("resolve the address to listen on"))?.collect();
+    if addrs.is_empty() || addrs.len() > MAX_LISTENERS {
+        return Err(ConfigError::new("addr", format!("needs 1 to {MAX_LISTENERS} addresses, not {}", addrs.len())).into());
+    }
+    let listen = |addr| net::listen(addr, options, config.backlog, config.reuse_port).map_err(Error::io(format!("listen on {addr}")));
+    addrs.into_iter().map(listen).collect()
+}
+
+/// The same configuration with no more connections than there can be descriptors for.
+fn within_descriptors(mut config: Config, most: usize) -> Config {
+    if let Some(wanted) = config.limits.max_connections.filter(|wanted| *wanted > most) {
+        log::warn!("max-connections wanted={wanted} lowered_to={most} reason=\"the descriptor limit leaves no more (ulimit -Hn)\"");
+    }
+    config.limits.max_connections = Some(config.limits.max_connections.map_or(most, |wanted| wanted.min(most)));
+    config
+}

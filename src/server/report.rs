@@ -1,0 +1,94 @@
+//! The log of the server, which a flood cannot drown: the first lines of a kind within a second are written, the rest are counted.
+
+use crate::time::Millis;
+
+/// Kinds of lines that peers can cause, each with a budget of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Open,
+    Close,
+    Refuse,
+    AcceptError,
+    Dropped,
+}
+
+const KINDS: [(Kind, &str); 5] = [
+    (Kind::Open, "open"),
+    (Kind::Close, "close"),
+    (Kind::Refuse, "refuse"),
+    (Kind::AcceptError, "accept-error"),
+    (Kind::Dropped, "dropped-message"),
+];
+
+/// Lines of one kind in one second. Enough to see each device of a small fleet go; few enough for a disk to keep up with.
+const LINES_PER_WINDOW: u64 = 1000;
+const WINDOW_MS: u64 = 1000;
+
+/// Decides which lines are written.
+pub(super) struct Report {
+    window_ends: Millis,
+    written: [u64; KINDS.len()],
+    suppressed: [u64; KINDS.len()],
+}
+
+impl Report {
+    pub(super) fn new() -> Self {
+        Report { window_ends: Millis::ZERO, written: [0; KINDS.len()], suppressed: [0; KINDS.len()] }
+    }
+
+    /// Whether a line of this kind is written; if not, it is counted.
+    pub(super) fn admits(&mut self, now: Millis, kind: Kind) -> bool {
+        self.handle_timers(now);
+        let kind = kind as usize;
+        if self.written[kind] < LINES_PER_WINDOW {
+            self.written[kind] += 1;
+            return true;
+        }
+        self.suppressed[kind] += 1;
+        false
+    }
+
+    /// Ends the window if its time is over, with a summary of what was left out.
+    pub(super) fn handle_timers(&mut self, now: Millis) {
+        if now < self.window_ends {
+            return;
+        }
+        for (kind, name) in KINDS {
+            let suppressed = std::mem::take(&mut self.suppressed[kind as usize]);
+            if suppressed > 0 {
+                log::warn!("suppressed kind={name} lines={suppressed} window_ms={WINDOW_MS}");
+            }
+        }
+        self.written = [0; KINDS.len()];
+        self.window_ends = now.plus_ms(WINDOW_MS);
+    }
+
+    /// When a summary is due; `None` while nothing was left out.
+    pub(super) fn poll_timeout(&self) -> Option<Millis> {
+        self.suppressed.iter().any(|count| *count > 0).then_some(self.window_ends)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_stand_at_their_index() {
+        for (index, (kind, _)) in KINDS.iter().enumerate() {
+            assert_eq!(*kind as usize, index);
+        }
+    }
+
+    #[test]
+    fn a_flood_is_counted_and_the_next_second_is_heard_again() {
+        let mut report = Report::new();
+        let now = Millis::from_ms(5000);
+        let written = (0..15_000).filter(|_| report.admits(now, Kind::Close)).count();
+        assert_eq!(written as u64, LINES_PER_WINDOW);
+        assert!(report.admits(now, Kind::Refuse), "each kind has its own budget");
+        assert_eq!(report.poll_timeout(), Some(Millis::from_ms(6000)));
+        assert!(report.admits(Millis::from_ms(6000), Kind::Close));
+        assert_eq!(report.poll_timeout(), None);
+    }
+}

@@ -1,0 +1,233 @@
+//! Sockets in, sockets out: the steps of a turn that touch descriptors.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::SocketAddr;
+
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Token};
+
+use super::listener::Accepted;
+use super::report::Kind;
+use super::sockets::ReadEnd;
+use super::{ACCEPTS_PER_TURN, EVENTS_PER_TURN, FIRST_LISTENER, FLUSHES_PER_TURN, Server, WAKER};
+use crate::close::{CloseReason, Refusal};
+use crate::engine::{Closed, Handler};
+use crate::id::ConnId;
+
+/// Bytes read from one connection per turn; one that sends faster is read again after all others had their turn.
+const READ_BUDGET: usize = 128 * 1024;
+/// Pieces handed to the kernel in one vectored write.
+const SLICES_PER_WRITE: usize = 16;
+/// Writes to one connection per turn; one that takes more is written to again after all others.
+const WRITES_PER_TURN: usize = 4;
+
+impl Server {
+    pub(super) fn handle_events<H: Handler + ?Sized>(&mut self, handler: &mut H) {
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        self.more_events = events.iter().count() >= EVENTS_PER_TURN;
+        for event in &events {
+            match event.token() {
+                WAKER => {}
+                Token(token) if token >= FIRST_LISTENER => self.listeners.handle_readable(token - FIRST_LISTENER),
+                Token(token) => match self.engine.resolve(token) {
+                    Some(id) => self.handle_ready(id, event, handler),
+                    None => self.lingering.handle_readable(token, &mut self.scratch),
+                },
+            }
+        }
+        self.events = events;
+    }
+
+    fn handle_ready<H: Handler + ?Sized>(&mut self, id: ConnId, event: &Event, handler: &mut H) {
+        self.count_socket();
+        if event.is_writable() && self.engine.is_blocked(id) {
+            self.write(id, handler);
+        }
+        if self.ready.contains(id) {
+            return;
+        }
+        if self.engine.wants_read(id) {
+            if event.is_readable() || event.is_read_closed() {
+                let ended = event.is_read_closed() || event.is_error();
+                self.read(id, if ended { ReadEnd::WouldBlock } else { ReadEnd::Short }, handler);
+            }
+        } else if event.is_error()
+            && let Some(stream) = self.sockets.get_mut(id)
+            && let Ok(Some(error)) = stream.take_error()
+        {
+            // Nobody reads from it at present, so nobody else would notice.
+            self.engine.handle_failure(self.now, id, CloseReason::from_read_error(&error));
+        }
+    }
+
+    /// Reads what a connection has sent, within its budget; what was read before it was paused comes first.
+    fn read<H: Handler + ?Sized>(&mut self, id: ConnId, end: ReadEnd, handler: &mut H) {
+        self.engine.handle_rest(self.now, id, handler);
+        let Some(stream) = self.sockets.get_mut(id) else { return };
+        let mut budget = READ_BUDGET;
+        while self.engine.wants_read(id) {
+            match stream.read(&mut self.scratch) {
+                Ok(0) => return self.engine.handle_eof(self.now, id),
+                Ok(n) => {
+                    self.engine.handle_bytes(self.now, id, &self.scratch[..n], handler);
+                    if end == ReadEnd::Short && n < self.scratch.len() {
+                        return;
+                    }
+                    budget = budget.saturating_sub(n);
+                    if budget == 0 {
+                        self.engine.stats_mut().yields += 1;
+                        return self.ready.insert(id);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return self.engine.handle_failure(self.now, id, CloseReason::from_read_error(&error)),
+            }
+        }
+    }
+
+    /// Reads on where a budget ran out or a pause has ended.
+    pub(super) fn read_ready<H: Handler + ?Sized>(&mut self, handler: &mut H) {
+        while let Some(id) = self.engine.poll_readable() {
+            self.ready.insert(id);
+        }
+        for _ in 0..self.ready.len() {
+            let Some(id) = self.ready.pop() else { return };
+            self.count_socket();
+            self.read(id, ReadEnd::WouldBlock, handler);
+        }
+    }
+
+    /// The one read more that decides whether a silent peer is dead, and that answers what a leaving one has sent.
+    pub(super) fn last_look<H: Handler + ?Sized>(&mut self, id: ConnId, handler: &mut H) {
+        self.count_socket();
+        let mut unread = false;
+        self.read(id, ReadEnd::WouldBlock, handler);
+        if self.ready.contains(id) {
+            return self.engine.postpone_last_look(id);
+        }
+        if !self.engine.wants_read(id)
+            && let Some(stream) = self.sockets.get_mut(id)
+        {
+            unread = stream.peek(&mut self.scratch[..1]).is_ok_and(|n| n > 0);
+        }
+        self.engine.handle_last_look(self.now, id, unread);
+    }
+
+    pub(super) fn accept_batch<H: Handler + ?Sized>(&mut self, handler: &mut H) {
+        for _ in 0..ACCEPTS_PER_TURN {
+            match self.listeners.accept(self.now) {
+                Accepted::Stream(stream, peer) => self.open(stream, peer, handler),
+                Accepted::Refused(peer) => {
+                    self.engine.handle_refusal(Refusal::NoDescriptors);
+                    self.log_refusal(peer, Refusal::NoDescriptors);
+                }
+                Accepted::Paused(error) => {
+                    if self.report.admits(self.now, Kind::AcceptError) {
+                        log::warn!("accept-error error=\"{error}\" connections={}", self.engine.connections());
+                    }
+                    return;
+                }
+                Accepted::Nobody => return,
+            }
+        }
+        self.engine.stats_mut().yields += 1;
+    }
+
+    fn open<H: Handler + ?Sized>(&mut self, mut stream: TcpStream, peer: SocketAddr, handler: &mut H) {
+        self.count_socket();
+        let id = match self.engine.handle_open(self.now, peer, handler) {
+            Ok(id) => id,
+            Err(refusal) => return self.log_refusal(peer, refusal),
+        };
+        let set_up = self
+            .options
+            .apply_to_accepted(&stream)
+            .and_then(|()| self.poll.registry().register(&mut stream, Token(id.token()), Interest::READABLE));
+        if let Err(error) = set_up {
+            self.engine.handle_failure(self.now, id, CloseReason::from_read_error(&error));
+        }
+        self.sockets.insert(id, stream);
+        if self.report.admits(self.now, Kind::Open) {
+            log::debug!("open id={id} addr={peer}");
+        }
+    }
+
+    fn log_refusal(&mut self, peer: SocketAddr, refusal: Refusal) {
+        if self.report.admits(self.now, Kind::Refuse) {
+            log::warn!("refuse addr={peer} reason={refusal} connections={}", self.engine.connections());
+        }
+    }
+
+    /// Writes once to each connection for which something was queued in this turn.
+    pub(super) fn flush<H: Handler + ?Sized>(&mut self, handler: &mut H) {
+        for _ in 0..FLUSHES_PER_TURN {
+            let Some(id) = self.engine.poll_dirty() else { return };
+            self.write(id, handler);
+        }
+        self.engine.stats_mut().yields += 1;
+    }
+
+    fn write<H: Handler + ?Sized>(&mut self, id: ConnId, handler: &mut H) {
+        let Some(stream) = self.sockets.get_mut(id) else { return };
+        let was_blocked = self.engine.is_blocked(id);
+        for _ in 0..WRITES_PER_TURN {
+            let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
+            let filled = self.engine.outgoing(id, &mut slices);
+            let len: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
+            let result = match filled {
+                0 => break,
+                1 => stream.write(&slices[0]),
+                _ => stream.write_vectored(&slices[..filled]),
+            };
+            match result {
+                Ok(written) => {
+                    self.engine.handle_written(self.now, id, written, handler);
+                    if written < len {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return self.engine.handle_failure(self.now, id, CloseReason::from_write_error(&error)),
+            }
+        }
+        // Whatever is left, after a short write or because this turn's writes are used up, waits for an event.
+        self.engine.handle_blocked(id);
+        let blocked = self.engine.is_blocked(id);
+        if blocked != was_blocked {
+            let interest = if blocked { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            if let Err(error) = self.poll.registry().reregister(stream, Token(id.token()), interest) {
+                self.engine.handle_failure(self.now, id, CloseReason::from_write_error(&error));
+            }
+        }
+    }
+
+    /// Drops the sockets of connections that are over.
+    pub(super) fn reap<H: Handler + ?Sized>(&mut self, handler: &mut H) {
+        while let Some((id, closed)) = self.engine.poll_closed(self.now, handler) {
+            let stream = self.sockets.remove(id);
+            if self.report.admits(self.now, Kind::Close) {
+                log_close(id, &closed);
+            }
+            if let Some(stream) = stream.filter(|_| closed.linger) {
+                self.lingering.insert(self.now, id.token(), stream, &mut self.scratch);
+            }
+        }
+    }
+}
+
+fn log_close(id: ConnId, closed: &Closed) {
+    log::info!(
+        "close id={id} addr={} reason={} age_ms={} silence_ms={} pings_unanswered={} bytes_in={} bytes_out={} unsent={}",
+        closed.peer,
+        closed.reason,
+        closed.age.as_millis(),
+        closed.silence.as_millis(),
+        closed.pings_unanswered,
+        closed.bytes_in,
+        closed.bytes_out,
+        closed.unsent,
+    );
+}

@@ -1,0 +1,505 @@
+//! The library's client against servers that follow a script, over real sockets on loopback.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use heartline::client::{Backoff, Client, ClientConfig, ClientContext, ClientHandler, ClientState, Event, Outcome};
+use heartline::{CloseReason, Error, Framing, Heartbeat, SendError};
+
+/// Longer than anything here takes on the slowest machine; a test that gets here has failed.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn config() -> ClientConfig {
+    ClientConfig { heartbeat: None, backoff: Backoff::fixed(ms(50)), ..ClientConfig::default() }
+}
+
+fn heartbeat(interval: Duration, missed: u8) -> Option<Heartbeat> {
+    Some(Heartbeat { interval, missed, push: true })
+}
+
+/// Runs `script` with a listening socket in a thread of its own.
+fn server<T: Send + 'static>(script: impl FnOnce(TcpListener) -> T + Send + 'static) -> (SocketAddr, JoinHandle<T>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port of our own");
+    let addr = listener.local_addr().expect("bound");
+    (addr, thread::spawn(move || script(listener)))
+}
+
+fn accept(listener: &TcpListener) -> TcpStream {
+    let (stream, _) = listener.accept().expect("a client");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a timeout above zero");
+    stream.set_nodelay(true).expect("an option of TCP");
+    stream
+}
+
+fn read_line(reader: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    reader.read_line(&mut line).expect("the client sends lines");
+    line.trim_end().to_owned()
+}
+
+/// Notes all that happens and does what the test wants at it.
+#[derive(Default)]
+struct Notes {
+    messages: Vec<String>,
+    events: Vec<String>,
+    /// How long the line that was lost last had been silent.
+    silence: Duration,
+    finish_after: Option<usize>,
+}
+
+impl ClientHandler for Notes {
+    fn on_message(&mut self, client: &mut ClientContext<'_>, message: &[u8]) {
+        self.messages.push(String::from_utf8_lossy(message).into_owned());
+        if Some(self.messages.len()) == self.finish_after {
+            client.finish();
+        }
+    }
+
+    fn on_event(&mut self, _: &mut ClientContext<'_>, event: &Event) {
+        if let Event::Disconnected { silence, .. } = event {
+            self.silence = *silence;
+        }
+        self.events.push(match event {
+            Event::Dialing(dial) => format!("dialing {dial}"),
+            Event::DialFailed(_) => "dial failed".into(),
+            Event::Connected { epoch, .. } => format!("connected {epoch}"),
+            Event::Silent(_) => "silent".into(),
+            Event::RoundTrip(_) => "round trip".into(),
+            Event::Disconnected { epoch, reason, .. } => format!("disconnected {epoch} {reason}"),
+            Event::Reconnecting { next, .. } => format!("reconnecting {next}"),
+            Event::Done(outcome) => format!("done {outcome}"),
+            other => panic!("a new event needs a name here: {other:?}"),
+        });
+    }
+}
+
+impl Notes {
+    fn count(&self, event: &str) -> usize {
+        self.events.iter().filter(|seen| seen.starts_with(event)).count()
+    }
+}
+
+/// Turns until `done`.
+fn turn_until(client: &mut Client, notes: &mut Notes, what: &str, mut done: impl FnMut(&Client, &Notes) -> bool) {
+    let start = Instant::now();
+    while !done(client, notes) {
+        assert!(start.elapsed() < DEADLINE, "waited in vain until {what}: {:?}", notes.events);
+        client.turn(notes, Some(ms(20))).expect("the poll works");
+    }
+}
+
+fn outcome(client: &mut Client, notes: &mut Notes) -> Outcome {
+    turn_until(client, notes, "the client is done", |client, _| matches!(client.state(), ClientState::Done(_)));
+    client.run(notes).expect("the poll works")
+}
+
+/// The server of the first article: it answers each line with `echo: ` and the line, heartbeats included.
+fn echo_lines(listener: TcpListener) {
+    let stream = accept(&listener);
+    let mut writer = stream.try_clone().expect("a second descriptor");
+    for line in BufReader::new(stream).lines() {
+        writeln!(writer, "echo: {}", line.expect("text")).expect("the client reads");
+    }
+}
+
+#[test]
+fn the_first_articles_server_is_a_peer() {
+    let (addr, server) = server(echo_lines);
+    let mut client = Client::connect(addr.to_string(), ClientConfig { heartbeat: heartbeat(ms(100), 50), ..config() }).expect("connects");
+    let mut notes = Notes::default();
+    client.send(b"hello").expect("room");
+    // An answer to a ping that is no pong is a message, and life.
+    turn_until(&mut client, &mut notes, "some pings are echoed", |_, notes| notes.messages.len() >= 4);
+    client.finish();
+    assert_eq!(client.send(b"too late"), Err(SendError::Closed));
+    assert_eq!(outcome(&mut client, &mut notes), Outcome::Finished);
+    assert_eq!(notes.messages[..2], ["echo: hello", "echo: ping"]);
+    assert_eq!((notes.count("disconnected"), client.epoch(), client.rtt().count), (1, 1, 0));
+    server.join().expect("the server is content");
+}
+
+/// The server of the second article: whatever one read returns; a `ping` is answered with `pong`.
+#[test]
+fn the_second_articles_server_is_a_peer_and_its_round_trips_are_told() {
+    let (addr, server) = server(|listener| {
+        let mut stream = accept(&listener);
+        let mut buffer = [0; 1024];
+        loop {
+            match stream.read(&mut buffer).expect("the client writes") {
+                0 => return,
+                n if &buffer[..n] == b"ping" => stream.write_all(b"pong").expect("the client reads"),
+                n => stream.write_all(&buffer[..n].to_ascii_uppercase()).expect("the client reads"),
+            }
+        }
+    });
+    let config = ClientConfig { framing: Framing::Raw, heartbeat: heartbeat(ms(100), 50), ..config() };
+    let mut client = Client::connect(addr.to_string(), config).expect("connects");
+    let mut notes = Notes::default();
+    client.send(b"hello").expect("room");
+    turn_until(&mut client, &mut notes, "some pongs arrive", |client, _| client.rtt().count >= 3);
+    client.finish();
+    assert_eq!(outcome(&mut client, &mut notes), Outcome::Finished);
+    // On a busy machine the server may find a ping glued to something, which it takes for a message: that is what raw framing is.
+    assert!(notes.messages[0].starts_with("HELLO"), "{:?}", notes.messages);
+    let rtt = client.rtt();
+    assert!(rtt.min <= rtt.smoothed && rtt.smoothed <= rtt.max && rtt.max < DEADLINE, "{rtt:?}");
+    assert_eq!(notes.count("round trip") as u64, rtt.count);
+    server.join().expect("the server is content");
+}
+
+#[test]
+fn pings_of_the_server_are_answered_and_never_delivered() {
+    let (addr, server) = server(|listener| {
+        let mut stream = accept(&listener);
+        stream.write_all(b"pi").expect("the client reads");
+        thread::sleep(ms(20));
+        stream.write_all(b"ng\r\nhello\nping\npong\n").expect("the client reads");
+        let mut reader = BufReader::new(stream);
+        [read_line(&mut reader), read_line(&mut reader)]
+    });
+    let mut client = Client::connect(addr.to_string(), config()).expect("connects");
+    let mut notes = Notes { finish_after: Some(1), ..Notes::default() };
+    assert_eq!(outcome(&mut client, &mut notes), Outcome::Finished);
+    assert_eq!(notes.messages, ["hello"]);
+    assert_eq!(server.join().expect("the server is content"), ["pong", "pong"]);
+}
+
+#[test]
+fn messages_sent_while_down_go_out_in_order_after_the_reconnect() {
+    let (addr, server) = server(|listener| {
+        let mut first = BufReader::new(accept(&listener));
+        first.get_mut().write_all(b"welcome\n").expect("the client reads");
+        assert_eq!(read_line(&mut first), "before");
+        drop(first);
+        let mut second = accept(&listener);
+        second.write_all(b"again\n").expect("the client reads");
+        BufReader::new(second).lines().map(|line| line.expect("text")).collect::<Vec<_>>()
+    });
+    let mut client = Client::connect(addr.to_string(), config()).expect("connects");
+    let mut notes = Notes::default();
+    client.send(b"before").expect("room");
+    turn_until(&mut client, &mut notes, "the line is lost", |client, _| client.state() == ClientState::Waiting && client.epoch() == 1);
+    let expected: Vec<String> = (0..1000).map(|n| format!("message {n}")).collect();
+    for message in &expected {
+        client.send(message.as_bytes()).expect("room");
+    }
+    client.finish();
+    assert_eq!(outcome(&mut client, &mut notes), Outcome::Finished);
+    assert_eq!(server.join().expect("the server is content"), expected);
+    assert_eq!(notes.messages, ["welcome", "again"]);
+    assert!(notes.events.contains(&"reconnecting try 1 of 5".to_string()), "{:?}", notes.events);
+    assert_eq!(notes.events.last().map(String::as_str), Some("done finished"));
+}
+
+#[test]
+fn a_message_that_was_only_begun_is_sent_again_whole() {
+    const LEN: usize = 16 << 20;
+    let (addr, server) = server(|listener| {
+        let mut first = accept(&listener);
+        first.write_all(b"x\n").expect("the client reads");
+        // Part of the message arrives, the rest finds no room anywhere.
+        first.read_exact(&mut [0; 100]).expect("the client writes");
+        thread::sleep(ms(200));
+        drop(first);
+        let mut all = Vec::new();
+        accept(&listener).read_to_end(&mut all).expect("the client finishes");
+        all
+    });
+    let mut client = Client::connect(addr.to_string(), ClientConfig { max_queue: 2 * LEN, ..config() }).expect("connects");
+    client.send(&vec![b'a'; LEN]).expect("room");
+    client.send(b"tail").expect("room");
+    client.finish();
+    assert_eq!(outcome(&mut client, &mut Notes::default()), Outcome::Finished);
+    let all = server.join().expect("the server is content");
+    assert_eq!(all.len(), LEN + 1 + 5);
+    assert!(all[..LEN].iter().all(|byte| *byte == b'a') && all.ends_with(b"\ntail\n"));
+}
+
+#[test]
+fn a_server_that_slams_the_door_uses_tries_up() {
+    let (addr, server) = server(|listener| (0..3).for_each(|_| drop(accept(&listener))));
+    let mut client = Client::connect(addr.to_string(), ClientConfig { tries: Some(3), ..config() }).expect("connects");
+    let mut notes = Notes::default();
+    assert_eq!(outcome(&mut client, &mut notes), Outcome::GaveUp { tries: 3 });
+    let expected = [
+        "dialing try 1 of 3",
+        "connected 1",
+        "disconnected 1 peer-closed",
+        "reconnecting try 2 of 3",
+        "dialing try 2 of 3",
+        "connected 2",
+        "disconnected 2 peer-closed",
+        "reconnecting try 3 of 3",
+        "dialing try 3 of 3",
+        "connected 3",
+        "disconnected 3 peer-closed",
+        "done gave up after 3 tries",
+    ];
+    assert_eq!(notes.events, expected);
+    assert_eq!(client.turn(&mut notes, None).expect("no poll"), ClientState::Done(Outcome::GaveUp { tries: 3 }));
+    assert_eq!(client.send(b"late"), Err(SendError::Closed));
+    server.join().expect("the server is content");
+}
+
+#[test]
+fn refused_dials_and_names_that_do_not_resolve_use_tries_up() {
+    let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+    for addr in [format!("127.0.0.1:{port}"), "no\0such\0name:1".to_string()] {
+        let mut client = Client::connect(addr, ClientConfig { tries: Some(2), ..config() }).expect("connects");
+        let mut notes = Notes::default();
+        assert_eq!(outcome(&mut client, &mut notes), Outcome::GaveUp { tries: 2 });
+        assert_eq!((notes.count("dial failed"), notes.count("connected")), (2, 0));
+    }
+}
+
+#[test]
+fn every_address_of_a_name_is_tried_within_one_try() {
+    // It listens on one family only; `localhost` may come first as the other.
+    let (addr, server) = server(echo_lines);
+    let mut client = Client::connect(format!("localhost:{}", addr.port()), config()).expect("connects");
+    client.send(b"hello").expect("room");
+    let mut notes = Notes { finish_after: Some(1), ..Notes::default() };
+    assert_eq!(outcome(&mut client, &mut notes), Outcome::Finished);
+    assert_eq!(notes.count("dialing"), 1);
+    server.join().expect("the server is content");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_dial_into_a_full_backlog_times_out() {
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
+    listener.listen(0).expect("listens");
+    let addr = listener.local_addr().expect("bound").as_socket().expect("an IP address");
+    // Nobody accepts: once the backlog is full, the kernel lets the handshake hang.
+    let _fill: Vec<_> = (0..4).map_while(|_| TcpStream::connect_timeout(&addr, ms(200)).ok()).collect();
+    let config = ClientConfig { tries: Some(1), dial_timeout: ms(200), ..config() };
+    let mut client = Client::connect(addr.to_string(), config).expect("connects");
+    let (mut notes, start) = (Notes::default(), Instant::now());
+    assert_eq!(outcome(&mut client, &mut notes), Outcome::GaveUp { tries: 1 });
+    assert!(start.elapsed() >= ms(200));
+    assert_eq!(notes.events, ["dialing try 1 of 1", "dial failed", "done gave up after 1 try"]);
+}
+
+/// The server takes everything the kernel takes for it, and never answers.
+#[test]
+fn a_server_that_never_answers_is_given_up_at_the_bound_and_dialled_again() {
+    let (interval, missed) = (ms(150), 2);
+    let (addr, server) = server(|listener| {
+        let deaf = accept(&listener);
+        let again = accept(&listener);
+        (deaf, again)
+    });
+    let mut client =
+        Client::connect(addr.to_string(), ClientConfig { heartbeat: heartbeat(interval, missed), ..config() }).expect("connects");
+    let mut notes = Notes::default();
+    turn_until(&mut client, &mut notes, "it is given up", |_, notes| notes.count("disconnected 1 heartbeat-lost") == 1);
+    assert!(notes.silence > interval * (u32::from(missed) + 1), "{:?}", notes.silence);
+    assert_eq!(notes.count("silent"), 1);
+    turn_until(&mut client, &mut notes, "it is dialled again", |client, _| client.epoch() == 2);
+    let (mut deaf, _again) = server.join().expect("the server is content");
+    let mut pings = String::new();
+    deaf.read_to_string(&mut pings).expect("an orderly end");
+    assert_eq!(pings, "ping\nping\n");
+}
+
+/// A message that fits no buffer is the question; that it drains, however slowly, is life.
+#[test]
+fn a_slow_server_that_reads_on_is_alive() {
+    let (addr, server) = server(|listener| {
+        let mut slow = accept(&listener);
+        let (mut buffer, mut total) = (vec![0; 512 * 1024], 0);
+        // Twice as long as the bound of 800 ms, with never a byte in return.
+        for _ in 0..40 {
+            total += slow.read(&mut buffer).expect("the client writes");
+            thread::sleep(ms(40));
+        }
+        total + slow.read_to_end(&mut Vec::new()).expect("the client finishes")
+    });
+    const LEN: usize = 64 << 20;
+    let config = ClientConfig { heartbeat: heartbeat(ms(200), 3), max_queue: 2 * LEN, ..config() };
+    let mut client = Client::connect(addr.to_string(), config).expect("connects");
+    client.send(&vec![b'a'; LEN]).expect("room");
+    client.finish();
+    let mut notes = Notes::default();
+    assert_eq!(outcome(&mut client, &mut notes), Outcome::Finished);
+    assert_eq!(client.epoch(), 1, "{:?}", notes.events);
+    assert_eq!(server.join().expect("the server is content"), LEN + 1);
+}
+
+#[test]
+fn a_reset_after_everything_was_sent_is_no_success() {
+    let (addr, server) = server(|listener| {
+        let stream = accept(&listener);
+        let mut reader = BufReader::new(stream);
+        assert_eq!(read_line(&mut reader), "hello");
+        socket2::SockRef::from(reader.get_ref()).set_linger(Some(Duration::ZERO)).expect("an option");
+    });
+    let mut client = Client::connect(addr.to_string(), config()).expect("connects");
+    client.send(b"hello").expect("room");
+    client.finish();
+    assert_eq!(outcome(&mut client, &mut Notes::default()), Outcome::CutOff(CloseReason::PeerReset));
+    server.join().expect("the server is content");
+}
+
+#[test]
+fn after_the_half_close_the_server_is_heard_out() {
+    let (addr, server) = server(|listener| {
+        let mut stream = accept(&listener);
+        let mut all = String::new();
+        stream.read_to_string(&mut all).expect("the client finishes");
+        for n in 0..5 {
+            thread::sleep(ms(30));
+            writeln!(stream, "late {n}").expect("the client still listens");
+        }
+        all
+    });
+    let mut client = Client::connect(addr.to_string(), ClientConfig { heartbeat: heartbeat(ms(100), 50), ..config() }).expect("connects");
+    client.send(b"question").expect("room");
+    client.finish();
+    let mut notes = Notes::default();
+    assert_eq!(outcome(&mut client, &mut notes), Outcome::Finished);
+    assert_eq!(notes.messages, ["late 0", "late 1", "late 2", "late 3", "late 4"]);
+    assert_eq!(server.join().expect("the server is content"), "question\n");
+}
+
+#[test]
+fn a_server_that_ignores_the_half_close_is_left_at_the_bound() {
+    let (release, released) = mpsc::channel::<()>();
+    let (addr, server) = server(move |listener| {
+        let _open = accept(&listener);
+        let _ = released.recv_timeout(DEADLINE);
+    });
+    let mut client = Client::connect(addr.to_string(), ClientConfig { heartbeat: heartbeat(ms(50), 1), ..config() }).expect("connects");
+    client.finish();
+    assert_eq!(outcome(&mut client, &mut Notes::default()), Outcome::Finished);
+    release.send(()).expect("the server waits");
+    server.join().expect("the server is content");
+}
+
+#[test]
+fn a_frame_too_large_ends_the_line() {
+    let (addr, server) = server(|listener| {
+        accept(&listener).write_all(&[b'a'; 100]).expect("the client reads");
+        accept(&listener).write_all(b"short\n").expect("the client reads");
+    });
+    let mut client = Client::connect(addr.to_string(), ClientConfig { max_message: 50, ..config() }).expect("connects");
+    let mut notes = Notes { finish_after: Some(1), ..Notes::default() };
+    assert_eq!(outcome(&mut client, &mut notes), Outcome::Finished);
+    assert_eq!(notes.count("disconnected 1 frame-too-large"), 1);
+    server.join().expect("the server is content");
+}
+
+#[test]
+fn a_full_queue_refuses_the_newest() {
+    let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+    let mut client = Client::connect(format!("127.0.0.1:{port}"), ClientConfig { max_queue: 256, ..config() }).expect("connects");
+    assert_eq!(client.send(b"a\nb"), Err(SendError::Unframeable));
+    let taken = (0..1000).take_while(|_| client.send(b"seven b").is_ok()).count();
+    assert_eq!((taken, client.send(b"seven b")), (16, Err(SendError::Full)));
+    let handle = client.handle();
+    let taken = (0..1000).take_while(|_| handle.send(b"seven b").is_ok()).count();
+    assert_eq!((taken, handle.send(b"seven b")), (6, Err(SendError::Full)));
+    assert_eq!(handle.send_blocking(&[b'x'; 256]), Err(SendError::Full));
+    client.stop();
+    assert_eq!(client.run(&mut Notes::default()).expect("the poll works"), Outcome::Stopped);
+    assert_eq!(handle.send(b"seven b"), Err(SendError::Closed));
+}
+
+#[test]
+fn a_handle_sends_from_another_thread_and_waits_for_room() {
+    let (addr, server) = server(|listener| {
+        let stream = accept(&listener);
+        BufReader::new(stream).lines().map(|line| line.expect("text")).collect::<Vec<_>>()
+    });
+    let mut client = Client::connect(addr.to_string(), ClientConfig { max_queue: 1024, ..config() }).expect("connects");
+    let handle = client.handle();
+    let sender = thread::spawn(move || {
+        for n in 0..20_000 {
+            handle.send_blocking(format!("message {n}").as_bytes()).expect("the client lives");
+        }
+        handle.finish();
+        assert_eq!(handle.send(b"too late"), Err(SendError::Closed));
+    });
+    assert_eq!(client.run(&mut Notes::default()).expect("the poll works"), Outcome::Finished);
+    sender.join().expect("the sender is content");
+    let received = server.join().expect("the server is content");
+    assert_eq!(received.len(), 20_000);
+    assert!(received.iter().enumerate().all(|(n, line)| *line == format!("message {n}")));
+}
+
+#[test]
+fn a_handle_that_waits_for_room_is_told_of_the_end() {
+    let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+    let config = ClientConfig { max_queue: 256, backoff: Backoff::fixed(DEADLINE), tries: None, ..config() };
+    let mut client = Client::connect(format!("127.0.0.1:{port}"), config).expect("connects");
+    let handle = client.handle();
+    let sender = thread::spawn(move || while handle.send_blocking(b"0123456789").is_ok() {});
+    let stopper = client.handle();
+    let stop = thread::spawn(move || {
+        thread::sleep(ms(100));
+        // However full the queue is, this arrives.
+        stopper.stop();
+    });
+    assert_eq!(client.run(&mut Notes::default()).expect("the poll works"), Outcome::Stopped);
+    sender.join().expect("the sender was told");
+    stop.join().expect("stopped");
+}
+
+#[test]
+fn an_embedder_can_own_the_loop() {
+    let (addr, server) = server(echo_lines);
+    let mut client = Client::connect(addr.to_string(), ClientConfig { heartbeat: heartbeat(ms(100), 50), ..config() }).expect("connects");
+    let mut poll = mio::Poll::new().expect("a poll");
+    let mut events = mio::Events::with_capacity(8);
+    let fd = client.as_raw_fd();
+    poll.registry().register(&mut mio::unix::SourceFd(&fd), mio::Token(0), mio::Interest::READABLE).expect("registers");
+    client.send(b"hello").expect("room");
+    let (mut notes, mut turns, start) = (Notes { finish_after: Some(4), ..Notes::default() }, 0, Instant::now());
+    while client.turn(&mut notes, Some(Duration::ZERO)).expect("the poll works") != ClientState::Done(Outcome::Finished) {
+        assert!(start.elapsed() < DEADLINE, "{:?}", notes.events);
+        poll.poll(&mut events, client.timeout()).expect("the poll works");
+        turns += 1;
+    }
+    // The echo of the message and three beats: a few turns each, never a spin.
+    assert!(turns < 100, "{turns} turns");
+    assert_eq!(client.epoch(), 1);
+    server.join().expect("the server is content");
+}
+
+#[test]
+fn a_wrong_address_and_a_wrong_configuration_are_named() {
+    let field = |result: Result<Client, Error>| match result {
+        Err(Error::Config(error)) => error.field,
+        _ => panic!("a configuration error was due"),
+    };
+    assert_eq!(field(Client::connect("localhost", config())), "addr");
+    assert_eq!(field(Client::connect("localhost:1", ClientConfig { tries: Some(0), ..config() })), "tries");
+}
+
+#[test]
+fn a_line_that_is_shut_and_dropped_at_once_is_no_riddle() {
+    // FIN right behind the last bytes: edge-triggered readiness must not lose it.
+    let (addr, server) = server(|listener| {
+        for _ in 0..20 {
+            let mut stream = accept(&listener);
+            stream.write_all(b"bye\n").expect("the client reads");
+            stream.shutdown(Shutdown::Write).expect("it is open");
+            assert_eq!(stream.read_to_end(&mut Vec::new()).expect("the client goes"), 0);
+        }
+    });
+    let config = ClientConfig { backoff: Backoff::fixed(ms(1)), tries: Some(1), ..config() };
+    let mut client = Client::connect(addr.to_string(), config).expect("connects");
+    let mut notes = Notes::default();
+    turn_until(&mut client, &mut notes, "twenty lines were lost", |_, notes| notes.count("disconnected") == 20);
+    assert_eq!(notes.messages.len(), 20);
+    server.join().expect("the server is content");
+}

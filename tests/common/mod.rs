@@ -1,0 +1,216 @@
+//! What the black-box tests share: the built binary as a process of their own, and peers that never wait for ever.
+#![allow(dead_code, reason = "each test file uses its own part of this")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Longer than anything here takes on the slowest machine; a test that gets here has failed.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A `heartline serve` of the test's own, ended when the test ends.
+pub struct Serve {
+    child: Child,
+    pub addrs: Vec<SocketAddr>,
+    log: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Serve {
+    /// Starts `heartline serve` on a free port of 127.0.0.1.
+    pub fn start(args: &[&str]) -> Serve {
+        Serve::start_on(&["127.0.0.1:0"], args)
+    }
+
+    pub fn start_on(addrs: &[&str], args: &[&str]) -> Serve {
+        Serve::spawn(Command::new(env!("CARGO_BIN_EXE_heartline")), addrs, args)
+    }
+
+    /// Starts it by way of `command`, which ends in the binary: another program may stand before it.
+    pub fn spawn(mut command: Command, addrs: &[&str], args: &[&str]) -> Serve {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let log = dir.path().join("log");
+        command.arg("serve").args(addrs).args(args).arg("--log-file").arg(&log);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the binary starts");
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let addrs = addrs
+            .iter()
+            .map(|_| {
+                let mut line = String::new();
+                stdout.read_line(&mut line).expect("stdout is text");
+                line.trim_end().strip_prefix("listening ").unwrap_or_else(|| panic!("{line:?}")).parse().expect("an address")
+            })
+            .collect();
+        Serve { child, addrs, log, _dir: dir }
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.addrs[0]
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("the process is ours");
+    }
+
+    pub fn connect(&self) -> Peer {
+        Peer::connect(self.addr())
+    }
+
+    /// The log so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Lines of the log that report a close.
+    pub fn closes(&self) -> Vec<String> {
+        self.log().lines().filter_map(|line| line.split_once("] close ").map(|(_, fields)| fields.to_owned())).collect()
+    }
+
+    /// Waits for so many closes to be logged and returns them.
+    pub fn wait_for_closes(&self, count: usize) -> Vec<String> {
+        wait_until("the closes are logged", || self.closes().len() >= count);
+        self.closes()
+    }
+
+    /// Waits for the process to end by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        wait_until("the server ends", || {
+            status = self.child.try_wait().expect("the process is ours");
+            status.is_some()
+        });
+        status.expect("waited for")
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("the process is ours").is_none()
+    }
+
+    /// A figure of `/proc/PID/status`, as `VmRSS` in kB.
+    pub fn status(&self, field: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process runs");
+        let line = status.lines().find(|line| line.split(':').next() == Some(field)).unwrap_or_else(|| panic!("no {field}"));
+        line.split_whitespace().nth(1).and_then(|figure| figure.parse().ok()).expect("a figure")
+    }
+}
+
+impl Drop for Serve {
+    fn drop(&mut self) {
+        // It may have ended already, which is no concern of a test that is over.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            let log = self.log();
+            eprintln!("--- log of the server, last lines ---");
+            for line in log.lines().rev().take(30).collect::<Vec<_>>().into_iter().rev() {
+                eprintln!("{line}");
+            }
+        }
+    }
+}
+
+/// A plain TCP peer. Every read has a deadline.
+pub struct Peer {
+    pub stream: TcpStream,
+    read: Vec<u8>,
+}
+
+impl Peer {
+    pub fn connect(addr: SocketAddr) -> Peer {
+        let stream = TcpStream::connect_timeout(&addr, DEADLINE).expect("the server accepts");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a timeout above zero");
+        stream.set_write_timeout(Some(DEADLINE)).expect("a timeout above zero");
+        stream.set_nodelay(true).expect("an option of TCP");
+        Peer { stream, read: Vec::new() }
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).expect("the server reads");
+    }
+
+    pub fn finish(&mut self) {
+        self.stream.shutdown(Shutdown::Write).expect("the connection is open");
+    }
+
+    /// Reads exactly this.
+    pub fn expect(&mut self, expected: impl AsRef<[u8]>) {
+        let expected = expected.as_ref();
+        let mut got = vec![0; expected.len()];
+        self.stream.read_exact(&mut got).unwrap_or_else(|error| panic!("{error}, expecting {:?}", String::from_utf8_lossy(expected)));
+        assert!(got == expected, "got {:?}, expected {:?}", String::from_utf8_lossy(&got), String::from_utf8_lossy(expected));
+    }
+
+    /// Reads to the end, which a reset is not.
+    pub fn read_to_end(&mut self) -> Vec<u8> {
+        let mut all = Vec::new();
+        self.stream.read_to_end(&mut all).expect("an orderly end");
+        all
+    }
+
+    pub fn expect_end(&mut self) {
+        let rest = self.read_to_end();
+        assert!(rest.is_empty(), "{:?} before the end", String::from_utf8_lossy(&rest));
+    }
+
+    /// Reads one line, without its LF; `None` at the end, be it orderly or a reset.
+    pub fn read_line(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let line = self.read.drain(..=end).take(end).collect();
+                return Some(String::from_utf8(line).expect("text"));
+            }
+            let mut chunk = [0; 4096];
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return None,
+                Ok(n) => self.read.extend_from_slice(&chunk[..n]),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// Waits for the connection to end, throwing away what comes before, and says when it did.
+    pub fn time_of_end(&mut self) -> Instant {
+        while self.read_line().is_some() {}
+        Instant::now()
+    }
+
+    /// Whether the server has ended the connection by now. What it sent is thrown away.
+    pub fn has_ended(&mut self) -> bool {
+        self.stream.set_nonblocking(true).expect("an option");
+        let ended = loop {
+            match self.stream.read(&mut [0; 4096]) {
+                Ok(0) => break true,
+                Ok(_) => {}
+                Err(error) => break error.kind() != std::io::ErrorKind::WouldBlock,
+            }
+        };
+        self.stream.set_nonblocking(false).expect("an option");
+        ended
+    }
+}
+
+/// Looks again and again until `done`, and fails after [`DEADLINE`].
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < DEADLINE, "waited in vain until {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The value of `key=` in a line of the log.
+pub fn field<'a>(line: &'a str, key: &str) -> &'a str {
+    let start = line.find(&format!("{key}=")).unwrap_or_else(|| panic!("no {key} in {line:?}")) + key.len() + 1;
+    line[start..].split(' ').next().unwrap_or_default()
+}

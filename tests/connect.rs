@@ -1,0 +1,343 @@
+//! `heartline connect` as people and scripts use it: the built binary, stdin, stdout, stderr, and the exit code.
+#![cfg(feature = "cli")]
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use common::{DEADLINE, Serve, wait_until};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A `heartline connect` of the test's own, ended when the test ends.
+struct Connect {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: Collected,
+    stderr: Collected,
+}
+
+/// Everything that a pipe brought so far.
+struct Collected {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Collected {
+    fn new(mut pipe: impl Read + Send + 'static) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&bytes);
+        let reader = thread::spawn(move || {
+            let mut chunk = [0; 4096];
+            while let Ok(n @ 1..) = pipe.read(&mut chunk) {
+                sink.lock().expect("no reader panics").extend_from_slice(&chunk[..n]);
+            }
+        });
+        Collected { bytes, reader: Some(reader) }
+    }
+
+    fn so_far(&self) -> String {
+        String::from_utf8(self.bytes.lock().expect("no reader panics").clone()).expect("text")
+    }
+
+    fn whole(&mut self) -> String {
+        self.reader.take().expect("taken once").join().expect("no reader panics");
+        self.so_far()
+    }
+}
+
+impl Connect {
+    fn start(addr: impl ToString, args: &[&str]) -> Self {
+        let mut child = Self::command(addr, args).spawn().expect("the binary starts");
+        Connect {
+            stdin: child.stdin.take(),
+            stdout: Collected::new(child.stdout.take().expect("piped")),
+            stderr: Collected::new(child.stderr.take().expect("piped")),
+            child,
+        }
+    }
+
+    fn command(addr: impl ToString, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_heartline"));
+        command.arg("connect").arg(addr.to_string()).args(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn type_in(&mut self, text: &str) {
+        self.stdin.as_mut().expect("stdin is open").write_all(text.as_bytes()).expect("the binary reads");
+    }
+
+    fn end_stdin(&mut self) {
+        self.stdin = None;
+    }
+
+    fn wait_for_stdout(&self, text: &str) {
+        wait_until(&format!("stdout has {text:?}"), || self.stdout.so_far().contains(text));
+    }
+
+    fn wait_for_stderr(&self, text: &str) {
+        wait_until(&format!("stderr has {text:?}"), || self.stderr.so_far().contains(text));
+    }
+
+    /// Waits for the process to end by itself: exit code, stdout, stderr.
+    fn end(mut self) -> (Option<i32>, String, String) {
+        let mut status = None;
+        wait_until("the client ends", || {
+            status = self.child.try_wait().expect("the process is ours");
+            status.is_some()
+        });
+        (status.expect("waited for").code(), self.stdout.whole(), self.stderr.whole())
+    }
+}
+
+impl Drop for Connect {
+    fn drop(&mut self) {
+        // It may have ended already, which is no concern of a test that is over.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- stderr of the client ---\n{}", self.stderr.so_far());
+        }
+    }
+}
+
+/// Runs `script` with a listening socket in a thread of its own.
+fn server<T: Send + 'static>(script: impl FnOnce(TcpListener) -> T + Send + 'static) -> (SocketAddr, JoinHandle<T>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port of our own");
+    let addr = listener.local_addr().expect("bound");
+    (addr, thread::spawn(move || script(listener)))
+}
+
+fn accept(listener: &TcpListener) -> TcpStream {
+    let (stream, _) = listener.accept().expect("a client");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a timeout above zero");
+    stream
+}
+
+/// The server of the first article.
+fn echo_lines(listener: TcpListener) {
+    let stream = accept(&listener);
+    let mut writer = stream.try_clone().expect("a second descriptor");
+    for line in BufReader::new(stream).lines() {
+        writeln!(writer, "echo: {}", line.expect("text")).expect("the client reads");
+    }
+}
+
+#[test]
+fn lines_go_out_and_answers_come_back_until_stdin_ends() {
+    let (addr, server) = server(echo_lines);
+    let mut connect = Connect::start(addr, &[]);
+    connect.type_in("one\n");
+    connect.wait_for_stdout("echo: one\n");
+    connect.wait_for_stderr(&format!("heartline: connected to {addr}\n"));
+    connect.type_in("two\n\nlast without a line feed");
+    connect.end_stdin();
+    let (code, stdout, stderr) = connect.end();
+    assert_eq!((code, stdout.as_str()), (Some(0), "echo: one\necho: two\necho: \necho: last without a line feed\n"));
+    assert_eq!(stderr, format!("heartline: connecting to {addr} (try 1 of 5)\nheartline: connected to {addr}\n"));
+    server.join().expect("the server is content");
+}
+
+#[test]
+fn what_the_server_still_sends_after_stdins_end_is_printed() {
+    let (addr, server) = server(|listener| {
+        let mut stream = accept(&listener);
+        assert_eq!(stream.read(&mut [0; 1]).expect("an orderly end"), 0);
+        thread::sleep(Duration::from_millis(100));
+        stream.write_all(b"late\n").expect("the client listens");
+    });
+    let mut connect = Connect::start(addr, &[]);
+    connect.end_stdin();
+    let (code, stdout, _) = connect.end();
+    assert_eq!((code, stdout.as_str()), (Some(0), "late\n"));
+    server.join().expect("the server is content");
+}
+
+/// The server of the second article, which `--framing raw` is for.
+#[test]
+fn raw_messages_are_printed_as_they_come_and_pongs_are_not() {
+    let (addr, server) = server(|listener| {
+        let mut stream = accept(&listener);
+        let mut buffer = [0; 1024];
+        loop {
+            match stream.read(&mut buffer).expect("the client writes") {
+                0 => return,
+                n if &buffer[..n] == b"ping" => stream.write_all(b"pong").expect("the client reads"),
+                n => stream.write_all(&buffer[..n]).expect("the client reads"),
+            }
+        }
+    });
+    let mut connect = Connect::start(addr, &["--framing", "raw", "--heartbeat", "500ms", "--missed", "20"]);
+    connect.type_in("hello\n");
+    connect.wait_for_stdout("hello");
+    thread::sleep(Duration::from_millis(1200));
+    connect.end_stdin();
+    let (code, stdout, _) = connect.end();
+    assert_eq!((code, stdout.as_str()), (Some(0), "hello"));
+    server.join().expect("the server is content");
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_names_the_flag() {
+    let cases: &[(&[&str], &str)] = &[
+        (&["--tries", "0"], "--tries"),
+        (&["--heartbeat", "soon"], "--heartbeat"),
+        (&["--framing", "xml"], "--framing"),
+        (&["--missed", "0"], "--missed"),
+        (&["--retry-delay", "0s"], "--retry-delay"),
+        (&["--backoff", "exponential", "--max-retry-delay", "1s"], "--max-retry-delay"),
+        (&["--dial-timeout", "0s"], "--dial-timeout"),
+        (&["--max-message", "0"], "--max-message"),
+        (&["--keepalive-idle", "1500ms"], "--keepalive-idle"),
+        (&["--keepalive-count", "0"], "--keepalive-count"),
+        (&["--user-timeout", "1s"], "--user-timeout"),
+        (&["--no-such-flag"], "--no-such-flag"),
+    ];
+    for (args, flag) in cases {
+        let (code, stdout, stderr) = Connect::start("127.0.0.1:1", args).end();
+        assert_eq!((code, stdout.as_str()), (Some(2), ""), "{args:?}: {stderr}");
+        assert!(stderr.contains(flag), "{args:?}: {stderr}");
+    }
+    let (code, _, stderr) = Connect::start("localhost", &[]).end();
+    assert!(code == Some(2) && stderr.contains("ADDR"), "{stderr}");
+}
+
+#[test]
+fn tries_used_up_exit_with_1() {
+    let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+    let connect = Connect::start(format!("127.0.0.1:{port}"), &["--tries", "2", "--retry-delay", "100ms"]);
+    let (code, stdout, stderr) = connect.end();
+    assert_eq!((code, stdout.as_str()), (Some(1), ""));
+    assert!(stderr.contains("reconnecting (try 2 of 2, in 100 ms)\n"), "{stderr}");
+    assert!(stderr.ends_with("heartline: gave up after 2 tries\n"), "{stderr}");
+}
+
+#[test]
+fn lines_typed_while_the_server_restarts_arrive_in_order() {
+    let (addr, server) = server(|listener| {
+        accept(&listener).write_all(b"welcome\n").expect("the client reads");
+    });
+    let mut connect = Connect::start(addr, &["--tries", "forever", "--retry-delay", "100ms"]);
+    connect.wait_for_stdout("welcome\n");
+    server.join().expect("the server is content");
+    connect.wait_for_stderr("heartline: lost the connection (peer closed), reconnecting (try 1, in 100 ms)\n");
+    connect.wait_for_stderr("heartline: cannot connect: ");
+    connect.type_in("first\nsecond\n");
+    let mut listener = None;
+    wait_until("the port is ours again", || {
+        listener = TcpListener::bind(addr).ok();
+        listener.is_some()
+    });
+    let again = thread::spawn(move || echo_lines(listener.expect("bound")));
+    connect.wait_for_stdout("echo: second\n");
+    connect.end_stdin();
+    let (code, stdout, _) = connect.end();
+    assert_eq!((code, stdout.as_str()), (Some(0), "welcome\necho: first\necho: second\n"));
+    again.join().expect("the server is content");
+}
+
+#[test]
+fn a_silent_server_is_asked_then_left() {
+    // The kernel accepts for it, and nobody ever reads.
+    let deaf = TcpListener::bind("127.0.0.1:0").expect("a port of our own");
+    let addr = deaf.local_addr().expect("bound");
+    let connect = Connect::start(addr, &["--heartbeat", "200ms", "--missed", "2", "--tries", "1"]);
+    let (code, _, stderr) = connect.end();
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("heartline: silent for ") && stderr.contains(", asking\n"), "{stderr}");
+    assert!(stderr.contains("heartline: lost the connection (silent for "), "{stderr}");
+    assert!(stderr.ends_with("heartline: gave up after 1 try\n"), "{stderr}");
+}
+
+/// Frozen for twice its own bound, it wakes having asked nobody, and blames nobody.
+#[test]
+fn a_frozen_client_keeps_its_line() {
+    let (addr, server) = server(echo_lines);
+    let mut connect = Connect::start(addr, &["--heartbeat", "300ms", "--missed", "3"]);
+    connect.type_in("before\n");
+    connect.wait_for_stdout("echo: before\n");
+    let pid = Pid::from_child(&connect.child);
+    kill_process(pid, Signal::STOP).expect("the process is ours");
+    thread::sleep(Duration::from_millis(2400));
+    kill_process(pid, Signal::CONT).expect("the process is ours");
+    connect.type_in("after\n");
+    connect.wait_for_stdout("echo: after\n");
+    thread::sleep(Duration::from_millis(700));
+    connect.end_stdin();
+    let (code, _, stderr) = connect.end();
+    assert!(code == Some(0) && !stderr.contains("lost"), "{stderr}");
+    server.join().expect("the server is content");
+}
+
+#[test]
+fn a_closed_stdout_ends_it_quietly() {
+    let (addr, server) = server(|listener| {
+        let mut stream = accept(&listener);
+        while stream.write_all(b"more than anybody wants to read\n").is_ok() {}
+    });
+    let mut child = Connect::command(addr, &[]).spawn().expect("the binary starts");
+    let (stdin, stdout) = (child.stdin.take(), child.stdout.take().expect("piped"));
+    let mut first = String::new();
+    BufReader::new(stdout).read_line(&mut first).expect("text");
+    // The reader is gone with its pipe.
+    let connect =
+        Connect { stdin, stdout: Collected::new(std::io::empty()), stderr: Collected::new(child.stderr.take().expect("piped")), child };
+    let (code, _, stderr) = connect.end();
+    assert_eq!((first.as_str(), code), ("more than anybody wants to read\n", Some(0)));
+    assert!(stderr.ends_with(&format!("heartline: connected to {addr}\n")), "{stderr}");
+    server.join().expect("the server is content");
+}
+
+#[test]
+fn a_line_that_is_too_long_is_reported_and_the_others_go_out() {
+    let (addr, server) = server(echo_lines);
+    let mut connect = Connect::start(addr, &["--max-message", "100"]);
+    connect.type_in(&format!("before\n{}\nafter\n", "x".repeat(101)));
+    connect.end_stdin();
+    let (code, stdout, stderr) = connect.end();
+    assert_eq!((code, stdout.as_str()), (Some(0), "echo: before\necho: after\n"));
+    assert!(stderr.contains("a line longer than --max-message (100 bytes) was not sent"), "{stderr}");
+    server.join().expect("the server is content");
+}
+
+#[test]
+fn logs_go_to_the_file_that_is_named() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("log");
+    let (addr, server) = server(echo_lines);
+    let mut connect = Connect::start(addr, &["--log-level", "debug", "--log-file", path.to_str().expect("text")]);
+    connect.end_stdin();
+    let (code, _, stderr) = connect.end();
+    assert_eq!(code, Some(0));
+    assert!(!stderr.contains("DEBUG"), "{stderr}");
+    let log = std::fs::read_to_string(&path).expect("a log");
+    assert!(log.lines().count() >= 3 && log.lines().all(|line| line.contains("Z [DEBUG] client addr=")), "{log}");
+    server.join().expect("the server is content");
+    let unwritable = Connect::start(addr, &["--log-file", "/no/such/directory/log"]);
+    let (code, _, stderr) = unwritable.end();
+    assert!(code == Some(1) && stderr.contains("/no/such/directory/log"), "{stderr}");
+}
+
+/// Both ends are ours: order and content of many lines, over each framing that has borders.
+#[test]
+fn twenty_thousand_lines_come_back_from_our_own_server() {
+    for framing in ["lines", "length"] {
+        let serve = Serve::start(&["--framing", framing]);
+        let mut connect = Connect::start(serve.addr(), &["--framing", framing]);
+        let mut stdin = connect.stdin.take().expect("piped");
+        let typist = thread::spawn(move || {
+            let lines: String = (0..20_000).map(|n| format!("line {n}\n")).collect();
+            stdin.write_all(lines.as_bytes()).expect("the binary reads");
+        });
+        let (code, stdout, stderr) = connect.end();
+        typist.join().expect("all was typed");
+        assert_eq!(code, Some(0), "{stderr}");
+        assert_eq!(stdout.lines().count(), 20_000);
+        assert!(stdout.lines().enumerate().all(|(n, line)| line == format!("echo: line {n}")));
+    }
+}

@@ -1,0 +1,105 @@
+//! Bounds on who is let in, and what happens when the machine has no more to give.
+
+mod common;
+
+use std::thread;
+use std::time::Duration;
+
+use common::{Peer, Serve, field, wait_until};
+use rustix::process::{Resource, Rlimit, prlimit};
+
+fn is_served(peer: &mut Peer) {
+    peer.send("ping\n");
+    peer.expect("pong\n");
+}
+
+fn served(server: &Serve) -> Peer {
+    let mut peer = server.connect();
+    is_served(&mut peer);
+    peer
+}
+
+fn refusals(server: &Serve) -> Vec<String> {
+    server.log().lines().filter_map(|line| line.split_once("] refuse ").map(|(_, fields)| fields.to_owned())).collect()
+}
+
+#[test]
+fn a_full_server_turns_the_next_away_at_once_and_lets_in_when_one_leaves() {
+    let server = Serve::start(&["--max-connections", "3"]);
+    let mut peers: Vec<Peer> = (0..3).map(|_| served(&server)).collect();
+    server.connect().expect_end();
+    assert_eq!(field(&refusals(&server)[0], "reason"), "full");
+    peers.iter_mut().for_each(is_served);
+    drop(peers.pop());
+    server.wait_for_closes(1);
+    served(&server);
+}
+
+#[test]
+fn one_address_may_hold_so_many() {
+    let server = Serve::start(&["--max-connections-per-ip", "2"]);
+    let _peers: Vec<Peer> = (0..2).map(|_| served(&server)).collect();
+    server.connect().expect_end();
+    assert_eq!(field(&refusals(&server)[0], "reason"), "address-full");
+}
+
+#[test]
+fn out_of_descriptors_the_connected_notice_nothing_and_the_loop_does_not_spin() {
+    let server = Serve::start(&[]);
+    let mut peers: Vec<Peer> = (0..10).map(|_| served(&server)).collect();
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", server.pid().as_raw_nonzero())).expect("the process runs").count() as u64;
+    let limit = |files| prlimit(Some(server.pid()), Resource::Nofile, Rlimit { current: Some(files), maximum: Some(20_000) });
+    limit(descriptors + 5).expect("the process is ours");
+
+    let late: Vec<Peer> = (0..50).map(|_| server.connect()).collect();
+    peers.iter_mut().for_each(is_served);
+    let before = server.status("voluntary_ctxt_switches") + server.status("nonvoluntary_ctxt_switches");
+    thread::sleep(Duration::from_secs(1));
+    let after = server.status("voluntary_ctxt_switches") + server.status("nonvoluntary_ctxt_switches");
+    assert!(after - before < 100, "{} wake-ups in a second", after - before);
+    peers.iter_mut().for_each(is_served);
+    let refused = refusals(&server);
+    assert!(refused.iter().all(|line| field(line, "reason") == "no-descriptors"), "{refused:?}");
+    // Holes in the descriptor table make it a few more or less.
+    assert!(refused.len() >= 40, "those beyond the limit are told, not left hanging: {}", refused.len());
+    assert!(!server.log().contains("accept-error"), "the spare descriptor was enough");
+
+    // As soon as there are descriptors again, peers are let in again.
+    drop(late);
+    wait_until("the late ones are gone", || server.closes().len() + refused.len() >= 50);
+    limit(descriptors + 100).expect("the process is ours");
+    served(&server);
+    peers.iter_mut().for_each(is_served);
+}
+
+#[test]
+fn without_even_the_spare_descriptor_the_loop_rests_and_recovers() {
+    let server = Serve::start(&[]);
+    let mut peer = served(&server);
+    let limit = |files| prlimit(Some(server.pid()), Resource::Nofile, Rlimit { current: Some(files), maximum: Some(20_000) });
+    // Below what is open already: the spare, once given up, cannot be had back.
+    limit(3).expect("the process is ours");
+    let mut late: Vec<Peer> = (0..5).map(|_| server.connect()).collect();
+    wait_until("it says that it cannot accept", || server.log().contains(" accept-error "));
+    let before = server.status("voluntary_ctxt_switches");
+    thread::sleep(Duration::from_secs(1));
+    let wake_ups = server.status("voluntary_ctxt_switches") - before;
+    assert!(wake_ups < 100, "{wake_ups} wake-ups in a second");
+    is_served(&mut peer);
+    limit(1000).expect("the process is ours");
+    // Those that could not be told wait in the kernel's queue and are let in now.
+    is_served(late.last_mut().expect("five"));
+}
+
+#[test]
+fn the_connection_limit_follows_from_the_descriptor_limit() {
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_heartline")]);
+    let server = Serve::spawn(command, &["127.0.0.1:0"], &["--max-connections", "500"]);
+    assert!(server.log().contains("max-connections wanted=500 lowered_to="), "{}", server.log());
+    let mut peers: Vec<Peer> = (0..20).map(|_| served(&server)).collect();
+    let mut late: Vec<Peer> = (0..200).map(|_| server.connect()).collect();
+    wait_until("the others are turned away", || late.iter_mut().filter_map(|peer| peer.has_ended().then_some(())).count() >= 180);
+    assert!(refusals(&server).iter().all(|line| field(line, "reason") == "full"), "full before descriptors run out");
+    peers.iter_mut().for_each(is_served);
+}

@@ -1,0 +1,198 @@
+//! The application on the simulated server: echoes, broadcasts, closes and pauses by chance, and checks every callback.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use heartline::{Close, CloseReason, Closed, ConnId, Context, Framing, Handler, SendError};
+
+use crate::ledger::Ledger;
+use crate::trace::Trace;
+
+/// What the application does with a message, in parts of a thousand; the rest is echoed.
+#[derive(Clone, Debug, Default)]
+pub struct Habits {
+    pub broadcast: u32,
+    pub close_after_flush: u32,
+    pub close_now: u32,
+    pub pause: u32,
+    pub resume_another: u32,
+    pub send_when_drained: u32,
+    pub broadcast_on_close: u32,
+    pub longest_pause_ms: u64,
+}
+
+pub struct App {
+    framing: Framing,
+    habits: Habits,
+    rng: fastrand::Rng,
+    pub trace: Trace,
+    pub lines: Vec<Line>,
+    by_id: BTreeMap<ConnId, usize>,
+    /// The line that is being opened: its id is not known before the callback.
+    pub opening: Option<usize>,
+    /// Pauses begun and not handed to the world yet: for how long, and whose.
+    pub pauses: Vec<(u64, ConnId)>,
+    paused: Vec<ConnId>,
+    pub opened: u64,
+    pub closed: u64,
+    pub messages: u64,
+}
+
+/// What is known of one connection, dead ones included.
+pub struct Line {
+    pub id: Option<ConnId>,
+    /// From the peer to the application.
+    pub asked: Ledger,
+    /// From the application to the peer.
+    pub answered: Ledger,
+    pub closed: Option<Closed>,
+    pub asked_to_close: bool,
+    /// The application queued more than there was room for.
+    pub overfilled: bool,
+    pub drained: u64,
+}
+
+impl App {
+    pub fn new(framing: Framing, habits: Habits, seed: u64) -> Self {
+        App {
+            framing,
+            habits,
+            rng: fastrand::Rng::with_seed(seed),
+            trace: Trace::default(),
+            lines: Vec::new(),
+            by_id: BTreeMap::new(),
+            opening: None,
+            pauses: Vec::new(),
+            paused: Vec::new(),
+            opened: 0,
+            closed: 0,
+            messages: 0,
+        }
+    }
+
+    /// Called in the order of the lines' numbers.
+    pub fn add_line(&mut self) {
+        let (asked, answered) = (Ledger::new(self.framing), Ledger::new(self.framing));
+        self.lines.push(Line { id: None, asked, answered, closed: None, asked_to_close: false, overfilled: false, drained: 0 });
+    }
+
+    pub fn live_ids(&self) -> impl Iterator<Item = (ConnId, usize)> + '_ {
+        self.by_id.iter().map(|(id, line)| (*id, *line))
+    }
+
+    pub fn line_of(&self, id: ConnId) -> Option<usize> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// Notes what became of a message that was sent to a connection.
+    pub fn sent(&mut self, id: ConnId, message: &Rc<[u8]>, result: Result<(), SendError>) {
+        let Some(line) = self.line_of(id) else { return assert_eq!(result, Err(SendError::Closed), "a message for a dead connection") };
+        let line = &mut self.lines[line];
+        match result {
+            Ok(()) => line.answered.push(message),
+            Err(SendError::Full) => line.overfilled = true,
+            Err(SendError::Closed) => {}
+            Err(error) => panic!("every message here can be framed: {error}"),
+        }
+    }
+
+    /// Those whom a broadcast would reach if they all had room.
+    pub fn audience(&self, is_open: impl Fn(ConnId) -> bool, except: Option<ConnId>) -> Vec<(ConnId, usize)> {
+        self.live_ids().filter(|(id, _)| Some(*id) != except && is_open(*id)).collect()
+    }
+
+    /// Notes what became of a broadcast: who is not open any more had no room for it.
+    pub fn broadcast_done(&mut self, message: &Rc<[u8]>, audience: &[(ConnId, usize)], is_open: impl Fn(ConnId) -> bool, reached: usize) {
+        let mut open = 0;
+        for (id, line) in audience {
+            let line = &mut self.lines[*line];
+            if is_open(*id) {
+                open += 1;
+                line.answered.push(message);
+            } else {
+                line.overfilled = true;
+            }
+        }
+        assert_eq!(reached, open, "a broadcast counts its receivers");
+    }
+
+    fn broadcast(&mut self, cx: &mut Context<'_>, message: &[u8], except: Option<ConnId>) {
+        let message: Rc<[u8]> = message.into();
+        let audience = self.audience(|id| cx.is_open(id), except);
+        let reached = cx.broadcast(&message, except).expect("it can be framed");
+        self.broadcast_done(&message, &audience, |id| cx.is_open(id), reached);
+    }
+
+    fn send(&mut self, cx: &mut Context<'_>, id: ConnId, message: &[u8]) {
+        let result = cx.send(id, message);
+        self.sent(id, &message.into(), result);
+    }
+
+    fn chance(&mut self, per_mille: u32) -> bool {
+        per_mille > 0 && self.rng.u32(0..1000) < per_mille
+    }
+}
+
+impl Handler for App {
+    fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId) {
+        let line = self.opening.take().expect("a connection opens when the driver says so");
+        assert_eq!(self.by_id.insert(id, line), None, "ids are never used again");
+        assert!(self.lines[line].id.replace(id).is_none(), "one on_open for each connection");
+        assert!(cx.is_open(id) && cx.peer_addr(id).is_some());
+        self.opened += 1;
+        self.trace.note("open", cx.now().as_ms(), &[line as u64, id.as_u64()]);
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_>, id: ConnId, message: &[u8]) {
+        let line = self.line_of(id).expect("no message after on_close");
+        self.trace.note("message", cx.now().as_ms(), &[line as u64, message.len() as u64]);
+        self.lines[line].asked.take(message);
+        self.messages += 1;
+        if self.chance(self.habits.resume_another) && !self.paused.is_empty() {
+            let other = self.paused.swap_remove(self.rng.usize(0..self.paused.len()));
+            cx.resume_reads(other);
+        }
+        if self.chance(self.habits.broadcast) {
+            return self.broadcast(cx, message, Some(id));
+        }
+        let reply: Rc<[u8]> = [b"E:", message].concat().into();
+        let result = cx.send_parts(id, &[b"E:", message]);
+        self.sent(id, &reply, result);
+        if self.chance(self.habits.close_after_flush) {
+            self.lines[line].asked_to_close |= cx.close(id, Close::AfterFlush);
+            assert!(!cx.is_open(id));
+        } else if self.chance(self.habits.close_now) {
+            self.lines[line].asked_to_close |= cx.close(id, Close::Now);
+            assert!(!cx.close(id, Close::Now), "the second close does nothing");
+        } else if self.chance(self.habits.pause) {
+            cx.pause_reads(id);
+            self.paused.push(id);
+            self.pauses.push((self.rng.u64(0..=self.habits.longest_pause_ms), id));
+        }
+    }
+
+    fn on_drained(&mut self, cx: &mut Context<'_>, id: ConnId) {
+        let line = self.line_of(id).expect("nothing after on_close");
+        assert!(cx.is_open(id) && cx.queued(id) == 0);
+        self.lines[line].drained += 1;
+        self.trace.note("drained", cx.now().as_ms(), &[line as u64]);
+        if self.chance(self.habits.send_when_drained) {
+            self.send(cx, id, b"MORE");
+        }
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_>, id: ConnId, closed: &Closed) {
+        let line = self.by_id.remove(&id).expect("one on_close for each on_open");
+        self.paused.retain(|paused| *paused != id);
+        self.closed += 1;
+        self.trace.note("close", cx.now().as_ms(), &[line as u64, closed.reason.index() as u64, closed.bytes_in, closed.bytes_out]);
+        assert!(self.lines[line].closed.replace(closed.clone()).is_none());
+        assert!(!cx.is_open(id) && cx.queued(id) == 0 && cx.peer_addr(id).is_none());
+        assert_eq!(cx.send(id, b"LATE"), Err(SendError::Closed));
+        assert!(!cx.close(id, Close::AfterFlush) && !cx.close(id, Close::Now));
+        assert!(closed.reason != CloseReason::Requested || self.lines[line].asked_to_close);
+        if self.chance(self.habits.broadcast_on_close) {
+            self.broadcast(cx, b"GONE", None);
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! The simulated driver: what `src/server` does, on wires instead of sockets, step for step.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io::{ErrorKind, IoSlice};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+
+use heartline::engine::Engine;
+use heartline::time::{AwakeClock, Millis, duration_to_ms};
+use heartline::{Close, CloseReason, Config, ConnId};
+
+use crate::app::App;
+use crate::net::{Event, Net};
+use crate::oracle::Oracle;
+
+/// The constants of `src/server`, here at random, and the faults of a kernel.
+#[derive(Clone, Debug)]
+pub struct Budgets {
+    pub events: usize,
+    pub accepts: usize,
+    pub commands: usize,
+    pub read_bytes: usize,
+    pub scratch_bytes: usize,
+    pub checks: usize,
+    pub flushes: usize,
+    pub writes: usize,
+    pub slices: usize,
+    pub sockets_per_clock_reading: u32,
+    /// Virtual time that passes between two readings of the clock in one turn, at most.
+    pub drift_ms: u64,
+    /// Chances in a thousand: a read or write that is interrupted, finds nothing, or takes less than it could.
+    pub faults: u32,
+    /// Addresses that peers come from.
+    pub addresses: u32,
+}
+
+impl Default for Budgets {
+    /// As in `src/server`.
+    fn default() -> Self {
+        Budgets {
+            events: 1024,
+            accepts: 128,
+            commands: 1024,
+            read_bytes: 128 * 1024,
+            scratch_bytes: 64 * 1024,
+            checks: 256,
+            flushes: 1024,
+            writes: 4,
+            slices: 16,
+            sockets_per_clock_reading: 16,
+            drift_ms: 0,
+            faults: 0,
+            addresses: 1,
+        }
+    }
+}
+
+pub enum Command {
+    Send(ConnId, Rc<[u8]>),
+    Broadcast(Rc<[u8]>),
+    Close(ConnId, Close),
+    Resume(ConnId),
+    Shutdown(u64),
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum ReadEnd {
+    Short,
+    WouldBlock,
+}
+
+pub struct Driver {
+    pub engine: Engine,
+    pub oracle: Oracle,
+    pub commands: VecDeque<Command>,
+    budgets: Budgets,
+    max_outbox: usize,
+    rng: fastrand::Rng,
+    /// The line of each slot, as the server keeps its sockets.
+    sockets: Vec<Option<usize>>,
+    ready: VecDeque<ConnId>,
+    /// Slots that stand in `ready`.
+    ready_slots: BTreeSet<usize>,
+    scratch: Vec<u8>,
+    awake: AwakeClock,
+    pub now: Millis,
+    raw_ms: u64,
+    sockets_since_clock: u32,
+    pub accepting: bool,
+    /// Ids of connections that are gone.
+    stale: Vec<ConnId>,
+    /// Whether this turn has done anything but look.
+    busy: bool,
+}
+
+impl Driver {
+    pub fn new(config: &Config, budgets: Budgets, seed: u64) -> Self {
+        let stall_ms = config.heartbeat.as_ref().map_or(u64::MAX, |heartbeat| duration_to_ms(heartbeat.interval) / 2);
+        Driver {
+            engine: Engine::new(config).expect("a valid configuration"),
+            oracle: Oracle::new(config),
+            commands: VecDeque::new(),
+            max_outbox: config.limits.max_outbox,
+            rng: fastrand::Rng::with_seed(seed),
+            sockets: Vec::new(),
+            ready: VecDeque::new(),
+            ready_slots: BTreeSet::new(),
+            scratch: vec![0; budgets.scratch_bytes],
+            awake: AwakeClock::new(stall_ms),
+            now: Millis::ZERO,
+            raw_ms: 0,
+            sockets_since_clock: 0,
+            accepting: true,
+            stale: Vec::new(),
+            busy: false,
+            budgets,
+        }
+    }
+
+    /// One turn at `net.now_ms`; time may have moved on when it returns. Says whether it did anything but look.
+    pub fn turn(&mut self, net: &mut Net, app: &mut App) -> bool {
+        self.busy = false;
+        let due_ms = self.engine.poll_timeout().map(|at| at.ms_since(self.now));
+        let expected = self.next_wait_ms().map(|wait_ms| self.now.plus_ms(wait_ms));
+        self.raw_ms = net.now_ms;
+        self.now = self.awake.read(Millis::from_ms(self.raw_ms), due_ms);
+        self.sockets_since_clock = 0;
+        self.oracle.late_ms(expected.map_or(0, |expected| self.now.ms_since(expected)));
+
+        let events = net.poll(self.budgets.events);
+        self.obey_commands(app);
+        self.disturb_with_stale_ids(app);
+        for event in &events {
+            if let Some(id) = app.lines[event.line].id {
+                self.handle_ready(id, event, net, app);
+            }
+        }
+        self.accept_batch(net, app);
+        self.read_ready(net, app);
+        self.check_the_quiet(net, app);
+        self.flush(net, app);
+        self.reap(net, app);
+        net.now_ms = self.raw_ms;
+        self.busy
+    }
+
+    /// Milliseconds until the next turn without an event; `None` for ever.
+    pub fn next_wait_ms(&self) -> Option<u64> {
+        let leftovers = !self.ready.is_empty()
+            || self.engine.has_dirty()
+            || self.engine.has_last_looks()
+            || self.engine.has_readable()
+            || !self.commands.is_empty();
+        if leftovers {
+            return Some(0);
+        }
+        self.engine.poll_timeout().map(|at| at.ms_since(self.now))
+    }
+
+    fn count_socket(&mut self) {
+        self.busy = true;
+        self.sockets_since_clock += 1;
+        if self.sockets_since_clock >= self.budgets.sockets_per_clock_reading {
+            self.sockets_since_clock = 0;
+            self.raw_ms += self.rng.u64(0..=self.budgets.drift_ms);
+            let before = self.now;
+            self.now = self.awake.read(Millis::from_ms(self.raw_ms), Some(0));
+            self.oracle.late_ms(self.now.ms_since(before));
+        }
+    }
+
+    fn obey_commands(&mut self, app: &mut App) {
+        for _ in 0..self.budgets.commands {
+            let Some(command) = self.commands.pop_front() else { return };
+            self.busy = true;
+            match command {
+                Command::Send(id, message) => {
+                    let result = self.engine.send(id, &[&message]);
+                    app.sent(id, &message, result);
+                }
+                Command::Broadcast(message) => {
+                    let audience = app.audience(|id| self.engine.is_open(id), None);
+                    let reached = self.engine.broadcast(&message, None).expect("it can be framed");
+                    app.broadcast_done(&message, &audience, |id| self.engine.is_open(id), reached);
+                }
+                Command::Close(id, how) => {
+                    let closed = self.engine.close_on_request(id, how);
+                    if let Some(line) = app.line_of(id) {
+                        app.lines[line].asked_to_close |= closed;
+                        self.oracle.alive(line, self.now, self.engine.is_blocked(id));
+                    }
+                }
+                Command::Resume(id) => self.engine.pause_reads(id, false),
+                Command::Shutdown(grace_ms) => {
+                    self.accepting = false;
+                    self.engine.handle_shutdown(self.now, grace_ms);
+                }
+            }
+        }
+    }
+
+    /// Events of connections that are gone must change nothing at all.
+    fn disturb_with_stale_ids(&mut self, app: &mut App) {
+        if self.stale.is_empty() || self.budgets.faults == 0 {
+            return;
+        }
+        let id = self.stale[self.rng.usize(0..self.stale.len())];
+        let before = (self.engine.stats().clone(), self.engine.connections(), self.engine.has_dirty(), self.engine.poll_timeout());
+        self.engine.handle_bytes(self.now, id, b"ghost\n", app);
+        self.engine.handle_rest(self.now, id, app);
+        self.engine.handle_eof(self.now, id);
+        self.engine.handle_failure(self.now, id, CloseReason::PeerReset);
+        self.engine.handle_written(self.now, id, 0, app);
+        self.engine.handle_blocked(id);
+        self.engine.handle_last_look(self.now, id, true);
+        self.engine.pause_reads(id, true);
+        self.engine.pause_reads(id, false);
+        assert!(!self.engine.wants_read(id) && !self.engine.is_blocked(id) && self.engine.outgoing(id, &mut [IoSlice::new(&[])]) == 0);
+        let after = (self.engine.stats().clone(), self.engine.connections(), self.engine.has_dirty(), self.engine.poll_timeout());
+        assert_eq!(before, after, "a stale id changed something");
+    }
+
+    fn handle_ready(&mut self, id: ConnId, event: &Event, net: &mut Net, app: &mut App) {
+        self.count_socket();
+        if event.writable && self.engine.is_blocked(id) {
+            self.write(id, net, app);
+        }
+        if self.ready_slots.contains(&id.slot()) {
+            return;
+        }
+        if self.engine.wants_read(id) {
+            if event.readable || event.read_closed {
+                let ended = event.read_closed || event.error;
+                self.read(id, if ended { ReadEnd::WouldBlock } else { ReadEnd::Short }, true, net, app);
+            }
+        } else if event.error {
+            self.engine.handle_failure(self.now, id, CloseReason::PeerReset);
+        }
+    }
+
+    fn read(&mut self, id: ConnId, end: ReadEnd, faults: bool, net: &mut Net, app: &mut App) {
+        self.engine.handle_rest(self.now, id, app);
+        let Some(line) = self.sockets.get(id.slot()).copied().flatten() else { return };
+        let mut budget = self.budgets.read_bytes;
+        while self.engine.wants_read(id) {
+            let max = if faults { self.kernel_takes(self.scratch.len()) } else { usize::MAX };
+            match net.read(line, &mut self.scratch, max) {
+                Ok(0) => {
+                    self.oracle.alive(line, self.now, self.engine.is_blocked(id));
+                    return self.engine.handle_eof(self.now, id);
+                }
+                Ok(n) => {
+                    self.oracle.alive(line, self.now, self.engine.is_blocked(id));
+                    self.oracle.read(line, n);
+                    self.engine.handle_bytes(self.now, id, &self.scratch[..n], app);
+                    if end == ReadEnd::Short && n < self.scratch.len() {
+                        return;
+                    }
+                    budget = budget.saturating_sub(n);
+                    if budget == 0 {
+                        return self.read_again(id);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) => return self.engine.handle_failure(self.now, id, CloseReason::from_read_error(&error)),
+            }
+        }
+    }
+
+    fn read_again(&mut self, id: ConnId) {
+        if self.ready_slots.insert(id.slot()) {
+            self.ready.push_back(id);
+        }
+    }
+
+    fn read_ready(&mut self, net: &mut Net, app: &mut App) {
+        while let Some(id) = self.engine.poll_readable() {
+            self.read_again(id);
+        }
+        for _ in 0..self.ready.len() {
+            let Some(id) = self.ready.pop_front() else { return };
+            self.ready_slots.remove(&id.slot());
+            self.count_socket();
+            self.read(id, ReadEnd::WouldBlock, true, net, app);
+        }
+    }
+
+    fn check_the_quiet(&mut self, net: &mut Net, app: &mut App) {
+        self.engine.handle_timers(self.now, self.budgets.checks);
+        for _ in 0..self.budgets.checks {
+            let Some(id) = self.engine.poll_last_look() else { return };
+            self.last_look(id, net, app);
+        }
+    }
+
+    fn last_look(&mut self, id: ConnId, net: &mut Net, app: &mut App) {
+        self.count_socket();
+        let mut unread = false;
+        self.read(id, ReadEnd::WouldBlock, false, net, app);
+        if self.ready_slots.contains(&id.slot()) {
+            return self.engine.postpone_last_look(id);
+        }
+        if !self.engine.wants_read(id)
+            && let Some(line) = self.sockets.get(id.slot()).copied().flatten()
+        {
+            unread = net.peek(line).is_ok();
+        }
+        self.engine.handle_last_look(self.now, id, unread);
+        if (unread || self.engine.is_draining())
+            && let Some(line) = app.line_of(id)
+        {
+            self.oracle.alive(line, self.now, self.engine.is_blocked(id));
+        }
+    }
+
+    fn accept_batch(&mut self, net: &mut Net, app: &mut App) {
+        for _ in 0..self.budgets.accepts {
+            let Some(line) = net.accept() else { return };
+            self.count_socket();
+            app.opening = Some(line);
+            let [_, b, c, d] = (line as u32 % self.budgets.addresses).to_be_bytes();
+            let peer = SocketAddr::from((Ipv4Addr::new(10, b, c, d), line as u16));
+            let admitted = if self.accepting { self.engine.handle_open(self.now, peer, app) } else { Err(heartline::Refusal::ShuttingDown) };
+            let Ok(id) = admitted else {
+                app.opening = None;
+                self.oracle.refused += u64::from(self.accepting);
+                net.close(line);
+                continue;
+            };
+            self.oracle.opened(line, self.now);
+            net.watch(line, false);
+            if self.sockets.len() <= id.slot() {
+                self.sockets.resize(id.slot() + 1, None);
+            }
+            assert_eq!(self.sockets[id.slot()].replace(line), None, "one tenant to a slot");
+        }
+    }
+
+    fn flush(&mut self, net: &mut Net, app: &mut App) {
+        for _ in 0..self.budgets.flushes {
+            let Some(id) = self.engine.poll_dirty() else { return };
+            self.busy = true;
+            self.write(id, net, app);
+        }
+    }
+
+    fn write(&mut self, id: ConnId, net: &mut Net, app: &mut App) {
+        let Some(line) = self.sockets.get(id.slot()).copied().flatten() else { return };
+        let was_blocked = self.engine.is_blocked(id);
+        for _ in 0..self.budgets.writes {
+            let queued = self.engine.queued(id);
+            assert!(queued <= self.max_outbox, "{queued} bytes queued, over the bound of {}", self.max_outbox);
+            let mut slices = [IoSlice::new(&[]); 16];
+            let slices = &mut slices[..self.budgets.slices];
+            let filled = self.engine.outgoing(id, slices);
+            if filled == 0 {
+                break;
+            }
+            let len: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
+            assert!(len > 0, "nothing to write is not worth a call");
+            let max = self.rng.u32(0..1000) < self.budgets.faults;
+            let max = if max { self.rng.usize(0..=len) } else { usize::MAX };
+            match net.write(line, &slices[..filled], max) {
+                Ok(taken) => {
+                    if self.engine.is_blocked(id) {
+                        self.oracle.alive(line, self.now, true);
+                    }
+                    self.oracle.written(line, self.raw_ms, &taken, &mut app.lines[line].answered);
+                    self.engine.handle_written(self.now, id, taken.len(), app);
+                    if taken.len() < len {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return self.engine.handle_failure(self.now, id, CloseReason::from_write_error(&error)),
+            }
+        }
+        self.engine.handle_blocked(id);
+        let blocked = self.engine.is_blocked(id);
+        if blocked != was_blocked {
+            net.watch(line, blocked);
+        }
+        if blocked {
+            self.oracle.blocked(line);
+        }
+    }
+
+    fn reap(&mut self, net: &mut Net, app: &mut App) {
+        while let Some((id, closed)) = self.engine.poll_closed(self.now, app) {
+            self.busy = true;
+            let line = self.sockets[id.slot()].take().expect("what closes has a socket");
+            self.oracle.closed(line, self.now, self.raw_ms, &closed, net, &app.lines[line]);
+            net.close(line);
+            self.stale.push(id);
+        }
+    }
+
+    /// How many bytes a read or write may move, at most: fewer than asked for now and then.
+    fn kernel_takes(&mut self, len: usize) -> usize {
+        if self.rng.u32(0..1000) < self.budgets.faults { self.rng.usize(0..=len.min(64)) } else { usize::MAX }
+    }
+}

@@ -1,0 +1,148 @@
+//! What was sent and has not been seen at the other end yet, checked piece by piece as it comes out.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use heartline::Framing;
+
+/// Messages in flight in one direction of one connection.
+///
+/// Payloads hold no lower-case letters and heartbeats nothing else. So where the framing keeps no borders, `Raw`, what is left
+/// after dropping the lower case is compared byte by byte.
+pub enum Ledger {
+    Messages(VecDeque<Rc<[u8]>>),
+    Bytes(VecDeque<u8>),
+}
+
+impl Ledger {
+    pub fn new(framing: Framing) -> Self {
+        match framing {
+            Framing::Raw => Ledger::Bytes(VecDeque::new()),
+            Framing::Lines | Framing::Length => Ledger::Messages(VecDeque::new()),
+        }
+    }
+
+    pub fn push(&mut self, message: &Rc<[u8]>) {
+        match self {
+            Ledger::Messages(queue) => queue.push_back(Rc::clone(message)),
+            Ledger::Bytes(queue) => queue.extend(payload(message)),
+        }
+    }
+
+    /// The other end has seen this, which must be what was sent next.
+    pub fn take(&mut self, seen: &[u8]) {
+        match self {
+            Ledger::Messages(queue) => {
+                let sent = queue.pop_front().expect("a message arrived that nobody sent");
+                assert!(*sent == *seen, "sent {:?}, seen {:?}", text(&sent), text(seen));
+            }
+            Ledger::Bytes(queue) => {
+                for byte in payload(seen) {
+                    assert_eq!(queue.pop_front(), Some(byte), "bytes changed on the way");
+                }
+            }
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Ledger::Messages(queue) => queue.is_empty(),
+            Ledger::Bytes(queue) => queue.is_empty(),
+        }
+    }
+}
+
+fn payload(bytes: &[u8]) -> impl Iterator<Item = u8> + '_ {
+    bytes.iter().copied().filter(|byte| !byte.is_ascii_lowercase())
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(60)]).into_owned()
+}
+
+/// A message as a peer puts it on the wire.
+pub fn encode(framing: Framing, message: &[u8], crlf: bool) -> Vec<u8> {
+    match framing {
+        Framing::Lines => [message, if crlf { b"\r\n" } else { b"\n" }].concat(),
+        Framing::Length => [&(message.len() as u32).to_be_bytes()[..], message].concat(),
+        Framing::Raw => message.to_vec(),
+    }
+}
+
+/// Listens in on what the server writes to one connection: checks messages against the ledger and finds the heartbeats.
+pub struct Tap {
+    framing: Framing,
+    partial: Vec<u8>,
+    written: u64,
+    pub pongs: u64,
+    /// Where in the stream the pings end that the peer has not reached yet.
+    pub pings_at: VecDeque<u64>,
+    /// Pings since the peer's last sign of life, and when the last one was written.
+    pub pings_since_life: u64,
+    pub last_ping_ms: u64,
+}
+
+impl Tap {
+    pub fn new(framing: Framing) -> Self {
+        Tap {
+            framing,
+            partial: Vec::new(),
+            written: 0,
+            pongs: 0,
+            pings_at: VecDeque::new(),
+            pings_since_life: 0,
+            last_ping_ms: 0,
+        }
+    }
+
+    pub fn written(&mut self, now_ms: u64, bytes: &[u8], sent: &mut Ledger) {
+        self.partial.extend_from_slice(bytes);
+        let base = self.written;
+        self.written += bytes.len() as u64;
+        let behind = (self.partial.len() - bytes.len()) as u64;
+        let mut at = 0;
+        while let Some((frame, next)) = self.next_frame(at) {
+            match &self.partial[frame] {
+                b"ping" => {
+                    self.pings_at.push_back(base + next as u64 - behind);
+                    self.pings_since_life += 1;
+                    self.last_ping_ms = now_ms;
+                }
+                b"pong" => self.pongs += 1,
+                message => sent.take(message),
+            }
+            at = next;
+        }
+        self.partial.drain(..at);
+    }
+
+    /// Whether the stream ends between two frames.
+    pub fn is_whole(&self) -> bool {
+        self.framing == Framing::Raw || self.partial.is_empty()
+    }
+
+    fn next_frame(&self, at: usize) -> Option<(std::ops::Range<usize>, usize)> {
+        let bytes = &self.partial[at..];
+        match self.framing {
+            Framing::Lines => {
+                let end = at + bytes.iter().position(|byte| *byte == b'\n')?;
+                Some((at..end, end + 1))
+            }
+            Framing::Length => {
+                let end = at + 4 + u32::from_be_bytes(*bytes.first_chunk()?) as usize;
+                (end <= self.partial.len()).then_some((at + 4..end, end))
+            }
+            Framing::Raw => {
+                // Echoes may hold torn heartbeats of the peer's; their letters are dropped one by one.
+                let first = bytes.first()?;
+                let len = match first.is_ascii_lowercase() {
+                    false => bytes.iter().position(|byte| byte.is_ascii_lowercase()).unwrap_or(bytes.len()),
+                    true if bytes.starts_with(b"ping") || bytes.starts_with(b"pong") => 4,
+                    true if b"ping".starts_with(bytes) || b"pong".starts_with(bytes) => return None,
+                    true => 1,
+                };
+                Some((at..at + len, at + len))
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What must be true of every connection, whatever the seed.
+
+use heartline::time::{Millis, duration_to_ms};
+use heartline::{CloseReason, Closed, Config, Stats};
+
+use crate::app::{App, Line};
+use crate::ledger::{Ledger, Tap};
+use crate::net::Net;
+
+/// Watches the driver from beside it, and keeps books of its own.
+pub struct Oracle {
+    config: Config,
+    tick_ms: u64,
+    /// `None` without a heartbeat.
+    bound_ms: Option<u64>,
+    watches: Vec<Watch>,
+    /// Time by which turns came late or took long, in all.
+    lag_ms: u64,
+    pub refused: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+struct Watch {
+    open: bool,
+    /// The latest instant that may count as a sign of life, in awake time, and the lag until then.
+    life: Millis,
+    lag_at_life_ms: u64,
+    blocked_since_life: bool,
+    ever_blocked: bool,
+    bytes_in: u64,
+    bytes_out: u64,
+    tap: Tap,
+}
+
+impl Oracle {
+    pub fn new(config: &Config) -> Self {
+        Oracle {
+            tick_ms: duration_to_ms(config.tick),
+            bound_ms: config.heartbeat.as_ref().map(|heartbeat| duration_to_ms(heartbeat.bound())),
+            config: config.clone(),
+            watches: Vec::new(),
+            lag_ms: 0,
+            refused: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+        }
+    }
+
+    /// Called in the order of the lines' numbers.
+    pub fn add_line(&mut self) {
+        self.watches.push(Watch {
+            open: false,
+            life: Millis::ZERO,
+            lag_at_life_ms: 0,
+            blocked_since_life: false,
+            ever_blocked: false,
+            bytes_in: 0,
+            bytes_out: 0,
+            tap: Tap::new(self.config.framing),
+        });
+    }
+
+    pub fn late_ms(&mut self, ms: u64) {
+        self.lag_ms += ms;
+    }
+
+    pub fn opened(&mut self, line: usize, now: Millis) {
+        self.watches[line].open = true;
+        self.alive(line, now, false);
+    }
+
+    pub fn alive(&mut self, line: usize, now: Millis, blocked: bool) {
+        let watch = &mut self.watches[line];
+        (watch.life, watch.lag_at_life_ms, watch.blocked_since_life) = (now, self.lag_ms, blocked);
+        watch.tap.pings_since_life = 0;
+    }
+
+    pub fn blocked(&mut self, line: usize) {
+        self.watches[line].blocked_since_life = true;
+        self.watches[line].ever_blocked = true;
+    }
+
+    pub fn read(&mut self, line: usize, n: usize) {
+        self.watches[line].bytes_in += n as u64;
+        self.bytes_in += n as u64;
+    }
+
+    pub fn written(&mut self, line: usize, raw_ms: u64, bytes: &[u8], answered: &mut Ledger) {
+        self.watches[line].tap.written(raw_ms, bytes, answered);
+        self.watches[line].bytes_out += bytes.len() as u64;
+        self.bytes_out += bytes.len() as u64;
+    }
+
+    pub fn tap(&mut self, line: usize) -> &mut Tap {
+        &mut self.watches[line].tap
+    }
+
+    pub fn closed(&mut self, line: usize, now: Millis, raw_ms: u64, closed: &Closed, net: &Net, books: &Line) {
+        self.assert_in_time(line, now);
+        let watch = &mut self.watches[line];
+        assert!(std::mem::take(&mut watch.open), "only the open close");
+        assert_eq!((closed.bytes_in, closed.bytes_out), (watch.bytes_in, watch.bytes_out), "line {line}");
+        if closed.unsent == 0 {
+            assert!(books.answered.is_empty() && watch.tap.is_whole(), "line {line}: a reply is missing");
+        }
+        match closed.reason {
+            CloseReason::HeartbeatLost => self.assert_dead(line, raw_ms, net),
+            CloseReason::SlowReader => {
+                assert!(books.overfilled || self.watches[line].ever_blocked, "line {line}: nothing was ever in the way of its replies");
+            }
+            CloseReason::PeerClosed => {
+                assert!(closed.unsent == 0, "line {line}: half-closed, and {} bytes were withheld", closed.unsent);
+                assert!(books.asked.is_empty(), "line {line}: half-closed, and not everything was read");
+            }
+            _ => {}
+        }
+    }
+
+    /// Evicted for silence: then it was silent, and had its chances to answer.
+    fn assert_dead(&self, line: usize, raw_ms: u64, net: &Net) {
+        let watch = &self.watches[line];
+        let heartbeat = self.config.heartbeat.as_ref().expect("no heartbeat, no verdict");
+        let (bound_ms, interval_ms) = (duration_to_ms(heartbeat.bound()), duration_to_ms(heartbeat.interval));
+        assert!(!net.has_unread(line), "line {line}: evicted with bytes unread");
+        let silence_ms = raw_ms - net.last_arrival_ms(line);
+        assert!(silence_ms >= bound_ms, "line {line}: evicted after {silence_ms} ms of silence, not {bound_ms}");
+        if heartbeat.push && !watch.blocked_since_life {
+            let pings = watch.tap.pings_since_life;
+            assert_eq!(pings, u64::from(heartbeat.missed), "line {line}: pings before the verdict");
+            let patience_ms = raw_ms - watch.tap.last_ping_ms + (self.lag_ms - watch.lag_at_life_ms);
+            assert!(patience_ms >= interval_ms, "line {line}: {patience_ms} ms to answer the last ping, not {interval_ms}");
+        }
+    }
+
+    /// Called between turns.
+    pub fn assert_nobody_overdue(&self, now: Millis) {
+        for line in 0..self.watches.len() {
+            if self.watches[line].open {
+                self.assert_in_time(line, now);
+            }
+        }
+    }
+
+    fn assert_in_time(&self, line: usize, now: Millis) {
+        let watch = &self.watches[line];
+        let Some(bound_ms) = self.bound_ms else { return };
+        let lag_ms = self.lag_ms - watch.lag_at_life_ms;
+        let latest = watch.life.plus_ms(bound_ms + 1 + self.tick_ms + lag_ms);
+        assert!(now <= latest, "line {line}: silent since {}, still there at {now}, bound {bound_ms} ms, lag {lag_ms} ms", watch.life);
+    }
+
+    pub fn assert_counters_add_up(&self, stats: &Stats, app: &App, connections: usize) {
+        assert_eq!((stats.opened, stats.closed_in_all()), (app.opened, app.closed));
+        assert_eq!(stats.opened, stats.closed_in_all() + connections as u64, "opened = closed + open");
+        assert_eq!((stats.bytes_in, stats.bytes_out), (self.bytes_in, self.bytes_out));
+        assert_eq!(stats.messages_in, app.messages);
+        assert_eq!(heartline::Refusal::ALL.iter().map(|refusal| stats.refused(*refusal)).sum::<u64>(), self.refused);
+        assert!(stats.worst_overshoot_ms <= self.tick_ms + self.lag_ms, "{} ms past the deadline", stats.worst_overshoot_ms);
+    }
+}

@@ -1,0 +1,150 @@
+//! The peers: what they say, how they read, and what becomes of them.
+
+use std::rc::Rc;
+
+use heartline::Framing;
+
+use crate::ledger::encode;
+
+/// How a peer lives until something befalls it.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Talks every so often, so many messages at once, each at most so long.
+    pub talk: Option<Talk>,
+    /// Sends a heartbeat by itself every so often.
+    pub beat_ms: Option<u64>,
+    /// Answers pings after so long.
+    pub answer_ms: Option<u64>,
+    /// Its bytes arrive in pieces of at most so many, with pauses of at most so long between them.
+    pub piece: usize,
+    pub piece_gap_ms: u64,
+    /// Reads at most so many bytes at once, so long after they came.
+    pub read_bytes: u64,
+    pub read_delay_ms: u64,
+    /// Something befalls it after at most so long, again and again.
+    pub fate_ms: Option<u64>,
+    /// Comes back this long after its connection has ended.
+    pub reconnect_ms: Option<u64>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Talk {
+    pub every_ms: u64,
+    pub burst: usize,
+    pub longest: usize,
+}
+
+impl Plan {
+    /// Says nothing at all, and reads.
+    pub fn silent() -> Self {
+        Plan {
+            talk: None,
+            beat_ms: None,
+            answer_ms: None,
+            piece: usize::MAX,
+            piece_gap_ms: 0,
+            read_bytes: u64::MAX,
+            read_delay_ms: 0,
+            fate_ms: None,
+            reconnect_ms: None,
+        }
+    }
+}
+
+/// What can befall a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// Vanishes without a word: sends nothing, reads nothing, for good.
+    Vanish,
+    /// Stops reading; what it says by itself still comes.
+    Stall,
+    /// Reads again.
+    Recover,
+    /// Ends its sending side when everything it had to say is out, then waits for the replies.
+    HalfClose,
+    /// Half-closes in the middle of a message.
+    HalfCloseTorn,
+    Reset,
+    /// Sends more than one frame may hold.
+    Oversize,
+}
+
+pub struct Peer {
+    pub plan: Plan,
+    pub rng: fastrand::Rng,
+    framing: Framing,
+    /// On its way to the server.
+    pub unsent: Vec<u8>,
+    pub reading: bool,
+    pub vanished: bool,
+    /// Says nothing new; FIN follows the last of `unsent`.
+    pub closing: bool,
+    pub fin_sent: bool,
+    /// Has seen the end of the connection.
+    pub over: bool,
+    /// Whether an action that moves bytes is on the calendar already.
+    pub delivery_due: bool,
+    pub reading_due: bool,
+}
+
+impl Peer {
+    pub fn new(plan: Plan, framing: Framing, seed: u64) -> Self {
+        Peer {
+            plan,
+            rng: fastrand::Rng::with_seed(seed),
+            framing,
+            unsent: Vec::new(),
+            reading: true,
+            vanished: false,
+            closing: false,
+            fin_sent: false,
+            over: false,
+            delivery_due: false,
+            reading_due: false,
+        }
+    }
+
+    pub fn speaks(&self) -> bool {
+        !self.vanished && !self.closing && !self.over
+    }
+
+    /// Random messages, put behind what is unsent already.
+    pub fn talk(&mut self) -> Vec<Rc<[u8]>> {
+        let Some(talk) = self.plan.talk.clone() else { return Vec::new() };
+        let burst = self.rng.usize(1..=talk.burst);
+        (0..burst).map(|_| self.say(talk.longest)).collect()
+    }
+
+    fn say(&mut self, longest: usize) -> Rc<[u8]> {
+        // Mostly short, for that is where borders between reads and messages meet most often.
+        let longest = if self.rng.u8(0..8) == 0 { longest } else { longest.min(40) };
+        let shortest = usize::from(self.framing == Framing::Raw);
+        let len = self.rng.usize(shortest..=longest);
+        let message: Rc<[u8]> = (0..len).map(|_| self.rng.u8(b'0'..=b'Z')).collect();
+        let crlf = self.rng.bool();
+        self.unsent.extend(encode(self.framing, &message, crlf));
+        message
+    }
+
+    pub fn heartbeat(&mut self, word: &[u8]) {
+        self.unsent.extend(encode(self.framing, word, self.framing == Framing::Lines && word.len() % 2 == 1));
+    }
+
+    /// The beginning of a frame that never ends.
+    pub fn tear(&mut self) {
+        match self.framing {
+            Framing::Lines => self.unsent.extend(b"TORN"),
+            Framing::Length => self.unsent.extend([0, 0, 0, 9, b'T']),
+            Framing::Raw => {}
+        }
+    }
+
+    /// More than the longest frame; raw has none that is too long.
+    pub fn exceed(&mut self, max_message: usize) {
+        match self.framing {
+            Framing::Lines => self.unsent.extend(std::iter::repeat_n(b'X', max_message + 2)),
+            Framing::Length => self.unsent.extend((max_message as u32 + 1).to_be_bytes()),
+            Framing::Raw => {}
+        }
+    }
+}

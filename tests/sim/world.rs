@@ -1,0 +1,417 @@
+//! Virtual time, and everything that happens in it: the calendar of the peers, and the turns of the server between their doings.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use heartline::{Close, CloseReason, Config, ConnId};
+
+use crate::app::{App, Habits};
+use crate::driver::{Budgets, Command, Driver};
+use crate::net::Net;
+use crate::peer::{Fate, Peer, Plan};
+
+/// Everything that a run depends on but the peers.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub seed: u64,
+    pub config: Config,
+    pub budgets: Budgets,
+    pub habits: Habits,
+    /// Buffers of each connection's wire, to the server and to the peer.
+    pub inbound_capacity: usize,
+    pub outbound_capacity: usize,
+}
+
+impl Setup {
+    /// No faults, no surprises, and the server's own constants.
+    pub fn calm(config: Config) -> Self {
+        Setup {
+            seed: 0,
+            config,
+            budgets: Budgets::default(),
+            habits: Habits::default(),
+            inbound_capacity: 256 * 1024,
+            outbound_capacity: 256 * 1024,
+        }
+    }
+}
+
+/// What is on the calendar.
+pub enum Action {
+    Connect(Plan),
+    Talk(usize),
+    Beat(usize),
+    Answer(usize),
+    Deliver(usize),
+    Read(usize),
+    /// Something at random befalls this peer, and will again.
+    Chance(usize),
+    Befall(usize, Fate),
+    /// Most peers vanish in the same instant.
+    Blackout,
+    /// The server's process does not run for so long.
+    Freeze(u64),
+    /// The poll returns for no reason.
+    Wake,
+    Command(Command),
+}
+
+pub struct World {
+    pub setup: Setup,
+    pub net: Net,
+    pub app: App,
+    pub driver: Driver,
+    pub peers: Vec<Peer>,
+    rng: fastrand::Rng,
+    calendar: BTreeMap<(u64, u64), Action>,
+    scheduled: u64,
+    /// When the server's poll returns by itself; `None` for never.
+    server_wakes_at: Option<u64>,
+    busy_until: u64,
+    /// Turns without any effect in this very millisecond.
+    idle_turns: usize,
+    pub turns: u64,
+    pub talking: bool,
+}
+
+impl World {
+    pub fn new(setup: Setup) -> Self {
+        let mut rng = fastrand::Rng::with_seed(setup.seed ^ 0x5eed);
+        World {
+            net: Net::default(),
+            app: App::new(setup.config.framing, setup.habits.clone(), rng.u64(..)),
+            driver: Driver::new(&setup.config, setup.budgets.clone(), rng.u64(..)),
+            peers: Vec::new(),
+            rng,
+            calendar: BTreeMap::new(),
+            scheduled: 0,
+            server_wakes_at: None,
+            busy_until: 0,
+            idle_turns: 0,
+            turns: 0,
+            talking: true,
+            setup,
+        }
+    }
+
+    pub fn now_ms(&self) -> u64 {
+        self.net.now_ms
+    }
+
+    /// Puts an action on the calendar; those of one instant happen in the order in which they were put there.
+    pub fn at(&mut self, at_ms: u64, action: Action) {
+        self.scheduled += 1;
+        self.calendar.insert((at_ms, self.scheduled), action);
+    }
+
+    fn after(&mut self, delay_ms: u64, action: Action) {
+        self.at(self.net.now_ms + delay_ms, action);
+    }
+
+    pub fn run_until(&mut self, end_ms: u64) {
+        while self.step(end_ms) {}
+        self.net.now_ms = self.net.now_ms.max(end_ms);
+        self.driver.oracle.assert_counters_add_up(self.driver.engine.stats(), &self.app, self.driver.engine.connections());
+    }
+
+    /// Goes to the next instant at which something happens, and lets it happen. `false` if that is not before `end_ms`.
+    fn step(&mut self, end_ms: u64) -> bool {
+        let action_at = self.calendar.first_key_value().map(|((at_ms, _), _)| *at_ms);
+        let server_at = if self.net.has_events() { Some(self.net.now_ms) } else { self.server_wakes_at };
+        let server_at = server_at.map(|at_ms| at_ms.max(self.busy_until));
+        let Some(at_ms) = action_at.into_iter().chain(server_at).min().map(|at_ms| at_ms.max(self.net.now_ms)).filter(|at_ms| *at_ms < end_ms)
+        else {
+            return false;
+        };
+        if at_ms > self.net.now_ms {
+            self.net.now_ms = at_ms;
+            self.idle_turns = 0;
+        }
+        while let Some(entry) = self.calendar.first_entry()
+            && entry.key().0 <= self.net.now_ms
+        {
+            let action = entry.remove();
+            self.act(action);
+        }
+        let due = self.net.has_events() || self.server_wakes_at.is_some_and(|at_ms| at_ms <= self.net.now_ms);
+        if due && self.busy_until <= self.net.now_ms {
+            self.turn();
+        }
+        true
+    }
+
+    fn turn(&mut self) {
+        let began_ms = self.net.now_ms;
+        let busy = self.driver.turn(&mut self.net, &mut self.app);
+        self.turns += 1;
+        self.idle_turns = if busy || self.net.now_ms > began_ms { 0 } else { self.idle_turns + 1 };
+        let checks = self.driver.engine.connections() / self.setup.budgets.checks;
+        assert!(self.idle_turns <= 8 + 4 * checks, "the loop spins at {began_ms} ms");
+
+        let wait_ms = self.driver.next_wait_ms();
+        assert!(wait_ms.is_none() || self.driver.engine.connections() > 0 || wait_ms == Some(0), "a timer without connections");
+        self.server_wakes_at = wait_ms.map(|wait_ms| self.net.now_ms + wait_ms);
+        if self.turns.is_multiple_of(256) || self.driver.engine.connections() < 16 {
+            self.assert_nobody_overdue();
+        }
+        for line in std::mem::take(&mut self.net.news) {
+            self.tell(line);
+        }
+        for (pause_ms, id) in std::mem::take(&mut self.app.pauses) {
+            self.after(pause_ms, Action::Command(Command::Resume(id)));
+        }
+    }
+
+    fn assert_nobody_overdue(&self) {
+        // While the server drains, it closes by another plan; its own deadline is checked at the end.
+        if !self.driver.engine.is_draining() {
+            self.driver.oracle.assert_nobody_overdue(self.driver.now);
+        }
+    }
+
+    /// The peer learns of what the server wrote, or that it closed.
+    fn tell(&mut self, line: usize) {
+        let peer = &mut self.peers[line];
+        if !peer.reading_due {
+            peer.reading_due = true;
+            let delay_ms = peer.plan.read_delay_ms;
+            self.after(delay_ms, Action::Read(line));
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Connect(plan) => drop(self.connect(plan)),
+            Action::Talk(line) => self.talk(line),
+            Action::Beat(line) => self.beat(line),
+            Action::Answer(line) => {
+                if self.peers[line].speaks() {
+                    self.peers[line].heartbeat(b"pong");
+                    self.deliver_later(line, 0);
+                }
+            }
+            Action::Deliver(line) => self.deliver(line),
+            Action::Read(line) => self.read(line),
+            Action::Chance(line) => self.chance(line),
+            Action::Befall(line, fate) => self.befall(line, fate),
+            Action::Blackout => {
+                for line in 0..self.peers.len() {
+                    if self.rng.u8(0..10) > 0 {
+                        self.befall(line, Fate::Vanish);
+                    }
+                }
+            }
+            Action::Freeze(ms) => self.busy_until = self.busy_until.max(self.net.now_ms + ms),
+            Action::Wake => self.server_wakes_at = Some(self.net.now_ms),
+            Action::Command(command) => {
+                self.driver.commands.push_back(command);
+                self.server_wakes_at = Some(self.net.now_ms);
+            }
+        }
+    }
+
+    pub fn connect(&mut self, plan: Plan) -> usize {
+        let line = self.net.connect(self.setup.inbound_capacity, self.setup.outbound_capacity);
+        self.app.add_line();
+        self.driver.oracle.add_line();
+        let mut peer = Peer::new(plan.clone(), self.setup.config.framing, self.rng.u64(..));
+        if let Some(talk) = &plan.talk {
+            let delay_ms = peer.rng.u64(0..=talk.every_ms);
+            self.after(delay_ms, Action::Talk(line));
+        }
+        if let Some(beat_ms) = plan.beat_ms {
+            let delay_ms = peer.rng.u64(0..=beat_ms);
+            self.after(delay_ms, Action::Beat(line));
+        }
+        if let Some(fate_ms) = plan.fate_ms {
+            let delay_ms = peer.rng.u64(0..=fate_ms);
+            self.after(delay_ms, Action::Chance(line));
+        }
+        self.peers.push(peer);
+        line
+    }
+
+    fn talk(&mut self, line: usize) {
+        let peer = &mut self.peers[line];
+        if !peer.speaks() || !self.talking {
+            return;
+        }
+        // A peer that cannot get rid of what it said does not say more.
+        if peer.unsent.len() < 64 * 1024 {
+            for message in peer.talk() {
+                self.app.lines[line].asked.push(&message);
+            }
+        }
+        let every_ms = self.peers[line].plan.talk.as_ref().map_or(0, |talk| talk.every_ms);
+        let delay_ms = self.peers[line].rng.u64(1..=every_ms.max(1));
+        self.after(delay_ms, Action::Talk(line));
+        self.deliver_later(line, 0);
+    }
+
+    fn beat(&mut self, line: usize) {
+        let peer = &mut self.peers[line];
+        let Some(beat_ms) = peer.plan.beat_ms.filter(|_| peer.speaks()) else { return };
+        if peer.unsent.len() < 64 * 1024 {
+            peer.heartbeat(b"ping");
+        }
+        self.after(beat_ms, Action::Beat(line));
+        self.deliver_later(line, 0);
+    }
+
+    fn deliver_later(&mut self, line: usize, delay_ms: u64) {
+        if !self.peers[line].delivery_due {
+            self.peers[line].delivery_due = true;
+            self.after(delay_ms, Action::Deliver(line));
+        }
+    }
+
+    fn deliver(&mut self, line: usize) {
+        let peer = &mut self.peers[line];
+        peer.delivery_due = false;
+        if peer.vanished || peer.over {
+            return;
+        }
+        let piece = peer.rng.usize(1..=peer.plan.piece).min(peer.unsent.len());
+        let n = self.net.deliver(line, &peer.unsent[..piece]);
+        peer.unsent.drain(..n);
+        if !peer.unsent.is_empty() {
+            // A full buffer at the other end takes a while to empty.
+            let gap_ms = peer.rng.u64(0..=peer.plan.piece_gap_ms) + u64::from(n == 0);
+            self.deliver_later(line, gap_ms);
+        } else if peer.closing && !peer.fin_sent {
+            peer.fin_sent = true;
+            self.net.shut(line);
+        }
+    }
+
+    fn read(&mut self, line: usize) {
+        let peer = &mut self.peers[line];
+        peer.reading_due = false;
+        if !peer.reading || peer.vanished {
+            return;
+        }
+        let received = self.net.receive(line, peer.plan.read_bytes);
+        let tap = self.driver.oracle.tap(line);
+        let mut pings = 0;
+        while tap.pings_at.front().is_some_and(|at| *at <= received) {
+            tap.pings_at.pop_front();
+            pings += 1;
+        }
+        if let Some(answer_ms) = self.peers[line].plan.answer_ms {
+            for _ in 0..pings {
+                self.after(answer_ms, Action::Answer(line));
+            }
+        }
+        if self.net.unread_by_peer(line) > 0 {
+            self.peers[line].reading_due = true;
+            let delay_ms = self.peers[line].plan.read_delay_ms.max(1);
+            self.after(delay_ms, Action::Read(line));
+        } else if self.net.is_closed_by_server(line) && !self.peers[line].over {
+            self.over(line);
+        }
+    }
+
+    /// The peer has read everything up to the end.
+    fn over(&mut self, line: usize) {
+        let peer = &mut self.peers[line];
+        peer.over = true;
+        if let Some(reconnect_ms) = peer.plan.reconnect_ms.filter(|_| self.talking) {
+            let plan = peer.plan.clone();
+            self.after(reconnect_ms, Action::Connect(plan));
+        }
+    }
+
+    fn chance(&mut self, line: usize) {
+        let Some(fate_ms) = self.peers[line].plan.fate_ms.filter(|_| !self.peers[line].over && self.talking) else { return };
+        let fate = match self.peers[line].rng.u8(0..24) {
+            0..=3 => Fate::Vanish,
+            4..=7 => Fate::Stall,
+            8..=11 => Fate::Recover,
+            12..=15 => Fate::HalfClose,
+            16 => Fate::HalfCloseTorn,
+            17..=18 => Fate::Reset,
+            19 => Fate::Oversize,
+            _ => {
+                let longest = self.peers[line].plan.beat_ms.map_or(1, |beat_ms| beat_ms * 2);
+                let rng = &mut self.peers[line].rng;
+                let (piece, gap_ms) = (1 << rng.u8(0..14), rng.u64(0..=longest.min(50)));
+                (self.peers[line].plan.piece, self.peers[line].plan.piece_gap_ms) = (piece, gap_ms);
+                Fate::Recover
+            }
+        };
+        self.befall(line, fate);
+        let delay_ms = self.peers[line].rng.u64(1..=fate_ms);
+        self.after(delay_ms, Action::Chance(line));
+    }
+
+    fn befall(&mut self, line: usize, fate: Fate) {
+        let max_message = self.setup.config.limits.max_message;
+        let peer = &mut self.peers[line];
+        if peer.vanished || peer.over || self.net.is_reset(line) {
+            return;
+        }
+        self.app.trace.note("fate", self.net.now_ms, &[line as u64, fate as u64]);
+        match fate {
+            Fate::Vanish => peer.vanished = true,
+            Fate::Stall => peer.reading = false,
+            Fate::Recover => {
+                peer.reading = true;
+                self.tell(line);
+            }
+            Fate::HalfClose => peer.closing = true,
+            Fate::HalfCloseTorn if !peer.closing => {
+                peer.tear();
+                peer.closing = true;
+            }
+            Fate::Oversize if !peer.closing => {
+                peer.exceed(max_message);
+                peer.closing = true;
+            }
+            Fate::HalfCloseTorn | Fate::Oversize => {}
+            Fate::Reset => {
+                peer.over = true;
+                self.net.reset(line);
+            }
+        }
+        self.deliver_later(line, 0);
+    }
+
+    /// Ends the run in one of two ways, within a bounded time, and sees that nothing is left.
+    pub fn end(&mut self, by_shutdown: bool, within_ms: u64) {
+        self.talking = false;
+        let now_ms = self.net.now_ms;
+        if by_shutdown {
+            self.at(now_ms, Action::Command(Command::Shutdown(within_ms)));
+        } else {
+            for line in 0..self.peers.len() {
+                self.befall(line, Fate::Recover);
+                self.befall(line, Fate::HalfClose);
+            }
+        }
+        let lag_ms = self.busy_until.saturating_sub(now_ms);
+        self.run_until(now_ms + 1);
+        while self.driver.engine.connections() > 0 {
+            let end_ms = self.net.now_ms + 1;
+            self.run_until(end_ms);
+            assert!(!by_shutdown || self.net.now_ms <= now_ms + within_ms + lag_ms + 10_000, "the drain does not end");
+            assert!(self.net.now_ms < now_ms + 100_000_000, "the run does not end");
+        }
+    }
+
+    pub fn closed_for(&self, reason: CloseReason) -> usize {
+        self.app.lines.iter().filter(|line| line.closed.as_ref().is_some_and(|closed| closed.reason == reason)).count()
+    }
+
+    /// A random command from another thread, for a random connection, living or not.
+    pub fn random_command(&mut self) -> Command {
+        let line = self.rng.usize(0..=self.app.lines.len());
+        let id = self.app.lines.get(line).and_then(|line| line.id).unwrap_or(ConnId::from_u64(self.rng.u64(..)));
+        let message: Rc<[u8]> = b"COMMAND".as_slice().into();
+        match self.rng.u8(0..12) {
+            0 => Command::Close(id, Close::Now),
+            1 => Command::Close(id, Close::AfterFlush),
+            2 => Command::Broadcast(message),
+            _ => Command::Send(id, message),
+        }
+    }
+}
