@@ -231,7 +231,7 @@ impl Config {
         if self.limits.max_connections == Some(0) {
             return Err(ConfigError::new("max_connections", "must be at least 1"));
         }
-        if !(1..=60_000).contains(&duration_to_ms(self.tick)) || self.tick.subsec_nanos() % 1_000_000 != 0 {
+        if !(1..=60_000).contains(&duration_to_ms(self.tick)) || !self.tick.subsec_nanos().is_multiple_of(1_000_000) {
             return Err(ConfigError::new("tick", "must be whole milliseconds from 1ms to 60s"));
         }
         if let Some(heartbeat) = &self.heartbeat {

@@ -135,6 +135,7 @@ impl Queue {
 /// Queues between two uses. On the steady path, a reply per message, each turn takes its queues here and gives them back, and the
 /// allocator is never asked.
 #[derive(Debug, Default)]
+#[expect(clippy::vec_box, reason = "the boxes themselves are what is recycled")]
 pub struct Pool(Vec<Box<Queue>>);
 
 /// As many queues as one turn flushes without asking the allocator twice; what is beyond goes back to the heap.

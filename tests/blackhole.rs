@@ -2,6 +2,7 @@
 //! router stops forwarding.
 //!
 //! It needs root and iproute2, so these tests run only with `cargo test --test blackhole -- --ignored`.
+#![cfg(feature = "cli")]
 
 mod common;
 
@@ -186,6 +187,7 @@ fn a_peer_that_vanishes_behind_a_full_queue_is_found_within_the_bound() {
     let network = Network::new();
     let server = network.serve(&["--app", "broadcast", "--heartbeat", "1s", "--missed", "2", "--max-outbox", "64MiB"]);
     let listener = network.connect("c", &["--heartbeat", "300ms"]);
+    listener.wait_for("connected");
     // Beside the server, so that the cut does not concern it.
     let mut talker = network.connect("s", &["--heartbeat", "300ms"]);
     talker.say("before");

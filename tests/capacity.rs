@@ -1,4 +1,5 @@
 //! Fifteen thousand lines in one process, and what each costs.
+#![cfg(feature = "cli")]
 
 mod common;
 
@@ -29,7 +30,7 @@ fn fifteen_thousand_lines_and_the_memory_of_each() {
 
     let server = Serve::start(&["--heartbeat", "60s"]);
     let mut peers: Vec<Peer> = Vec::new();
-    let mut hold = |count: usize, peers: &mut Vec<Peer>| {
+    let hold = |count: usize, peers: &mut Vec<Peer>| {
         while peers.len() < count {
             peers.push(server.connect());
         }

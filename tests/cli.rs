@@ -1,4 +1,5 @@
 //! The command line: what it prints, what it refuses, and how it says so.
+#![cfg(feature = "cli")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Bounds on who is let in, and what happens when the machine has no more to give.
+#![cfg(feature = "cli")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Messages over real sockets: complete, in order, in every framing, however they are cut.
+#![cfg(feature = "cli")]
 
 mod common;
 

@@ -61,6 +61,24 @@ pub enum Event {
     Done(Outcome),
 }
 
+/// As it stands in logs: a word, then `key=value`.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Dialing(next) => write!(f, "dial try={}", next.number),
+            Event::DialFailed(error) => write!(f, "dial-failed error=\"{error}\""),
+            Event::Connected { epoch, addr } => write!(f, "connected epoch={epoch} addr={addr}"),
+            Event::Silent(silence) => write!(f, "silent silence_ms={}", silence.as_millis()),
+            Event::RoundTrip(rtt) => write!(f, "round-trip rtt_ms={}", rtt.as_millis()),
+            Event::Disconnected { epoch, reason, silence } => {
+                write!(f, "disconnected epoch={epoch} reason={reason} silence_ms={}", silence.as_millis())
+            }
+            Event::Reconnecting { next, delay } => write!(f, "reconnect try={} delay_ms={}", next.number, delay.as_millis()),
+            Event::Done(outcome) => write!(f, "done outcome=\"{outcome}\""),
+        }
+    }
+}
+
 /// A dial, by its number. Counting starts over when a line receives its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Try {

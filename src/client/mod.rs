@@ -25,8 +25,7 @@
 //!
 //! Delivery is at most once: a message that the kernel took whole is never sent again, see [`ClientContext::send`].
 //!
-//! A machine that wakes from suspension probes, or redials, at the client's next wake-up, which is at most one heartbeat interval or
-//! one wait between dials of running time later.
+//! A machine that wakes from suspension probes, or redials, at once on Linux; elsewhere at the client's next wake-up.
 
 mod backoff;
 mod clock;
@@ -54,7 +53,7 @@ use mio::{Events, Poll, Token, Waker};
 use crate::error::{Error, SendError};
 use crate::framing::{Codec, Framing};
 use crate::inbox::Inbox;
-use crate::net::SocketOptions;
+use crate::net::{ResumeAlarm, SocketOptions};
 use clock::Clock;
 use handle::Shared;
 use link::{Addresses, Link};
@@ -65,9 +64,10 @@ use session::Session;
 const SCRATCH_BYTES: usize = 64 * 1024;
 
 const WAKE: Token = Token(0);
-const FIRST_LINK: usize = 1;
+const RESUME: Token = Token(1);
+const FIRST_LINK: usize = 2;
 
-/// Events that one poll may return: the socket's, an old socket's, and the waker's.
+/// Events that one poll may return: the socket's, an old socket's, the waker's and the alarm's.
 const EVENTS: usize = 8;
 
 /// A client with one line to one server, on the thread that turns it.
@@ -89,6 +89,7 @@ pub struct Client {
     addresses: Addresses,
     next_token: usize,
     clock: Clock,
+    resume_alarm: ResumeAlarm,
     shared: Arc<Shared>,
     mail_left: bool,
     done_told: bool,
@@ -109,6 +110,7 @@ impl Client {
         let codec = config.codec()?;
         let poll = Poll::new().map_err(Error::io("make a poll"))?;
         let waker = Waker::new(poll.registry(), WAKE).map_err(Error::io("make a waker"))?;
+        let resume_alarm = ResumeAlarm::register(poll.registry(), RESUME).map_err(Error::io("watch for resumes"))?;
         Ok(Client {
             addr,
             options: SocketOptions { keepalive: config.keepalive.clone(), user_timeout: config.user_timeout },
@@ -122,6 +124,7 @@ impl Client {
             link: None,
             addresses: Addresses::default(),
             next_token: FIRST_LINK,
+            resume_alarm,
             clock: Clock::start(config.heartbeat.as_ref().map(|heartbeat| heartbeat.interval)),
             shared: Shared::new(waker, codec.clone(), config.max_queue),
             codec,
@@ -212,7 +215,7 @@ impl Client {
     }
 
     fn emit<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, event: &Event) {
-        log::debug!("client addr={} event={event:?}", self.addr);
+        log::debug!("client server={} {event}", self.addr);
         handler.on_event(&mut self.context(), event);
     }
 }

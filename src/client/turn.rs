@@ -9,7 +9,7 @@ use super::event::{ClientContext, ClientHandler, ClientState, Event};
 use super::link::{Addresses, Found, Link};
 use super::queue::SLICES;
 use super::session::{Action, Next};
-use super::{Client, FIRST_LINK, WAKE};
+use super::{Client, FIRST_LINK, RESUME, WAKE};
 use crate::close::CloseReason;
 use crate::error::Error;
 use crate::framing::{Frame, Framing};
@@ -36,6 +36,7 @@ impl Client {
         for event in &self.events {
             match &mut self.link {
                 _ if event.token() == WAKE => self.mail_left = true,
+                _ if event.token() == RESUME => self.resume_alarm.rearm(),
                 Some(link) => link.handle_event(event),
                 None => {}
             }
@@ -96,7 +97,7 @@ impl Client {
 
     /// Decodes the first `n` bytes of the scratch buffer.
     fn receive<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Millis, n: usize) {
-        let Client { session, queue, codec, inbox, scratch, framing, .. } = self;
+        let Client { addr, session, queue, codec, inbox, scratch, framing, .. } = self;
         session.handle_received(now);
         let mut input = &scratch[..n];
         let too_large = loop {
@@ -112,7 +113,9 @@ impl Client {
                         (0..pings).for_each(|_| queue.push_pong());
                     }
                     if let Some(rtt) = session.handle_pongs(now, pongs) {
-                        handler.on_event(&mut ClientContext { session, queue }, &Event::RoundTrip(rtt));
+                        let event = Event::RoundTrip(rtt);
+                        log::debug!("client server={addr} {event}");
+                        handler.on_event(&mut ClientContext { session, queue }, &event);
                     }
                 }
                 Ok(None) => break false,

@@ -136,12 +136,12 @@ impl Engine {
     /// If the connection is paused in the middle, the bytes not yet decoded are kept; [`Engine::wants_read`] says `false` until then.
     pub fn handle_bytes<H: Handler + ?Sized>(&mut self, now: Millis, id: ConnId, bytes: &[u8], handler: &mut H) {
         self.advance(now);
-        self.stats.bytes_in += bytes.len() as u64;
-        let now = self.now;
         let Some(conn) = self.conn_mut(id) else { return };
         conn.bytes_in += bytes.len() as u64;
-        if conn.phase == Phase::Open {
-            conn.seen(now);
+        let open = conn.phase == Phase::Open;
+        self.stats.bytes_in += bytes.len() as u64;
+        if open {
+            self.seen(id);
             self.decode(id, bytes, handler);
         }
     }

@@ -135,26 +135,25 @@ impl Engine {
     /// The kernel has taken `n` bytes of [`Engine::outgoing`].
     pub fn handle_written<H: Handler + ?Sized>(&mut self, now: Millis, id: ConnId, n: usize, handler: &mut H) {
         self.advance(now);
-        let now = self.now;
         let Some(conn) = self.conns.get_mut(id.slot()).filter(|conn| conn.generation == id.generation()) else { return };
         conn.outbox.advance(n, &mut self.pool);
         conn.bytes_out += n as u64;
         self.stats.bytes_out += n as u64;
+        let left = conn.outbox.len();
+        let drained = left == 0;
+        let was_blocked = conn.blocked;
+        let was_throttled = conn.reading.is_throttled();
+        conn.blocked &= !drained;
         // Room in a full socket buffer comes from nothing but the peer's acknowledgements.
-        if conn.blocked && n > 0 {
-            conn.seen(now);
+        if was_blocked && n > 0 {
+            self.seen(id);
         }
-        let drained = conn.outbox.is_empty();
-        let was_stuck = conn.blocked || conn.reading.is_throttled();
-        if drained {
-            conn.blocked = false;
-        }
-        if conn.outbox.len() <= self.max_outbox / THROTTLE_BELOW && conn.reading.is_throttled() {
+        if was_throttled && left <= self.max_outbox / THROTTLE_BELOW {
             self.change_reading(id, |reading| reading.throttle(false));
         }
         if drained {
             self.finish_if_flushed(id);
-            if was_stuck && self.is_open(id) {
+            if (was_blocked || was_throttled) && self.is_open(id) {
                 handler.on_drained(&mut Context { engine: self }, id);
             }
         }

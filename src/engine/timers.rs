@@ -151,6 +151,19 @@ impl Engine {
         check.into_iter().chain(drain).min()
     }
 
+    /// A sign of life. The wheel hears only of those that answer a ping: the check that stands there is that of the next ping or of
+    /// the verdict, either of which may come after the first ping of the new spell of silence is due.
+    pub(super) fn seen(&mut self, id: ConnId) {
+        let (now, draining) = (self.now, self.is_draining());
+        let Some(conn) = self.conn_mut(id) else { return };
+        let answers = conn.pings_out > 0;
+        conn.seen(now);
+        // A drain has set a check of its own.
+        if answers && conn.phase == Phase::Open && !draining {
+            self.schedule_check(id);
+        }
+    }
+
     /// Puts the next check of a connection on the wheel, if it needs one.
     pub(super) fn schedule_check(&mut self, id: ConnId) {
         let Some(conn) = self.conn(id) else { return };

@@ -5,6 +5,6 @@ mod clock;
 mod limits;
 mod options;
 
-pub(crate) use clock::{MonotonicClock, SuspendClock};
+pub(crate) use clock::{MonotonicClock, ResumeAlarm, SuspendClock};
 pub(crate) use limits::raise_descriptor_limit;
 pub(crate) use options::{SocketOptions, dial, listen};

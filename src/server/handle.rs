@@ -1,7 +1,7 @@
 //! The server, for other threads.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -109,10 +109,7 @@ impl Commands {
     }
 
     pub(super) fn next(&self) -> Option<Command> {
-        match self.queue.try_recv() {
-            Ok(command) => Some(command),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        self.queue.try_recv().ok()
     }
 
     pub(super) fn take_shutdown(&self) -> Option<Duration> {

@@ -10,7 +10,7 @@ mod traffic;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use mio::net::TcpListener;
@@ -274,6 +274,13 @@ impl Server {
 
 /// The descriptor that becomes readable when a turn has something to do, for another poll loop to watch. Do not read from it, and do not
 /// close it.
+impl AsFd for Server {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.poll.registry().as_fd()
+    }
+}
+
+/// As for [`AsFd`].
 impl AsRawFd for Server {
     fn as_raw_fd(&self) -> RawFd {
         self.poll.as_raw_fd()

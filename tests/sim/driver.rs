@@ -127,6 +127,7 @@ impl Driver {
         self.sockets_since_clock = 0;
         self.oracle.late_ms(expected.map_or(0, |expected| self.now.ms_since(expected)));
 
+        app.trace.note("turn", self.raw_ms, &[self.now.as_ms(), due_ms.unwrap_or(0), expected.map_or(0, Millis::as_ms)]);
         let events = net.poll(self.budgets.events);
         self.obey_commands(app);
         self.disturb_with_stale_ids(app);
@@ -193,6 +194,7 @@ impl Driver {
                 Command::Resume(id) => self.engine.pause_reads(id, false),
                 Command::Shutdown(grace_ms) => {
                     self.accepting = false;
+                    self.oracle.draining = true;
                     self.engine.handle_shutdown(self.now, grace_ms);
                 }
             }
