@@ -298,9 +298,8 @@ mod tests {
         assert_eq!(field_at_fault(|config| config.heartbeat = Some(Heartbeat { missed: 0, ..Heartbeat::default() })), "missed");
         let instant = Heartbeat { interval: Duration::ZERO, ..Heartbeat::default() };
         assert_eq!(field_at_fault(|config| config.heartbeat = Some(instant)), "heartbeat");
-        let keepalive = |change: fn(&mut Keepalive)| {
-            move |config: &mut Config| change(config.keepalive.as_mut().expect("on by default")) as ()
-        };
+        let keepalive =
+            |change: fn(&mut Keepalive)| move |config: &mut Config| change(config.keepalive.as_mut().expect("on by default")) as ();
         assert_eq!(field_at_fault(keepalive(|keepalive| keepalive.idle = Duration::from_millis(1500))), "keepalive_idle");
         assert_eq!(field_at_fault(keepalive(|keepalive| keepalive.interval = secs(40_000))), "keepalive_interval");
         assert_eq!(field_at_fault(keepalive(|keepalive| keepalive.count = 128)), "keepalive_count");

@@ -28,9 +28,9 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
-pub mod client;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod client;
 pub mod engine;
 pub mod framing;
 pub mod inbox;

@@ -33,9 +33,12 @@ impl Network {
         }
         run(&format!("ip -n {s} link add eth0 type veth peer name eth0 netns {r}"));
         run(&format!("ip -n {c} link add eth0 type veth peer name eth1 netns {r}"));
-        for (host, link, addr) in
-            [(&s, "eth0", "192.0.2.1/24"), (&r, "eth0", "192.0.2.254/24"), (&r, "eth1", "198.51.100.254/24"), (&c, "eth0", "198.51.100.1/24")]
-        {
+        for (host, link, addr) in [
+            (&s, "eth0", "192.0.2.1/24"),
+            (&r, "eth0", "192.0.2.254/24"),
+            (&r, "eth1", "198.51.100.254/24"),
+            (&c, "eth0", "198.51.100.1/24"),
+        ] {
             run(&format!("ip -n {host} addr add {addr} dev {link}"));
             run(&format!("ip -n {host} link set {link} up"));
         }
@@ -142,10 +145,8 @@ fn lines(pipe: impl std::io::Read + Send + 'static) -> Receiver<String> {
 fn both_ends_find_the_other_gone_and_meet_again() {
     let network = Network::new();
     let server = network.serve(&["--heartbeat", "500ms", "--missed", "2"]);
-    let mut client = network.connect(
-        "c",
-        &["--heartbeat", "500ms", "--missed", "2", "--tries", "forever", "--retry-delay", "300ms", "--dial-timeout", "1s"],
-    );
+    let mut client = network
+        .connect("c", &["--heartbeat", "500ms", "--missed", "2", "--tries", "forever", "--retry-delay", "300ms", "--dial-timeout", "1s"]);
     client.say("hello");
     client.expect("echo: hello");
 

@@ -61,9 +61,26 @@ fn help_shows_every_flag_with_its_default() {
     assert_eq!(output.status.code(), Some(0));
     let help = String::from_utf8_lossy(&output.stdout);
     let flags = [
-        "--app", "--framing", "--max-message", "--heartbeat", "--missed", "--no-ping", "--keepalive", "--keepalive-idle",
-        "--keepalive-interval", "--keepalive-count", "--user-timeout", "--max-connections", "--max-connections-per-ip", "--max-outbox",
-        "--tick", "--backlog", "--reuse-port", "--drain", "--log-level", "--log-file",
+        "--app",
+        "--framing",
+        "--max-message",
+        "--heartbeat",
+        "--missed",
+        "--no-ping",
+        "--keepalive",
+        "--keepalive-idle",
+        "--keepalive-interval",
+        "--keepalive-count",
+        "--user-timeout",
+        "--max-connections",
+        "--max-connections-per-ip",
+        "--max-outbox",
+        "--tick",
+        "--backlog",
+        "--reuse-port",
+        "--drain",
+        "--log-level",
+        "--log-file",
     ];
     for flag in flags {
         assert!(help.contains(flag), "{flag}");

@@ -316,7 +316,7 @@ fn logs_go_to_the_file_that_is_named() {
     assert_eq!(code, Some(0));
     assert!(!stderr.contains("DEBUG"), "{stderr}");
     let log = std::fs::read_to_string(&path).expect("a log");
-    assert!(log.lines().count() >= 3 && log.lines().all(|line| line.contains("Z [DEBUG] client addr=")), "{log}");
+    assert!(log.lines().count() >= 3 && log.lines().all(|line| line.contains("Z [DEBUG] client server=")), "{log}");
     server.join().expect("the server is content");
     let unwritable = Connect::start(addr, &["--log-file", "/no/such/directory/log"]);
     let (code, _, stderr) = unwritable.end();

@@ -63,10 +63,7 @@ fn closes_are_spread_over_the_drain() {
     });
     let start = Instant::now();
     server.signal(Signal::TERM);
-    let ends: Vec<_> = peers
-        .into_iter()
-        .map(|mut peer| thread::spawn(move || peer.time_of_end().duration_since(start)))
-        .collect();
+    let ends: Vec<_> = peers.into_iter().map(|mut peer| thread::spawn(move || peer.time_of_end().duration_since(start))).collect();
     let ends: Vec<Duration> = ends.into_iter().map(|end| end.join().expect("no panic")).collect();
     assert_eq!(server.wait().code(), Some(0));
     let first = ends.iter().min().expect("forty");

@@ -2,6 +2,7 @@
 
 mod apps;
 mod args;
+mod bench;
 mod connect;
 mod logging;
 mod serve;
@@ -28,6 +29,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Hold a line to a server: stdin lines out, messages to stdout, status to stderr
     Connect(connect::ConnectArgs),
+    /// Measure a server, heartline or another: connections held, throughput, latency, memory, CPU, evictions
+    Bench(bench::BenchArgs),
 }
 
 /// Runs the subcommand that the process's arguments name, and returns its exit code: 2 for wrong usage or a configuration that
@@ -37,6 +40,7 @@ pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Connect(args) => connect::run(args),
+        Command::Bench(args) => bench::run(args),
     };
     result.unwrap_or_else(|error| {
         status(&describe(&error));

@@ -62,7 +62,7 @@ pub(crate) struct ServeArgs {
 }
 
 impl ServeArgs {
-    fn config(&self) -> Config {
+    pub(super) fn config(&self) -> Config {
         Config {
             framing: self.framing.framing(),
             words: HeartbeatWords::default(),

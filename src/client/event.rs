@@ -1,26 +1,11 @@
-//! What a client tells its handler, and what a handler may ask of its client.
+//! What happens to a client's line, and where it stands.
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::queue::SendQueue;
-use super::rtt::RttStats;
-use super::session::Session;
 use crate::close::{CloseReason, Origin};
-use crate::error::SendError;
-
-/// What happens on a client's line, told on the thread that turns the client. Nothing in here may block: heartbeats wait meanwhile.
-pub trait ClientHandler {
-    /// A message arrived. It is borrowed: copy what is to be kept. Heartbeats are answered and never come here.
-    fn on_message(&mut self, client: &mut ClientContext<'_>, message: &[u8]);
-
-    /// Something happened to the line. Default: nothing is done.
-    fn on_event(&mut self, client: &mut ClientContext<'_>, event: &Event) {
-        let _ = (client, event);
-    }
-}
 
 /// What happens to a client's line, in the order in which it happens.
 #[derive(Debug)]
@@ -39,7 +24,7 @@ pub enum Event {
     },
     /// A heartbeat was not answered, nor did anything else arrive; the next one goes out.
     Silent(Duration),
-    /// A heartbeat was answered after this time, see [`RttStats`].
+    /// A heartbeat was answered after this time, see [`RttStats`](super::RttStats).
     RoundTrip(Duration),
     /// The line is gone.
     Disconnected {
@@ -113,7 +98,7 @@ pub enum ClientState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// As [`ClientContext::finish`] asked: everything was sent, and then the server closed its side or, once ours was closed, said
+    /// As [`ClientContext::finish`](super::ClientContext::finish) asked: everything was sent, and then the server closed its side or, once ours was closed, said
     /// nothing for the whole silence bound.
     Finished,
     /// Everything was handed to the kernel, then the line broke for this reason: whether the server got all of it is not known.
@@ -123,7 +108,7 @@ pub enum Outcome {
         /// How many that were.
         tries: u32,
     },
-    /// As [`ClientContext::stop`] asked.
+    /// As [`ClientContext::stop`](super::ClientContext::stop) asked.
     Stopped,
 }
 
@@ -131,55 +116,6 @@ impl Outcome {
     /// How a client ends that has nothing more to send when its line is lost.
     pub(crate) fn after_everything_sent(reason: CloseReason) -> Self {
         if reason == CloseReason::PeerClosed { Outcome::Finished } else { Outcome::CutOff(reason) }
-    }
-}
-
-/// The client, as its handler sees it.
-pub struct ClientContext<'a> {
-    pub(super) session: &'a mut Session,
-    pub(super) queue: &'a mut SendQueue,
-}
-
-impl ClientContext<'_> {
-    /// Queues a message. It goes out in this turn if the line is up, or else in order after the next connect.
-    ///
-    /// At most once: what the kernel took whole is never sent again, even if the line then breaks before the server has read it. A
-    /// message that was only begun is sent again from its beginning on the next line.
-    ///
-    /// Fails with [`SendError::Full`] at the bound `max_queue`, [`SendError::Closed`] after `finish` or once done, and
-    /// [`SendError::Unframeable`]. An empty message under raw framing is nothing, and succeeds.
-    pub fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
-        if self.session.is_finishing() || self.session.is_done() {
-            return Err(SendError::Closed);
-        }
-        self.queue.push(message)
-    }
-
-    /// Sends what is queued, over as many lines as that takes, then shuts the writing side, delivers what the server still sends, and
-    /// is done at the server's end of stream. A server that neither speaks nor closes is waited for as long as the heartbeat allows it
-    /// to be silent; without a heartbeat, for ever. Calling again changes nothing.
-    pub fn finish(&mut self) {
-        self.session.handle_finish();
-    }
-
-    /// Drops the line and everything queued, now. Calling again, or once done, changes nothing.
-    pub fn stop(&mut self) {
-        self.session.handle_stop();
-    }
-
-    /// Where the client stands.
-    pub fn state(&self) -> ClientState {
-        self.session.state()
-    }
-
-    /// The number of lines so far, which is the epoch of the latest; 0 before the first.
-    pub fn epoch(&self) -> u64 {
-        self.session.epoch()
-    }
-
-    /// Round-trip times of the heartbeats so far.
-    pub fn rtt(&self) -> RttStats {
-        *self.session.rtt()
     }
 }
 

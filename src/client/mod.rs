@@ -32,6 +32,7 @@ mod clock;
 mod config;
 mod event;
 mod handle;
+mod handler;
 mod link;
 mod queue;
 mod rtt;
@@ -40,8 +41,9 @@ mod turn;
 
 pub use backoff::Backoff;
 pub use config::ClientConfig;
-pub use event::{ClientContext, ClientHandler, ClientState, Event, Outcome, Try};
+pub use event::{ClientState, Event, Outcome, Try};
 pub use handle::ClientHandle;
+pub use handler::{ClientContext, ClientHandler};
 pub use rtt::RttStats;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};

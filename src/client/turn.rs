@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use mio::Token;
 
-use super::event::{ClientContext, ClientHandler, ClientState, Event};
+use super::event::{ClientState, Event};
+use super::handler::{ClientContext, ClientHandler};
 use super::link::{Addresses, Found, Link};
 use super::queue::SLICES;
 use super::session::{Action, Next};

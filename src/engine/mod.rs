@@ -10,8 +10,8 @@
 //! 5. [`Engine::poll_dirty`]: write [`Engine::outgoing`], report with [`Engine::handle_written`] and [`Engine::handle_blocked`];
 //! 6. [`Engine::poll_closed`]: drop the sockets.
 //!
-//! [`Engine::poll_timeout`] says when to be back at the latest. Calls with a stale [`ConnId`] do nothing. Every call takes the time; a
-//! time before that of an earlier call counts as equal to it.
+//! [`Engine::poll_timeout`] says when to be back at the latest, and [`Engine::has_work`] whether that is at once, because a budget ran
+//! out. Calls with a stale [`ConnId`] do nothing. Every call takes the time; a time before that of an earlier call counts as equal to it.
 //!
 //! The same engine runs under the server's mio loop and in the simulation of `tests/sim`.
 
@@ -44,6 +44,7 @@ use crate::wheel::Wheel;
 use admission::Admission;
 use conn::{Conn, Phase, Reading};
 use liveness::Liveness;
+use timers::Drain;
 
 /// All connections of one server, and everything decided about them.
 pub struct Engine {
@@ -61,8 +62,8 @@ pub struct Engine {
     admission: Admission,
     pool: Pool,
     stats: Stats,
-    /// When the drain ends, once a shutdown has begun.
-    drain_until: Option<Millis>,
+    /// Once a shutdown has begun.
+    drain: Option<Drain>,
     /// Connections with something to write, each once (`Conn::dirty`).
     dirty: VecDeque<ConnId>,
     /// Connections that may be read again after a pause.
@@ -101,7 +102,7 @@ impl Engine {
             admission: Admission::new(max_connections, config.limits.max_connections_per_ip),
             pool: Pool::default(),
             stats: Stats::default(),
-            drain_until: None,
+            drain: None,
             dirty: VecDeque::new(),
             readable: VecDeque::new(),
             last_looks: VecDeque::new(),
@@ -112,7 +113,7 @@ impl Engine {
     /// Lets a connection in, or says why not: then there is no id, the handler hears nothing, and the caller drops the socket.
     pub fn handle_open<H: Handler + ?Sized>(&mut self, now: Millis, peer: SocketAddr, handler: &mut H) -> Result<ConnId, Refusal> {
         self.advance(now);
-        let admitted = if self.drain_until.is_some() { Err(Refusal::ShuttingDown) } else { self.admission.enter(peer.ip().to_canonical()) };
+        let admitted = if self.is_draining() { Err(Refusal::ShuttingDown) } else { self.admission.enter(peer.ip().to_canonical()) };
         if let Err(refusal) = admitted {
             self.handle_refusal(refusal);
             return Err(refusal);
@@ -226,9 +227,9 @@ impl Engine {
         self.readable.pop_front()
     }
 
-    /// Whether [`Engine::poll_readable`] has more.
-    pub fn has_readable(&self) -> bool {
-        !self.readable.is_empty()
+    /// Whether anything that [`Engine::poll_readable`] and the other polls return is left over: then the next turn may not wait.
+    pub fn has_work(&self) -> bool {
+        !(self.dirty.is_empty() && self.readable.is_empty() && self.last_looks.is_empty() && self.closed.is_empty())
     }
 
     /// The next connection that is over. It is gone from the engine; the handler has been told; the caller drops the socket.

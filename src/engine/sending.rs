@@ -71,21 +71,21 @@ impl Engine {
             return;
         }
         let pong = self.codec.pong();
-        if conn.outbox.len() + pong.len() * pings as usize > self.max_outbox {
-            return self.close(id, CloseReason::SlowReader);
-        }
-        conn.outbox.append(&mut self.pool, |buffer| (0..pings).for_each(|_| buffer.extend_from_slice(pong)));
+        // Where there is no room for an answer, unread replies wait already, and they answer as well.
+        let room = self.max_outbox.saturating_sub(conn.outbox.len()) / pong.len();
+        let answers = room.min(pings as usize);
+        conn.outbox.append(&mut self.pool, |buffer| (0..answers).for_each(|_| buffer.extend_from_slice(pong)));
         self.queued_more(id);
     }
 
     /// Asks a quiet peer. A queue that is stuck asks by itself: its unacknowledged bytes are the question, and a ping behind them would
-    /// not be heard any sooner.
+    /// not be heard any sooner. The same goes for a queue without room for a ping.
     pub(super) fn push_ping(&mut self, id: ConnId) {
         let now = self.now;
         let Some(conn) = self.conns.get_mut(id.slot()).filter(|conn| conn.generation == id.generation()) else { return };
         conn.pinged(now);
-        if !conn.blocked {
-            let ping = self.codec.ping();
+        let ping = self.codec.ping();
+        if !conn.blocked && conn.outbox.len() + ping.len() <= self.max_outbox {
             conn.outbox.append(&mut self.pool, |buffer| buffer.extend_from_slice(ping));
             self.stats.pings_out += 1;
             self.queued_more(id);
@@ -117,11 +117,6 @@ impl Engine {
             }
         }
         None
-    }
-
-    /// Whether [`Engine::poll_dirty`] has more.
-    pub fn has_dirty(&self) -> bool {
-        !self.dirty.is_empty()
     }
 
     /// Fills `slices` with the first bytes to write, for one vectored write; returns how many slices it filled. 0 if there is nothing.

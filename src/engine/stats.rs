@@ -18,7 +18,7 @@ pub struct Stats {
     pub messages_in: u64,
     /// Messages queued for peers, heartbeats not counted; a broadcast counts once per receiver.
     pub messages_out: u64,
-    /// Pings received, each of which was answered.
+    /// Pings received. Each was answered, unless the outbox had no room left.
     pub pings_in: u64,
     /// Pongs received.
     pub pongs_in: u64,

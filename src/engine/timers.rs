@@ -1,8 +1,8 @@
 //! What happens by the passing of time alone: pings, verdicts, the end of patience, and the drain.
 
+use super::Engine;
 use super::conn::{Conn, Phase};
 use super::liveness::{Evidence, Verdict};
-use super::Engine;
 use crate::close::CloseReason;
 use crate::id::ConnId;
 use crate::time::Millis;
@@ -11,12 +11,19 @@ use crate::time::Millis;
 const SPREAD_NUMERATOR: u64 = 4;
 const SPREAD_DENOMINATOR: u64 = 5;
 
+/// A shutdown under way.
+#[derive(Clone, Copy)]
+pub(super) struct Drain {
+    from: Millis,
+    until: Millis,
+}
+
 impl Engine {
     /// Judges connections whose check is due, at most `budget` of them. Returns whether that was all; if not, the rest is due at the
     /// next call still.
     pub fn handle_timers(&mut self, now: Millis, budget: usize) -> bool {
         self.advance(now);
-        if self.drain_until.is_some_and(|until| until < self.now) {
+        if self.drain.is_some_and(|drain| drain.until < self.now) {
             self.close_all(CloseReason::Shutdown);
             return true;
         }
@@ -33,7 +40,7 @@ impl Engine {
     fn check(&mut self, id: ConnId) {
         let Some(conn) = self.conn(id) else { return };
         match conn.phase {
-            Phase::Open if self.drain_until.is_some() => self.last_looks.push_back(id),
+            Phase::Open if self.is_draining() => self.check_leaving(id),
             Phase::Open => match self.judge(id, conn) {
                 None => {}
                 Some(Verdict::Alive { check_again }) => self.insert(id, check_again),
@@ -50,6 +57,26 @@ impl Engine {
         }
     }
 
+    /// During a drain: the last look, at the connection's own instant. That may lie beyond the wheel's horizon.
+    fn check_leaving(&mut self, id: ConnId) {
+        match self.leaves_at(id) {
+            Some(at) if self.now < at => self.insert(id, at),
+            _ => {
+                self.wheel.remove(id.slot());
+                self.last_looks.push_back(id);
+            }
+        }
+    }
+
+    /// When a drain takes its leave of this connection: at random, so that the fleet does not come back as one herd, and always the same.
+    fn leaves_at(&self, id: ConnId) -> Option<Millis> {
+        let Drain { from, until } = self.drain?;
+        let grace_ms = until.ms_since(from);
+        // Two ticks stay free: one by which the wheel may be late, one in which to flush.
+        let spread_ms = (grace_ms / SPREAD_DENOMINATOR * SPREAD_NUMERATOR).min(grace_ms.saturating_sub(2 * self.tick_ms));
+        Some(from.plus_ms(fastrand::Rng::with_seed(id.as_u64()).u64(0..=spread_ms)))
+    }
+
     fn is_out_of_patience(&self, conn: &Conn) -> bool {
         self.now >= conn.last_seen.plus_ms(self.flush_patience_ms)
     }
@@ -60,33 +87,31 @@ impl Engine {
         self.last_looks.pop_front()
     }
 
-    /// Whether [`Engine::poll_last_look`] has more.
-    pub fn has_last_looks(&self) -> bool {
-        !self.last_looks.is_empty()
-    }
-
     /// The last read has used up its budget and is to be gone on with in the next turn.
     pub fn postpone_last_look(&mut self, id: ConnId) {
         self.last_looks.push_back(id);
     }
 
-    /// The last read has been made: decides. `unread` says that bytes wait which could not be read because the handler has paused the
-    /// connection; they are life.
+    /// The last read has been made: decides. `unread` says that bytes wait which could not be read because the connection is paused or
+    /// throttled; they are life, unless the peer does not read what is queued for it.
     pub fn handle_last_look(&mut self, now: Millis, id: ConnId, unread: bool) {
         self.advance(now);
         let now = self.now;
-        let draining = self.drain_until.is_some();
+        let draining = self.is_draining();
         let Some(conn) = self.conn_mut(id) else { return };
         if conn.phase != Phase::Open {
             return self.schedule_check(id);
         }
-        // Bytes that wait behind a throttle prove nothing: they may have come before the peer stopped reading.
-        if unread && conn.reading.is_paused() && !conn.reading.is_throttled() {
+        let throttled = conn.reading.is_throttled();
+        // A throttle that is not blocked is of this very turn, and nobody has tried to write yet.
+        let stuck = throttled && conn.blocked;
+        // Bytes that wait behind a stuck queue prove nothing: they may have come before the peer stopped reading.
+        if unread && !stuck {
             conn.seen(now);
         }
         let last_seen = conn.last_seen;
-        let reason = if conn.reading.is_throttled() { CloseReason::SlowReader } else { CloseReason::HeartbeatLost };
-        if draining && conn.reading.is_throttled() {
+        let reason = if stuck { CloseReason::SlowReader } else { CloseReason::HeartbeatLost };
+        if draining && throttled {
             // Its requests are not all answered yet; the end of the drain is soon enough.
             self.insert(id, now.plus_ms(self.tick_ms));
         } else if draining {
@@ -107,31 +132,22 @@ impl Engine {
     pub fn handle_shutdown(&mut self, now: Millis, grace_ms: u64) {
         self.advance(now);
         let until = self.now.plus_ms(grace_ms);
-        if self.drain_until.is_some_and(|earlier| earlier <= until) {
+        if self.drain.is_some_and(|drain| drain.until <= until) {
             return;
         }
-        self.drain_until = Some(until);
-        let spread_ms = grace_ms / SPREAD_DENOMINATOR * SPREAD_NUMERATOR;
+        self.drain = Some(Drain { from: self.now, until });
         for slot in 0..self.conns.capacity() {
-            let Some(conn) = self.conns.get(slot) else { continue };
-            let id = ConnId::new(slot, conn.generation);
-            if conn.phase != Phase::Open {
-                continue;
+            if let Some(conn) = self.conns.get(slot)
+                && conn.phase == Phase::Open
+            {
+                self.check_leaving(ConnId::new(slot, conn.generation));
             }
-            if spread_ms == 0 {
-                self.wheel.remove(slot);
-                self.last_looks.push_back(id);
-                continue;
-            }
-            // The random part keeps the fleet from coming back as one herd.
-            let wait_ms = fastrand::Rng::with_seed(id.as_u64()).u64(0..=spread_ms);
-            self.insert(id, self.now.plus_ms(wait_ms));
         }
     }
 
     /// Whether a shutdown has begun.
     pub fn is_draining(&self) -> bool {
-        self.drain_until.is_some()
+        self.drain.is_some()
     }
 
     /// Whether a shutdown has begun and no connection is left.
@@ -141,13 +157,13 @@ impl Engine {
 
     /// When the drain ends at the latest.
     pub fn drain_deadline(&self) -> Option<Millis> {
-        self.drain_until
+        self.drain.map(|drain| drain.until)
     }
 
     /// When [`Engine::handle_timers`] must be called next; `None` while nothing will ever be due, which is so without connections.
     pub fn poll_timeout(&self) -> Option<Millis> {
         let check = self.wheel.next_tick().map(|tick| Millis::from_ms(tick * self.tick_ms));
-        let drain = self.drain_until.filter(|_| !self.conns.is_empty()).map(|until| until.plus_ms(1));
+        let drain = self.drain.filter(|_| !self.conns.is_empty()).map(|drain| drain.until.plus_ms(1));
         check.into_iter().chain(drain).min()
     }
 

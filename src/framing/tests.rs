@@ -44,15 +44,8 @@ fn message(text: &str) -> Seen {
 #[test]
 fn lines_end_with_lf_and_lose_one_cr() {
     let seen = decode_all(&codec(Framing::Lines, 100), b"one\r\ntwo\n\nthree\r\r\nping\npong\r\n ping\nunfinished");
-    let expected = [
-        message("one"),
-        message("two"),
-        message(""),
-        message("three\r"),
-        Seen::Heartbeats(1, 0),
-        Seen::Heartbeats(0, 1),
-        message(" ping"),
-    ];
+    let expected =
+        [message("one"), message("two"), message(""), message("three\r"), Seen::Heartbeats(1, 0), Seen::Heartbeats(0, 1), message(" ping")];
     assert_eq!(seen, expected);
 }
 

@@ -3,8 +3,12 @@
 
 mod clock;
 mod limits;
+#[cfg(feature = "cli")]
+mod load;
 mod options;
 
 pub(crate) use clock::{MonotonicClock, ResumeAlarm, SuspendClock};
 pub(crate) use limits::raise_descriptor_limit;
+#[cfg(feature = "cli")]
+pub(crate) use load::{PreciseTimer, dial_from, monotonic_ns, reset_on_close};
 pub(crate) use options::{SocketOptions, dial, listen};

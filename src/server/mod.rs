@@ -190,12 +190,7 @@ impl Server {
     /// How long the next turn may wait for readiness: zero if there is work left over, `None` if nothing will ever be due by time alone, as
     /// when nobody is connected.
     pub fn next_wait(&self) -> Option<Duration> {
-        let leftovers = self.more_events
-            || !self.ready.is_empty()
-            || self.engine.has_readable()
-            || self.engine.has_dirty()
-            || self.engine.has_last_looks()
-            || self.listeners.is_pending();
+        let leftovers = self.more_events || !self.ready.is_empty() || self.engine.has_work() || self.listeners.is_pending();
         if leftovers {
             return Some(Duration::ZERO);
         }

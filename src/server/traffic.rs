@@ -110,7 +110,12 @@ impl Server {
         if !self.engine.wants_read(id)
             && let Some(stream) = self.sockets.get_mut(id)
         {
-            unread = stream.peek(&mut self.scratch[..1]).is_ok_and(|n| n > 0);
+            // A FIN that waits is as good as bytes: the peer may only be waiting for its replies.
+            match stream.peek(&mut self.scratch[..1]) {
+                Ok(_) => unread = true,
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(error) => return self.engine.handle_failure(self.now, id, CloseReason::from_read_error(&error)),
+            }
         }
         self.engine.handle_last_look(self.now, id, unread);
     }
@@ -172,6 +177,8 @@ impl Server {
     fn write<H: Handler + ?Sized>(&mut self, id: ConnId, handler: &mut H) {
         let Some(stream) = self.sockets.get_mut(id) else { return };
         let was_blocked = self.engine.is_blocked(id);
+        // Only a socket that was found full tells when it has room again.
+        let mut full = false;
         for _ in 0..WRITES_PER_TURN {
             let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
             let filled = self.engine.outgoing(id, &mut slices);
@@ -184,19 +191,21 @@ impl Server {
             match result {
                 Ok(written) => {
                     self.engine.handle_written(self.now, id, written, handler);
-                    if written < len {
-                        break;
-                    }
+                    full = written < len;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => full = true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return self.engine.handle_failure(self.now, id, CloseReason::from_write_error(&error)),
             }
+            if full {
+                break;
+            }
         }
-        // Whatever is left, after a short write or because this turn's writes are used up, waits for an event.
+        // Whatever is left, because the socket is full or this turn's writes are used up, waits for an event. Registering anew brings
+        // one at once if there is room, which is what the second case needs.
         self.engine.handle_blocked(id);
         let blocked = self.engine.is_blocked(id);
-        if blocked != was_blocked {
+        if blocked != was_blocked || (blocked && !full) {
             let interest = if blocked { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
             if let Err(error) = self.poll.registry().reregister(stream, Token(id.token()), interest) {
                 self.engine.handle_failure(self.now, id, CloseReason::from_write_error(&error));

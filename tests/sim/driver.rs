@@ -127,7 +127,7 @@ impl Driver {
         self.sockets_since_clock = 0;
         self.oracle.late_ms(expected.map_or(0, |expected| self.now.ms_since(expected)));
 
-        app.trace.note("turn", self.raw_ms, &[self.now.as_ms(), due_ms.unwrap_or(0), expected.map_or(0, Millis::as_ms)]);
+        app.trace.note("turn", self.raw_ms, &[self.now.as_ms()]);
         let events = net.poll(self.budgets.events);
         self.obey_commands(app);
         self.disturb_with_stale_ids(app);
@@ -147,12 +147,7 @@ impl Driver {
 
     /// Milliseconds until the next turn without an event; `None` for ever.
     pub fn next_wait_ms(&self) -> Option<u64> {
-        let leftovers = !self.ready.is_empty()
-            || self.engine.has_dirty()
-            || self.engine.has_last_looks()
-            || self.engine.has_readable()
-            || !self.commands.is_empty();
-        if leftovers {
+        if !self.ready.is_empty() || self.engine.has_work() || !self.commands.is_empty() {
             return Some(0);
         }
         self.engine.poll_timeout().map(|at| at.ms_since(self.now))
@@ -207,7 +202,7 @@ impl Driver {
             return;
         }
         let id = self.stale[self.rng.usize(0..self.stale.len())];
-        let before = (self.engine.stats().clone(), self.engine.connections(), self.engine.has_dirty(), self.engine.poll_timeout());
+        let before = (self.engine.stats().clone(), self.engine.connections(), self.engine.has_work(), self.engine.poll_timeout());
         self.engine.handle_bytes(self.now, id, b"ghost\n", app);
         self.engine.handle_rest(self.now, id, app);
         self.engine.handle_eof(self.now, id);
@@ -218,7 +213,7 @@ impl Driver {
         self.engine.pause_reads(id, true);
         self.engine.pause_reads(id, false);
         assert!(!self.engine.wants_read(id) && !self.engine.is_blocked(id) && self.engine.outgoing(id, &mut [IoSlice::new(&[])]) == 0);
-        let after = (self.engine.stats().clone(), self.engine.connections(), self.engine.has_dirty(), self.engine.poll_timeout());
+        let after = (self.engine.stats().clone(), self.engine.connections(), self.engine.has_work(), self.engine.poll_timeout());
         assert_eq!(before, after, "a stale id changed something");
     }
 
@@ -241,8 +236,13 @@ impl Driver {
     }
 
     fn read(&mut self, id: ConnId, end: ReadEnd, faults: bool, net: &mut Net, app: &mut App) {
+        let was_open = self.engine.is_open(id);
         self.engine.handle_rest(self.now, id, app);
         let Some(line) = self.sockets.get(id.slot()).copied().flatten() else { return };
+        if was_open && !self.engine.is_open(id) {
+            // Its last flush has begun, with a patience of its own.
+            self.oracle.alive(line, self.now, self.engine.is_blocked(id));
+        }
         let mut budget = self.budgets.read_bytes;
         while self.engine.wants_read(id) {
             let max = if faults { self.kernel_takes(self.scratch.len()) } else { usize::MAX };
@@ -322,7 +322,8 @@ impl Driver {
             app.opening = Some(line);
             let [_, b, c, d] = (line as u32 % self.budgets.addresses).to_be_bytes();
             let peer = SocketAddr::from((Ipv4Addr::new(10, b, c, d), line as u16));
-            let admitted = if self.accepting { self.engine.handle_open(self.now, peer, app) } else { Err(heartline::Refusal::ShuttingDown) };
+            let admitted =
+                if self.accepting { self.engine.handle_open(self.now, peer, app) } else { Err(heartline::Refusal::ShuttingDown) };
             let Ok(id) = admitted else {
                 app.opening = None;
                 self.oracle.refused += u64::from(self.accepting);
@@ -349,6 +350,7 @@ impl Driver {
     fn write(&mut self, id: ConnId, net: &mut Net, app: &mut App) {
         let Some(line) = self.sockets.get(id.slot()).copied().flatten() else { return };
         let was_blocked = self.engine.is_blocked(id);
+        let mut edge_follows = false;
         for _ in 0..self.budgets.writes {
             let queued = self.engine.queued(id);
             assert!(queued <= self.max_outbox, "{queued} bytes queued, over the bound of {}", self.max_outbox);
@@ -370,16 +372,21 @@ impl Driver {
                     self.oracle.written(line, self.raw_ms, &taken, &mut app.lines[line].answered);
                     self.engine.handle_written(self.now, id, taken.len(), app);
                     if taken.len() < len {
+                        edge_follows = true;
                         break;
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    edge_follows = true;
+                    break;
+                }
                 Err(error) => return self.engine.handle_failure(self.now, id, CloseReason::from_write_error(&error)),
             }
         }
         self.engine.handle_blocked(id);
         let blocked = self.engine.is_blocked(id);
-        if blocked != was_blocked {
+        // Where this turn's writes were used up and the socket has room still, no edge comes but that of watching it anew.
+        if blocked != was_blocked || (blocked && !edge_follows) {
             net.watch(line, blocked);
         }
         if blocked {

@@ -84,15 +84,7 @@ pub struct Tap {
 
 impl Tap {
     pub fn new(framing: Framing) -> Self {
-        Tap {
-            framing,
-            partial: Vec::new(),
-            written: 0,
-            pongs: 0,
-            pings_at: VecDeque::new(),
-            pings_since_life: 0,
-            last_ping_ms: 0,
-        }
+        Tap { framing, partial: Vec::new(), written: 0, pongs: 0, pings_at: VecDeque::new(), pings_since_life: 0, last_ping_ms: 0 }
     }
 
     pub fn written(&mut self, now_ms: u64, bytes: &[u8], sent: &mut Ledger) {
@@ -125,7 +117,7 @@ impl Tap {
         let bytes = &self.partial[at..];
         match self.framing {
             Framing::Lines => {
-                let end = at + bytes.iter().position(|byte| *byte == b'\n')?;
+                let end = at + memchr::memchr(b'\n', bytes)?;
                 Some((at..end, end + 1))
             }
             Framing::Length => {

@@ -91,7 +91,8 @@ impl Net {
         let wire = &mut self.wires[line];
         wire.reset = true;
         wire.inbound.clear();
-        self.arrived(line);
+        // No sign of life.
+        self.edge(line);
     }
 
     /// The peer reads at most `max` bytes. Returns how many it has read in all.
@@ -175,9 +176,7 @@ impl Net {
             return Err(ErrorKind::ConnectionReset.into());
         }
         let n = wire.inbound.len().min(buffer.len()).min(max);
-        for (to, from) in buffer.iter_mut().zip(wire.inbound.drain(..n)) {
-            *to = from;
-        }
+        let n = io::Read::read(&mut wire.inbound, &mut buffer[..n])?;
         if n < buffer.len() && !wire.inbound.is_empty() {
             self.edge(line);
         }
@@ -204,7 +203,9 @@ impl Net {
         }
         let offered: usize = slices.iter().map(|slice| slice.len()).sum();
         let n = offered.min(max).min(wire.room());
-        let taken: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).take(n).collect();
+        let mut taken = Vec::with_capacity(offered);
+        slices.iter().for_each(|slice| taken.extend_from_slice(slice));
+        taken.truncate(n);
         wire.written += n as u64;
         if n < offered && wire.watches_room && wire.room() > 0 {
             self.edge(line);

@@ -110,7 +110,9 @@ impl Oracle {
         match closed.reason {
             CloseReason::HeartbeatLost => self.assert_dead(line, raw_ms, net),
             CloseReason::SlowReader => {
-                assert!(books.overfilled || self.watches[line].ever_blocked, "line {line}: nothing was ever in the way of its replies");
+                // A server that is slower than its own patience cannot tell who is to blame.
+                let slow_server = self.lag_ms - watch.lag_at_life_ms >= self.bound_ms.unwrap_or(u64::MAX) / 2;
+                assert!(books.overfilled || watch.ever_blocked || slow_server, "line {line}: nothing was in the way of its replies");
             }
             CloseReason::PeerClosed => {
                 assert!(closed.unsent == 0, "line {line}: half-closed, and {} bytes were withheld", closed.unsent);
@@ -128,12 +130,13 @@ impl Oracle {
         assert!(!net.has_unread(line), "line {line}: evicted with bytes unread");
         let silence_ms = raw_ms - net.last_arrival_ms(line);
         assert!(silence_ms >= bound_ms, "line {line}: evicted after {silence_ms} ms of silence, not {bound_ms}");
-        if heartbeat.push && !watch.blocked_since_life {
-            let pings = watch.tap.pings_since_life;
-            assert!(pings >= u64::from(heartbeat.missed), "line {line}: {pings} pings before the verdict");
-            // Raw echoes may look like pings.
-            assert!(pings == u64::from(heartbeat.missed) || self.config.framing == Framing::Raw, "line {line}: {pings} pings");
-            let patience_ms = raw_ms - watch.tap.last_ping_ms + (self.lag_ms - watch.lag_at_life_ms);
+        // Raw echoes may look like pings; and in a loop that lags by the heartbeat itself, pings wait for their flush.
+        let lag_ms = self.lag_ms - watch.lag_at_life_ms;
+        if heartbeat.push && !watch.blocked_since_life && self.config.framing != Framing::Raw && lag_ms < interval_ms {
+            // One more may have been queued before the last sign of life and written after it.
+            let (pings, missed) = (watch.tap.pings_since_life, u64::from(heartbeat.missed));
+            assert!((missed..=missed + 1).contains(&pings), "line {line}: {pings} pings before the verdict, not {missed}");
+            let patience_ms = raw_ms - watch.tap.last_ping_ms + lag_ms;
             assert!(patience_ms >= interval_ms, "line {line}: {patience_ms} ms to answer the last ping, not {interval_ms}");
         }
     }

@@ -34,6 +34,14 @@ pub struct Talk {
     pub longest: usize,
 }
 
+/// Messages begin anywhere in the first part of the pattern, and are at most so long.
+const PATTERN_BYTES: usize = 8 * 1024;
+
+/// Random bytes without lower-case letters and line ends.
+pub fn pattern(rng: &mut fastrand::Rng) -> Rc<[u8]> {
+    (0..2 * PATTERN_BYTES).map(|_| rng.u8(b'0'..=b'Z')).collect()
+}
+
 impl Plan {
     /// Says nothing at all, and reads.
     pub fn silent() -> Self {
@@ -73,6 +81,8 @@ pub struct Peer {
     pub plan: Plan,
     pub rng: fastrand::Rng,
     framing: Framing,
+    /// What messages are cut from: byte by byte they would cost most of the time of a run.
+    pattern: Rc<[u8]>,
     /// On its way to the server.
     pub unsent: Vec<u8>,
     pub reading: bool,
@@ -88,11 +98,12 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub fn new(plan: Plan, framing: Framing, seed: u64) -> Self {
+    pub fn new(plan: Plan, framing: Framing, pattern: &Rc<[u8]>, seed: u64) -> Self {
         Peer {
             plan,
             rng: fastrand::Rng::with_seed(seed),
             framing,
+            pattern: Rc::clone(pattern),
             unsent: Vec::new(),
             reading: true,
             vanished: false,
@@ -115,12 +126,14 @@ impl Peer {
         (0..burst).map(|_| self.say(talk.longest)).collect()
     }
 
-    fn say(&mut self, longest: usize) -> Rc<[u8]> {
+    /// One random message, mostly a short one, put behind what is unsent already.
+    pub fn say(&mut self, longest: usize) -> Rc<[u8]> {
         // Mostly short, for that is where borders between reads and messages meet most often.
         let longest = if self.rng.u8(0..8) == 0 { longest } else { longest.min(40) };
         let shortest = usize::from(self.framing == Framing::Raw);
         let len = self.rng.usize(shortest..=longest);
-        let message: Rc<[u8]> = (0..len).map(|_| self.rng.u8(b'0'..=b'Z')).collect();
+        let start = self.rng.usize(0..PATTERN_BYTES);
+        let message: Rc<[u8]> = self.pattern[start..start + len].into();
         let crlf = self.rng.bool();
         self.unsent.extend(encode(self.framing, &message, crlf));
         message

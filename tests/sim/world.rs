@@ -8,7 +8,7 @@ use heartline::{Close, CloseReason, Config, ConnId};
 use crate::app::{App, Habits};
 use crate::driver::{Budgets, Command, Driver};
 use crate::net::Net;
-use crate::peer::{Fate, Peer, Plan};
+use crate::peer::{Fate, Peer, Plan, pattern};
 
 /// Everything that a run depends on but the peers.
 #[derive(Clone, Debug)]
@@ -63,6 +63,7 @@ pub struct World {
     pub driver: Driver,
     pub peers: Vec<Peer>,
     rng: fastrand::Rng,
+    pattern: Rc<[u8]>,
     calendar: BTreeMap<(u64, u64), Action>,
     scheduled: u64,
     /// When the server's poll returns by itself; `None` for never.
@@ -70,6 +71,7 @@ pub struct World {
     busy_until: u64,
     /// Turns without any effect in this very millisecond.
     idle_turns: usize,
+    last_turn_ms: u64,
     pub turns: u64,
     pub talking: bool,
 }
@@ -77,20 +79,19 @@ pub struct World {
 impl World {
     pub fn new(setup: Setup) -> Self {
         let mut rng = fastrand::Rng::with_seed(setup.seed ^ 0x5eed);
-        if std::env::var_os("HEARTLINE_SIM_TRACE").is_some() {
-            println!("{setup:#?}");
-        }
         World {
             net: Net::default(),
             app: App::new(setup.config.framing, setup.habits.clone(), rng.u64(..)),
             driver: Driver::new(&setup.config, setup.budgets.clone(), rng.u64(..)),
             peers: Vec::new(),
+            pattern: pattern(&mut rng),
             rng,
             calendar: BTreeMap::new(),
             scheduled: 0,
             server_wakes_at: None,
             busy_until: 0,
             idle_turns: 0,
+            last_turn_ms: 0,
             turns: 0,
             talking: true,
             setup,
@@ -122,14 +123,12 @@ impl World {
         let action_at = self.calendar.first_key_value().map(|((at_ms, _), _)| *at_ms);
         let server_at = if self.net.has_events() { Some(self.net.now_ms) } else { self.server_wakes_at };
         let server_at = server_at.map(|at_ms| at_ms.max(self.busy_until));
-        let Some(at_ms) = action_at.into_iter().chain(server_at).min().map(|at_ms| at_ms.max(self.net.now_ms)).filter(|at_ms| *at_ms < end_ms)
+        let Some(at_ms) =
+            action_at.into_iter().chain(server_at).min().map(|at_ms| at_ms.max(self.net.now_ms)).filter(|at_ms| *at_ms < end_ms)
         else {
             return false;
         };
-        if at_ms > self.net.now_ms {
-            self.net.now_ms = at_ms;
-            self.idle_turns = 0;
-        }
+        self.net.now_ms = at_ms;
         while let Some(entry) = self.calendar.first_entry()
             && entry.key().0 <= self.net.now_ms
         {
@@ -147,7 +146,8 @@ impl World {
         let began_ms = self.net.now_ms;
         let busy = self.driver.turn(&mut self.net, &mut self.app);
         self.turns += 1;
-        self.idle_turns = if busy || self.net.now_ms > began_ms { 0 } else { self.idle_turns + 1 };
+        self.idle_turns = if busy || began_ms > self.last_turn_ms { 0 } else { self.idle_turns + 1 };
+        self.last_turn_ms = began_ms;
         let checks = self.driver.engine.connections() / self.setup.budgets.checks;
         assert!(self.idle_turns <= 8 + 4 * checks, "the loop spins at {began_ms} ms");
 
@@ -211,7 +211,7 @@ impl World {
         let line = self.net.connect(self.setup.inbound_capacity, self.setup.outbound_capacity);
         self.app.add_line();
         self.driver.oracle.add_line();
-        let mut peer = Peer::new(plan.clone(), self.setup.config.framing, self.rng.u64(..));
+        let mut peer = Peer::new(plan.clone(), self.setup.config.framing, &self.pattern, self.rng.u64(..));
         if let Some(talk) = &plan.talk {
             let delay_ms = peer.rng.u64(0..=talk.every_ms);
             self.after(delay_ms, Action::Talk(line));
@@ -226,6 +226,15 @@ impl World {
         }
         self.peers.push(peer);
         line
+    }
+
+    /// The peer says so many messages at once.
+    pub fn say(&mut self, line: usize, messages: usize, longest: usize) {
+        for _ in 0..messages {
+            let message = self.peers[line].say(longest);
+            self.app.lines[line].asked.push(&message);
+        }
+        self.deliver_later(line, 0);
     }
 
     fn talk(&mut self, line: usize) {

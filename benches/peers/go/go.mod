@@ -1,0 +1,3 @@
+module heartline.example/peers/go
+
+go 1.19

@@ -1,0 +1,298 @@
+//! Conducts a measurement: opens connections step by step, begins, samples the server meanwhile, and collects what the workers counted.
+
+use std::time::Duration;
+
+use super::crew::{Crew, News};
+use super::job::Job;
+use super::plan::{Order, Progress, Report};
+use super::process::{self, Usage, Watched};
+use super::progress::Display;
+use super::tally::Tally;
+use crate::error::Error;
+use crate::net::monotonic_ns;
+
+/// Time between two samples, until there are [`MOST_SAMPLES`]; then twice as long, and so on.
+const SAMPLE_NS: u64 = 100_000_000;
+/// More would not show in a plot.
+const MOST_SAMPLES: usize = 1200;
+/// From the order to begin to the beginning: the order has reached every worker by then.
+const LEAD_NS: u64 = 50_000_000;
+/// A server is at rest when it uses less than this share of a core; and is given no more than so long to come to rest.
+const AT_REST: f64 = 0.05;
+const REST_LOOK: Duration = Duration::from_millis(150);
+const LONGEST_REST: Duration = Duration::from_secs(3);
+/// Workers that are told to stop and do not report by then have hung.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Everything that was measured.
+#[derive(Default)]
+pub(super) struct Record {
+    pub(super) tally: Tally,
+    pub(super) interrupted: bool,
+    /// From the first dial to the last connection, without the rests between steps.
+    pub(super) connecting_s: f64,
+    /// What the server used meanwhile.
+    pub(super) connecting_cpu_ns: Option<u64>,
+    /// Connections open, and the server's resident memory at rest with them.
+    pub(super) memory: Vec<(u32, u64)>,
+    /// What the server used while it was measured.
+    pub(super) server: Option<Usage>,
+    /// The same for each worker.
+    pub(super) workers: Vec<Option<Usage>>,
+    pub(super) measured_s: f64,
+    /// When the measurement began, from the start of the whole.
+    pub(super) began_s: Option<f64>,
+    pub(super) samples: Vec<Sample>,
+}
+
+/// How things stood at an instant.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sample {
+    pub(super) at_s: f64,
+    pub(super) progress: Progress,
+    pub(super) rss_bytes: Option<u64>,
+    /// Of one core, since the sample before.
+    pub(super) server_cpu: Option<f64>,
+    pub(super) workers_cpu: Option<f64>,
+}
+
+/// Why waiting ended before what was waited for.
+enum Stop {
+    Interrupted,
+    Failed(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Stop::Failed(error)
+    }
+}
+
+pub(super) struct Coordinator<'a> {
+    job: &'a Job,
+    crew: Crew,
+    server: &'a Watched,
+    crew_watched: Watched,
+    display: Display,
+    started_ns: u64,
+    /// For each worker: its counts, whether its last order to connect is carried out, and its tally.
+    seats: Vec<Seat>,
+    sampling: Sampling,
+    record: Record,
+}
+
+#[derive(Default)]
+struct Seat {
+    progress: Progress,
+    connected: bool,
+    tally: Option<Tally>,
+}
+
+impl<'a> Coordinator<'a> {
+    pub(super) fn new(job: &'a Job, crew: Crew, server: &'a Watched) -> Self {
+        let started_ns = monotonic_ns();
+        Coordinator {
+            seats: (0..crew.len()).map(|_| Seat::default()).collect(),
+            crew_watched: Watched { pids: crew.pids() },
+            display: Display::new(),
+            sampling: Sampling { every_ns: SAMPLE_NS, next_ns: started_ns, last: None },
+            record: Record::default(),
+            job,
+            crew,
+            server,
+            started_ns,
+        }
+    }
+
+    /// Fails only if there can be no figures at all. An interruption is noted in the record.
+    pub(super) fn run(mut self) -> Result<Record, Error> {
+        match self.measure() {
+            Ok(()) => {}
+            Err(Stop::Interrupted) => self.stop_early()?,
+            Err(Stop::Failed(error)) => return Err(error),
+        }
+        self.display.finish();
+        for tally in self.seats.iter().filter_map(|seat| seat.tally.as_ref()) {
+            match self.record.tally.groups.len() {
+                0 => self.record.tally = tally.clone(),
+                _ => self.record.tally.merge(tally),
+            }
+        }
+        Ok(self.record)
+    }
+
+    fn measure(&mut self) -> Result<(), Stop> {
+        self.connect()?;
+        if self.progress().established == 0 {
+            // Nothing can be measured: the workers' reports will say why.
+            self.crew.order_all(Order::Stop)?;
+            return self.wait_for_all(|seat| seat.tally.is_some());
+        }
+        self.display.stage("living", self.job.before.as_secs_f64());
+        self.pause(self.job.before)?;
+
+        let (server, workers) = (self.server.usage(), self.workers_usage());
+        let at_ns = monotonic_ns() + LEAD_NS;
+        self.record.began_s = Some((at_ns - self.started_ns) as f64 / 1e9);
+        self.crew.order_all(Order::Go { at_ns })?;
+        let plan = &self.job.plan;
+        let wait_ns = if plan.bound_ns.is_some() { plan.bound_ns.unwrap_or(0) } else { plan.duration_ns };
+        self.display.stage(self.job.scenario, wait_ns as f64 / 1e9);
+        let outcome = self.wait_for_all(|seat| seat.tally.is_some());
+
+        self.record.measured_s = monotonic_ns().saturating_sub(at_ns) as f64 / 1e9;
+        self.record.server = self.server.usage().zip(server).map(|(now, before)| now.since(before));
+        let used = |(now, before): (Option<Usage>, &Option<Usage>)| Some(now?.since((*before)?));
+        self.record.workers = self.workers_usage().into_iter().zip(&workers).map(used).collect();
+        outcome
+    }
+
+    /// Opens all connections, in steps, with a look at the server's memory before and after each if there is more than one.
+    fn connect(&mut self) -> Result<(), Stop> {
+        self.display.stage("connecting", f64::from(self.job.plan.connections()));
+        let steps = if self.server.is_empty() { 1 } else { self.job.steps };
+        let memory = steps > 1;
+        let cpu_before = self.server.cpu_ns();
+        if memory {
+            self.note_memory();
+        }
+        for step in 1..=steps {
+            let began_ns = monotonic_ns();
+            for worker in 0..self.seats.len() {
+                let all: u32 = self.job.plan.share(worker as u32, self.seats.len() as u32).connections();
+                let upto = (u64::from(all) * u64::from(step) / u64::from(steps)) as u32;
+                self.seats[worker].connected = false;
+                self.crew.order(worker, Order::Connect { upto })?;
+            }
+            self.wait_for_all(|seat| seat.connected)?;
+            self.record.connecting_s += (monotonic_ns() - began_ns) as f64 / 1e9;
+            self.rest()?;
+            if memory {
+                self.note_memory();
+            }
+        }
+        self.record.connecting_cpu_ns = self.server.cpu_ns().zip(cpu_before).map(|(now, before)| now.saturating_sub(before));
+        Ok(())
+    }
+
+    fn note_memory(&mut self) {
+        if let Some(rss) = self.server.exact_rss_bytes() {
+            let open = self.progress().open;
+            self.record.memory.push((open, rss));
+        }
+    }
+
+    /// Waits until the server has done what the connections gave it to do: a connection that the kernel has accepted is still to be accepted by
+    /// the server.
+    fn rest(&mut self) -> Result<(), Stop> {
+        let until_ns = monotonic_ns() + LONGEST_REST.as_nanos() as u64;
+        loop {
+            let before = self.server.cpu_ns();
+            self.pause(REST_LOOK)?;
+            let used = self.server.cpu_ns().zip(before).map_or(0, |(now, before)| now.saturating_sub(before));
+            if used as f64 <= AT_REST * REST_LOOK.as_nanos() as f64 || monotonic_ns() >= until_ns {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Has the workers report what there is.
+    fn stop_early(&mut self) -> Result<(), Error> {
+        self.record.interrupted = true;
+        self.crew.order_all(Order::Stop)?;
+        let until_ns = monotonic_ns() + STOP_PATIENCE.as_nanos() as u64;
+        while self.seats.iter().any(|seat| seat.tally.is_none()) && monotonic_ns() < until_ns {
+            match self.turn(until_ns) {
+                Ok(()) | Err(Stop::Interrupted) => {}
+                Err(Stop::Failed(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self, pause: Duration) -> Result<(), Stop> {
+        let until_ns = monotonic_ns() + u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX / 2);
+        while monotonic_ns() < until_ns {
+            self.turn(until_ns)?;
+        }
+        Ok(())
+    }
+
+    fn wait_for_all(&mut self, done: impl Fn(&Seat) -> bool) -> Result<(), Stop> {
+        while !self.seats.iter().all(&done) {
+            self.turn(u64::MAX)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the next news, or a sample if one is due, and waits for no longer than `until_ns`.
+    fn turn(&mut self, until_ns: u64) -> Result<(), Stop> {
+        let now_ns = monotonic_ns();
+        if now_ns >= self.sampling.next_ns {
+            self.sample(now_ns);
+        }
+        let wait_ns = until_ns.min(self.sampling.next_ns).saturating_sub(now_ns);
+        let Some(news) = self.crew.next(Duration::from_nanos(wait_ns)) else { return Ok(()) };
+        let ended = |worker: usize, how: &str| Stop::Failed(Error::io(format!("measure: worker {worker}"))(std::io::Error::other(how)));
+        match news {
+            News::Interrupt => return Err(Stop::Interrupted),
+            News::Report(worker, Report::Progress(progress)) => self.seats[worker].progress = progress,
+            News::Report(worker, Report::Connected(progress)) => {
+                (self.seats[worker].progress, self.seats[worker].connected) = (progress, true);
+            }
+            News::Report(worker, Report::Done(tally)) => self.seats[worker].tally = Some(*tally),
+            News::Report(worker, Report::Failed(how)) => return Err(ended(worker, &how)),
+            News::Gone(worker) => return Err(ended(worker, "it has ended")),
+        }
+        Ok(())
+    }
+
+    fn progress(&self) -> Progress {
+        self.seats.iter().fold(Progress::default(), |sum, seat| sum.plus(seat.progress))
+    }
+
+    fn workers_usage(&self) -> Vec<Option<Usage>> {
+        self.crew_watched.pids.iter().map(|pid| process::usage(*pid).ok()).collect()
+    }
+
+    fn sample(&mut self, now_ns: u64) {
+        let (server, workers) = (self.server.usage(), self.crew_watched.usage());
+        let elapsed_ns = |before_ns: u64| (now_ns - before_ns).max(1) as f64;
+        let share = |now: Option<Usage>, before: fn(&LastSample) -> Option<Usage>| {
+            let last = self.sampling.last.as_ref()?;
+            Some(now?.since(before(last)?).cpu_ns as f64 / elapsed_ns(last.at_ns))
+        };
+        let sample = Sample {
+            at_s: (now_ns - self.started_ns) as f64 / 1e9,
+            progress: self.progress(),
+            rss_bytes: server.map(|usage| usage.rss_bytes),
+            server_cpu: share(server, |last| last.server),
+            workers_cpu: share(workers, |last| last.workers),
+        };
+        self.sampling.last = Some(LastSample { at_ns: now_ns, server, workers });
+        self.sampling.next_ns = now_ns + self.sampling.every_ns;
+        self.record.samples.push(sample);
+        if self.record.samples.len() >= MOST_SAMPLES {
+            let mut index = 0;
+            self.record.samples.retain(|_| {
+                index += 1;
+                index % 2 == 1
+            });
+            self.sampling.every_ns *= 2;
+        }
+        let evicted = u64::from(sample.progress.established - sample.progress.open);
+        self.display.show(sample.at_s, self.record.began_s, &sample.progress, evicted);
+    }
+}
+
+struct Sampling {
+    every_ns: u64,
+    next_ns: u64,
+    last: Option<LastSample>,
+}
+
+struct LastSample {
+    at_ns: u64,
+    server: Option<Usage>,
+    workers: Option<Usage>,
+}

@@ -1,0 +1,186 @@
+//! What the coordinator and its workers say to each other: one JSON value per line. The plan and the orders go to a worker's stdin, the
+//! reports come from its stdout; when its stdin ends, so does the worker.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use super::tally::Tally;
+use super::values::{Answer, Expect};
+
+/// What a worker is there for. Instants are counted from the beginning of the measurement, in nanoseconds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Plan {
+    pub(super) addr: SocketAddr,
+    /// Addresses to dial from, in turn; if there is none, the kernel chooses address and port.
+    pub(super) sources: Vec<IpAddr>,
+    /// Ports to dial from on each of them.
+    pub(super) ports: Ports,
+    /// Dials per second; `None`: as fast as it goes.
+    pub(super) ramp_per_s: Option<f64>,
+    pub(super) seed: u64,
+    /// Sent on each connection once it is established.
+    pub(super) hello: Vec<u8>,
+    pub(super) answer: Option<Answer>,
+    /// Its connections, in the order in which they are opened.
+    pub(super) groups: Vec<Group>,
+    pub(super) wait_for: WaitFor,
+    /// Until here messages are sent.
+    pub(super) duration_ns: u64,
+    /// For so long after that, what is waited for may still come.
+    pub(super) grace_ns: u64,
+    /// Time from a connection's last byte before which the server should not have given it up.
+    pub(super) bound_ns: Option<u64>,
+    /// Messages that are pushed, and the time from one to the next.
+    pub(super) pushes: u32,
+    pub(super) push_every_ns: u64,
+}
+
+/// Every `step`-th port from `first` to `last`, so that workers do not get into each other's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ports {
+    pub(super) first: u16,
+    pub(super) last: u16,
+    pub(super) step: u16,
+}
+
+/// Connections that do the same.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Group {
+    pub(super) name: String,
+    pub(super) connections: u32,
+    pub(super) role: Role,
+    pub(super) message: Vec<u8>,
+    pub(super) expect: Expect,
+}
+
+/// What a connection does once the measurement has begun. All answer the server's questions, but for the mute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Role {
+    /// Says nothing by itself.
+    Quiet,
+    /// Sends at instants that are fixed beforehand, whatever the server does: an open loop.
+    Paced(Pace),
+    /// Sends when a reply arrives: a closed loop with so many messages under way.
+    Loop { depth: u32 },
+    /// Counts what is pushed to it.
+    Listen,
+    /// Sends one message and is never heard of again, without closing.
+    Mute,
+}
+
+/// When an open loop sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Pace {
+    /// Whether each connection begins at an instant of its own within the first interval, or all at once.
+    pub(super) spread: bool,
+    pub(super) every_ns: u64,
+    /// No message is due from here on.
+    pub(super) until_ns: u64,
+    /// Whether there is a reply to wait for.
+    pub(super) replies: bool,
+}
+
+/// What the end of a measurement waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum WaitFor {
+    /// Replies to all that was sent.
+    Replies,
+    /// All pushed messages on all listening connections.
+    Pushes,
+    /// The end of all mute connections.
+    Closes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Order {
+    /// Open connections until so many were dialled in all.
+    Connect { upto: u32 },
+    /// The measurement begins at this instant of the machine's monotonic clock.
+    Go { at_ns: u64 },
+    /// Report what there is.
+    Stop,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Report {
+    /// Every dial that was ordered has come to an end, good or bad.
+    Connected(Progress),
+    Progress(Progress),
+    /// The measurement is over. Connections stay open until stdin ends.
+    Done(Box<Tally>),
+    /// The worker cannot go on.
+    Failed(String),
+}
+
+/// Counts so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Progress {
+    pub(super) dialled: u32,
+    pub(super) established: u32,
+    pub(super) failed: u32,
+    pub(super) open: u32,
+    pub(super) sent: u64,
+    pub(super) answered: u64,
+}
+
+impl Progress {
+    pub(super) fn plus(self, other: Progress) -> Progress {
+        Progress {
+            dialled: self.dialled + other.dialled,
+            established: self.established + other.established,
+            failed: self.failed + other.failed,
+            open: self.open + other.open,
+            sent: self.sent + other.sent,
+            answered: self.answered + other.answered,
+        }
+    }
+}
+
+impl Plan {
+    pub(super) fn connections(&self) -> u32 {
+        self.groups.iter().map(|group| group.connections).sum()
+    }
+
+    /// The share of worker `worker` of so many: connections, dial rate and ports divided.
+    pub(super) fn share(&self, worker: u32, workers: u32) -> Plan {
+        let mut plan = self.clone();
+        for group in &mut plan.groups {
+            group.connections = share(group.connections, worker, workers);
+        }
+        // There are no more than 1,024 workers, and thousands of ports.
+        plan.ports.first += worker as u16;
+        plan.ports.step = workers as u16;
+        plan.ramp_per_s = self.ramp_per_s.map(|per_s| per_s / f64::from(workers));
+        plan.seed = self.seed.wrapping_add(u64::from(worker));
+        plan
+    }
+}
+
+/// An even share of `all`; the first ones get what does not divide.
+fn share(all: u32, worker: u32, workers: u32) -> u32 {
+    all / workers + u32::from(worker < all % workers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_add_up() {
+        for all in [0, 1, 7, 100, 100_000] {
+            for workers in 1..9 {
+                let shares: Vec<u32> = (0..workers).map(|worker| share(all, worker, workers)).collect();
+                assert_eq!(shares.iter().sum::<u32>(), all);
+                assert!(shares.iter().max().expect("one") - shares.iter().min().expect("one") <= 1);
+            }
+        }
+    }
+
+    #[test]
+    fn orders_and_reports_are_single_lines() {
+        let order = serde_json::to_string(&Order::Go { at_ns: u64::MAX }).expect("it can be written");
+        assert!(!order.contains('\n'));
+        assert_eq!(serde_json::from_str::<Order>(&order).expect("it can be read"), Order::Go { at_ns: u64::MAX });
+    }
+}

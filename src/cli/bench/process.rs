@@ -1,0 +1,190 @@
+//! What processes cost, as Linux's /proc tells: the scheduler's accounting of CPU to the nanosecond, memory, context switches.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+/// Processes that are watched together, as one server may be several.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Watched {
+    pub(super) pids: Vec<u32>,
+}
+
+/// What processes have used up to now, and what they hold, in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Usage {
+    pub(super) cpu_ns: u64,
+    /// Time in which it could have run and no core was free.
+    pub(super) cpu_wait_ns: u64,
+    pub(super) voluntary_switches: u64,
+    pub(super) involuntary_switches: u64,
+    pub(super) threads: u64,
+    pub(super) descriptors: u64,
+    pub(super) rss_bytes: u64,
+}
+
+impl Watched {
+    pub(super) fn is_empty(&self) -> bool {
+        self.pids.is_empty()
+    }
+
+    /// `None` if a process is gone or is none of ours.
+    pub(super) fn usage(&self) -> Option<Usage> {
+        if self.is_empty() {
+            return None;
+        }
+        self.pids.iter().try_fold(Usage::default(), |sum, pid| Some(sum.plus(usage(*pid).ok()?)))
+    }
+
+    pub(super) fn cpu_ns(&self) -> Option<u64> {
+        self.usage().map(|usage| usage.cpu_ns)
+    }
+
+    /// Resident memory, counted page by page: what `usage` says is rounded by some pages per core.
+    pub(super) fn exact_rss_bytes(&self) -> Option<u64> {
+        if self.is_empty() {
+            return None;
+        }
+        self.pids.iter().try_fold(0, |sum, pid| {
+            let rollup = fs::read_to_string(proc_dir(*pid).join("smaps_rollup")).ok().and_then(|text| kib(&text, "Rss"));
+            Some(sum + rollup.map_or_else(|| Some(usage(*pid).ok()?.rss_bytes), Some)?)
+        })
+    }
+}
+
+impl Usage {
+    fn plus(self, other: Usage) -> Usage {
+        Usage {
+            cpu_ns: self.cpu_ns + other.cpu_ns,
+            cpu_wait_ns: self.cpu_wait_ns + other.cpu_wait_ns,
+            voluntary_switches: self.voluntary_switches + other.voluntary_switches,
+            involuntary_switches: self.involuntary_switches + other.involuntary_switches,
+            threads: self.threads + other.threads,
+            descriptors: self.descriptors + other.descriptors,
+            rss_bytes: self.rss_bytes + other.rss_bytes,
+        }
+    }
+
+    /// What was used since `earlier`; what is held stays as it is now.
+    pub(super) fn since(self, earlier: Usage) -> Usage {
+        Usage {
+            cpu_ns: self.cpu_ns.saturating_sub(earlier.cpu_ns),
+            cpu_wait_ns: self.cpu_wait_ns.saturating_sub(earlier.cpu_wait_ns),
+            voluntary_switches: self.voluntary_switches.saturating_sub(earlier.voluntary_switches),
+            involuntary_switches: self.involuntary_switches.saturating_sub(earlier.involuntary_switches),
+            ..self
+        }
+    }
+}
+
+fn proc_dir(pid: u32) -> PathBuf {
+    Path::new("/proc").join(pid.to_string())
+}
+
+/// Fails if there is no such process, or no /proc.
+pub(super) fn usage(pid: u32) -> io::Result<Usage> {
+    let dir = proc_dir(pid);
+    let status = fs::read_to_string(dir.join("status"))?;
+    let mut usage = Usage {
+        threads: figure(&status, "Threads").unwrap_or(0),
+        rss_bytes: kib(&status, "VmRSS").unwrap_or(0),
+        // Only for processes of the same user.
+        descriptors: fs::read_dir(dir.join("fd")).map_or(0, |entries| entries.count() as u64),
+        ..Usage::default()
+    };
+    // What /proc/PID/schedstat says is of the first thread alone.
+    for task in fs::read_dir(dir.join("task"))? {
+        let task = task?.path();
+        // A thread may end meanwhile.
+        let (Ok(schedstat), Ok(status)) = (fs::read_to_string(task.join("schedstat")), fs::read_to_string(task.join("status"))) else {
+            continue;
+        };
+        let mut figures = schedstat.split_ascii_whitespace().map(|figure| figure.parse::<u64>().unwrap_or(0));
+        usage.cpu_ns += figures.next().unwrap_or(0);
+        usage.cpu_wait_ns += figures.next().unwrap_or(0);
+        usage.voluntary_switches += figure(&status, "voluntary_ctxt_switches").unwrap_or(0);
+        usage.involuntary_switches += figure(&status, "nonvoluntary_ctxt_switches").unwrap_or(0);
+    }
+    Ok(usage)
+}
+
+/// The figure in a line `Name:  123 ...`.
+fn figure(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+fn kib(text: &str, name: &str) -> Option<u64> {
+    figure(text, name).map(|kib| kib * 1024)
+}
+
+/// What the measurement ran on.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Machine {
+    pub(super) kernel: String,
+    pub(super) cpu: String,
+    pub(super) cores: usize,
+    pub(super) memory_bytes: u64,
+}
+
+impl Machine {
+    pub(super) fn look() -> Self {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let cpu_info = read("/proc/cpuinfo");
+        let model = cpu_info.lines().find_map(|line| Some(line.strip_prefix("model name")?.split_once(':')?.1.trim().to_string()));
+        Machine {
+            kernel: format!("{} {}", read("/proc/sys/kernel/ostype").trim(), read("/proc/sys/kernel/osrelease").trim()).trim().to_string(),
+            cpu: model.unwrap_or_else(|| std::env::consts::ARCH.to_string()),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_bytes: kib(&read("/proc/meminfo"), "MemTotal").unwrap_or(0),
+        }
+    }
+}
+
+/// Ports that the kernel picks from for dials, per source address and destination: the first and the last.
+pub(super) fn ephemeral_ports() -> (u16, u16) {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut bounds = range.split_ascii_whitespace().filter_map(|bound| bound.parse::<u16>().ok());
+    match (bounds.next(), bounds.next()) {
+        // With fewer it could not be shared among workers.
+        (Some(first), Some(last)) if last.saturating_sub(first) >= 2048 => (first, last),
+        // What IANA sets aside (RFC 6335).
+        _ => (49_152, 65_535),
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_can_watch_itself() {
+        let me = Watched { pids: vec![std::process::id()] };
+        let before = me.usage().expect("we run");
+        let busy = std::time::Instant::now();
+        while busy.elapsed().as_millis() < 30 {
+            std::hint::black_box(0);
+        }
+        let used = me.usage().expect("we run").since(before);
+        assert!(used.cpu_ns > 1_000_000, "{used:?}");
+        assert!(used.threads > 0 && used.descriptors > 2 && used.rss_bytes > 100_000, "{used:?}");
+        assert!(me.exact_rss_bytes().expect("we run") > 100_000);
+    }
+
+    #[test]
+    fn nobody_and_the_gone_have_no_usage() {
+        assert_eq!(Watched::default().usage(), None);
+        // No pid is as large (proc_sys_kernel(5), pid_max).
+        assert_eq!(Watched { pids: vec![u32::MAX] }.usage(), None);
+    }
+
+    #[test]
+    fn figures_are_found_by_their_whole_name() {
+        let text = "nonvoluntary_ctxt_switches:\t3\nvoluntary_ctxt_switches:\t5\nVmRSS:\t  12 kB\n";
+        assert_eq!(figure(text, "voluntary_ctxt_switches"), Some(5));
+        assert_eq!(kib(text, "VmRSS"), Some(12 * 1024));
+        assert_eq!(figure(text, "Vm"), None);
+    }
+}

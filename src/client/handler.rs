@@ -1,0 +1,67 @@
+//! What an application is to its client, and what the client is to the application.
+
+use super::event::{ClientState, Event};
+use super::queue::SendQueue;
+use super::rtt::RttStats;
+use super::session::Session;
+use crate::error::SendError;
+
+/// What happens on a client's line, told on the thread that turns the client. Nothing in here may block: heartbeats wait meanwhile.
+pub trait ClientHandler {
+    /// A message arrived. It is borrowed: copy what is to be kept. Heartbeats are answered and never come here.
+    fn on_message(&mut self, client: &mut ClientContext<'_>, message: &[u8]);
+
+    /// Something happened to the line. Default: nothing is done.
+    fn on_event(&mut self, client: &mut ClientContext<'_>, event: &Event) {
+        let _ = (client, event);
+    }
+}
+
+/// The client, as its handler sees it.
+pub struct ClientContext<'a> {
+    pub(super) session: &'a mut Session,
+    pub(super) queue: &'a mut SendQueue,
+}
+
+impl ClientContext<'_> {
+    /// Queues a message. It goes out in this turn if the line is up, or else in order after the next connect.
+    ///
+    /// At most once: what the kernel took whole is never sent again, even if the line then breaks before the server has read it. A
+    /// message that was only begun is sent again from its beginning on the next line.
+    ///
+    /// Fails with [`SendError::Full`] at the bound `max_queue`, [`SendError::Closed`] after `finish` or once done, and
+    /// [`SendError::Unframeable`]. An empty message under raw framing is nothing, and succeeds.
+    pub fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
+        if self.session.is_finishing() || self.session.is_done() {
+            return Err(SendError::Closed);
+        }
+        self.queue.push(message)
+    }
+
+    /// Sends what is queued, over as many lines as that takes, then shuts the writing side, delivers what the server still sends, and
+    /// is done at the server's end of stream. A server that neither speaks nor closes is waited for as long as the heartbeat allows it
+    /// to be silent; without a heartbeat, for ever. Calling again changes nothing.
+    pub fn finish(&mut self) {
+        self.session.handle_finish();
+    }
+
+    /// Drops the line and everything queued, now. Calling again, or once done, changes nothing.
+    pub fn stop(&mut self) {
+        self.session.handle_stop();
+    }
+
+    /// Where the client stands.
+    pub fn state(&self) -> ClientState {
+        self.session.state()
+    }
+
+    /// The number of lines so far, which is the epoch of the latest; 0 before the first.
+    pub fn epoch(&self) -> u64 {
+        self.session.epoch()
+    }
+
+    /// Round-trip times of the heartbeats so far.
+    pub fn rtt(&self) -> RttStats {
+        *self.session.rtt()
+    }
+}

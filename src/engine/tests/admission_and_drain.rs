@@ -1,0 +1,103 @@
+use super::*;
+
+#[test]
+fn refusals_have_their_reasons_and_the_handler_hears_nothing() {
+    let limits = Limits { max_connections: Some(3), max_connections_per_ip: 2, ..Limits::default() };
+    let mut rig = Rig::new(&Config { limits, ..config() });
+    let ids = [rig.try_open(1), rig.try_open(1), rig.try_open(1), rig.try_open(2), rig.try_open(3)];
+    assert_eq!((ids[2], ids[4]), (Err(Refusal::AddressFull), Err(Refusal::Full)));
+    rig.engine.handle_shutdown(rig.now, 1000);
+    assert_eq!(rig.try_open(4), Err(Refusal::ShuttingDown));
+    assert_eq!((rig.handler.seen.len(), rig.engine.connections()), (3, 3));
+    let refused: Vec<u64> = Refusal::ALL.iter().map(|refusal| rig.engine.stats().refused(*refusal)).collect();
+    assert_eq!(refused, [1, 1, 1, 0]);
+}
+
+#[test]
+fn a_drain_spreads_closes_over_four_fifths_of_its_grace() {
+    let mut rig = Rig::new(&config());
+    rig.open_many(100);
+    rig.engine.handle_shutdown(rig.now, 10_000);
+    let mut instants = std::collections::BTreeSet::new();
+    while !rig.engine.is_drained() {
+        rig.pass_until(10_000, false);
+        instants.insert(rig.now.as_ms());
+        assert!(rig.reasons().iter().all(|reason| *reason == CloseReason::Shutdown));
+    }
+    assert!(instants.len() > 40 && rig.now.as_ms() <= 8000 + TICK_MS, "{} instants until {}", instants.len(), rig.now);
+}
+
+#[test]
+fn a_drain_beyond_the_wheels_horizon_is_spread_as_well() {
+    let tick = Duration::from_millis(1);
+    let mut rig = Rig::new(&Config { tick, ..config() });
+    rig.open_many(100);
+    rig.engine.handle_shutdown(rig.now, 100_000);
+    rig.pass_until(20_000, false);
+    let mut gone = 0;
+    while rig.now.as_ms() < 20_000 {
+        gone += rig.reap().len();
+        rig.pass_until(20_000, false);
+    }
+    assert!((5..60).contains(&gone), "{gone} of 100 gone after a fifth of the grace");
+}
+
+#[test]
+fn a_drain_of_a_few_ticks_still_looks_once_at_everybody() {
+    let mut rig = Rig::new(&config());
+    let ids = rig.open_many(100);
+    rig.now = Millis::from_ms(50);
+    rig.engine.handle_shutdown(rig.now, 100);
+    let mut looked = 0;
+    while let Some(at) = rig.engine.poll_timeout().or(Some(rig.now)).filter(|_| rig.engine.connections() > 0) {
+        rig.now = rig.now.max(at);
+        rig.engine.handle_timers(rig.now, usize::MAX);
+        while let Some(id) = rig.engine.poll_last_look() {
+            looked += 1;
+            rig.engine.handle_last_look(rig.now, id, false);
+        }
+        rig.reap();
+    }
+    assert_eq!(looked, ids.len());
+}
+
+#[test]
+fn a_drain_without_grace_looks_once_at_everybody_and_is_over_a_millisecond_later() {
+    let mut rig = Rig::new(&config());
+    let (idle, stuck) = (rig.open(), rig.open());
+    rig.receive(stuck, "never read\n");
+    rig.write(stuck, 3);
+    rig.engine.handle_shutdown(rig.now, 0);
+    rig.pass_until(0, false);
+    assert_eq!((rig.engine.poll_last_look(), rig.engine.poll_last_look()), (Some(idle), Some(stuck)));
+    rig.engine.handle_last_look(rig.now, idle, false);
+    rig.engine.handle_last_look(rig.now, stuck, false);
+    assert_eq!(rig.reap().len(), 1, "nothing keeps the idle one");
+    rig.pass_until(1, false);
+    let closed = rig.reap();
+    assert_eq!((closed[0].1.reason, closed[0].1.unsent), (CloseReason::Shutdown, 8));
+    assert!(rig.engine.is_drained());
+}
+
+#[test]
+fn a_second_shutdown_can_only_bring_the_end_forward() {
+    let mut rig = Rig::new(&config());
+    rig.open();
+    rig.engine.handle_shutdown(rig.now, 5000);
+    rig.engine.handle_shutdown(rig.now, 9000);
+    assert_eq!(rig.engine.drain_deadline(), Some(Millis::from_ms(5000)));
+    rig.engine.handle_shutdown(rig.now, 100);
+    assert_eq!(rig.engine.drain_deadline(), Some(Millis::from_ms(100)));
+}
+
+#[test]
+fn traffic_does_not_put_off_a_drain() {
+    let mut rig = Rig::new(&config());
+    let id = rig.open();
+    rig.pass_until(INTERVAL_MS, false);
+    rig.engine.handle_shutdown(rig.now, 500);
+    rig.receive(id, "pong\n");
+    rig.pass_until(INTERVAL_MS + 500, false);
+    assert!(rig.now.as_ms() <= INTERVAL_MS + 400 + TICK_MS);
+    assert_eq!(rig.reasons(), [CloseReason::Shutdown]);
+}

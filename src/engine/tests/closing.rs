@@ -1,0 +1,91 @@
+use super::*;
+
+#[test]
+fn the_first_reason_wins() {
+    let mut rig = Rig::new(&config());
+    let (reset, asked, flushing) = (rig.open(), rig.open(), rig.open());
+    rig.engine.handle_failure(rig.now, reset, CloseReason::PeerReset);
+    assert!(!rig.engine.close_on_request(reset, Close::Now));
+    assert!(rig.engine.close_on_request(asked, Close::Now));
+    rig.engine.handle_failure(rig.now, asked, CloseReason::PeerReset);
+    rig.receive(flushing, "$bye\n");
+    rig.engine.handle_failure(rig.now, flushing, CloseReason::PeerReset);
+    assert_eq!(rig.reasons(), [CloseReason::PeerReset, CloseReason::Requested, CloseReason::Requested]);
+    assert_eq!(rig.reasons(), [], "each closes once");
+}
+
+#[test]
+fn close_now_drops_what_is_queued_and_close_after_flush_does_not() {
+    let mut rig = Rig::new(&config());
+    let (now, later) = (rig.open(), rig.open());
+    rig.receive(now, "one\n#\ntwo\n");
+    rig.receive(later, "one\n$\ntwo\n");
+    let closed = rig.reap();
+    assert_eq!((closed.len(), closed[0].0, closed[0].1.unsent), (1, now, 4));
+    assert_eq!(rig.engine.send(later, &[b"more"]), Err(SendError::Closed));
+    assert_eq!(rig.flush(later), "one\n$\n", "and what came after it is not looked at");
+    let closed = rig.reap();
+    assert_eq!((closed[0].0, closed[0].1.unsent), (later, 0));
+}
+
+#[test]
+fn a_flush_that_does_not_move_ends_after_the_bound() {
+    let mut rig = Rig::new(&config());
+    let id = rig.open();
+    rig.receive(id, "$bye\n");
+    rig.write(id, 2);
+    rig.pass_until(u64::MAX, false);
+    assert!((BOUND_MS..=BOUND_MS + TICK_MS).contains(&rig.now.as_ms()));
+    assert_eq!(rig.reap()[0].1.unsent, 3);
+}
+
+#[test]
+fn a_frame_over_the_bound_closes_after_the_replies_before_it() {
+    let mut rig = Rig::new(&Config { limits: Limits { max_message: 10, ..Limits::default() }, ..config() });
+    let id = rig.open();
+    rig.receive(id, "one\n01234567890\ntwo\n");
+    assert_eq!(rig.flush(id), "one\n");
+    assert_eq!(rig.reasons(), [CloseReason::FrameTooLarge]);
+}
+
+#[test]
+fn half_closed_peers_get_every_reply_and_then_the_end() {
+    let mut rig = Rig::new(&config());
+    let id = rig.open();
+    rig.receive(id, "one\ntwo\nunfin");
+    rig.engine.handle_eof(rig.now, id);
+    assert!(!rig.engine.wants_read(id));
+    assert_eq!(rig.reasons(), []);
+    assert_eq!(rig.flush(id), "one\ntwo\n");
+    assert_eq!(rig.reasons(), [CloseReason::PeerClosed]);
+    assert_eq!(rig.messages(), ["one", "two"], "the unfinished frame is dropped");
+}
+
+#[test]
+fn a_half_closed_peer_that_does_not_read_is_a_slow_reader() {
+    let mut rig = Rig::new(&config());
+    let id = rig.open();
+    rig.receive(id, "one\n");
+    rig.write(id, 1);
+    rig.engine.handle_eof(rig.now, id);
+    rig.pass_until(u64::MAX, false);
+    assert_eq!(rig.reasons(), [CloseReason::SlowReader]);
+}
+
+#[test]
+fn a_stale_id_does_nothing_to_the_next_tenant_of_its_slot() {
+    let mut rig = Rig::new(&config());
+    let old = rig.open();
+    rig.engine.handle_failure(rig.now, old, CloseReason::PeerReset);
+    rig.reap();
+    let new = rig.open();
+    assert_eq!((old.slot(), rig.engine.resolve(old.token()), rig.engine.resolve(new.token())), (new.slot(), None, Some(new)));
+    rig.receive(old, "ghost\n");
+    rig.engine.handle_eof(rig.now, old);
+    rig.engine.handle_failure(rig.now, old, CloseReason::PeerReset);
+    rig.engine.pause_reads(old, true);
+    rig.engine.handle_last_look(rig.now, old, false);
+    assert_eq!(rig.engine.send(old, &[b"late"]), Err(SendError::Closed));
+    assert!(rig.engine.wants_read(new) && rig.engine.is_open(new) && !rig.engine.has_work());
+    assert_eq!((rig.engine.stats().bytes_in, rig.messages().len(), rig.reap().len()), (0, 0, 0));
+}

@@ -1,0 +1,153 @@
+use super::*;
+
+#[test]
+fn a_ping_is_answered_and_heartbeats_are_no_messages() {
+    let mut rig = Rig::new(&config());
+    let id = rig.open();
+    rig.receive(id, "ping\none\npong\nping\r\n");
+    assert_eq!(rig.flush(id), "pong\none\npong\n");
+    assert_eq!(rig.messages(), ["one"]);
+    assert_eq!((rig.engine.stats().pings_in, rig.engine.stats().pongs_in, rig.engine.stats().messages_in), (2, 1, 1));
+}
+
+#[test]
+fn the_quiet_are_asked_and_the_silent_are_closed_within_a_tick_of_the_bound() {
+    let mut rig = Rig::new(&config());
+    let id = rig.open();
+    rig.pass_until(INTERVAL_MS, false);
+    assert_eq!(rig.engine.stats().pings_out, 1);
+    rig.pass_until(u64::MAX, false);
+    assert_eq!(rig.engine.stats().pings_out, 3);
+    assert!((BOUND_MS + 1..=BOUND_MS + TICK_MS).contains(&rig.now.as_ms()), "{}", rig.now);
+    let closed = rig.reap();
+    assert_eq!((closed[0].0, closed[0].1.reason, closed[0].1.pings_unanswered), (id, CloseReason::HeartbeatLost, 3));
+    assert!(rig.engine.stats().worst_overshoot_ms <= TICK_MS);
+    assert_eq!(rig.engine.poll_timeout(), None, "nothing is due when nobody is connected");
+}
+
+#[test]
+fn the_bound_holds_after_whichever_ping_was_the_last_to_be_answered() {
+    for answered_ms in (0..3 * BOUND_MS / 4).step_by(130) {
+        let mut rig = Rig::new(&config());
+        let id = rig.open();
+        rig.pass_until(answered_ms, false);
+        rig.receive(id, "pong\n");
+        rig.pass_until(u64::MAX, false);
+        let silence_ms = rig.now.as_ms() - answered_ms;
+        assert!((BOUND_MS + 1..=BOUND_MS + TICK_MS).contains(&silence_ms), "{silence_ms} ms after an answer at {answered_ms} ms");
+    }
+}
+
+#[test]
+fn every_byte_is_life_and_so_is_that_of_an_unfinished_frame() {
+    let mut rig = Rig::new(&config());
+    let id = rig.open();
+    for second in 1..20 {
+        rig.pass_until(second * (BOUND_MS - 1), false);
+        rig.receive(id, "x");
+    }
+    assert_eq!(rig.reasons(), []);
+    assert!(rig.messages().is_empty());
+}
+
+#[test]
+fn who_only_listens_pushes_no_pings() {
+    let mut config = config();
+    config.heartbeat = Some(Heartbeat { push: false, ..config.heartbeat.expect("set above") });
+    let mut rig = Rig::new(&config);
+    rig.open();
+    rig.pass_until(u64::MAX, false);
+    assert_eq!(rig.engine.stats().pings_out, 0);
+    assert!(rig.now.as_ms() > BOUND_MS);
+    assert_eq!(rig.reasons(), [CloseReason::HeartbeatLost]);
+}
+
+#[test]
+fn without_a_heartbeat_nothing_is_ever_due() {
+    let mut rig = Rig::new(&Config { heartbeat: None, ..config() });
+    rig.open();
+    assert_eq!(rig.engine.poll_timeout(), None);
+}
+
+#[test]
+fn no_ping_joins_a_queue_that_is_stuck() {
+    let mut rig = Rig::new(&config());
+    let id = rig.open();
+    rig.receive(id, "stuck\n");
+    rig.write(id, 0);
+    rig.pass_until(BOUND_MS, false);
+    assert_eq!((rig.outgoing(id).as_str(), rig.engine.stats().pings_out), ("stuck\n", 0));
+    rig.pass_until(u64::MAX, false);
+    assert_eq!(rig.reasons(), [CloseReason::HeartbeatLost]);
+}
+
+#[test]
+fn a_ping_never_passes_the_bound_of_the_outbox() {
+    let mut rig = Rig::new(&config());
+    let id = rig.open();
+    rig.now = Millis::from_ms(INTERVAL_MS);
+    rig.engine.send(id, &[&[b'x'; 999]]).expect("exactly full");
+    rig.engine.handle_timers(rig.now, 10);
+    assert_eq!(rig.engine.queued(id), 1000);
+}
+
+#[test]
+fn progress_of_a_stuck_queue_is_life() {
+    let mut rig = Rig::new(&config());
+    let id = rig.open();
+    rig.receive(id, &format!("{}\n", "x".repeat(700)));
+    rig.write(id, 1);
+    for second in 1..=10 {
+        rig.pass_until(second * (BOUND_MS - 1), false);
+        rig.write(id, 10);
+    }
+    assert_eq!(rig.reasons(), []);
+    rig.pass_until(u64::MAX, false);
+    assert_eq!(rig.reasons(), [CloseReason::SlowReader], "what stops a throttled peer is that it does not read");
+}
+
+#[test]
+fn a_throttle_of_this_turn_is_no_proof_of_a_slow_reader() {
+    for (unread, reasons) in [(true, vec![]), (false, vec![CloseReason::HeartbeatLost])] {
+        let mut rig = Rig::new(&config());
+        let id = rig.open();
+        rig.pass_until(BOUND_MS, false);
+        rig.engine.send(id, &[&[b'x'; 600]]).expect("room");
+        rig.pass_until(BOUND_MS + TICK_MS, unread);
+        assert_eq!(rig.reasons(), reasons);
+    }
+}
+
+#[test]
+fn unread_bytes_of_a_paused_connection_are_life() {
+    let mut rig = Rig::new(&config());
+    let id = rig.open();
+    rig.receive(id, "!\n");
+    rig.pass_until(3 * BOUND_MS, true);
+    assert_eq!(rig.reasons(), []);
+    rig.pass_until(u64::MAX, false);
+    assert_eq!(rig.reasons(), [CloseReason::HeartbeatLost]);
+    assert!(!rig.engine.is_open(id));
+}
+
+#[test]
+fn timers_have_a_budget_and_what_is_left_stays_due() {
+    let mut rig = Rig::new(&config());
+    rig.open_many(10);
+    rig.now = Millis::from_ms(INTERVAL_MS);
+    assert!(!rig.engine.handle_timers(rig.now, 4));
+    assert!(rig.engine.poll_timeout().is_some_and(|at| at <= rig.now));
+    assert!(rig.engine.handle_timers(rig.now, 100));
+    assert_eq!(rig.engine.stats().pings_out, 10);
+}
+
+#[test]
+fn pings_beyond_the_room_for_answers_close_nobody() {
+    let mut config = config();
+    config.framing = Framing::Raw;
+    let mut rig = Rig::new(&config);
+    let id = rig.open();
+    rig.receive(id, &"ping".repeat(300));
+    assert_eq!(rig.flush(id), "pong".repeat(250));
+    assert_eq!(rig.reasons(), []);
+}

@@ -1,0 +1,103 @@
+use super::*;
+
+#[test]
+fn reading_stops_over_half_the_outbox_and_goes_on_at_a_quarter() {
+    let mut rig = Rig::new(&config());
+    let id = rig.open();
+    let line = format!("{}\n", "x".repeat(99));
+    rig.receive(id, &line.repeat(7));
+    assert_eq!((rig.engine.queued(id), rig.engine.stats().throttled), (600, 1), "the seventh waits");
+    assert!(!rig.engine.wants_read(id));
+    rig.write(id, 349);
+    assert_eq!(rig.engine.poll_readable(), None, "251 bytes are more than a quarter");
+    rig.write(id, 1);
+    assert_eq!(rig.engine.poll_readable(), Some(id));
+    assert!(!rig.engine.wants_read(id), "the seventh comes first");
+    rig.engine.handle_rest(rig.now, id, &mut rig.handler);
+    assert_eq!((rig.engine.queued(id), rig.engine.wants_read(id)), (350, true));
+}
+
+#[test]
+fn one_message_over_the_bound_closes_a_slow_reader_and_queues_nothing() {
+    let mut rig = Rig::new(&config());
+    let id = rig.open();
+    assert_eq!(rig.engine.send(id, &[&[b'x'; 1000]]), Err(SendError::Full));
+    assert_eq!(rig.engine.queued(id), 0);
+    assert_eq!(rig.reasons(), [CloseReason::SlowReader]);
+}
+
+#[test]
+fn a_message_that_cannot_be_framed_closes_nothing() {
+    let mut rig = Rig::new(&config());
+    let id = rig.open();
+    assert_eq!(rig.engine.send(id, &[b"two\nlines"]), Err(SendError::Unframeable));
+    assert_eq!(rig.engine.broadcast(b"two\nlines", None), Err(SendError::Unframeable));
+    assert!(rig.engine.is_open(id));
+}
+
+#[test]
+fn a_pause_in_the_middle_of_a_read_keeps_the_rest_in_order() {
+    for (framing, max_message) in [(Framing::Lines, 10), (Framing::Raw, 4)] {
+        let mut rig = Rig::new(&Config { framing, limits: Limits { max_message, ..Limits::default() }, ..config() });
+        let id = rig.open();
+        rig.receive(id, "one\n!23\ntwo\nthr");
+        assert!(!rig.engine.wants_read(id));
+        let before = rig.messages().len();
+        rig.engine.handle_rest(rig.now, id, &mut rig.handler);
+        assert_eq!((before, rig.messages().len()), (2, 2), "an early call does nothing");
+        rig.engine.pause_reads(id, false);
+        assert!(rig.engine.has_work());
+        assert_eq!(rig.engine.poll_readable(), Some(id));
+        rig.engine.handle_rest(rig.now, id, &mut rig.handler);
+        rig.receive(id, "ee\n");
+        assert_eq!(rig.messages().concat().replace('\n', ""), "one!23twothree");
+    }
+}
+
+#[test]
+fn on_drained_comes_only_after_the_queue_was_stuck() {
+    let mut rig = Rig::new(&config());
+    let id = rig.open();
+    rig.receive(id, "one\n");
+    rig.flush(id);
+    assert_eq!(rig.drained(), 0);
+    rig.receive(id, "two\n");
+    rig.write(id, 1);
+    assert!(rig.engine.is_blocked(id));
+    rig.flush(id);
+    assert!(!rig.engine.is_blocked(id));
+    assert_eq!(rig.drained(), 1);
+}
+
+#[test]
+fn each_connection_is_dirty_once_however_much_was_queued() {
+    let mut rig = Rig::new(&config());
+    let (a, b) = (rig.open(), rig.open());
+    rig.receive(a, "one\ntwo\n");
+    rig.receive(b, "one\n");
+    rig.receive(a, "three\n");
+    assert_eq!((rig.engine.poll_dirty(), rig.engine.poll_dirty(), rig.engine.poll_dirty()), (Some(a), Some(b), None));
+}
+
+#[test]
+fn a_broadcast_reaches_all_but_one_whether_copied_or_shared() {
+    for len in [3, 900] {
+        let mut rig = Rig::new(&config());
+        let (from, a, b) = (rig.open(), rig.open(), rig.open());
+        let message = format!("*{}", "x".repeat(len));
+        rig.receive(from, &format!("{message}\n"));
+        assert_eq!((rig.engine.queued(from), rig.flush(a), rig.flush(b)), (0, format!("{message}\n"), format!("{message}\n")));
+        assert_eq!(rig.engine.stats().messages_out, 2);
+    }
+}
+
+#[test]
+fn a_broadcast_closes_those_without_room_and_spares_the_others() {
+    let mut rig = Rig::new(&config());
+    let (slow, quick) = (rig.open(), rig.open());
+    rig.engine.send(slow, &[&[b'x'; 600]]).expect("room");
+    assert_eq!(rig.engine.broadcast(&[b'y'; 600], None), Ok(1));
+    assert_eq!(rig.engine.queued(quick), 601);
+    let closed = rig.reap();
+    assert_eq!((closed[0].0, closed[0].1.reason, closed[0].1.unsent), (slow, CloseReason::SlowReader, 601));
+}
