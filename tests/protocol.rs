@@ -157,6 +157,24 @@ fn broadcast_reaches_all_others() {
     peers[0].expect("pong\n");
 }
 
+/// Many small pieces that all peers share: more of them than one turn writes, while the socket has room for all.
+#[test]
+fn a_backlog_of_broadcasts_reaches_a_late_reader_whole() {
+    let server = Serve::start(&["--app", "broadcast", "--max-outbox", "64MiB"]);
+    let (mut late, mut talker) = (server.connect(), server.connect());
+    late.send("ping\n");
+    late.expect("pong\n");
+    let message = |n: usize| format!("{n:06} {}\n", "b".repeat(600));
+    for n in 0..20_000 {
+        talker.send(message(n));
+    }
+    talker.send("ping\n");
+    talker.expect("pong\n");
+    for n in 0..20_000 {
+        late.expect(message(n));
+    }
+}
+
 #[test]
 fn sink_says_nothing() {
     let server = Serve::start(&["--app", "sink"]);

@@ -27,10 +27,9 @@ pub(super) struct Conn {
     pub(super) pings_out: u8,
     pub(super) phase: Phase,
     pub(super) reading: Reading,
-    /// Whether the connection stands in the engine's list of those to flush.
-    pub(super) dirty: bool,
-    /// Whether the kernel has taken less than it was given, so that writing waits for it.
-    pub(super) blocked: bool,
+    pub(super) writing: Writing,
+    /// Whether the peer asks by itself: it has sent a ping, and since then has not been silent for long enough to be asked.
+    pub(super) beats: bool,
 }
 
 const _: () = assert!(size_of::<Conn>() <= 80, "an idle connection must stay cheap: see the memory goal in docs/architecture.md");
@@ -58,6 +57,17 @@ pub(super) enum Reading {
     Paused,
     /// Stopped by both; both must let go.
     PausedAndThrottled,
+}
+
+/// What becomes of queued bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Writing {
+    /// Nothing waits, or the driver has it in hand.
+    Idle,
+    /// The connection stands in the engine's list of those to flush.
+    Queued,
+    /// The kernel has taken less than it was given; the rest waits until it has room.
+    Blocked,
 }
 
 impl Reading {
@@ -107,8 +117,8 @@ impl Conn {
             pings_out: 0,
             phase: Phase::Open,
             reading: Reading::Flowing,
-            dirty: false,
-            blocked: false,
+            writing: Writing::Idle,
+            beats: false,
         }
     }
 
@@ -124,12 +134,17 @@ impl Conn {
     }
 
     pub(super) fn pinged(&mut self, now: Millis) {
+        self.beats = false;
         self.pings_out = self.pings_out.saturating_add(1);
         self.last_ping_after_ms = u32::try_from(now.ms_since(self.last_seen)).unwrap_or(u32::MAX);
     }
 
     pub(super) fn last_ping(&self) -> Option<Millis> {
         (self.pings_out > 0).then(|| self.last_seen.plus_ms(u64::from(self.last_ping_after_ms)))
+    }
+
+    pub(super) fn is_blocked(&self) -> bool {
+        self.writing == Writing::Blocked
     }
 
     /// Whether messages may still be queued for the peer.

@@ -2,7 +2,9 @@
 //!
 //! With `H` the heartbeat interval, `M` the pings that may be missed, `L` the last sign of life and `tick` the wheel's resolution:
 //!
-//! * ping `k` of `M` is due at `L + k*H`, less a jitter between `tick` and `H/8`, and at least `H` less jitter after ping `k - 1`;
+//! * ping `k` of `M` is due at `L + k*H`, less a jitter between `tick` and `H/8`, and at least `H/2` after ping `k - 1`;
+//! * a peer that beats by itself is given until `L + H + tick` before ping 1, so that its own beat, which comes every `H`, makes ours
+//!   superfluous; but only where the pings after it make up for that: `M >= 2` and `H >= 8 ticks`;
 //! * the verdict is due at `L + H*(M+1) + 1 ms`, and at least `H + 1 ms` after the last ping was really sent.
 //!
 //! The millisecond makes good that [`Millis`] is rounded down: the peer's last byte may have come up to 1 ms after its stamp. The
@@ -21,6 +23,8 @@ pub(super) struct Liveness {
     missed: u8,
     push: bool,
     tick_ms: u64,
+    /// Whether a peer that beats by itself is asked a little later.
+    waits_for_beats: bool,
 }
 
 /// What the liveness of one connection depends on.
@@ -29,6 +33,8 @@ pub(super) struct Evidence {
     pub(super) last_seen: Millis,
     pub(super) pings_out: u8,
     pub(super) last_ping: Option<Millis>,
+    /// Whether the peer sends pings of its own.
+    pub(super) beats: bool,
     /// Any number that differs between connections: it spreads their pings.
     pub(super) salt: u64,
 }
@@ -51,6 +57,7 @@ impl Liveness {
             missed: heartbeat.missed,
             push: heartbeat.push,
             tick_ms,
+            waits_for_beats: heartbeat.missed >= 2 && duration_to_ms(heartbeat.interval) >= 8 * tick_ms,
         }
     }
 
@@ -67,11 +74,13 @@ impl Liveness {
 
     /// When the next question or the verdict is due, if the peer stays silent.
     pub(super) fn next_check(&self, evidence: &Evidence) -> Millis {
-        let Evidence { last_seen, pings_out, last_ping, salt } = *evidence;
-        if self.asks(evidence) {
-            let by_silence = last_seen.as_ms() + (u64::from(pings_out) + 1) * self.interval_ms;
-            let by_last_ping = last_ping.map_or(0, |last_ping| last_ping.as_ms() + self.interval_ms);
-            Millis::from_ms(by_silence.max(by_last_ping).saturating_sub(self.jitter_ms(salt ^ u64::from(pings_out))))
+        let Evidence { last_seen, pings_out, last_ping, beats, salt } = *evidence;
+        if self.waits_for_beats && beats && pings_out == 0 && self.asks(evidence) {
+            last_seen.plus_ms(self.interval_ms + self.tick_ms)
+        } else if self.asks(evidence) {
+            let by_silence = last_seen.plus_ms((u64::from(pings_out) + 1) * self.interval_ms - self.jitter_ms(salt ^ u64::from(pings_out)));
+            // Also after a lag pings do not come in a burst.
+            by_silence.max(last_ping.map_or(Millis::ZERO, |last_ping| last_ping.plus_ms(self.interval_ms / 2)))
         } else {
             self.deadline(last_seen).max(last_ping.map_or(Millis::ZERO, |last_ping| last_ping.plus_ms(self.interval_ms + 1)))
         }
@@ -108,7 +117,7 @@ mod tests {
     }
 
     fn silent_since(last_seen_ms: u64) -> Evidence {
-        Evidence { last_seen: Millis::from_ms(last_seen_ms), pings_out: 0, last_ping: None, salt: 7 }
+        Evidence { last_seen: Millis::from_ms(last_seen_ms), pings_out: 0, last_ping: None, beats: false, salt: 7 }
     }
 
     /// Plays a peer that says nothing after `last_seen`, checked on a wheel of `tick_ms`; returns the pings and the verdict.
@@ -139,15 +148,17 @@ mod tests {
             last_seen_ms in 0u64..1_000_000,
             salt in any::<u64>(),
             push in any::<bool>(),
+            beats in any::<bool>(),
         ) {
             let interval_ms = ticks_per_interval * tick_ms + odd_ms;
             let bound_ms = interval_ms * (u64::from(missed) + 1);
-            let (pings, verdict) = play(&liveness(interval_ms, missed, push, tick_ms), Evidence { salt, ..silent_since(last_seen_ms) });
+            let (pings, verdict) = play(&liveness(interval_ms, missed, push, tick_ms), Evidence { salt, beats, ..silent_since(last_seen_ms) });
             prop_assert!(verdict > last_seen_ms + bound_ms);
             prop_assert!(verdict <= last_seen_ms + bound_ms + tick_ms);
             prop_assert_eq!(pings.len(), if push { usize::from(missed) } else { 0 });
             for (k, ping) in pings.iter().enumerate() {
-                prop_assert!(*ping <= last_seen_ms + (k as u64 + 1) * interval_ms, "jitter only ever shortens");
+                let courtesy_ms = if beats && k == 0 { 2 * tick_ms } else { 0 };
+                prop_assert!(*ping <= last_seen_ms + (k as u64 + 1) * interval_ms + courtesy_ms, "jitter only ever shortens");
             }
         }
     }
@@ -161,6 +172,15 @@ mod tests {
         evidence.pings_out = 3;
         evidence.last_ping = Some(late);
         assert_eq!(liveness.judge(late, &evidence), Verdict::Alive { check_again: late.plus_ms(1001) });
+    }
+
+    #[test]
+    fn a_peer_that_beats_is_not_asked_if_its_beat_comes_in_time() {
+        let liveness = liveness(5000, 3, true, 100);
+        let beating = Evidence { beats: true, ..silent_since(0) };
+        assert!(matches!(liveness.judge(Millis::from_ms(5099), &beating), Verdict::Alive { .. }));
+        assert_eq!(liveness.judge(Millis::from_ms(5100), &beating), Verdict::Ping);
+        assert_eq!(liveness.judge(Millis::from_ms(5000), &silent_since(0)), Verdict::Ping);
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub struct Engine {
     stats: Stats,
     /// Once a shutdown has begun.
     drain: Option<Drain>,
-    /// Connections with something to write, each once (`Conn::dirty`).
+    /// Connections with something to write, each once (`Writing::Queued`).
     dirty: VecDeque<ConnId>,
     /// Connections that may be read again after a pause.
     readable: VecDeque<ConnId>,

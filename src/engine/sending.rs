@@ -3,7 +3,7 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use super::conn::Phase;
+use super::conn::{Conn, Phase, Writing};
 use super::{Context, Engine, Handler, THROTTLE_ABOVE, THROTTLE_BELOW};
 use crate::close::CloseReason;
 use crate::error::SendError;
@@ -67,7 +67,11 @@ impl Engine {
         self.stats.pings_in += u64::from(pings);
         self.stats.pongs_in += u64::from(pongs);
         let Some(conn) = self.conns.get_mut(id.slot()).filter(|conn| conn.generation == id.generation()) else { return };
-        if pings == 0 || !conn.takes_messages() {
+        if pings == 0 {
+            return;
+        }
+        conn.beats = true;
+        if !conn.takes_messages() {
             return;
         }
         let pong = self.codec.pong();
@@ -85,7 +89,7 @@ impl Engine {
         let Some(conn) = self.conns.get_mut(id.slot()).filter(|conn| conn.generation == id.generation()) else { return };
         conn.pinged(now);
         let ping = self.codec.ping();
-        if !conn.blocked && conn.outbox.len() + ping.len() <= self.max_outbox {
+        if !conn.is_blocked() && conn.outbox.len() + ping.len() <= self.max_outbox {
             conn.outbox.append(&mut self.pool, |buffer| buffer.extend_from_slice(ping));
             self.stats.pings_out += 1;
             self.queued_more(id);
@@ -96,8 +100,8 @@ impl Engine {
     fn queued_more(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id.slot()) else { return };
         // A blocked connection is flushed when the kernel says that it may be.
-        if !conn.dirty && !conn.blocked && !conn.outbox.is_empty() {
-            conn.dirty = true;
+        if conn.writing == Writing::Idle && !conn.outbox.is_empty() {
+            conn.writing = Writing::Queued;
             self.dirty.push_back(id);
         }
         if conn.outbox.len() > self.max_outbox / THROTTLE_ABOVE && conn.phase == Phase::Open && !conn.reading.is_throttled() {
@@ -109,8 +113,10 @@ impl Engine {
     /// The next connection that has something to write. Each comes once per turn at most, after everything of the turn was queued.
     pub fn poll_dirty(&mut self) -> Option<ConnId> {
         while let Some(id) = self.dirty.pop_front() {
-            if let Some(conn) = self.conn_mut(id) {
-                conn.dirty = false;
+            if let Some(conn) = self.conn_mut(id)
+                && conn.writing == Writing::Queued
+            {
+                conn.writing = Writing::Idle;
                 if !matches!(conn.phase, Phase::Closed(_)) {
                     return Some(id);
                 }
@@ -136,9 +142,11 @@ impl Engine {
         self.stats.bytes_out += n as u64;
         let left = conn.outbox.len();
         let drained = left == 0;
-        let was_blocked = conn.blocked;
+        let was_blocked = conn.is_blocked();
         let was_throttled = conn.reading.is_throttled();
-        conn.blocked &= !drained;
+        if was_blocked && drained {
+            conn.writing = Writing::Idle;
+        }
         // Room in a full socket buffer comes from nothing but the peer's acknowledgements.
         if was_blocked && n > 0 {
             self.seen(id);
@@ -159,13 +167,13 @@ impl Engine {
         if let Some(conn) = self.conn_mut(id)
             && !conn.outbox.is_empty()
         {
-            conn.blocked = true;
+            conn.writing = Writing::Blocked;
         }
     }
 
     /// Whether the kernel has taken less than it was given, and the rest waits for room.
     pub fn is_blocked(&self, id: ConnId) -> bool {
-        self.conn(id).is_some_and(|conn| conn.blocked)
+        self.conn(id).is_some_and(Conn::is_blocked)
     }
 
     /// Closes a connection that was only waiting for its queue to go out; otherwise sees to it that it does not wait for ever.

@@ -104,7 +104,7 @@ impl Engine {
         }
         let throttled = conn.reading.is_throttled();
         // A throttle that is not blocked is of this very turn, and nobody has tried to write yet.
-        let stuck = throttled && conn.blocked;
+        let stuck = throttled && conn.is_blocked();
         // Bytes that wait behind a stuck queue prove nothing: they may have come before the peer stopped reading.
         if unread && !stuck {
             conn.seen(now);
@@ -213,5 +213,5 @@ impl Engine {
 }
 
 fn evidence(id: ConnId, conn: &Conn) -> Evidence {
-    Evidence { last_seen: conn.last_seen, pings_out: conn.pings_out, last_ping: conn.last_ping(), salt: id.as_u64() }
+    Evidence { last_seen: conn.last_seen, pings_out: conn.pings_out, last_ping: conn.last_ping(), beats: conn.beats, salt: id.as_u64() }
 }

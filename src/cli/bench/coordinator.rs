@@ -225,14 +225,22 @@ impl<'a> Coordinator<'a> {
         Ok(())
     }
 
-    /// Takes the next news, or a sample if one is due, and waits for no longer than `until_ns`.
+    /// Takes a sample if one is due, waits for news until the next one or `until_ns`, and hears all there are.
     fn turn(&mut self, until_ns: u64) -> Result<(), Stop> {
         let now_ns = monotonic_ns();
         if now_ns >= self.sampling.next_ns {
             self.sample(now_ns);
         }
         let wait_ns = until_ns.min(self.sampling.next_ns).saturating_sub(now_ns);
-        let Some(news) = self.crew.next(Duration::from_nanos(wait_ns)) else { return Ok(()) };
+        let mut wait = Duration::from_nanos(wait_ns);
+        while let Some(news) = self.crew.next(wait) {
+            self.hear(news)?;
+            wait = Duration::ZERO;
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, news: News) -> Result<(), Stop> {
         let ended = |worker: usize, how: &str| Stop::Failed(Error::io(format!("measure: worker {worker}"))(std::io::Error::other(how)));
         match news {
             News::Interrupt => return Err(Stop::Interrupted),
@@ -270,7 +278,8 @@ impl<'a> Coordinator<'a> {
             workers_cpu: share(workers, |last| last.workers),
         };
         self.sampling.last = Some(LastSample { at_ns: now_ns, server, workers });
-        self.sampling.next_ns = now_ns + self.sampling.every_ns;
+        // Counted from the end, so that a look that takes long leaves time for the news.
+        self.sampling.next_ns = monotonic_ns() + self.sampling.every_ns;
         self.record.samples.push(sample);
         if self.record.samples.len() >= MOST_SAMPLES {
             let mut index = 0;

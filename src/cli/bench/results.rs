@@ -99,7 +99,7 @@ pub(super) struct Server {
     pub(super) involuntary_switches: u64,
     pub(super) rss_bytes: u64,
     pub(super) threads: u64,
-    pub(super) descriptors: u64,
+    pub(super) descriptors: Option<u64>,
 }
 
 #[derive(Serialize)]
