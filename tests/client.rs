@@ -1,17 +1,18 @@
 //! The library's client against servers that follow a script, over real sockets on loopback.
 
+#[path = "common/scripted.rs"]
+mod scripted;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::mpsc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use heartline::client::{Backoff, Client, ClientConfig, ClientContext, ClientHandler, ClientState, Event, Outcome};
 use heartline::{CloseReason, Error, Framing, Heartbeat, SendError};
-
-/// Longer than anything here takes on the slowest machine; a test that gets here has failed.
-const DEADLINE: Duration = Duration::from_secs(30);
+use scripted::{DEADLINE, accept, first_article, second_article, server};
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -23,20 +24,6 @@ fn config() -> ClientConfig {
 
 fn heartbeat(interval: Duration, missed: u8) -> Option<Heartbeat> {
     Some(Heartbeat { interval, missed, push: true })
-}
-
-/// Runs `script` with a listening socket in a thread of its own.
-fn server<T: Send + 'static>(script: impl FnOnce(TcpListener) -> T + Send + 'static) -> (SocketAddr, JoinHandle<T>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port of our own");
-    let addr = listener.local_addr().expect("bound");
-    (addr, thread::spawn(move || script(listener)))
-}
-
-fn accept(listener: &TcpListener) -> TcpStream {
-    let (stream, _) = listener.accept().expect("a client");
-    stream.set_read_timeout(Some(DEADLINE)).expect("a timeout above zero");
-    stream.set_nodelay(true).expect("an option of TCP");
-    stream
 }
 
 fn read_line(reader: &mut impl BufRead) -> String {
@@ -101,18 +88,9 @@ fn outcome(client: &mut Client, notes: &mut Notes) -> Outcome {
     client.run(notes).expect("the poll works")
 }
 
-/// The server of the first article: it answers each line with `echo: ` and the line, heartbeats included.
-fn echo_lines(listener: TcpListener) {
-    let stream = accept(&listener);
-    let mut writer = stream.try_clone().expect("a second descriptor");
-    for line in BufReader::new(stream).lines() {
-        writeln!(writer, "echo: {}", line.expect("text")).expect("the client reads");
-    }
-}
-
 #[test]
 fn the_first_articles_server_is_a_peer() {
-    let (addr, server) = server(echo_lines);
+    let (addr, server) = server(first_article);
     let mut client = Client::connect(addr.to_string(), ClientConfig { heartbeat: heartbeat(ms(100), 50), ..config() }).expect("connects");
     let mut notes = Notes::default();
     client.send(b"hello").expect("room");
@@ -126,20 +104,9 @@ fn the_first_articles_server_is_a_peer() {
     server.join().expect("the server is content");
 }
 
-/// The server of the second article: whatever one read returns; a `ping` is answered with `pong`.
 #[test]
 fn the_second_articles_server_is_a_peer_and_its_round_trips_are_told() {
-    let (addr, server) = server(|listener| {
-        let mut stream = accept(&listener);
-        let mut buffer = [0; 1024];
-        loop {
-            match stream.read(&mut buffer).expect("the client writes") {
-                0 => return,
-                n if &buffer[..n] == b"ping" => stream.write_all(b"pong").expect("the client reads"),
-                n => stream.write_all(&buffer[..n].to_ascii_uppercase()).expect("the client reads"),
-            }
-        }
-    });
+    let (addr, server) = server(second_article);
     let config = ClientConfig { framing: Framing::Raw, heartbeat: heartbeat(ms(100), 50), ..config() };
     let mut client = Client::connect(addr.to_string(), config).expect("connects");
     let mut notes = Notes::default();
@@ -263,7 +230,7 @@ fn refused_dials_and_names_that_do_not_resolve_use_tries_up() {
 #[test]
 fn every_address_of_a_name_is_tried_within_one_try() {
     // It listens on one family only; `localhost` may come first as the other.
-    let (addr, server) = server(echo_lines);
+    let (addr, server) = server(first_article);
     let mut client = Client::connect(format!("localhost:{}", addr.port()), config()).expect("connects");
     client.send(b"hello").expect("room");
     let mut notes = Notes { finish_after: Some(1), ..Notes::default() };
@@ -456,7 +423,7 @@ fn a_handle_that_waits_for_room_is_told_of_the_end() {
 
 #[test]
 fn an_embedder_can_own_the_loop() {
-    let (addr, server) = server(echo_lines);
+    let (addr, server) = server(first_article);
     let mut client = Client::connect(addr.to_string(), ClientConfig { heartbeat: heartbeat(ms(100), 50), ..config() }).expect("connects");
     let mut poll = mio::Poll::new().expect("a poll");
     let mut events = mio::Events::with_capacity(8);

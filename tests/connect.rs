@@ -2,16 +2,19 @@
 #![cfg(feature = "cli")]
 
 mod common;
+#[path = "common/scripted.rs"]
+mod scripted;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use common::{DEADLINE, Serve, wait_until};
+use common::{Serve, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
+use scripted::{accept, first_article, second_article, server};
 
 /// A `heartline connect` of the test's own, ended when the test ends.
 struct Connect {
@@ -106,31 +109,9 @@ impl Drop for Connect {
     }
 }
 
-/// Runs `script` with a listening socket in a thread of its own.
-fn server<T: Send + 'static>(script: impl FnOnce(TcpListener) -> T + Send + 'static) -> (SocketAddr, JoinHandle<T>) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port of our own");
-    let addr = listener.local_addr().expect("bound");
-    (addr, thread::spawn(move || script(listener)))
-}
-
-fn accept(listener: &TcpListener) -> TcpStream {
-    let (stream, _) = listener.accept().expect("a client");
-    stream.set_read_timeout(Some(DEADLINE)).expect("a timeout above zero");
-    stream
-}
-
-/// The server of the first article.
-fn echo_lines(listener: TcpListener) {
-    let stream = accept(&listener);
-    let mut writer = stream.try_clone().expect("a second descriptor");
-    for line in BufReader::new(stream).lines() {
-        writeln!(writer, "echo: {}", line.expect("text")).expect("the client reads");
-    }
-}
-
 #[test]
 fn lines_go_out_and_answers_come_back_until_stdin_ends() {
-    let (addr, server) = server(echo_lines);
+    let (addr, server) = server(first_article);
     let mut connect = Connect::start(addr, &[]);
     connect.type_in("one\n");
     connect.wait_for_stdout("echo: one\n");
@@ -158,27 +139,16 @@ fn what_the_server_still_sends_after_stdins_end_is_printed() {
     server.join().expect("the server is content");
 }
 
-/// The server of the second article, which `--framing raw` is for.
 #[test]
 fn raw_messages_are_printed_as_they_come_and_pongs_are_not() {
-    let (addr, server) = server(|listener| {
-        let mut stream = accept(&listener);
-        let mut buffer = [0; 1024];
-        loop {
-            match stream.read(&mut buffer).expect("the client writes") {
-                0 => return,
-                n if &buffer[..n] == b"ping" => stream.write_all(b"pong").expect("the client reads"),
-                n => stream.write_all(&buffer[..n]).expect("the client reads"),
-            }
-        }
-    });
+    let (addr, server) = server(second_article);
     let mut connect = Connect::start(addr, &["--framing", "raw", "--heartbeat", "500ms", "--missed", "20"]);
     connect.type_in("hello\n");
-    connect.wait_for_stdout("hello");
+    connect.wait_for_stdout("HELLO");
     thread::sleep(Duration::from_millis(1200));
     connect.end_stdin();
     let (code, stdout, _) = connect.end();
-    assert_eq!((code, stdout.as_str()), (Some(0), "hello"));
+    assert_eq!((code, stdout.as_str()), (Some(0), "HELLO"));
     server.join().expect("the server is content");
 }
 
@@ -233,7 +203,7 @@ fn lines_typed_while_the_server_restarts_arrive_in_order() {
         listener = TcpListener::bind(addr).ok();
         listener.is_some()
     });
-    let again = thread::spawn(move || echo_lines(listener.expect("bound")));
+    let again = thread::spawn(move || first_article(listener.expect("bound")));
     connect.wait_for_stdout("echo: second\n");
     connect.end_stdin();
     let (code, stdout, _) = connect.end();
@@ -257,7 +227,7 @@ fn a_silent_server_is_asked_then_left() {
 /// Frozen for twice its own bound, it wakes having asked nobody, and blames nobody.
 #[test]
 fn a_frozen_client_keeps_its_line() {
-    let (addr, server) = server(echo_lines);
+    let (addr, server) = server(first_article);
     let mut connect = Connect::start(addr, &["--heartbeat", "300ms", "--missed", "3"]);
     connect.type_in("before\n");
     connect.wait_for_stdout("echo: before\n");
@@ -295,7 +265,7 @@ fn a_closed_stdout_ends_it_quietly() {
 
 #[test]
 fn a_line_that_is_too_long_is_reported_and_the_others_go_out() {
-    let (addr, server) = server(echo_lines);
+    let (addr, server) = server(first_article);
     let mut connect = Connect::start(addr, &["--max-message", "100"]);
     connect.type_in(&format!("before\n{}\nafter\n", "x".repeat(101)));
     connect.end_stdin();
@@ -309,7 +279,7 @@ fn a_line_that_is_too_long_is_reported_and_the_others_go_out() {
 fn logs_go_to_the_file_that_is_named() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("log");
-    let (addr, server) = server(echo_lines);
+    let (addr, server) = server(first_article);
     let mut connect = Connect::start(addr, &["--log-level", "debug", "--log-file", path.to_str().expect("text")]);
     connect.end_stdin();
     let (code, _, stderr) = connect.end();
