@@ -1,5 +1,7 @@
 //! The log of the server, which a flood cannot drown: the first lines of a kind within a second are written, the rest are counted.
 
+use log::Level;
+
 use crate::time::Millis;
 
 /// Kinds of lines that peers can cause, each with a budget of its own.
@@ -12,12 +14,13 @@ pub(super) enum Kind {
     Dropped,
 }
 
-const KINDS: [(Kind, &str); 5] = [
-    (Kind::Open, "open"),
-    (Kind::Close, "close"),
-    (Kind::Refuse, "refuse"),
-    (Kind::AcceptError, "accept-error"),
-    (Kind::Dropped, "dropped-message"),
+/// Each kind with its name in summaries and the level of its lines.
+const KINDS: [(Kind, &str, Level); 5] = [
+    (Kind::Open, "open", Level::Debug),
+    (Kind::Close, "close", Level::Info),
+    (Kind::Refuse, "refuse", Level::Warn),
+    (Kind::AcceptError, "accept-error", Level::Warn),
+    (Kind::Dropped, "dropped-message", Level::Warn),
 ];
 
 /// Lines of one kind in one second. Enough to see each device of a small fleet go; few enough for a disk to keep up with.
@@ -36,8 +39,12 @@ impl Report {
         Report { window_ends: Millis::ZERO, written: [0; KINDS.len()], suppressed: [0; KINDS.len()] }
     }
 
-    /// Whether a line of this kind is written; if not, it is counted.
+    /// Whether a line of this kind is written; if there were too many, it is counted. Lines below the log's level are neither.
     pub(super) fn admits(&mut self, now: Millis, kind: Kind) -> bool {
+        log::log_enabled!(KINDS[kind as usize].2) && self.has_room(now, kind)
+    }
+
+    fn has_room(&mut self, now: Millis, kind: Kind) -> bool {
         self.handle_timers(now);
         let kind = kind as usize;
         if self.written[kind] < LINES_PER_WINDOW {
@@ -53,7 +60,7 @@ impl Report {
         if now < self.window_ends {
             return;
         }
-        for (kind, name) in KINDS {
+        for (kind, name, _) in KINDS {
             let suppressed = std::mem::take(&mut self.suppressed[kind as usize]);
             if suppressed > 0 {
                 log::warn!("suppressed kind={name} lines={suppressed} window_ms={WINDOW_MS}");
@@ -75,7 +82,7 @@ mod tests {
 
     #[test]
     fn kinds_stand_at_their_index() {
-        for (index, (kind, _)) in KINDS.iter().enumerate() {
+        for (index, (kind, ..)) in KINDS.iter().enumerate() {
             assert_eq!(*kind as usize, index);
         }
     }
@@ -84,11 +91,11 @@ mod tests {
     fn a_flood_is_counted_and_the_next_second_is_heard_again() {
         let mut report = Report::new();
         let now = Millis::from_ms(5000);
-        let written = (0..15_000).filter(|_| report.admits(now, Kind::Close)).count();
+        let written = (0..15_000).filter(|_| report.has_room(now, Kind::Close)).count();
         assert_eq!(written as u64, LINES_PER_WINDOW);
-        assert!(report.admits(now, Kind::Refuse), "each kind has its own budget");
+        assert!(report.has_room(now, Kind::Refuse), "each kind has its own budget");
         assert_eq!(report.poll_timeout(), Some(Millis::from_ms(6000)));
-        assert!(report.admits(Millis::from_ms(6000), Kind::Close));
+        assert!(report.has_room(Millis::from_ms(6000), Kind::Close));
         assert_eq!(report.poll_timeout(), None);
     }
 }
