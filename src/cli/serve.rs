@@ -14,7 +14,9 @@ use super::apps::App;
 use super::args::{FramingArgs, HeartbeatArgs, LogArgs, LogLevel, OsTimeoutArgs};
 use super::values::{Size, duration};
 use super::{logging, status};
+use crate::close::CloseReason;
 use crate::config::{Config, Limits};
+use crate::engine::Stats;
 use crate::error::{ConfigError, Error};
 use crate::framing::HeartbeatWords;
 use crate::server::{Handle, Server};
@@ -95,8 +97,20 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Error> {
     obey_signals(server.handle(), args.drain)?;
     announce(&server.local_addrs());
     server.run(&mut app)?;
-    log::info!("finished opened={} closed={}", server.stats().opened, server.stats().closed_in_all());
+    log_end(server.stats());
     Ok(ExitCode::SUCCESS)
+}
+
+fn log_end(stats: &Stats) {
+    log::info!(
+        "finished opened={} closed={} heartbeat_lost={} worst_overshoot_ms={} stalls={} stalled_ms={}",
+        stats.opened,
+        stats.closed_in_all(),
+        stats.closed(CloseReason::HeartbeatLost),
+        stats.worst_overshoot_ms,
+        stats.stalls,
+        stats.stalled_ms,
+    );
 }
 
 fn resolve(addrs: &[String]) -> Result<Vec<SocketAddr>, Error> {
