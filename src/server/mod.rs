@@ -53,8 +53,8 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 /// Descriptors that are not connections: poll, waker, spare, listeners, standard streams, a log, signals, and some of the embedder's.
 const RESERVED_DESCRIPTORS: usize = 32;
 /// At most this share of all descriptors lingers.
-const LINGER_SHARE: usize = 16;
-const MAX_LINGERING: usize = 1024;
+const LINGER_SHARE: usize = 32;
+const MAX_LINGERING: usize = 512;
 
 /// Whether a server goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

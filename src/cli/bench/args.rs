@@ -78,7 +78,7 @@ pub(super) struct WireArgs {
     /// A line that the server may send at any time, and the answer to it, or off [default: ping\n=pong\n, with --send off]
     #[arg(long, value_name = "ASK=REPLY")]
     pub(super) answer: Option<AnswerOrOff>,
-    /// Sent once on each connection when it is established
+    /// Sent once on each connection when it is established, but for push's speaker
     #[arg(long, value_name = "TEXT")]
     pub(super) hello: Option<Text>,
 }

@@ -140,6 +140,7 @@ impl<'a> Coordinator<'a> {
         self.display.stage(self.job.scenario, wait_ns as f64 / 1e9);
         let outcome = self.wait_for_all(|seat| seat.tally.is_some());
 
+        self.sample(monotonic_ns());
         self.record.measured_s = monotonic_ns().saturating_sub(at_ns) as f64 / 1e9;
         self.record.server = self.server.usage().zip(server).map(|(now, before)| now.since(before));
         let used = |(now, before): (Option<Usage>, &Option<Usage>)| Some(now?.since((*before)?));
@@ -248,7 +249,10 @@ impl<'a> Coordinator<'a> {
             News::Report(worker, Report::Connected(progress)) => {
                 (self.seats[worker].progress, self.seats[worker].connected) = (progress, true);
             }
-            News::Report(worker, Report::Done(tally)) => self.seats[worker].tally = Some(*tally),
+            News::Report(worker, Report::Done(tally)) => {
+                self.seats[worker].progress = tally.progress;
+                self.seats[worker].tally = Some(*tally);
+            }
             News::Report(worker, Report::Failed(how)) => return Err(ended(worker, &how)),
             News::Gone(worker) => return Err(ended(worker, "it has ended")),
         }

@@ -56,6 +56,7 @@ impl Job {
             name: "active".to_string(),
             connections: args.active,
             role: Role::Loop { depth: args.depth },
+            hello: wire.hello(),
             message,
             expect: wire.expect.clone(),
         };
@@ -86,7 +87,8 @@ impl Job {
         let duration = args.every.saturating_mul(args.messages - 1).saturating_add(Duration::from_nanos(1));
         let message = wire.sized(args.size.0);
         let role = Role::Paced(Pace { spread: false, every_ns, until_ns: nanos(duration), replies: false });
-        let speaker = Group { name: "speaking".to_string(), connections: 1, role, message, expect: wire.expect.clone() };
+        // Without a hello: who has subscribed may not speak everywhere.
+        let speaker = Group { name: "speaking".to_string(), connections: 1, role, hello: Vec::new(), message, expect: wire.expect.clone() };
         let listeners = wire.beating("listening", args.connections, Role::Listen);
         let options = &[("--app", "broadcast"), ("--heartbeat", "60s")];
         let mut job = Job::new("push", "delivery", args.common, vec![speaker, listeners], duration, STORM_GRACE, options)?;
@@ -137,7 +139,6 @@ impl Job {
             ports: Ports { first, last, step: 1 },
             ramp_per_s: common.ramp.unwrap_or(Ramp { per_s: Some(5000.0) }).per_s,
             seed: common.seed,
-            hello: common.wire.hello.as_ref().map(|hello| hello.0.clone()).unwrap_or_default(),
             answer: common.wire.answer(),
             groups,
             wait_for: WaitFor::Replies,
@@ -167,10 +168,14 @@ impl WireArgs {
         }
     }
 
+    fn hello(&self) -> Vec<u8> {
+        self.hello.as_ref().map(|hello| hello.0.clone()).unwrap_or_default()
+    }
+
     /// A group whose messages are heartbeats.
     fn beating(&self, name: &str, connections: u32, role: Role) -> Group {
         let message = self.send.as_ref().map_or(b"ping\n".to_vec(), |send| send.0.clone());
-        Group { name: name.to_string(), connections, role, message, expect: self.expect.clone() }
+        Group { name: name.to_string(), connections, role, hello: self.hello(), message, expect: self.expect.clone() }
     }
 
     /// What is sent, or a line of so many bytes.

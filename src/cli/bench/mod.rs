@@ -84,7 +84,7 @@ fn measure(mut job: Job) -> Result<ExitCode, Error> {
 
     let plans: Vec<Plan> = (0..workers).map(|worker| job.plan.share(worker, workers)).collect();
     let record = Coordinator::new(&job, Crew::hire(&plans)?, &watched).run()?;
-    if record.tally.established == 0 && !record.interrupted {
+    if record.tally.progress.established == 0 && !record.interrupted {
         return Err(none_established(&record));
     }
     let run = Run {

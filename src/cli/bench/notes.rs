@@ -16,11 +16,15 @@ pub(super) fn take(results: &mut Results) {
     client(results, &mut notes);
     results.client.is_bottleneck = !notes.is_empty();
     cores(results, &mut notes);
+    memory(results, &mut notes);
     losses(results, &mut notes);
     results.notes = notes;
 }
 
 fn client(results: &Results, notes: &mut Vec<String>) {
+    if is_server_busy(results) {
+        return;
+    }
     for (index, worker) in results.client.workers.iter().enumerate() {
         if let Some(worker) = worker.filter(|worker| worker.cpu_cores > BUSY) {
             notes.push(format!(
@@ -55,17 +59,35 @@ fn client(results: &Results, notes: &mut Vec<String>) {
     }
 }
 
+/// Then it is the server that was measured, however busy the client was with it.
+fn is_server_busy(results: &Results) -> bool {
+    results.server.as_ref().is_some_and(|server| server.cpu_cores > BUSY * results.run.pids.len() as f64)
+}
+
 fn cores(results: &Results, notes: &mut Vec<String>) {
-    let much = |wait_s: f64| wait_s > WAITING * results.measured_s && wait_s > 0.01;
-    if let Some(server) = results.server.as_ref().filter(|server| much(server.cpu_wait_s)) {
+    if is_server_busy(results) {
+        notes.push("The server was busy almost all the time: this is as much as it can do here.".to_string());
+    }
+    let much = |wait_s: f64, processes: usize| wait_s > WAITING * results.measured_s * processes as f64 && wait_s > 0.01;
+    if let Some(server) = results.server.as_ref().filter(|server| much(server.cpu_wait_s, results.run.pids.len())) {
         notes.push(format!(
             "The server had to wait for a core for {:.2} s in all: something else runs there. Give it a core of its own (taskset), and the client another.",
             server.cpu_wait_s
         ));
     }
     let waited: f64 = results.client.workers.iter().flatten().map(|worker| worker.cpu_wait_s).sum();
-    if much(waited) {
+    if much(waited, results.client.workers.len()) {
         notes.push(format!("The client had to wait for a core for {waited:.2} s in all, so its latencies are longer than the server's."));
+    }
+}
+
+/// Memory comes in pages: with fewer connections, the pages show more than the connections.
+const ENOUGH_FOR_MEMORY: u32 = 1000;
+
+fn memory(results: &Results, notes: &mut Vec<String>) {
+    let most = results.memory.iter().flat_map(|memory| &memory.points).map(|point| point.connections).max();
+    if let Some(most) = most.filter(|most| *most < ENOUGH_FOR_MEMORY) {
+        notes.push(format!("Memory per connection is coarse: {most} connections are few, and memory comes in pages."));
     }
 }
 

@@ -19,8 +19,6 @@ pub(super) struct Plan {
     /// Dials per second; `None`: as fast as it goes.
     pub(super) ramp_per_s: Option<f64>,
     pub(super) seed: u64,
-    /// Sent on each connection once it is established.
-    pub(super) hello: Vec<u8>,
     pub(super) answer: Option<Answer>,
     /// Its connections, in the order in which they are opened.
     pub(super) groups: Vec<Group>,
@@ -50,6 +48,8 @@ pub(super) struct Group {
     pub(super) name: String,
     pub(super) connections: u32,
     pub(super) role: Role,
+    /// Sent once the connection is established; may be empty.
+    pub(super) hello: Vec<u8>,
     pub(super) message: Vec<u8>,
     pub(super) expect: Expect,
 }

@@ -189,7 +189,7 @@ impl Results {
             notes: Vec::new(),
             run,
             connecting: connecting(job, record),
-            connections: Connections { open: tally.open, lost: tally.lost.clone() },
+            connections: Connections { open: tally.progress.open, lost: tally.lost.clone() },
             measured_s,
             groups: job.plan.groups.iter().zip(&tally.groups).map(|(plan, load)| group(plan, load, measured_s)).collect(),
             server: server(job, record),
@@ -212,7 +212,7 @@ impl Results {
 }
 
 fn connecting(job: &Job, record: &Record) -> Connecting {
-    let established = record.tally.established;
+    let established = record.tally.progress.established;
     let per = |all: f64, count: f64| if count > 0.0 { all / count } else { 0.0 };
     Connecting {
         asked: job.plan.connections(),
@@ -328,7 +328,13 @@ fn dead(job: &Job, tally: &tally::Tally) -> Dead {
         longest_silence_s: evictions.longest_ns.map(s),
         overshoot_us: evictions.overshoot.summary(),
         silence_us: evictions.silence.summary(),
-        closed_after: evictions.silence.buckets().map(&mut count).collect(),
+        closed_after: match job.plan.bound_ns {
+            // The excess over the bound is known more finely than the whole.
+            Some(bound_ns) if evictions.early == 0 => {
+                evictions.overshoot.buckets().map(|(ns, closed)| count((bound_ns.saturating_add(ns), closed))).collect()
+            }
+            _ => evictions.silence.buckets().map(count).collect(),
+        },
         alive_lost: tally.lost.values().sum(),
     }
 }

@@ -96,10 +96,12 @@ pub(super) fn facts(results: &Results) -> Vec<(String, String)> {
 }
 
 fn exchanged(group: &super::results::Group) -> String {
-    let mut words = vec![format!("{} connections", group.connections)];
+    let mut words = vec![counted(u64::from(group.connections), "connection", "connections")];
+    // Who only listens answers nothing and gets no answers.
+    let answered = if group.sent == 0 { "received" } else { "answered" };
     for (count, what) in [
         (group.sent, "sent"),
-        (group.answered, "answered"),
+        (group.answered, answered),
         (group.unanswered, "unanswered"),
         (group.unsent, "not sent"),
         (group.questions_answered, "questions of the server answered"),
@@ -132,6 +134,11 @@ pub(super) fn rows(results: &Results) -> Vec<(String, &Summary)> {
     }
     rows.extend(results.connecting.latency_us.as_ref().map(|summary| ("connecting".to_string(), summary)));
     rows
+}
+
+/// A count with its noun.
+pub(super) fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// Microseconds for people, in three or four digits.

@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::histogram::Durations;
-use super::plan::Plan;
+use super::plan::{Plan, Progress};
 
 /// Everything that a worker measures. Tallies of several workers can be merged.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Tally {
-    pub(super) established: u32,
-    /// Open at the end.
-    pub(super) open: u32,
+    /// The counts at the end.
+    pub(super) progress: Progress,
     /// Dials that failed, by cause.
     pub(super) failed: BTreeMap<String, u64>,
     /// Connections that ended before the measurement did, by cause; not the mute ones.
@@ -84,8 +83,7 @@ impl Tally {
     }
 
     pub(super) fn merge(&mut self, other: &Tally) {
-        self.established += other.established;
-        self.open += other.open;
+        self.progress = self.progress.plus(other.progress);
         add(&mut self.failed, &other.failed);
         add(&mut self.lost, &other.lost);
         self.connecting.merge(&other.connecting);
@@ -162,8 +160,8 @@ mod tests {
     #[test]
     fn a_push_is_as_long_as_from_its_first_to_its_last_arrival() {
         let (mut one, mut other) = (Push::default(), Push::default());
-        [30, 10, 20].map(|ns| one.record(ns));
-        [5, 25].map(|ns| other.record(ns));
+        [30, 10, 20].into_iter().for_each(|ns| one.record(ns));
+        [5, 25].into_iter().for_each(|ns| other.record(ns));
         one.merge(&other);
         one.merge(&Push::default());
         assert_eq!(one, Push { received: 5, first_ns: 5, last_ns: 30 });

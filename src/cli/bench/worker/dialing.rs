@@ -143,10 +143,11 @@ impl Worker {
                 if self.stage == Stage::Before {
                     self.tally.connecting.record(monotonic_ns().saturating_sub(line.dialled_ns));
                 }
-                if !self.plan.hello.is_empty() {
+                let hello = &self.plan.groups[usize::from(line.group)].hello;
+                if !hello.is_empty() {
                     line.last_sent_ns = monotonic_ns();
                     // A connection that is broken already says so when it is read.
-                    let _ = line.write(&self.plan.hello);
+                    let _ = line.write(hello);
                 }
             }
             Err(error) => self.fail_dial(index, cause(&error)),

@@ -1,6 +1,6 @@
 //! `heartline bench worker`: thousands of connections on one thread and one poll loop, as the coordinator's plan says.
 //!
-//! A turn is: orders, events, leftover reads, dials, messages that are due. Each step has a budget, so that none holds up the others. Latency is
+//! A turn is: orders, events, leftover reads, dials, messages that are due. Each step has a budget. Latency is
 //! counted from the instant at which a message was meant to be sent, not from when this loop got round to it: a harness that waits for a slow
 //! server before it sends would leave the slowness out.
 
@@ -30,8 +30,8 @@ const TIMER: Token = Token(usize::MAX - 1);
 
 /// Events taken from the kernel at once.
 const EVENTS_PER_TURN: usize = 1024;
-/// Messages sent per turn, so that replies are not left lying while very many are due at once.
-const SENDS_PER_TURN: usize = 256;
+/// Messages sent per turn. A storm is to come all at once, so it is what a worker has connections; replies that arrive meanwhile wait.
+const SENDS_PER_TURN: usize = 16_384;
 /// Size of the one buffer that all connections are read into.
 const SCRATCH_BYTES: usize = 64 * 1024;
 /// Time between two reports of progress.
@@ -118,6 +118,14 @@ impl Worker {
     fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         loop {
+            // Before the wait: what was read together with the plan is announced by no event.
+            while let Some(order) = self.control.take_line() {
+                self.obey(order?)?;
+            }
+            if self.control.has_ended() {
+                self.release();
+                return Ok(());
+            }
             let wait = self.prepare_wait()?;
             match self.poll.poll(&mut events, wait) {
                 Ok(()) => {}
@@ -131,13 +139,6 @@ impl Worker {
                     TIMER => self.timer.handle_event(),
                     Token(index) => self.handle_event(index, event),
                 }
-            }
-            while let Some(order) = self.control.take_line() {
-                self.obey(order?)?;
-            }
-            if self.control.has_ended() {
-                self.release();
-                return Ok(());
             }
             self.read_ready();
             self.dial_due()?;
@@ -245,8 +246,7 @@ impl Worker {
             self.tally.groups[usize::from(line.group)].unanswered += line.outstanding.len() as u64;
             self.tally.evictions.open += u64::from(line.mute && line.stream.is_some());
         }
-        self.tally.open = self.progress.open;
-        self.tally.established = self.progress.established;
+        self.tally.progress = self.progress;
         tell(&Report::Done(Box::new(std::mem::take(&mut self.tally))))
     }
 

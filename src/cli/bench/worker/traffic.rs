@@ -112,10 +112,11 @@ impl Worker {
         if self.plan.wait_for == WaitFor::Replies {
             self.pending -= u64::from(matched);
         }
-        if let (Role::Loop { .. }, Stage::Measuring(at_ns)) = (self.plan.groups[group].role, self.stage) {
-            if now_ns < at_ns + self.plan.duration_ns && matched > 0 {
-                self.send(index, matched, now_ns);
-            }
+        if let (Role::Loop { .. }, Stage::Measuring(at_ns)) = (self.plan.groups[group].role, self.stage)
+            && now_ns < at_ns + self.plan.duration_ns
+            && matched > 0
+        {
+            self.send(index, matched, now_ns);
         }
     }
 

@@ -1,0 +1,156 @@
+//! What heartline is meant to reach, and whether it does.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::peers::Peer;
+use crate::report::Report;
+
+/// How a figure is held against its bound.
+#[derive(Clone, Copy)]
+enum Rule {
+    /// The median over the rounds.
+    Median(f64),
+    /// The worst round.
+    Worst(f64),
+    /// The median of the ratios to the floor.
+    ToFloor(f64),
+    /// The median is below that of another.
+    Below(Peer),
+}
+
+struct Goal {
+    title: &'static str,
+    goal: &'static str,
+    /// Scenario, metric, rule: all of them.
+    rules: &'static [(&'static str, &'static str, Rule)],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    Met,
+    Missed,
+    NotMeasured,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Verdict::Met => "met",
+            Verdict::Missed => "missed",
+            Verdict::NotMeasured => "not measured",
+        })
+    }
+}
+
+#[derive(Serialize)]
+pub struct Outcome {
+    pub title: &'static str,
+    pub goal: &'static str,
+    pub measured: String,
+    pub verdict: Verdict,
+    /// Scenario, metric, and how many times the floor it may be, where that is the goal.
+    pub ratio_bounds: Vec<(&'static str, &'static str, f64)>,
+}
+
+use Rule::{Below, Median, ToFloor, Worst};
+
+const GOALS: &[Goal] = &[
+    Goal {
+        title: "user memory per idle connection, slope over 0/5k/10k/15k",
+        goal: "≤ 128 B, aim 96",
+        rules: &[("hold", "memory", Median(128.0))],
+    },
+    Goal { title: "kept per connection after 16 KiB echoed once", goal: "≤ 150 B", rules: &[("kept", "memory", Median(150.0))] },
+    Goal {
+        title: "CPU per echo, 64 active, depth 1",
+        goal: "≤ 1.05 × floor, below tokio",
+        rules: &[("echo", "cpu", ToFloor(1.05)), ("echo", "cpu", Below(Peer::Tokio))],
+    },
+    Goal {
+        title: "the same with 10k idle heartbeating lines beside",
+        goal: "≤ 1.05 × floor",
+        rules: &[("echo-beside-idle", "cpu", ToFloor(1.05))],
+    },
+    Goal { title: "CPU per message at depth 16", goal: "≤ 1.0 × floor", rules: &[("echo-depth-16", "cpu", ToFloor(1.0))] },
+    Goal { title: "CPU per heartbeat, 15k lines", goal: "≤ 1.10 × floor", rules: &[("beat", "cpu", ToFloor(1.10))] },
+    Goal { title: "15k pings at once, last answer", goal: "≤ 1.15 × floor", rules: &[("storm", "last", ToFloor(1.15))] },
+    Goal { title: "CPU per accepted connection", goal: "≤ 1.2 × floor", rules: &[("hold", "accept", ToFloor(1.2))] },
+    Goal {
+        title: "fan-out of one message to 15k: last arrival, CPU per delivery",
+        goal: "≤ 1.15 × a bare write loop",
+        rules: &[("fan-out", "last", ToFloor(1.15)), ("fan-out", "cpu", ToFloor(1.15))],
+    },
+    Goal {
+        title: "p99.9 of 64 active lines while 15k others are pinged and swept",
+        goal: "≤ 1.3 × without them",
+        rules: &[("tail", "ratio", Median(1.3))],
+    },
+    Goal {
+        title: "eviction overshoot, 15k falling silent at once",
+        goal: "p100 ≤ one tick + 50 ms, none early",
+        rules: &[
+            ("dead", "overshoot", Worst(150.0)),
+            ("dead", "early", Worst(0.0)),
+            ("dead", "open", Worst(0.0)),
+            ("dead", "alive-lost", Worst(0.0)),
+        ],
+    },
+    Goal { title: "wake-ups with nobody connected", goal: "0", rules: &[("wake-ups", "count", Worst(0.0))] },
+    Goal {
+        title: "a 95,000-line hold over 5 `--reuse-port` processes",
+        goal: "held for a minute with heartbeats, none lost",
+        rules: &[("huge", "missing", Worst(0.0)), ("huge", "unanswered", Worst(0.0))],
+    },
+    Goal { title: "stripped release binary", goal: "≤ 3 MB", rules: &[("size", "binary", Worst(3.0))] },
+    Goal { title: "resident memory at start", goal: "≤ 4 MB", rules: &[("start", "resident", Median(4.0))] },
+    Goal { title: "library-only example with `opt-level=\"z\"`", goal: "≤ 600 kB", rules: &[("size", "tiny", Worst(0.6))] },
+];
+
+pub fn judge(report: &Report) -> Vec<Outcome> {
+    let judge = |goal: &Goal| {
+        let held: Vec<(bool, String)> =
+            goal.rules.iter().filter_map(|(scenario, metric, rule)| hold(report, scenario, metric, *rule)).collect();
+        let verdict = match held.len() == goal.rules.len() {
+            false => Verdict::NotMeasured,
+            // Tiny numbers meet tiny goals.
+            true if report.quick => Verdict::NotMeasured,
+            true if held.iter().all(|(met, _)| *met) => Verdict::Met,
+            true => Verdict::Missed,
+        };
+        let ratio = |(scenario, metric, rule): &(&'static str, &'static str, Rule)| match rule {
+            ToFloor(most) => Some((*scenario, *metric, *most)),
+            _ => None,
+        };
+        Outcome {
+            title: goal.title,
+            goal: goal.goal,
+            measured: held.into_iter().map(|(_, measured)| measured).collect::<Vec<_>>().join("; "),
+            verdict,
+            ratio_bounds: goal.rules.iter().filter_map(ratio).collect(),
+        }
+    };
+    GOALS.iter().map(judge).collect()
+}
+
+/// Whether it is met, and what was measured. `None` if nothing was.
+fn hold(report: &Report, scenario: &str, metric: &str, rule: Rule) -> Option<(bool, String)> {
+    let metric = report.metric(scenario, metric)?;
+    let ours = metric.of(Peer::Heartline)?;
+    let (unit, spread) = (metric.unit, ours.spread?);
+    Some(match rule {
+        Median(most) => (spread.median <= most, unit.written(spread.median)),
+        Worst(most) if most == 0.0 => (spread.max <= most, format!("{} {}", unit.written(spread.max), metric.title)),
+        Worst(most) => (spread.max <= most, unit.written(spread.max)),
+        ToFloor(most) => {
+            let ratio = ours.to_floor?.median;
+            (ratio <= most, format!("{ratio:.2} × ({})", unit.written(spread.median)))
+        }
+        Below(other) => {
+            let other_median = metric.of(other)?.spread?.median;
+            (spread.median < other_median, format!("{other} {}", unit.written(other_median)))
+        }
+    })
+}

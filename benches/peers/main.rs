@@ -1,0 +1,122 @@
+//! The comparison: the same scenarios, in turn and pinned, on heartline and on what users might pick instead. docs/benchmarks.md says how it is
+//! measured, and is where the results of a full run go.
+//!
+//!     cargo bench --bench peers
+
+mod child;
+mod docs;
+mod goals;
+mod harness;
+mod kept;
+mod machine;
+mod peers;
+mod plots;
+mod proc;
+mod report;
+mod rounds;
+mod scenarios;
+mod sizes;
+mod stats;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+use child::{Failure, LOAD_CORE};
+use peers::Peer;
+use report::Report;
+use rounds::Bench;
+use scenarios::Size;
+
+/// Fewer would give a median that one disturbed round can move.
+const FULL_ROUNDS: u32 = 5;
+
+/// Compares heartline with its peers. A full run, which is one without --only, --peers, --quick and with at least five rounds, writes
+/// docs/benchmarks.md and its plots; any other writes the same to target/peers.
+#[derive(Parser)]
+#[command(name = "cargo bench --bench peers --")]
+struct Options {
+    /// How often each scenario is run on each peer [default: 5; with --quick 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: Option<u32>,
+    /// Tiny numbers: shows that everything works, and nothing about speed
+    #[arg(long)]
+    quick: bool,
+    /// Only these scenarios, separated by commas
+    #[arg(long, value_name = "SCENARIO", value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(scenarios::ids()))]
+    only: Vec<String>,
+    /// Only these peers, separated by commas
+    #[arg(long, value_name = "PEER", value_delimiter = ',')]
+    peers: Vec<Peer>,
+    /// Hold 95,000 lines for a minute over five processes, too
+    #[arg(long)]
+    huge: bool,
+    /// What `cargo bench` says, and `cargo test --all-targets` does not
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    if !options.bench {
+        println!("nothing measured: this is for `cargo bench --bench peers`");
+        return ExitCode::SUCCESS;
+    }
+    match compare(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Interrupted) => ExitCode::from(130),
+        Err(Failure::Failed(problem)) => {
+            eprintln!("error: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn compare(options: &Options) -> Result<(), Failure> {
+    child::obey_interrupts()?;
+    raise_descriptor_limit();
+    let dir = work_dir()?;
+    let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { FULL_ROUNDS });
+    let full = !options.quick && options.only.is_empty() && options.peers.is_empty() && rounds >= FULL_ROUNDS;
+    let chosen = scenarios::choose(&options.only, options.huge);
+
+    let wanted = |peer: &Peer| options.peers.is_empty() || options.peers.contains(peer);
+    println!("finding and building the peers");
+    let prepared: Vec<_> = Peer::value_variants().iter().copied().filter(wanted).map(|peer| (peer, peers::prepare(peer, &dir))).collect();
+    // Before this process and all that it starts are left with one core.
+    let tiny_example = chosen.iter().any(|scenario| scenario.id == "size").then(|| sizes::build_tiny_example(&dir));
+    child::pin_self(LOAD_CORE)?;
+
+    let size = if options.quick { Size::quick() } else { Size::full() };
+    let mut report = Report::new(rounds, options.quick, &prepared, &chosen);
+    report.peers.iter().for_each(|peer| println!("  {peer}"));
+    let bench = Bench { dir: dir.clone(), size, peers: prepared, tiny_example };
+    let outcome = bench.run(rounds, &chosen, &mut report);
+
+    report.finish(outcome.is_ok());
+    print!("\n{}", table::plain(&report));
+    let json = dir.join("results.json");
+    let text = serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?;
+    child::write(&json, &text)?;
+    println!("\nwritten: {}", json.display());
+    outcome?;
+    docs::write(&report, &dir, full)
+}
+
+/// Children inherit it, and some servers do not raise it themselves.
+fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // What cannot be raised shows as connections that fail.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// `target/peers`, wherever the target directory is.
+fn work_dir() -> Result<PathBuf, Failure> {
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).with_file_name("peers");
+    std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    Ok(dir)
+}

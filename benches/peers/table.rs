@@ -1,0 +1,137 @@
+//! The report as text for a terminal, and as Markdown.
+
+use std::fmt::Write;
+
+use clap::ValueEnum;
+
+use crate::peers::Peer;
+use crate::report::{Figures, MetricReport, Remark, Report, ScenarioReport};
+use crate::stats::Unit;
+
+const QUICK: &str = "From --quick: tiny numbers, which show that everything works and nothing about speed.";
+
+/// Writing to a string cannot fail.
+macro_rules! line {
+    ($out:expr, $($arg:tt)*) => {{ let _ = writeln!($out, $($arg)*); }};
+}
+
+pub fn plain(report: &Report) -> String {
+    let mut out = String::new();
+    if report.quick {
+        line!(out, "{QUICK}\n");
+    }
+    line!(out, "median (min–max) over {} rounds; × floor: median of the ratios in the same round (min–max)\n", report.rounds);
+    for scenario in &report.scenarios {
+        for metric in &scenario.metrics {
+            line!(out, "{}: {}", scenario.id, with_unit(metric));
+            for figures in &metric.peers {
+                let (value, ratio) = (value(figures, metric.unit), ratio_range(figures));
+                line!(out, "  {:<10} {value:<32} {ratio}", figures.peer);
+            }
+        }
+        remarks(scenario).iter().for_each(|remark| line!(out, "  ! {remark}"));
+        line!(out, "");
+    }
+    for goal in &report.goals {
+        line!(out, "{:<12}  {}  [{}]  {}", goal.verdict, goal.title, goal.goal, goal.measured);
+    }
+    for peer in report.peers.iter().filter(|peer| peer.missing.is_some()) {
+        line!(out, "{peer}");
+    }
+    out
+}
+
+/// What goes between the markers in docs/benchmarks.md. `plots` are file names beside it, each with what it shows.
+pub fn markdown(report: &Report, plots: &[(String, String)]) -> String {
+    let mut out = String::new();
+    if report.quick {
+        line!(out, "**{QUICK}**\n");
+    }
+    let machine = &report.machine;
+    line!(
+        out,
+        "`{}`, {}, {} rounds, on {}, {}, {} cores,",
+        report.command,
+        report.started,
+        report.rounds,
+        machine.kernel,
+        machine.cpu,
+        machine.cores
+    );
+    line!(out, "{:.0} GB of memory.\n", machine.memory_bytes / 1e9);
+    report.peers.iter().for_each(|peer| line!(out, "* {peer}"));
+
+    line!(out, "\n### Goals\n");
+    line!(out, "| scenario | goal | heartline | |\n|---|---|---|---|");
+    for goal in &report.goals {
+        line!(out, "| {} | {} | {} | {} |", goal.title, goal.goal, goal.measured, goal.verdict);
+    }
+
+    line!(out, "\n### All peers\n");
+    line!(
+        out,
+        "Each cell: median (min–max), and the median of the ratios to the floor in the same round. A dash: not part of the scenario.\n"
+    );
+    let names: Vec<String> = report.peers.iter().map(|peer| peer.peer.to_string()).collect();
+    line!(out, "| | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()));
+    for metric in report.scenarios.iter().flat_map(|scenario| &scenario.metrics) {
+        let cell = |peer: Peer| metric.of(peer).map_or_else(|| "–".to_string(), |figures| cell(figures, metric.unit));
+        let cells: Vec<String> = report.peers.iter().map(|peer| cell(peer.peer)).collect();
+        line!(out, "| {} | {} |", with_unit(metric), cells.join(" | "));
+    }
+
+    let remarks: Vec<String> =
+        report.scenarios.iter().flat_map(|of| remarks(of).into_iter().map(move |remark| format!("{}, {remark}", of.id))).collect();
+    if !remarks.is_empty() {
+        line!(out, "\nWhat to know before believing a figure:\n");
+        remarks.iter().for_each(|remark| line!(out, "* {remark}"));
+    }
+    line!(out, "\n### Plots\n\nBars end at the median; the thin line goes from the least to the most.\n");
+    plots.iter().for_each(|(file, title)| line!(out, "![{title}]({file})\n"));
+    out
+}
+
+/// One for each peer, so that a disturbed machine does not fill the page.
+fn remarks(scenario: &ScenarioReport) -> Vec<String> {
+    let of_peer = |peer: &Peer| {
+        let of_peer: Vec<&Remark> = scenario.remarks.iter().filter(|remark| remark.peer == *peer).collect();
+        let last = of_peer.last()?;
+        let mut rounds: Vec<String> = of_peer.iter().map(|remark| remark.round.to_string()).collect();
+        rounds.dedup();
+        match &rounds[..] {
+            [round] if of_peer.len() == 1 => Some(format!("{peer}, round {round}: {}", last.text)),
+            _ => Some(format!("{peer}, rounds {}; the last: {}", rounds.join(", "), last.text)),
+        }
+    };
+    Peer::value_variants().iter().filter_map(of_peer).collect()
+}
+
+fn with_unit(metric: &MetricReport) -> String {
+    match metric.unit.name() {
+        "" => metric.title.to_string(),
+        unit => format!("{}, {unit}", metric.title),
+    }
+}
+
+fn value(figures: &Figures, unit: Unit) -> String {
+    match &figures.spread {
+        None => figures.absence().to_string(),
+        // Measured once, or always the same.
+        Some(spread) if spread.min == spread.max => unit.number(spread.median),
+        Some(spread) => format!("{} ({})", unit.number(spread.median), unit.range(spread)),
+    }
+}
+
+fn cell(figures: &Figures, unit: Unit) -> String {
+    match figures.to_floor.filter(|_| figures.peer != Peer::Floor) {
+        None => value(figures, unit),
+        Some(ratio) => format!("{}, {} ×", value(figures, unit), Unit::Times.number(ratio.median)),
+    }
+}
+
+fn ratio_range(figures: &Figures) -> String {
+    match figures.to_floor.filter(|_| figures.peer != Peer::Floor) {
+        None => String::new(),
+        Some(ratio) => format!("{} × floor ({})", Unit::Times.number(ratio.median), Unit::Times.range(&ratio)),
+    }
+}
