@@ -12,7 +12,7 @@ use crate::peers::{Server, Wire};
 
 /// No scenario takes as long.
 const LIMIT: Duration = Duration::from_secs(300);
-/// Share of the measured time that the server may have waited for its core.
+/// Share of the measured time that the threads of the server may have waited for their core, in all. Several wait for each other, too.
 const WAITING: f64 = 0.05;
 
 /// What the harness found.
@@ -83,7 +83,7 @@ impl Found {
         }
         let waited = self.maybe("/server/cpu_wait_s").unwrap_or(0.0) / self.maybe("/measured_s").unwrap_or(f64::INFINITY);
         if waited > WAITING {
-            remarks.push(format!("the server waited for its core for {:.0} % of the time", waited * 100.0));
+            remarks.push(format!("the threads of the server waited for their core for {:.0} % of the time", waited * 100.0));
         }
         remarks
     }

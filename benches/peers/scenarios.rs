@@ -119,7 +119,7 @@ pub const SCENARIOS: &[Scenario] = &[
         peers: &[Floor, Heartline, Redis, Nats],
         metrics: &[
             metric("last", "one message to 15k, last arrival", Unit::Milliseconds, true),
-            metric("cpu", "CPU per delivery of it", Unit::Microseconds, true),
+            metric("cpu", "CPU per delivery, one message to 15k", Unit::Microseconds, true),
         ],
         once: false,
         measure: fan_out,
