@@ -305,7 +305,11 @@ impl Driver {
         if !self.engine.wants_read(id)
             && let Some(line) = self.sockets.get(id.slot()).copied().flatten()
         {
-            unread = net.peek(line).is_ok();
+            match net.peek(line) {
+                Ok(_) => unread = true,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return self.engine.handle_failure(self.now, id, CloseReason::from_read_error(&error)),
+            }
         }
         self.engine.handle_last_look(self.now, id, unread);
         if (unread || self.engine.is_draining())
