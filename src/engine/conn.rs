@@ -12,7 +12,7 @@ use crate::time::Millis;
 /// 80 bytes here, 8 on the timer wheel and 4 for the descriptor are the whole price of an idle connection.
 pub(super) struct Conn {
     pub(super) opened: Millis,
-    /// The last sign of life: an inbound byte or, while the outbox is stuck, progress in writing it.
+    /// The last sign of life: an inbound byte, the FIN or, while the outbox is stuck, progress in writing it.
     pub(super) last_seen: Millis,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,

@@ -2,7 +2,7 @@
 //!
 //! A driver tells it what happened (`handle_*`) and asks what to do (`poll_*`). One turn, in this order:
 //!
-//! 1. commands from other threads: [`Engine::send`], [`Engine::broadcast`], [`Engine::close_on_request`], [`Engine::handle_shutdown`];
+//! 1. [`Engine::advance`], then commands from other threads: [`Engine::send`], [`Engine::broadcast`], [`Engine::close_on_request`], [`Engine::handle_shutdown`];
 //! 2. readiness: [`Engine::handle_open`] for what was accepted (or [`Engine::handle_refusal`]), [`Engine::handle_bytes`],
 //!    [`Engine::handle_eof`], [`Engine::handle_failure`] for what was read;
 //! 3. connections left over from earlier turns, and those of [`Engine::poll_readable`], each after [`Engine::handle_rest`];
@@ -11,7 +11,7 @@
 //! 6. [`Engine::poll_closed`]: drop the sockets.
 //!
 //! [`Engine::poll_timeout`] says when to be back at the latest, and [`Engine::has_work`] whether that is at once, because a budget ran
-//! out. Calls with a stale [`ConnId`] do nothing. Every call takes the time; a time before that of an earlier call counts as equal to it.
+//! out. Calls with a stale [`ConnId`] do nothing. A time before that of an earlier call counts as equal to it.
 //!
 //! The same engine runs under the server's mio loop and in the simulation of `tests/sim`.
 
@@ -108,6 +108,12 @@ impl Engine {
             last_looks: VecDeque::new(),
             closed: VecDeque::new(),
         })
+    }
+
+    /// Tells the time at the beginning of a turn, for the calls that do not take it: those of the commands. After a long quiet they would
+    /// count a patience from when something last happened.
+    pub fn advance(&mut self, now: Millis) {
+        self.now = self.now.max(now);
     }
 
     /// Lets a connection in, or says why not: then there is no id, the handler hears nothing, and the caller drops the socket.
@@ -309,16 +315,12 @@ impl Engine {
         &mut self.stats
     }
 
-    fn advance(&mut self, now: Millis) {
-        self.now = self.now.max(now);
-    }
-
     fn conn(&self, id: ConnId) -> Option<&Conn> {
         self.conns.get(id.slot()).filter(|conn| conn.generation == id.generation())
     }
 
     fn conn_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
-        self.conns.get_mut(id.slot()).filter(|conn| conn.generation == id.generation())
+        live(&mut self.conns, id)
     }
 
     /// The one door out. The first reason wins; a connection that is being flushed keeps the reason for which it is.
@@ -358,6 +360,11 @@ impl Engine {
         }
         open
     }
+}
+
+/// The connection of that id, if it still lives; the engine's other fields stay free to be borrowed.
+fn live(conns: &mut Slab<Conn>, id: ConnId) -> Option<&mut Conn> {
+    conns.get_mut(id.slot()).filter(|conn| conn.generation == id.generation())
 }
 
 #[cfg(test)]

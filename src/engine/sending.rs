@@ -4,7 +4,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use super::conn::{Conn, Phase, Writing};
-use super::{Context, Engine, Handler, THROTTLE_ABOVE, THROTTLE_BELOW};
+use super::{Context, Engine, Handler, THROTTLE_ABOVE, THROTTLE_BELOW, live};
 use crate::close::CloseReason;
 use crate::error::SendError;
 use crate::id::ConnId;
@@ -17,7 +17,7 @@ const SHARED_FROM: usize = 512;
 impl Engine {
     /// Queues one message made of `parts`. See [`Context::send`].
     pub fn send(&mut self, id: ConnId, parts: &[&[u8]]) -> Result<(), SendError> {
-        let Some(conn) = self.conns.get_mut(id.slot()).filter(|conn| conn.generation == id.generation() && conn.takes_messages()) else {
+        let Some(conn) = live(&mut self.conns, id).filter(|conn| conn.takes_messages()) else {
             return Err(SendError::Closed);
         };
         let len = self.codec.encoded_len(parts)?;
@@ -66,7 +66,7 @@ impl Engine {
     pub(super) fn handle_heartbeats(&mut self, id: ConnId, pings: u32, pongs: u32) {
         self.stats.pings_in += u64::from(pings);
         self.stats.pongs_in += u64::from(pongs);
-        let Some(conn) = self.conns.get_mut(id.slot()).filter(|conn| conn.generation == id.generation()) else { return };
+        let Some(conn) = live(&mut self.conns, id) else { return };
         if pings == 0 {
             return;
         }
@@ -86,7 +86,7 @@ impl Engine {
     /// not be heard any sooner. The same goes for a queue without room for a ping.
     pub(super) fn push_ping(&mut self, id: ConnId) {
         let now = self.now;
-        let Some(conn) = self.conns.get_mut(id.slot()).filter(|conn| conn.generation == id.generation()) else { return };
+        let Some(conn) = live(&mut self.conns, id) else { return };
         conn.pinged(now);
         let ping = self.codec.ping();
         if !conn.is_blocked() && conn.outbox.len() + ping.len() <= self.max_outbox {
@@ -136,7 +136,7 @@ impl Engine {
     /// The kernel has taken `n` bytes of [`Engine::outgoing`].
     pub fn handle_written<H: Handler + ?Sized>(&mut self, now: Millis, id: ConnId, n: usize, handler: &mut H) {
         self.advance(now);
-        let Some(conn) = self.conns.get_mut(id.slot()).filter(|conn| conn.generation == id.generation()) else { return };
+        let Some(conn) = live(&mut self.conns, id) else { return };
         conn.outbox.advance(n, &mut self.pool);
         conn.bytes_out += n as u64;
         self.stats.bytes_out += n as u64;

@@ -208,6 +208,7 @@ impl Server {
     fn read_clock(&mut self, waited_ms: Option<u64>) {
         self.now = self.awake.read(self.clock.now(), waited_ms);
         self.sockets_since_clock = 0;
+        self.engine.advance(self.now);
         let stats = self.engine.stats_mut();
         if stats.stalls != self.awake.stalls() {
             log::warn!("stall stalled_ms={} in_all_ms={}", self.awake.stalled_ms() - stats.stalled_ms, self.awake.stalled_ms());

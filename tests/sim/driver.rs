@@ -124,6 +124,7 @@ impl Driver {
         let expected = self.next_wait_ms().map(|wait_ms| self.now.plus_ms(wait_ms));
         self.raw_ms = net.now_ms;
         self.now = self.awake.read(Millis::from_ms(self.raw_ms), due_ms);
+        self.engine.advance(self.now);
         self.sockets_since_clock = 0;
         self.oracle.late_ms(expected.map_or(0, |expected| self.now.ms_since(expected)));
 

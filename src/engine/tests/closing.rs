@@ -89,3 +89,17 @@ fn a_stale_id_does_nothing_to_the_next_tenant_of_its_slot() {
     assert!(rig.engine.wants_read(new) && rig.engine.is_open(new) && !rig.engine.has_work());
     assert_eq!((rig.engine.stats().bytes_in, rig.messages().len(), rig.reap().len()), (0, 0, 0));
 }
+
+#[test]
+fn a_close_on_request_after_a_long_quiet_still_flushes() {
+    let mut rig = Rig::new(&Config { heartbeat: None, ..config() });
+    let id = rig.open();
+    rig.now = Millis::from_ms(3_600_000);
+    rig.engine.advance(rig.now);
+    rig.engine.send(id, &[b"the last word"]).expect("room");
+    assert!(rig.engine.close_on_request(id, Close::AfterFlush));
+    rig.engine.handle_timers(rig.now, usize::MAX);
+    assert_eq!(rig.reasons(), [], "its patience begins now");
+    assert_eq!(rig.flush(id), "the last word\n");
+    assert_eq!(rig.reasons(), [CloseReason::Requested]);
+}
