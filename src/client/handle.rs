@@ -162,6 +162,8 @@ impl Shared {
         if !self.woken.swap(true, Ordering::SeqCst)
             && let Err(error) = self.waker.wake()
         {
+            // The next caller tries again.
+            self.woken.store(false, Ordering::SeqCst);
             log::error!("client-wake-failed error={error:?}");
         }
     }
