@@ -100,6 +100,16 @@ const GOALS: &[Goal] = &[
     },
     Goal { title: "wake-ups with nobody connected", goal: "0", rules: &[("wake-ups", "count", Worst(0.0))] },
     Goal {
+        title: "engine alone at 1,000,000 virtual lines: resident; wheel insert, expiry; bytes per line to those at 10k",
+        goal: "≤ 160 MB; ≤ 50 ns each; linear: ≤ 1.2 ×",
+        rules: &[
+            ("engine", "resident-1M", Median(160.0)),
+            ("engine", "insert-1M", Median(50.0)),
+            ("engine", "expiry-1M", Median(50.0)),
+            ("engine", "growth", Median(1.2)),
+        ],
+    },
+    Goal {
         title: "a 95,000-line hold over 5 `--reuse-port` processes",
         goal: "held for a minute with heartbeats, none lost",
         rules: &[("huge", "missing", Worst(0.0)), ("huge", "unanswered", Worst(0.0))],

@@ -13,7 +13,7 @@ use crate::peers::{Server, Wire};
 /// No scenario takes as long.
 const LIMIT: Duration = Duration::from_secs(300);
 /// Share of the measured time that the threads of the server may have waited for their core, in all. Several wait for each other, too.
-const WAITING: f64 = 0.05;
+pub const WAITING: f64 = 0.05;
 
 /// What the harness found.
 pub struct Found {

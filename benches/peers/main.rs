@@ -4,7 +4,9 @@
 //!     cargo bench --bench peers
 
 mod child;
+mod curves;
 mod docs;
+mod engine_alone;
 mod goals;
 mod harness;
 mod kept;
@@ -18,6 +20,7 @@ mod scenarios;
 mod sizes;
 mod stats;
 mod table;
+mod virtual_lines;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -57,15 +60,22 @@ struct Options {
     /// What `cargo bench` says, and `cargo test --all-targets` does not
     #[arg(long, hide = true)]
     bench: bool,
+    /// Be the process that drives the engine alone, with so many lines, and say what it cost
+    #[arg(long = engine_alone::FLAG, hide = true, value_name = "LINES")]
+    engine_alone: Option<u32>,
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    if !options.bench {
-        println!("nothing measured: this is for `cargo bench --bench peers`");
-        return ExitCode::SUCCESS;
-    }
-    match compare(&options) {
+    let outcome = match options.engine_alone {
+        Some(lines) => be_alone(lines),
+        None if options.bench => compare(&options),
+        None => {
+            println!("nothing measured: this is for `cargo bench --bench peers`");
+            Ok(())
+        }
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Interrupted) => ExitCode::from(130),
         Err(Failure::Failed(problem)) => {
@@ -73,6 +83,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The other end of `engine_alone::measure`.
+fn be_alone(lines: u32) -> Result<(), Failure> {
+    let costs = virtual_lines::measure(lines)?;
+    println!("{}", serde_json::to_string(&costs).map_err(|error| error.to_string())?);
+    Ok(())
 }
 
 fn compare(options: &Options) -> Result<(), Failure> {
@@ -83,7 +100,8 @@ fn compare(options: &Options) -> Result<(), Failure> {
     let full = !options.quick && options.only.is_empty() && options.peers.is_empty() && rounds >= FULL_ROUNDS;
     let chosen = scenarios::choose(&options.only, options.huge);
 
-    let wanted = |peer: &Peer| options.peers.is_empty() || options.peers.contains(peer);
+    let takes_part = |peer: &Peer| chosen.iter().any(|scenario| scenario.peers.contains(peer));
+    let wanted = |peer: &Peer| takes_part(peer) && (options.peers.is_empty() || options.peers.contains(peer));
     println!("finding and building the peers");
     let prepared: Vec<_> = Peer::value_variants().iter().copied().filter(wanted).map(|peer| (peer, peers::prepare(peer, &dir))).collect();
     // Before this process and all that it starts are left with one core.

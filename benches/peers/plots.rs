@@ -1,4 +1,4 @@
-//! The results as bars, in SVG.
+//! The results as bars, in SVG. What grows is in `curves.rs`.
 
 use std::path::Path;
 
@@ -7,12 +7,13 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::child::Failure;
+use crate::curves;
 use crate::peers::Peer;
 use crate::report::Report;
 use crate::stats::{Spread, Unit};
 
-const WIDTH: u32 = 800;
-const MARGIN: i32 = 24;
+pub const WIDTH: u32 = 800;
+pub const MARGIN: i32 = 24;
 const ROW: i32 = 34;
 const BAR: i32 = 20;
 /// Above the bars and below them.
@@ -22,16 +23,16 @@ const FOOT: i32 = 16;
 const FIGURE_WIDTH: i32 = 190;
 /// About what a letter of [`LABEL`] takes: nobody knows the reader's font.
 const LETTER: i32 = 8;
-const FONT: &str = "sans-serif";
-const TITLE: i32 = 18;
-const LABEL: i32 = 14;
+pub const FONT: &str = "sans-serif";
+pub const TITLE: i32 = 18;
+pub const LABEL: i32 = 14;
 
-const INK: RGBColor = RGBColor(0x22, 0x2b, 0x36);
-const FAINT: RGBColor = RGBColor(0x8a, 0x94, 0xa0);
-const OURS: RGBColor = RGBColor(0x1f, 0x77, 0xb4);
-const FLOOR: RGBColor = RGBColor(0x5b, 0x66, 0x73);
-const OTHERS: RGBColor = RGBColor(0xc3, 0xcb, 0xd4);
-const GOAL: RGBColor = RGBColor(0xc6, 0x28, 0x28);
+pub const INK: RGBColor = RGBColor(0x22, 0x2b, 0x36);
+pub const FAINT: RGBColor = RGBColor(0x8a, 0x94, 0xa0);
+pub const OURS: RGBColor = RGBColor(0x1f, 0x77, 0xb4);
+pub const FLOOR: RGBColor = RGBColor(0x5b, 0x66, 0x73);
+pub const OTHERS: RGBColor = RGBColor(0xc3, 0xcb, 0xd4);
+pub const GOAL: RGBColor = RGBColor(0xc6, 0x28, 0x28);
 
 struct Bar {
     label: String,
@@ -60,6 +61,7 @@ pub fn draw(report: &Report, dir: &Path) -> Result<Vec<(String, String)>, Failur
         render(&chart, &path).map_err(|error| format!("draw {}: {error}", path.display()))?;
         plots.push((format!("benchmarks/{name}.svg"), chart.title));
     }
+    plots.extend(curves::draw(report, dir)?);
     Ok(plots)
 }
 
@@ -102,8 +104,8 @@ fn peers(report: &Report) -> impl Iterator<Item = (String, Chart)> {
     charts.filter(|(_, chart)| chart.bars.len() > 1)
 }
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Drawn = Result<(), Box<dyn std::error::Error>>;
+pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub type Drawn = Result<(), Box<dyn std::error::Error>>;
 
 fn render(chart: &Chart, path: &Path) -> Drawn {
     let height = HEAD + ROW * chart.bars.len() as i32 + FOOT;
@@ -148,7 +150,7 @@ fn render(chart: &Chart, path: &Path) -> Drawn {
     Ok(())
 }
 
-fn write(area: &Area, text: &str, at: (i32, i32), align: HPos, (size, colour): (i32, RGBColor)) -> Drawn {
+pub fn write(area: &Area, text: &str, at: (i32, i32), align: HPos, (size, colour): (i32, RGBColor)) -> Drawn {
     let style = (FONT, size).into_font().color(&colour).pos(Pos::new(align, VPos::Center));
     area.draw(&Text::new(text, at, style))?;
     Ok(())

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::child::{Failure, pause};
+use crate::engine_alone;
 use crate::harness::{self, Found};
 use crate::kept;
 use crate::peers::Peer::{self, Floor, Go, Heartline, Mosquitto, Nats, Redis, Tokio};
@@ -35,7 +36,7 @@ pub struct Measured {
     pub remarks: Vec<String>,
 }
 
-const fn metric(id: &'static str, title: &'static str, unit: Unit, to_floor: bool) -> Metric {
+pub const fn metric(id: &'static str, title: &'static str, unit: Unit, to_floor: bool) -> Metric {
     Metric { id, title, unit, to_floor }
 }
 
@@ -155,6 +156,13 @@ pub const SCENARIOS: &[Scenario] = &[
         measure: wake_ups,
     },
     Scenario {
+        id: engine_alone::ID,
+        peers: &[Heartline],
+        metrics: engine_alone::METRICS,
+        once: false,
+        measure: |bench, _| engine_alone::measure(bench),
+    },
+    Scenario {
         id: HUGE,
         peers: &[Heartline],
         metrics: &[
@@ -189,6 +197,8 @@ pub struct Size {
     /// Lines that echo 16 KiB each.
     pub kept: u32,
     pub huge: u32,
+    /// Virtual lines of the engine alone.
+    pub engine_lines: [u32; 5],
     pub pushes: u32,
     pub push_every: &'static str,
     pub echo_for: &'static str,
@@ -206,6 +216,7 @@ impl Size {
             idle: 10_000,
             kept: 5000,
             huge: 95_000,
+            engine_lines: engine_alone::LINES,
             pushes: 10,
             push_every: "500ms",
             echo_for: "5s",
@@ -223,6 +234,7 @@ impl Size {
             idle: 200,
             kept: 100,
             huge: 1000,
+            engine_lines: engine_alone::FEW_LINES,
             pushes: 3,
             push_every: "50ms",
             echo_for: "500ms",

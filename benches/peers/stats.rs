@@ -24,6 +24,7 @@ impl Spread {
 pub enum Unit {
     Bytes,
     Megabytes,
+    Nanoseconds,
     Microseconds,
     Milliseconds,
     /// How many of something.
@@ -37,6 +38,7 @@ impl Unit {
         match self {
             Unit::Bytes => "B",
             Unit::Megabytes => "MB",
+            Unit::Nanoseconds => "ns",
             Unit::Microseconds => "µs",
             Unit::Milliseconds => "ms",
             Unit::Count => "",

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use clap::ValueEnum;
 
+use crate::engine_alone;
 use crate::peers::Peer;
 use crate::report::{Figures, MetricReport, Remark, Report, ScenarioReport};
 use crate::stats::Unit;
@@ -67,18 +68,8 @@ pub fn markdown(report: &Report, plots: &[(String, String)]) -> String {
         line!(out, "| {} | {} | {} | {} |", goal.title, goal.goal, goal.measured, goal.verdict);
     }
 
-    line!(out, "\n### All peers\n");
-    line!(
-        out,
-        "Each cell: median (min–max), and the median of the ratios to the floor in the same round. A dash: not part of the scenario.\n"
-    );
-    let names: Vec<String> = report.peers.iter().map(|peer| peer.peer.to_string()).collect();
-    line!(out, "| | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()));
-    for metric in report.scenarios.iter().flat_map(|scenario| &scenario.metrics) {
-        let cell = |peer: Peer| metric.of(peer).map_or_else(|| "–".to_string(), |figures| cell(figures, metric.unit));
-        let cells: Vec<String> = report.peers.iter().map(|peer| cell(peer.peer)).collect();
-        line!(out, "| {} | {} |", with_unit(metric), cells.join(" | "));
-    }
+    peers(&mut out, report);
+    engine_sizes(&mut out, report);
 
     let remarks: Vec<String> =
         report.scenarios.iter().flat_map(|of| remarks(of).into_iter().map(move |remark| format!("{}, {remark}", of.id))).collect();
@@ -86,9 +77,47 @@ pub fn markdown(report: &Report, plots: &[(String, String)]) -> String {
         line!(out, "\nWhat to know before believing a figure:\n");
         remarks.iter().for_each(|remark| line!(out, "* {remark}"));
     }
-    line!(out, "\n### Plots\n\nBars end at the median; the thin line goes from the least to the most.\n");
+    line!(out, "\n### Plots\n\nBars end at the median; the thin line goes from the least to the most. So does that of a curve's points.\n");
     plots.iter().for_each(|(file, title)| line!(out, "![{title}]({file})\n"));
     out
+}
+
+fn peers(out: &mut String, report: &Report) {
+    let scenarios = report.scenarios.iter().filter(|scenario| scenario.id != engine_alone::ID);
+    let metrics: Vec<&MetricReport> = scenarios.flat_map(|scenario| &scenario.metrics).collect();
+    if metrics.is_empty() {
+        return;
+    }
+    line!(out, "\n### All peers\n");
+    line!(
+        out,
+        "Each cell: median (min–max), and the median of the ratios to the floor in the same round. A dash: not part of the scenario.\n"
+    );
+    let names: Vec<String> = report.peers.iter().map(|peer| peer.peer.to_string()).collect();
+    line!(out, "| | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()));
+    for metric in metrics {
+        let cell = |peer: Peer| metric.of(peer).map_or_else(|| "–".to_string(), |figures| cell(figures, metric.unit));
+        let cells: Vec<String> = report.peers.iter().map(|peer| cell(peer.peer)).collect();
+        line!(out, "| {} | {} |", with_unit(metric), cells.join(" | "));
+    }
+}
+
+/// Of no peer but heartline, and a row for each number of lines.
+fn engine_sizes(out: &mut String, report: &Report) {
+    let mut sizes = engine_alone::sizes(report).peekable();
+    if sizes.peek().is_none() {
+        return;
+    }
+    line!(out, "\n### The engine alone\n");
+    line!(
+        out,
+        "| virtual lines | resident, MB | per line, B | wheel insert, ns | wheel expiry, ns | CPU per line and heartbeat interval, ns |"
+    );
+    line!(out, "|---|---|---|---|---|---|");
+    for (lines, metrics) in sizes {
+        let ours = metrics.iter().filter_map(|metric| Some(value(metric.of(Peer::Heartline)?, metric.unit)));
+        line!(out, "| {} | {} |", Unit::Count.number(f64::from(lines)), ours.collect::<Vec<_>>().join(" | "));
+    }
 }
 
 /// One for each peer, so that a disturbed machine does not fill the page.
