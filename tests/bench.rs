@@ -104,7 +104,12 @@ fn echo_keeps_its_depth_and_idle_lines_beat_beside() {
     let percentiles = ["min", "p50", "p90", "p99", "p99_9", "max"].map(|name| number(&latency[name]));
     assert!(percentiles.is_sorted() && percentiles[0] > 0.0, "{latency}");
     assert!(number(&group(&results, "idle")["answered"]) >= 100.0);
-    assert_eq!(results["server"]["unit"], "echo");
+    let server = &results["server"];
+    assert_eq!(server["unit"], "echo");
+    let thread = &server["busiest_thread"];
+    assert!(number(&thread["cpu_cores"]) > 0.0 && number(&thread["cpu_cores"]) <= number(&server["cpu_cores"]), "{server}");
+    assert!(number(&thread["cpu_wait_s"]) <= number(&server["cpu_wait_s"]) && number(&server["cores"]) >= 1.0, "{server}");
+    assert_eq!((&active["lost"], &group(&results, "idle")["lost"]), (&serde_json::json!({}), &serde_json::json!({})));
 }
 
 #[test]
@@ -219,6 +224,7 @@ fn connections_that_the_server_will_not_have_are_counted() {
     assert_eq!(results["connections"]["open"], 10);
     let lost = results["connections"]["lost"].as_object().expect("an object");
     assert_eq!(lost.values().map(number).sum::<f64>(), 20.0, "{lost:?}");
+    assert_eq!(group(&results, "held")["lost"].as_object(), Some(lost));
     assert!(results["notes"].to_string().contains("were lost"));
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::crew::{Crew, News};
 use super::job::Job;
 use super::plan::{Order, Progress, Report};
-use super::process::{self, Usage, Watched};
+use super::process::{self, Cpu, Usage, Watched};
 use super::progress::Display;
 use super::tally::Tally;
 use crate::error::Error;
@@ -37,7 +37,11 @@ pub(super) struct Record {
     pub(super) memory: Vec<(u32, u64)>,
     /// What the server used while it was measured.
     pub(super) server: Option<Usage>,
-    /// The same for each worker.
+    /// What that thread of it used which used most.
+    pub(super) busiest_thread: Option<Cpu>,
+    /// Cores that the server may run on.
+    pub(super) server_cores: usize,
+    /// What each worker used.
     pub(super) workers: Vec<Option<Usage>>,
     pub(super) measured_s: f64,
     /// When the measurement began, from the start of the whole.
@@ -131,7 +135,7 @@ impl<'a> Coordinator<'a> {
         self.display.stage("living", self.job.before.as_secs_f64());
         self.pause(self.job.before)?;
 
-        let (server, workers) = (self.server.usage(), self.workers_usage());
+        let (server, threads, workers) = (self.server.usage(), self.server.threads(), self.workers_usage());
         let at_ns = monotonic_ns() + LEAD_NS;
         self.record.began_s = Some((at_ns - self.started_ns) as f64 / 1e9);
         self.crew.order_all(Order::Go { at_ns })?;
@@ -142,7 +146,10 @@ impl<'a> Coordinator<'a> {
 
         self.sample(monotonic_ns());
         self.record.measured_s = monotonic_ns().saturating_sub(at_ns) as f64 / 1e9;
+        // Within the time that the whole is looked at, so that it is a part of it.
+        self.record.busiest_thread = process::busiest(&self.server.threads(), &threads);
         self.record.server = self.server.usage().zip(server).map(|(now, before)| now.since(before));
+        self.record.server_cores = self.server.cores();
         let used = |(now, before): (Option<Usage>, &Option<Usage>)| Some(now?.since((*before)?));
         self.record.workers = self.workers_usage().into_iter().zip(&workers).map(used).collect();
         outcome

@@ -103,7 +103,11 @@ fn latency(results: &Results) -> Plot {
     let groups = results.groups.iter().filter(|group| group.latency_us.is_some());
     let curves =
         groups.map(|group| Curve { name: group.name.clone(), points: points(&group.latency_percentiles_us), area: false }).collect();
-    Plot { log_y: true, ..plot("Latency by percentile", "percentile", "", (percentile, duration), curves) }
+    let title = match results.storm {
+        Some(_) => "Latency by percentile, the client's own writing included",
+        None => "Latency by percentile",
+    };
+    Plot { log_y: true, ..plot(title, "percentile", "", (percentile, duration), curves) }
 }
 
 fn evictions(closed_after: &[(f64, u64)], bound_s: Option<f64>) -> Plot {

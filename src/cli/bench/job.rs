@@ -136,6 +136,7 @@ impl Job {
             // Nobody is dialled there: it is replaced before.
             addr: ([0, 0, 0, 0], 0).into(),
             sources: Vec::new(),
+            more_sources: false,
             ports: Ports { first, last, step: 1 },
             ramp_per_s: common.ramp.unwrap_or(Ramp { per_s: Some(5000.0) }).per_s,
             seed: common.seed,

@@ -74,7 +74,9 @@ fn measure(mut job: Job) -> Result<ExitCode, Error> {
     let workers = setup::workers(connections, descriptors, job.common.workers)?;
     let addr = job.common.addr.as_deref().map(args::resolve).transpose()?;
     // Before a server is started for nothing; its address will be a loopback one.
-    job.plan.sources = setup::sources(addr.unwrap_or(([127, 0, 0, 1], 0).into()), connections, job.common.source.as_ref())?;
+    let target = addr.unwrap_or(([127, 0, 0, 1], 0).into());
+    job.plan.sources = setup::sources(target, connections, job.common.source.as_ref())?;
+    job.plan.more_sources = setup::may_add_sources(target, job.common.source.as_ref());
     let server = match addr {
         Some(_) => None,
         None => Some(OwnServer::start(setup::servers(connections, descriptors), &job.serve)?),
@@ -97,7 +99,7 @@ fn measure(mut job: Job) -> Result<ExitCode, Error> {
         serve_options: if server.is_some() { job.serve.clone() } else { Vec::new() },
         pids: watched.pids.clone(),
         workers,
-        sources: job.plan.sources.clone(),
+        sources: record.tally.sources.iter().copied().collect(),
         seed: job.common.seed,
     };
     let results = Results::new(&job, run, &record);

@@ -14,6 +14,8 @@ pub(super) struct Plan {
     pub(super) addr: SocketAddr,
     /// Addresses to dial from, in turn; if there is none, the kernel chooses address and port.
     pub(super) sources: Vec<IpAddr>,
+    /// Whether further loopback addresses may be dialled from when those are used up.
+    pub(super) more_sources: bool,
     /// Ports to dial from on each of them.
     pub(super) ports: Ports,
     /// Dials per second; `None`: as fast as it goes.

@@ -1,5 +1,6 @@
 //! What processes cost, as Linux's /proc tells: the scheduler's accounting of CPU to the nanosecond, memory, context switches.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,16 @@ pub(super) struct Usage {
     pub(super) rss_bytes: u64,
 }
 
+/// What each thread has used up to now, by its id.
+pub(super) type Threads = BTreeMap<u32, Cpu>;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cpu {
+    pub(super) used_ns: u64,
+    /// Time in which it could have run and no core was free.
+    pub(super) wait_ns: u64,
+}
+
 impl Watched {
     pub(super) fn is_empty(&self) -> bool {
         self.pids.is_empty()
@@ -41,6 +52,17 @@ impl Watched {
 
     pub(super) fn cpu_ns(&self) -> Option<u64> {
         self.usage().map(|usage| usage.cpu_ns)
+    }
+
+    pub(super) fn threads(&self) -> Threads {
+        self.pids.iter().filter_map(|pid| tasks(*pid).ok()).flatten().filter_map(|task| Some((task_id(&task)?, cpu(&task)?))).collect()
+    }
+
+    /// Cores that they may run on; 0 if nobody says.
+    pub(super) fn cores(&self) -> usize {
+        let status = |pid: &u32| fs::read_to_string(proc_dir(*pid).join("status")).ok();
+        let cores = |status: String| cores(value(&status, "Cpus_allowed_list").unwrap_or_default());
+        self.pids.iter().filter_map(status).flat_map(cores).collect::<BTreeSet<u32>>().len()
     }
 
     /// Resident memory, counted page by page: what `usage` says is rounded by some pages per core.
@@ -95,26 +117,58 @@ pub(super) fn usage(pid: u32) -> io::Result<Usage> {
         descriptors: fs::metadata(dir.join("fd")).ok().map(|fd| fd.len()).filter(|count| *count > 0),
         ..Usage::default()
     };
-    // What /proc/PID/schedstat says is of the first thread alone.
-    for task in fs::read_dir(dir.join("task"))? {
-        let task = task?.path();
+    for task in tasks(pid)? {
         // A thread may end meanwhile.
-        let (Ok(schedstat), Ok(status)) = (fs::read_to_string(task.join("schedstat")), fs::read_to_string(task.join("status"))) else {
-            continue;
-        };
-        let mut figures = schedstat.split_ascii_whitespace().map(|figure| figure.parse::<u64>().unwrap_or(0));
-        usage.cpu_ns += figures.next().unwrap_or(0);
-        usage.cpu_wait_ns += figures.next().unwrap_or(0);
+        let (Some(cpu), Ok(status)) = (cpu(&task), fs::read_to_string(task.join("status"))) else { continue };
+        usage.cpu_ns += cpu.used_ns;
+        usage.cpu_wait_ns += cpu.wait_ns;
         usage.voluntary_switches += figure(&status, "voluntary_ctxt_switches").unwrap_or(0);
         usage.involuntary_switches += figure(&status, "nonvoluntary_ctxt_switches").unwrap_or(0);
     }
     Ok(usage)
 }
 
-/// The figure in a line `Name:  123 ...`.
-fn figure(text: &str, name: &str) -> Option<u64> {
+/// The directory of each of its threads: what /proc/PID/schedstat says is of the first one alone.
+fn tasks(pid: u32) -> io::Result<Vec<PathBuf>> {
+    fs::read_dir(proc_dir(pid).join("task"))?.map(|task| Ok(task?.path())).collect()
+}
+
+fn task_id(task: &Path) -> Option<u32> {
+    task.file_name()?.to_str()?.parse().ok()
+}
+
+fn cpu(task: &Path) -> Option<Cpu> {
+    let schedstat = fs::read_to_string(task.join("schedstat")).ok()?;
+    let mut figures = schedstat.split_ascii_whitespace().map(|figure| figure.parse().unwrap_or(0));
+    Some(Cpu { used_ns: figures.next()?, wait_ns: figures.next()? })
+}
+
+/// What the thread that has used most since `earlier` has used since then.
+pub(super) fn busiest(now: &Threads, earlier: &Threads) -> Option<Cpu> {
+    let since = |(id, now): (&u32, &Cpu)| {
+        let before = earlier.get(id).copied().unwrap_or_default();
+        Cpu { used_ns: now.used_ns.saturating_sub(before.used_ns), wait_ns: now.wait_ns.saturating_sub(before.wait_ns) }
+    };
+    now.iter().map(since).max_by_key(|cpu| cpu.used_ns)
+}
+
+/// The cores in a list as `0-3,8`.
+fn cores(list: &str) -> Vec<u32> {
+    let range = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some(first.parse().ok()?..=last.parse().ok()?)
+    };
+    list.split(',').filter_map(range).flatten().collect()
+}
+
+/// The first word in a line `Name:  123 ...`.
+fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    line.split_ascii_whitespace().next()?.parse().ok()
+    line.split_ascii_whitespace().next()
+}
+
+fn figure(text: &str, name: &str) -> Option<u64> {
+    value(text, name)?.parse().ok()
 }
 
 fn kib(text: &str, name: &str) -> Option<u64> {
@@ -172,6 +226,25 @@ mod tests {
         assert!(used.cpu_ns > 1_000_000, "{used:?}");
         assert!(used.threads > 0 && used.descriptors.is_none_or(|count| count > 2) && used.rss_bytes > 100_000, "{used:?}");
         assert!(me.exact_rss_bytes().expect("we run") > 100_000);
+        assert!(me.threads().values().any(|cpu| cpu.used_ns > 1_000_000));
+        assert!(me.cores() >= std::thread::available_parallelism().map_or(1, usize::from));
+    }
+
+    #[test]
+    fn the_busiest_thread_is_that_of_the_time_between() {
+        let cpu = |used_ns, wait_ns| Cpu { used_ns, wait_ns };
+        let earlier = Threads::from([(1, cpu(1000, 100)), (2, cpu(0, 0)), (3, cpu(7, 0))]);
+        let now = Threads::from([(1, cpu(1050, 190)), (2, cpu(60, 5)), (4, cpu(10, 0))]);
+        assert_eq!(busiest(&now, &earlier), Some(cpu(60, 5)));
+        assert_eq!(busiest(&now, &now), Some(cpu(0, 0)));
+        assert_eq!(busiest(&Threads::new(), &earlier), None);
+    }
+
+    #[test]
+    fn cores_are_listed_one_by_one_or_in_ranges() {
+        assert_eq!(cores("0-2,8,10-11"), [0, 1, 2, 8, 10, 11]);
+        assert_eq!(cores("5"), [5]);
+        assert_eq!(cores(""), [0; 0]);
     }
 
     #[test]

@@ -74,6 +74,7 @@ pub(super) struct Connections {
 pub(super) struct Group {
     pub(super) name: String,
     pub(super) connections: u32,
+    pub(super) lost: BTreeMap<String, u64>,
     pub(super) sent: u64,
     pub(super) answered: u64,
     pub(super) unanswered: u64,
@@ -95,6 +96,9 @@ pub(super) struct Server {
     pub(super) units: u64,
     pub(super) cpu_us_per_unit: Option<f64>,
     pub(super) cpu_wait_s: f64,
+    pub(super) busiest_thread: Option<CpuShare>,
+    /// That it may run on.
+    pub(super) cores: usize,
     pub(super) voluntary_switches: u64,
     pub(super) involuntary_switches: u64,
     pub(super) rss_bytes: u64,
@@ -153,14 +157,20 @@ pub(super) struct Dead {
 #[derive(Serialize)]
 pub(super) struct Client {
     pub(super) is_bottleneck: bool,
-    pub(super) workers: Vec<Option<Worker>>,
+    pub(super) workers: Vec<Option<CpuShare>>,
     pub(super) longest_turn_ms: f64,
 }
 
 #[derive(Clone, Copy, Serialize)]
-pub(super) struct Worker {
+pub(super) struct CpuShare {
     pub(super) cpu_cores: f64,
     pub(super) cpu_wait_s: f64,
+}
+
+impl CpuShare {
+    fn new(used_ns: u64, wait_ns: u64, record: &Record) -> Self {
+        CpuShare { cpu_cores: used_ns as f64 / 1e9 / record.measured_s, cpu_wait_s: wait_ns as f64 / 1e9 }
+    }
 }
 
 /// How things went, from the first dial on. Same length all.
@@ -189,7 +199,7 @@ impl Results {
             notes: Vec::new(),
             run,
             connecting: connecting(job, record),
-            connections: Connections { open: tally.progress.open, lost: tally.lost.clone() },
+            connections: Connections { open: tally.progress.open, lost: tally.lost() },
             measured_s,
             groups: job.plan.groups.iter().zip(&tally.groups).map(|(plan, load)| group(plan, load, measured_s)).collect(),
             server: server(job, record),
@@ -229,6 +239,7 @@ fn group(plan: &super::plan::Group, load: &tally::Load, measured_s: f64) -> Grou
     Group {
         name: plan.name.clone(),
         connections: plan.connections,
+        lost: load.lost.clone(),
         sent: load.sent,
         answered: load.answered,
         unanswered: load.unanswered,
@@ -272,6 +283,8 @@ fn server(job: &Job, record: &Record) -> Option<Server> {
         units,
         cpu_us_per_unit: (units > 0).then(|| used.cpu_ns as f64 / 1e3 / units as f64),
         cpu_wait_s: used.cpu_wait_ns as f64 / 1e9,
+        busiest_thread: record.busiest_thread.map(|cpu| CpuShare::new(cpu.used_ns, cpu.wait_ns, record)),
+        cores: record.server_cores,
         voluntary_switches: used.voluntary_switches,
         involuntary_switches: used.involuntary_switches,
         rss_bytes: used.rss_bytes,
@@ -335,15 +348,12 @@ fn dead(job: &Job, tally: &tally::Tally) -> Dead {
             }
             _ => evictions.silence.buckets().map(count).collect(),
         },
-        alive_lost: tally.lost.values().sum(),
+        alive_lost: tally.lost().values().sum(),
     }
 }
 
 fn client(record: &Record) -> Client {
-    let worker = |usage: &super::process::Usage| Worker {
-        cpu_cores: usage.cpu_ns as f64 / 1e9 / record.measured_s,
-        cpu_wait_s: usage.cpu_wait_ns as f64 / 1e9,
-    };
+    let worker = |usage: &super::process::Usage| CpuShare::new(usage.cpu_ns, usage.cpu_wait_ns, record);
     Client {
         is_bottleneck: false,
         workers: record.workers.iter().map(|usage| usage.as_ref().map(worker)).collect(),

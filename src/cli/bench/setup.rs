@@ -65,6 +65,11 @@ pub(super) fn sources(addr: SocketAddr, connections: u32, asked: Option<&Sources
     }
 }
 
+/// Whether it is the harness's to dial from further addresses, should others have taken the ports of these: all of 127.0.0.0/8 are ours.
+pub(super) fn may_add_sources(addr: SocketAddr, asked: Option<&Sources>) -> bool {
+    asked.is_none() && addr.is_ipv4() && addr.ip().is_loopback()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,5 +103,13 @@ mod tests {
         assert!(ask("192.0.2.1", 10).is_err());
         assert!(ask("::1", 10).is_err());
         assert!(ask("127.0.0.2", 70_000).is_err());
+    }
+
+    #[test]
+    fn only_loopback_has_addresses_to_add_and_only_if_none_were_asked_for() {
+        let may_add = |addr: &str, asked| may_add_sources(addr.parse().expect("an address"), asked);
+        assert!(may_add("127.0.0.1:1", None));
+        assert!(!may_add("192.0.2.1:1", None) && !may_add("[::1]:1", None));
+        assert!(!may_add("127.0.0.1:1", Some(&"127.0.0.2".parse().expect("sources"))));
     }
 }

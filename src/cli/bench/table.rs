@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::histogram::Summary;
-use super::results::Results;
+use super::results::{Group, Results};
 
 /// Everything worth a look, as text.
 pub(super) fn render(results: &Results) -> String {
@@ -55,13 +55,17 @@ pub(super) fn facts(results: &Results) -> Vec<(String, String)> {
     if let Some(memory) = &results.memory {
         fact("memory per connection", format!("{:.0} bytes of the server's resident memory", memory.bytes_per_connection));
     }
-    for group in results.groups.iter().filter(|group| group.sent + group.questions_answered + group.answered > 0) {
+    let lost = |group: &Group| group.lost.values().sum::<u64>();
+    for group in results.groups.iter().filter(|group| group.sent + group.questions_answered + group.answered + lost(group) > 0) {
         fact(&group.name, exchanged(group));
     }
     if let Some(storm) = &results.storm {
         fact(
             "last answer",
-            format!("{:.1} ms after all were due; the last ping was written at {:.1} ms", storm.last_answer_ms, storm.last_written_ms),
+            format!(
+                "{:.1} ms after all were due; {:.1} ms had passed when the client had written all pings",
+                storm.last_answer_ms, storm.last_written_ms
+            ),
         );
     }
     if let Some(push) = &results.push {
@@ -95,11 +99,12 @@ pub(super) fn facts(results: &Results) -> Vec<(String, String)> {
     facts
 }
 
-fn exchanged(group: &super::results::Group) -> String {
+fn exchanged(group: &Group) -> String {
     let mut words = vec![counted(u64::from(group.connections), "connection", "connections")];
     // Who only listens answers nothing and gets no answers.
     let answered = if group.sent == 0 { "received" } else { "answered" };
     for (count, what) in [
+        (group.lost.values().sum(), "lost"),
         (group.sent, "sent"),
         (group.answered, answered),
         (group.unanswered, "unanswered"),
@@ -120,7 +125,9 @@ fn exchanged(group: &super::results::Group) -> String {
 pub(super) fn rows(results: &Results) -> Vec<(String, &Summary)> {
     let mut rows: Vec<(String, &Summary)> = Vec::new();
     for group in &results.groups {
-        rows.extend(group.latency_us.as_ref().map(|summary| (format!("latency, {}", group.name), summary)));
+        // In a storm the client writes first and reads then, so an early answer is as old as the writing was long.
+        let name = if results.storm.is_some() { "latency incl. writing".to_string() } else { format!("latency, {}", group.name) };
+        rows.extend(group.latency_us.as_ref().map(|summary| (name, summary)));
     }
     rows.extend(
         results.push.as_ref().and_then(|push| push.first_to_last_us.as_ref()).map(|summary| ("first to last".to_string(), summary)),

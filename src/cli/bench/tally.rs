@@ -1,6 +1,7 @@
 //! What a worker has counted, and what all workers have counted together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,8 +15,8 @@ pub(super) struct Tally {
     pub(super) progress: Progress,
     /// Dials that failed, by cause.
     pub(super) failed: BTreeMap<String, u64>,
-    /// Connections that ended before the measurement did, by cause; not the mute ones.
-    pub(super) lost: BTreeMap<String, u64>,
+    /// Addresses that were dialled from, as far as the kernel was not left the choice.
+    pub(super) sources: BTreeSet<IpAddr>,
     /// How long dials took.
     pub(super) connecting: Durations,
     /// What each group of connections did, in the plan's order.
@@ -32,6 +33,8 @@ pub(super) struct Tally {
 /// What a group of connections sent and got.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Load {
+    /// Connections that ended before the measurement did, by cause; not the mute ones.
+    pub(super) lost: BTreeMap<String, u64>,
     pub(super) sent: u64,
     /// Replies.
     pub(super) answered: u64,
@@ -85,7 +88,7 @@ impl Tally {
     pub(super) fn merge(&mut self, other: &Tally) {
         self.progress = self.progress.plus(other.progress);
         add(&mut self.failed, &other.failed);
-        add(&mut self.lost, &other.lost);
+        self.sources.extend(&other.sources);
         self.connecting.merge(&other.connecting);
         // Workers of one crew have the same groups and the same pushes.
         self.groups.iter_mut().zip(&other.groups).for_each(|(load, other)| load.merge(other));
@@ -94,10 +97,18 @@ impl Tally {
         self.longest_turn_ns = self.longest_turn_ns.max(other.longest_turn_ns);
         self.lasted_ns = self.lasted_ns.max(other.lasted_ns);
     }
+
+    /// Connections of all groups that ended before the measurement did, by cause.
+    pub(super) fn lost(&self) -> BTreeMap<String, u64> {
+        let mut lost = BTreeMap::new();
+        self.groups.iter().for_each(|load| add(&mut lost, &load.lost));
+        lost
+    }
 }
 
 impl Load {
     fn merge(&mut self, other: &Load) {
+        add(&mut self.lost, &other.lost);
         self.sent += other.sent;
         self.answered += other.answered;
         self.unanswered += other.unanswered;
@@ -186,5 +197,14 @@ mod tests {
         let mut tally = Tally { failed: causes(1, 2), ..Tally::default() };
         tally.merge(&Tally { failed: causes(10, 20), ..Tally::default() });
         assert_eq!(tally.failed, causes(11, 22));
+    }
+
+    #[test]
+    fn losses_are_counted_by_group_and_in_all() {
+        let load = |cause: &str, count| Load { lost: BTreeMap::from([(cause.to_string(), count)]), ..Load::default() };
+        let mut tally = Tally { groups: vec![load("reset", 1), load("timeout", 2)], ..Tally::default() };
+        tally.merge(&Tally { groups: vec![load("reset", 10), load("reset", 20)], ..Tally::default() });
+        assert_eq!(tally.groups[0].lost, BTreeMap::from([("reset".to_string(), 11)]));
+        assert_eq!(tally.lost(), BTreeMap::from([("reset".to_string(), 31), ("timeout".to_string(), 2)]));
     }
 }

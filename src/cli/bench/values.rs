@@ -127,7 +127,7 @@ impl FromStr for Ramp {
 pub(super) struct Sources(pub(super) Vec<IpAddr>);
 
 /// More would not fit a /22, and 1,024 addresses are good for 28 million ports.
-const MOST_SOURCES: u32 = 1024;
+pub(super) const MOST_SOURCES: u32 = 1024;
 
 impl FromStr for Sources {
     type Err = String;

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 
 use mio::{Interest, Token};
 
@@ -15,8 +14,6 @@ use crate::net::{dial_from, monotonic_ns};
 const DIALS_PER_TURN: u32 = 64;
 /// Dials under way at once. More would only lengthen the server's queue, and beyond its backlog they are lost and repeated a second later.
 const MOST_UNDER_WAY: u32 = 1024;
-/// Ports that are tried for one dial, should they be in use.
-const PORTS_PER_DIAL: u32 = 1024;
 /// A dial that takes longer has failed: time enough for two repetitions of a lost SYN.
 const DIAL_TIMEOUT_NS: u64 = 10_000_000_000;
 
@@ -34,8 +31,6 @@ pub(super) struct Dialing {
     every_ns: f64,
     /// An order has not been reported as carried out yet.
     owed: bool,
-    /// For each source address.
-    next_ports: Vec<u16>,
     /// Dials under way, oldest first, and some that are over.
     oldest: VecDeque<(u64, u32)>,
 }
@@ -99,7 +94,8 @@ impl Worker {
         self.dialing.under_way += 1;
         self.progress.dialled += 1;
         let now_ns = monotonic_ns();
-        match self.dial_from_next_port(index) {
+        let addr = self.plan.addr;
+        match self.origins.dial(|origin| dial_from(origin, addr)) {
             Ok(mut stream) => {
                 let token = Token(index as usize);
                 self.poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
@@ -110,25 +106,6 @@ impl Worker {
             Err(error) => self.fail_dial(index, cause(&error)),
         }
         Ok(())
-    }
-
-    /// Takes addresses in turn, and on each of them one port after the other. Ports that are in use by somebody else are left out.
-    fn dial_from_next_port(&mut self, index: u32) -> io::Result<mio::net::TcpStream> {
-        let (sources, ports) = (&self.plan.sources, self.plan.ports);
-        if sources.is_empty() {
-            return dial_from(None, self.plan.addr);
-        }
-        let turn = index as usize % sources.len();
-        self.dialing.next_ports.resize(sources.len(), ports.first);
-        for _ in 0..PORTS_PER_DIAL {
-            let port = self.dialing.next_ports[turn];
-            self.dialing.next_ports[turn] = port.checked_add(ports.step).filter(|port| *port <= ports.last).unwrap_or(ports.first);
-            match dial_from(Some(SocketAddr::new(sources[turn], port)), self.plan.addr) {
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-                dialled => return dialled,
-            }
-        }
-        Err(io::ErrorKind::AddrInUse.into())
     }
 
     /// The socket of a dial has something to say.

@@ -7,6 +7,7 @@
 mod control;
 mod dialing;
 mod line;
+mod origins;
 mod traffic;
 
 use std::cmp::Reverse;
@@ -24,6 +25,7 @@ use crate::error::Error;
 use crate::net::{self, PreciseTimer, monotonic_ns, reset_on_close};
 use control::Control;
 use line::Line;
+use origins::Origins;
 
 const CONTROL: Token = Token(usize::MAX);
 const TIMER: Token = Token(usize::MAX - 1);
@@ -63,6 +65,7 @@ struct Worker {
     due: BinaryHeap<Reverse<(u64, u32)>>,
     ready: VecDeque<u32>,
     dialing: dialing::Dialing,
+    origins: Origins,
     stage: Stage,
     progress: Progress,
     /// Replies under way, mute connections that are open, pushed messages that have not arrived: what the end waits for.
@@ -100,6 +103,7 @@ impl Worker {
             batches: plan.groups.iter().map(|group| group.message.repeat(batch(&group.role))).collect(),
             tally: Tally::new(&plan),
             dialing: dialing::Dialing::default(),
+            origins: Origins::new(&plan),
             poll,
             timer,
             control,
@@ -247,6 +251,7 @@ impl Worker {
             self.tally.evictions.open += u64::from(line.mute && line.stream.is_some());
         }
         self.tally.progress = self.progress;
+        self.tally.sources = self.origins.addrs().collect();
         tell(&Report::Done(Box::new(std::mem::take(&mut self.tally))))
     }
 

@@ -228,7 +228,7 @@ impl Worker {
         if line.mute {
             self.tally.evictions.record(now_ns - line.last_sent_ns, self.plan.bound_ns);
         } else {
-            *self.tally.lost.entry(cause.to_string()).or_default() += 1;
+            *self.tally.groups[group].lost.entry(cause.to_string()).or_default() += 1;
         }
     }
 }
