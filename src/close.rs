@@ -67,9 +67,16 @@ reasons! {
         WriteFailed = "write-failed", Network;
         /// A frame was longer than the longest message allowed.
         FrameTooLarge = "frame-too-large", Policy;
+        /// A frame was begun and not finished within the time allowed for it, though its bytes may have trickled in to the last.
+        FrameUnfinished = "frame-unfinished", Policy;
+        /// The peer sent no message and no heartbeat within the time allowed for its first.
+        NeverSpoke = "never-spoke", Policy;
+        /// The peer went on sending more messages than it may, though it was held back.
+        Flood = "flood", Policy;
         /// The peer was silent for `heartbeat * (missed + 1)` and left `missed` pings unanswered.
         HeartbeatLost = "heartbeat-lost", Policy;
-        /// More was queued for the peer than the outbox bound allows, or it read nothing for the whole liveness bound while its queue was stuck.
+        /// More was queued for the peer than the outbox bound allows; or it read nothing for the whole write timeout; or, while its queue was
+        /// stuck and it was therefore not read from, nothing for the whole liveness bound.
         SlowReader = "slow-reader", Policy;
         /// The handler or a handle asked for it.
         Requested = "requested", Local;

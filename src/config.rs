@@ -1,5 +1,6 @@
 //! The server's configuration, checked once and together, and the parts of it that the client shares.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::error::ConfigError;
@@ -58,6 +59,19 @@ pub struct Limits {
     /// Most bytes queued for one peer. At half of it the server stops reading from that peer until the queue has drained to a quarter;
     /// a message that would pass the bound closes the connection. Default: 1 MiB.
     pub max_outbox: usize,
+    /// How long a full socket may stay full: a peer that reads nothing for so long while something is queued for it is closed as a slow
+    /// reader, whatever it sends meanwhile. `None`: only the heartbeat judges. Default: 30 s.
+    pub write_timeout: Option<Duration>,
+    /// How long a frame may take from its first byte to its last. The time in which the server itself does not read from the peer does not
+    /// count. `None`: as long as the peer likes. Default: 30 s.
+    pub frame_timeout: Option<Duration>,
+    /// How long a new connection may be without a first message; a heartbeat, or the answer to one, is as good. `None`: for ever.
+    /// Default: `None`.
+    pub first_message_timeout: Option<Duration>,
+    /// Most messages that one peer may send per second, heartbeats included; up to as many at once after a rest. A peer that sends faster is
+    /// not read from until it may again, and is closed after ten seconds of it. Costs 32 bytes per connection. `None`: no bound.
+    /// Default: `None`.
+    pub max_message_rate: Option<NonZeroU32>,
     /// Most connections at once. `None`, and any number that is too large, means as many as the descriptor limit allows. Default: `None`.
     pub max_connections: Option<usize>,
     /// Most connections at once from one IP address; 0 means no bound of its own. Default: 0.
@@ -66,7 +80,16 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { max_message: 64 * 1024, max_outbox: 1024 * 1024, max_connections: None, max_connections_per_ip: 0 }
+        Limits {
+            max_message: 64 * 1024,
+            max_outbox: 1024 * 1024,
+            write_timeout: Some(Duration::from_secs(30)),
+            frame_timeout: Some(Duration::from_secs(30)),
+            first_message_timeout: None,
+            max_message_rate: None,
+            max_connections: None,
+            max_connections_per_ip: 0,
+        }
     }
 }
 

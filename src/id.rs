@@ -18,8 +18,8 @@ pub struct ConnId {
 }
 
 impl ConnId {
-    /// The most slots that fit a poll token on this machine, less a few that the driver keeps for itself.
-    pub const MAX_SLOTS: usize = SLOT_MASK - 0xff;
+    /// The most slots that fit a poll token on this machine, less some that the driver keeps for itself.
+    pub const MAX_SLOTS: usize = SLOT_MASK - 0xfff;
 
     pub(crate) fn new(slot: usize, generation: u32) -> Self {
         // The slab never grows past MAX_SLOTS: admission is bounded by it.
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn no_connection_has_a_token_in_the_drivers_reserve() {
         let id = ConnId::new(ConnId::MAX_SLOTS - 1, u32::MAX);
-        assert!(id.token() < usize::MAX - 0xff);
+        assert!(id.token() < usize::MAX - 0x7ff);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The read buffer of one connection: the frame that has not ended yet, and what may not be decoded yet. Empty means no heap at all.
 
+use crate::time::Millis;
+
 /// Bytes received and not yet consumed.
 ///
 /// Invariants: an inbox without unconsumed bytes owns no heap once [`Inbox::settle`] was called; memory follows bytes that really
@@ -11,6 +13,8 @@ pub struct Inbox(Option<Box<Held>>);
 struct Held {
     /// The beginning of a frame, or a whole frame that is lent out (`lent`).
     frame: Vec<u8>,
+    /// When the unfinished frame began.
+    since: Millis,
     /// The frame was completed and handed out; it goes at the next [`Inbox::begin`].
     lent: bool,
     /// Bytes after the frame that were not decoded because the connection was paused in the middle of a read.
@@ -50,6 +54,18 @@ impl Inbox {
     /// The unfinished frame so far.
     pub fn frame(&self) -> &[u8] {
         self.0.as_ref().map_or(&[], |held| if held.lent { &[] } else { &held.frame })
+    }
+
+    /// When the unfinished frame began, if there is one.
+    pub fn frame_since(&self) -> Option<Millis> {
+        self.0.as_ref().filter(|held| !held.lent && !held.frame.is_empty()).map(|held| held.since)
+    }
+
+    /// Says when the unfinished frame began. Without one, it does nothing.
+    pub fn set_frame_since(&mut self, since: Millis) {
+        if let Some(held) = &mut self.0 {
+            held.since = since;
+        }
     }
 
     /// Declares the frame finished and lends it out, until the next [`Inbox::begin`].

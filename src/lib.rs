@@ -34,7 +34,9 @@ pub mod client;
 pub mod engine;
 pub mod framing;
 pub mod inbox;
+pub mod networks;
 pub mod outbox;
+pub mod proxy;
 pub mod time;
 pub mod wheel;
 

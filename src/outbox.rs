@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use crate::time::Millis;
+
 /// Own bytes are gathered up to this size before a new segment is begun. Small enough that a queue which drains slowly gives its
 /// memory back piece by piece, large enough that one `writev` of a few segments fills any socket buffer.
 const SEGMENT_BYTES: usize = 64 * 1024;
@@ -21,6 +23,8 @@ struct Queue {
     /// Bytes of the first segment that were sent already.
     sent: usize,
     len: usize,
+    /// When the kernel last took something, or found that it had no room.
+    moved_at: Millis,
 }
 
 #[derive(Debug)]
@@ -47,6 +51,18 @@ impl Outbox {
     /// Whether everything was sent.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// When the queue last moved, if [`Outbox::set_moved_at`] was told; `None` if it is empty.
+    pub fn moved_at(&self) -> Option<Millis> {
+        self.0.as_ref().map(|queue| queue.moved_at)
+    }
+
+    /// Says that the queue has moved, or has begun to wait. Without one, it does nothing.
+    pub fn set_moved_at(&mut self, now: Millis) {
+        if let Some(queue) = &mut self.0 {
+            queue.moved_at = now;
+        }
     }
 
     /// Appends what `fill` adds to the buffer it is given. `fill` may only add.

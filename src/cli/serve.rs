@@ -2,24 +2,28 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::num::NonZeroU32;
 use std::process::ExitCode;
-use std::thread;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::Args;
+use mio::Interest;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use signal_hook::flag;
+use signal_hook_mio::v1_0::Signals;
 
 use super::apps::App;
 use super::args::{FramingArgs, HeartbeatArgs, LogArgs, LogLevel, OsTimeoutArgs};
-use super::values::{Size, duration};
-use super::{logging, status};
+use super::logging;
+use super::values::{DurationOrOff, Size, duration};
 use crate::close::CloseReason;
 use crate::config::{Config, Limits};
 use crate::engine::Stats;
 use crate::error::{ConfigError, Error};
 use crate::framing::HeartbeatWords;
-use crate::server::{Handle, Server};
+use crate::server::{Server, Turn};
 
 #[derive(Args, Debug)]
 pub(crate) struct ServeArgs {
@@ -50,6 +54,18 @@ pub(crate) struct ServeArgs {
     /// Most bytes queued for one peer; from half of it on the peer is not read, and what would pass it ends the connection
     #[arg(long, value_name = "SIZE", default_value = "1MiB", help_heading = "Bounds")]
     max_outbox: Size,
+    /// How long a peer may read nothing while something waits for it, or off
+    #[arg(long, value_name = "TIME", default_value = "30s", help_heading = "Bounds")]
+    write_timeout: DurationOrOff,
+    /// How long a message may take from its first byte to its last, or off
+    #[arg(long, value_name = "TIME", default_value = "30s", help_heading = "Bounds")]
+    frame_timeout: DurationOrOff,
+    /// How long a connection may be without its first message or heartbeat, or off
+    #[arg(long, value_name = "TIME", default_value = "off", help_heading = "Bounds")]
+    first_message_timeout: DurationOrOff,
+    /// Most messages that one peer may send per second; who sends faster is not read from, and closed after ten seconds of it
+    #[arg(long, value_name = "N", help_heading = "Bounds")]
+    max_message_rate: Option<NonZeroU32>,
     /// Connections that the kernel may hold ready to be accepted; somaxconn caps it
     #[arg(long, value_name = "N", default_value_t = 4096, help_heading = "Listening")]
     backlog: u32,
@@ -74,6 +90,10 @@ impl ServeArgs {
             limits: Limits {
                 max_message: self.framing.max_message(),
                 max_outbox: self.max_outbox.0,
+                write_timeout: self.write_timeout.0,
+                frame_timeout: self.frame_timeout.0,
+                first_message_timeout: self.first_message_timeout.0,
+                max_message_rate: self.max_message_rate,
                 max_connections: self.max_connections,
                 max_connections_per_ip: self.max_connections_per_ip,
             },
@@ -94,9 +114,13 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Error> {
     for note in notes {
         log::warn!("config note=\"{note}\"");
     }
-    obey_signals(server.handle(), args.drain)?;
+    let mut termination = Termination::watch(&server)?;
     announce(&server.local_addrs());
-    server.run(&mut app)?;
+    while server.turn(&mut app, None)? == Turn::Running {
+        if termination.has_come(&server) {
+            server.handle().shutdown(args.drain);
+        }
+    }
     log_end(server.stats());
     Ok(ExitCode::SUCCESS)
 }
@@ -132,20 +156,29 @@ fn announce(addrs: &[SocketAddr]) {
     let _ = stdout.flush();
 }
 
-/// The first SIGTERM or SIGINT begins the drain, the second ends the process. A thread of its own waits for them, so that the second is
-/// obeyed whatever the loop is doing.
-fn obey_signals(server: Handle, drain: Duration) -> Result<(), Error> {
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(Error::io("watch for signals"))?;
-    let watch = move || {
-        let mut signals = signals.forever();
-        if signals.next().is_some() {
-            server.shutdown(drain);
+/// Readiness of the signals.
+const SIGNALS: usize = 0;
+
+/// SIGTERM and SIGINT. They are waited for on the server's own loop: a thread of their own would cost every system call of the server, as the
+/// kernel and the C library take care of threads where there are several.
+struct Termination(Signals);
+
+impl Termination {
+    fn watch(server: &Server) -> Result<Self, Error> {
+        let seen = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGINT] {
+            // The order matters: the first signal must find it false. The second ends the process whatever the loop is doing.
+            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&seen)).map_err(Error::io(WATCH_SIGNALS))?;
+            flag::register(signal, Arc::clone(&seen)).map_err(Error::io(WATCH_SIGNALS))?;
         }
-        if let Some(signal) = signals.next() {
-            status("ended by a second signal");
-            std::process::exit(128 + signal);
-        }
-    };
-    thread::Builder::new().name("signals".into()).spawn(watch).map_err(Error::io("start a thread"))?;
-    Ok(())
+        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(Error::io(WATCH_SIGNALS))?;
+        server.registry().register(&mut signals, Server::guest_token(SIGNALS), Interest::READABLE).map_err(Error::io(WATCH_SIGNALS))?;
+        Ok(Termination(signals))
+    }
+
+    fn has_come(&mut self, server: &Server) -> bool {
+        server.ready_guests().contains(&SIGNALS) && self.0.pending().next().is_some()
+    }
 }
+
+const WATCH_SIGNALS: &str = "watch for signals";

@@ -28,8 +28,7 @@ pub(super) struct Conn {
     pub(super) phase: Phase,
     pub(super) reading: Reading,
     pub(super) writing: Writing,
-    /// Whether the peer asks by itself: it has sent a ping, and since then has not been silent for long enough to be asked.
-    pub(super) beats: bool,
+    pub(super) speech: Speech,
 }
 
 const _: () = assert!(size_of::<Conn>() <= 80, "an idle connection must stay cheap: see the memory goal in docs/architecture.md");
@@ -47,16 +46,19 @@ pub(super) enum Phase {
     Closed(CloseReason),
 }
 
-/// Whether bytes may be read from a connection.
+/// Whether bytes may be read from a connection: only if nobody has stopped it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reading(u8);
+
+/// What the peer has said of its own accord.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reading {
-    Flowing,
-    /// Stopped by the engine: more than the high-water mark is queued for this peer.
-    Throttled,
-    /// Stopped by the handler.
-    Paused,
-    /// Stopped by both; both must let go.
-    PausedAndThrottled,
+pub(super) enum Speech {
+    /// Not one whole frame yet.
+    None,
+    /// A message or a heartbeat at least.
+    Spoken,
+    /// A ping: it asks by itself, and has not been silent since for long enough to be asked.
+    Beating,
 }
 
 /// What becomes of queued bytes.
@@ -71,29 +73,27 @@ pub(super) enum Writing {
 }
 
 impl Reading {
-    pub(super) fn throttle(&mut self, on: bool) {
-        *self = Reading::of(self.is_paused(), on);
+    /// By the handler.
+    pub(super) const PAUSED: Reading = Reading(1);
+    /// By the engine: more than the high-water mark is queued for this peer.
+    pub(super) const THROTTLED: Reading = Reading(2);
+    /// By the engine: the peer has sent more messages than it may for now.
+    pub(super) const RATIONED: Reading = Reading(4);
+
+    pub(super) fn stop(&mut self, by: Reading) {
+        self.0 |= by.0;
     }
 
-    pub(super) fn pause(&mut self, on: bool) {
-        *self = Reading::of(on, self.is_throttled());
+    pub(super) fn let_go(&mut self, by: Reading) {
+        self.0 &= !by.0;
     }
 
-    pub(super) fn is_throttled(self) -> bool {
-        matches!(self, Reading::Throttled | Reading::PausedAndThrottled)
+    pub(super) fn is_stopped_by(self, by: Reading) -> bool {
+        self.0 & by.0 != 0
     }
 
-    pub(super) fn is_paused(self) -> bool {
-        matches!(self, Reading::Paused | Reading::PausedAndThrottled)
-    }
-
-    fn of(paused: bool, throttled: bool) -> Self {
-        match (paused, throttled) {
-            (false, false) => Reading::Flowing,
-            (false, true) => Reading::Throttled,
-            (true, false) => Reading::Paused,
-            (true, true) => Reading::PausedAndThrottled,
-        }
+    pub(super) fn is_flowing(self) -> bool {
+        self.0 == 0
     }
 }
 
@@ -116,9 +116,9 @@ impl Conn {
             peer_port: peer.port(),
             pings_out: 0,
             phase: Phase::Open,
-            reading: Reading::Flowing,
+            reading: Reading::default(),
             writing: Writing::Idle,
-            beats: false,
+            speech: Speech::None,
         }
     }
 
@@ -134,13 +134,23 @@ impl Conn {
     }
 
     pub(super) fn pinged(&mut self, now: Millis) {
-        self.beats = false;
+        if self.speech == Speech::Beating {
+            self.speech = Speech::Spoken;
+        }
         self.pings_out = self.pings_out.saturating_add(1);
         self.last_ping_after_ms = u32::try_from(now.ms_since(self.last_seen)).unwrap_or(u32::MAX);
     }
 
     pub(super) fn last_ping(&self) -> Option<Millis> {
         (self.pings_out > 0).then(|| self.last_seen.plus_ms(u64::from(self.last_ping_after_ms)))
+    }
+
+    pub(super) fn has_spoken(&self) -> bool {
+        self.speech != Speech::None
+    }
+
+    pub(super) fn is_throttled(&self) -> bool {
+        self.reading.is_stopped_by(Reading::THROTTLED)
     }
 
     pub(super) fn is_blocked(&self) -> bool {
@@ -166,14 +176,14 @@ mod tests {
     }
 
     #[test]
-    fn reading_resumes_only_when_both_have_let_go() {
-        let mut reading = Reading::Flowing;
-        reading.pause(true);
-        reading.throttle(true);
-        reading.pause(false);
-        assert_eq!(reading, Reading::Throttled);
-        reading.throttle(false);
-        assert_eq!(reading, Reading::Flowing);
+    fn reading_resumes_only_when_all_have_let_go() {
+        let mut reading = Reading::default();
+        reading.stop(Reading::PAUSED);
+        reading.stop(Reading::THROTTLED);
+        reading.let_go(Reading::PAUSED);
+        assert!(reading.is_stopped_by(Reading::THROTTLED) && !reading.is_flowing());
+        reading.let_go(Reading::THROTTLED);
+        assert!(reading.is_flowing());
     }
 
     #[test]

@@ -95,7 +95,8 @@ impl Liveness {
         self.bound_ms
     }
 
-    fn asks(&self, evidence: &Evidence) -> bool {
+    /// Whether the next thing to do about a silent peer is to ask; if not, it is the verdict.
+    pub(super) fn asks(&self, evidence: &Evidence) -> bool {
         self.push && evidence.pings_out < self.missed
     }
 

@@ -17,8 +17,10 @@
 
 mod admission;
 mod conn;
+mod deadlines;
 mod handler;
 mod liveness;
+mod ration;
 mod sending;
 mod stats;
 mod timers;
@@ -42,8 +44,10 @@ use crate::outbox::Pool;
 use crate::time::{Millis, duration_to_ms};
 use crate::wheel::Wheel;
 use admission::Admission;
-use conn::{Conn, Phase, Reading};
+use conn::{Conn, Phase, Reading, Speech};
+use deadlines::Deadlines;
 use liveness::Liveness;
+use ration::{Ration, Rationed};
 use timers::Drain;
 
 /// All connections of one server, and everything decided about them.
@@ -54,12 +58,16 @@ pub struct Engine {
     generation: u32,
     wheel: Wheel,
     tick_ms: u64,
+    /// What one step of the wheel lasts: see [`GRAINS_PER_TICK`].
+    grain_ms: u64,
     codec: Codec,
     liveness: Option<Liveness>,
+    deadlines: Deadlines,
     /// How long a closing connection may sit on bytes that do not move.
     flush_patience_ms: u64,
     max_outbox: usize,
     admission: Admission,
+    ration: Option<Ration>,
     pool: Pool,
     stats: Stats,
     /// Once a shutdown has begun.
@@ -76,6 +84,10 @@ pub struct Engine {
 /// A share of `max_outbox`: at `1/2` reading from the peer stops, at `1/4` it goes on. The upper half is room for what others push.
 const THROTTLE_ABOVE: usize = 2;
 const THROTTLE_BELOW: usize = 4;
+
+/// Checks that may lead to a verdict are put on the wheel to a part of a tick: where a whole fleet falls silent at once its verdicts then come
+/// as its last words did, not all at the end of a tick. All others are rounded to whole ticks, so that many of them share a wake-up.
+const GRAINS_PER_TICK: u64 = 8;
 
 /// The patience with a queue that does not move where no heartbeat says otherwise: the default heartbeat's bound.
 const FLUSH_PATIENCE_MS: u64 = 20_000;
@@ -95,11 +107,14 @@ impl Engine {
             generation: 0,
             wheel: Wheel::new(),
             tick_ms,
+            grain_ms: (tick_ms / GRAINS_PER_TICK).max(1),
             codec: config.codec()?,
             flush_patience_ms: liveness.map_or(FLUSH_PATIENCE_MS, |liveness| liveness.bound_ms()),
             liveness,
+            deadlines: Deadlines::new(&config.limits),
             max_outbox: config.limits.max_outbox,
             admission: Admission::new(max_connections, config.limits.max_connections_per_ip),
+            ration: config.limits.max_message_rate.map(Ration::new),
             pool: Pool::default(),
             stats: Stats::default(),
             drain: None,
@@ -128,6 +143,9 @@ impl Engine {
         let slot = self.conns.insert(Conn::new(self.now, peer, self.generation));
         let id = ConnId::new(slot, self.generation);
         self.stats.opened += 1;
+        if let Some(ration) = &mut self.ration {
+            ration.open(slot);
+        }
         self.schedule_check(id);
         handler.on_open(&mut Context { engine: self }, id);
         Ok(id)
@@ -158,7 +176,7 @@ impl Engine {
         self.advance(now);
         if let Some(conn) = self.conn_mut(id)
             && conn.phase == Phase::Open
-            && conn.reading == Reading::Flowing
+            && conn.reading.is_flowing()
             && conn.inbox.has_rest()
         {
             let rest = conn.inbox.take_rest();
@@ -171,29 +189,62 @@ impl Engine {
         // The inbox leaves the slab while frames that may borrow from it are with the handler.
         let mut inbox = std::mem::take(&mut conn.inbox);
         let mut input = bytes;
+        let mut began = inbox.frame_since();
         loop {
-            match self.codec.decode(&mut inbox, &mut input) {
+            let frames = match self.codec.decode(&mut inbox, &mut input) {
                 Ok(None) => break,
                 Ok(Some(Frame::Message(message))) => {
                     self.stats.messages_in += 1;
                     handler.on_message(&mut Context { engine: self }, id, message);
+                    1
                 }
-                Ok(Some(Frame::Heartbeats { pings, pongs })) => self.handle_heartbeats(id, pings, pongs),
-                Err(FrameTooLarge) => self.close_after_flush(id, CloseReason::FrameTooLarge),
-            }
-            match self.conn(id) {
+                Ok(Some(Frame::Heartbeats { pings, pongs })) => {
+                    self.handle_heartbeats(id, pings, pongs);
+                    pings.saturating_add(pongs)
+                }
+                Err(FrameTooLarge) => {
+                    self.close_after_flush(id, CloseReason::FrameTooLarge);
+                    0
+                }
+            };
+            self.ration(id, frames);
+            began = None;
+            match self.conn_mut(id) {
                 Some(conn) if conn.phase != Phase::Open => return,
-                Some(conn) if conn.reading != Reading::Flowing => {
-                    inbox.keep_rest(input);
-                    break;
+                Some(conn) => {
+                    if conn.speech == Speech::None {
+                        conn.speech = Speech::Spoken;
+                    }
+                    if !conn.reading.is_flowing() {
+                        inbox.keep_rest(input);
+                        break;
+                    }
                 }
-                Some(_) => {}
                 None => return,
             }
         }
         inbox.settle();
-        if let Some(conn) = self.conn_mut(id) {
-            conn.inbox = inbox;
+        let now = self.now;
+        let Some(conn) = self.conn_mut(id) else { return };
+        conn.inbox = inbox;
+        if conn.inbox.frame_len() > 0 && began.is_none() {
+            conn.inbox.set_frame_since(now);
+            self.schedule_check(id);
+        }
+    }
+
+    /// Counts frames that have come against the rate at which they may.
+    fn ration(&mut self, id: ConnId, frames: u32) {
+        let Some(ration) = &mut self.ration else { return };
+        let Some(conn) = live(&mut self.conns, id).filter(|conn| conn.phase == Phase::Open) else { return };
+        match ration.charge(self.now, id.slot(), frames) {
+            Rationed::No => {}
+            Rationed::Yes => {
+                conn.reading.stop(Reading::RATIONED);
+                self.stats.rationed += 1;
+                self.schedule_check(id);
+            }
+            Rationed::Flood => self.close_after_flush(id, CloseReason::Flood),
         }
     }
 
@@ -221,7 +272,7 @@ impl Engine {
     pub fn wants_read(&self, id: ConnId) -> bool {
         self.conn(id).is_some_and(|conn| match conn.phase {
             // What was read before comes first: see handle_rest().
-            Phase::Open => conn.reading == Reading::Flowing && !conn.inbox.has_rest(),
+            Phase::Open => conn.reading.is_flowing() && !conn.inbox.has_rest(),
             // What still comes in is read to be thrown away, so that it does not turn the close into a reset.
             Phase::Flushing(_) => true,
             Phase::PeerShut | Phase::Closed(_) => false,
@@ -259,7 +310,8 @@ impl Engine {
             bytes_in: conn.bytes_in,
             bytes_out: conn.bytes_out,
             unsent,
-            linger: unsent == 0 && matches!(reason, CloseReason::FrameTooLarge | CloseReason::Requested | CloseReason::Shutdown),
+            linger: unsent == 0
+                && matches!(reason, CloseReason::FrameTooLarge | CloseReason::Flood | CloseReason::Requested | CloseReason::Shutdown),
         };
         handler.on_close(&mut Context { engine: self }, id, &closed);
         Some((id, closed))
@@ -274,15 +326,28 @@ impl Engine {
 
     /// Stops reading from a connection, or goes on. See [`Context::pause_reads`].
     pub fn pause_reads(&mut self, id: ConnId, paused: bool) {
-        self.change_reading(id, |reading| reading.pause(paused));
+        if !paused {
+            self.resume_reading(id, Reading::PAUSED);
+        } else if let Some(conn) = self.conn_mut(id) {
+            conn.reading.stop(Reading::PAUSED);
+        }
     }
 
-    fn change_reading(&mut self, id: ConnId, change: impl FnOnce(&mut Reading)) {
+    /// Lets go of what stopped the reading; if nothing else does, reading goes on, and the clocks of what the peer owes begin anew.
+    fn resume_reading(&mut self, id: ConnId, stopped_by: Reading) {
+        let now = self.now;
         let Some(conn) = self.conn_mut(id) else { return };
-        let before = conn.reading;
-        change(&mut conn.reading);
-        if before != Reading::Flowing && conn.reading == Reading::Flowing {
+        if !conn.reading.is_stopped_by(stopped_by) {
+            return;
+        }
+        conn.reading.let_go(stopped_by);
+        if conn.reading.is_flowing() {
+            conn.inbox.set_frame_since(now);
+            let reschedules = conn.phase == Phase::Open && conn.inbox.frame_len() > 0;
             self.readable.push_back(id);
+            if reschedules {
+                self.schedule_check(id);
+            }
         }
     }
 
@@ -342,8 +407,8 @@ impl Engine {
             conn.phase = Phase::Flushing(reason);
             conn.last_seen = now;
             conn.inbox = Inbox::default();
-            let was_reading = conn.reading == Reading::Flowing;
-            conn.reading = Reading::Flowing;
+            let was_reading = conn.reading.is_flowing();
+            conn.reading = Reading::default();
             if !was_reading {
                 self.readable.push_back(id);
             }

@@ -3,7 +3,7 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use super::conn::{Conn, Phase, Writing};
+use super::conn::{Conn, Phase, Reading, Speech, Writing};
 use super::{Context, Engine, Handler, THROTTLE_ABOVE, THROTTLE_BELOW, live};
 use crate::close::CloseReason;
 use crate::error::SendError;
@@ -70,7 +70,7 @@ impl Engine {
         if pings == 0 {
             return;
         }
-        conn.beats = true;
+        conn.speech = Speech::Beating;
         if !conn.takes_messages() {
             return;
         }
@@ -104,8 +104,8 @@ impl Engine {
             conn.writing = Writing::Queued;
             self.dirty.push_back(id);
         }
-        if conn.outbox.len() > self.max_outbox / THROTTLE_ABOVE && conn.phase == Phase::Open && !conn.reading.is_throttled() {
-            conn.reading.throttle(true);
+        if conn.outbox.len() > self.max_outbox / THROTTLE_ABOVE && conn.phase == Phase::Open && !conn.is_throttled() {
+            conn.reading.stop(Reading::THROTTLED);
             self.stats.throttled += 1;
         }
     }
@@ -143,16 +143,17 @@ impl Engine {
         let left = conn.outbox.len();
         let drained = left == 0;
         let was_blocked = conn.is_blocked();
-        let was_throttled = conn.reading.is_throttled();
+        let was_throttled = conn.is_throttled();
         if was_blocked && drained {
             conn.writing = Writing::Idle;
         }
-        // Room in a full socket buffer comes from nothing but the peer's acknowledgements.
-        if was_blocked && n > 0 {
+        // Room in a full socket buffer comes from nothing but the peer's acknowledgements; and one that is ending is judged by its queue alone.
+        if n > 0 && (was_blocked || conn.phase != Phase::Open) {
+            conn.outbox.set_moved_at(self.now);
             self.seen(id);
         }
         if was_throttled && left <= self.max_outbox / THROTTLE_BELOW {
-            self.change_reading(id, |reading| reading.throttle(false));
+            self.resume_reading(id, Reading::THROTTLED);
         }
         if drained {
             self.finish_if_flushed(id);
@@ -164,10 +165,16 @@ impl Engine {
 
     /// The kernel takes no more for now. The driver watches for room until [`Engine::is_blocked`] says `false`.
     pub fn handle_blocked(&mut self, id: ConnId) {
+        let now = self.now;
         if let Some(conn) = self.conn_mut(id)
             && !conn.outbox.is_empty()
+            && !conn.is_blocked()
         {
             conn.writing = Writing::Blocked;
+            conn.outbox.set_moved_at(now);
+            if conn.phase == Phase::Open {
+                self.schedule_check(id);
+            }
         }
     }
 

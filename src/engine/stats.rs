@@ -30,6 +30,8 @@ pub struct Stats {
     pub yields: u64,
     /// Times that reading from a peer was stopped because it did not read what was queued for it.
     pub throttled: u64,
+    /// Times that reading from a peer was stopped because it had sent as many messages as it may.
+    pub rationed: u64,
     /// Spells in which this process did not run: stopped, paused, or blocked in a handler.
     pub stalls: u64,
     /// Total length of those spells in milliseconds.

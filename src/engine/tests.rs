@@ -2,6 +2,7 @@
 
 mod admission_and_drain;
 mod closing;
+mod deadlines;
 mod heartbeat;
 mod queues;
 
@@ -143,6 +144,9 @@ impl Rig {
             self.engine.handle_timers(self.now, usize::MAX);
             while let Some(id) = self.engine.poll_last_look() {
                 self.engine.handle_last_look(self.now, id, unread);
+            }
+            while let Some(id) = self.engine.poll_readable() {
+                self.engine.handle_rest(self.now, id, &mut self.handler);
             }
             self.flush_dirty();
             if self.engine.closed.front().is_some() {

@@ -1,7 +1,7 @@
 //! What happens by the passing of time alone: pings, verdicts, the end of patience, and the drain.
 
 use super::Engine;
-use super::conn::{Conn, Phase};
+use super::conn::{Conn, Phase, Reading, Speech};
 use super::liveness::{Evidence, Verdict};
 use crate::close::CloseReason;
 use crate::id::ConnId;
@@ -28,7 +28,7 @@ impl Engine {
             return true;
         }
         for _ in 0..budget {
-            let Some(slot) = self.wheel.expire(self.now.as_ms() / self.tick_ms) else { return true };
+            let Some(slot) = self.wheel.expire(self.now.as_ms() / self.grain_ms) else { return true };
             if let Some(conn) = self.conns.get(slot) {
                 self.check(ConnId::new(slot, conn.generation));
             }
@@ -41,9 +41,18 @@ impl Engine {
         let Some(conn) = self.conn(id) else { return };
         match conn.phase {
             Phase::Open if self.is_draining() => self.check_leaving(id),
+            Phase::Open if self.rationed_until(id, conn).is_some_and(|until| until <= self.now) => {
+                self.resume_reading(id, Reading::RATIONED);
+                self.schedule_check(id);
+            }
+            Phase::Open if self.deadlines.overdue(self.now, conn).is_some() => self.last_looks.push_back(id),
             Phase::Open => match self.judge(id, conn) {
-                None => {}
-                Some(Verdict::Alive { check_again }) => self.insert(id, check_again),
+                None => self.schedule_check(id),
+                Some(Verdict::Alive { check_again }) => {
+                    let check_again = self.on_tick(check_again, id, conn);
+                    let at = self.next_deadline(id, conn).map_or(check_again, |at| at.min(check_again));
+                    self.insert(id, at);
+                }
                 Some(Verdict::Ping) => {
                     self.push_ping(id);
                     self.schedule_check(id);
@@ -81,8 +90,9 @@ impl Engine {
         self.now >= conn.last_seen.plus_ms(self.flush_patience_ms)
     }
 
-    /// The next connection of which one more non-blocking read must be made before it is decided on. The driver reads until the read
-    /// would block, if [`Engine::wants_read`], and calls [`Engine::handle_last_look`].
+    /// The next connection of which one more non-blocking read must be made before it is decided on. The driver writes, if
+    /// [`Engine::is_blocked`], for there may be room that no event has spoken of yet; it reads until the read would block, if
+    /// [`Engine::wants_read`]; and it calls [`Engine::handle_last_look`].
     pub fn poll_last_look(&mut self) -> Option<ConnId> {
         self.last_looks.pop_front()
     }
@@ -102,7 +112,7 @@ impl Engine {
         if conn.phase != Phase::Open {
             return self.schedule_check(id);
         }
-        let throttled = conn.reading.is_throttled();
+        let throttled = conn.is_throttled();
         // A throttle that is not blocked is of this very turn, and nobody has tried to write yet.
         let stuck = throttled && conn.is_blocked();
         // Bytes that wait behind a stuck queue prove nothing: they may have come before the peer stopped reading.
@@ -116,6 +126,8 @@ impl Engine {
             self.insert(id, now.plus_ms(self.tick_ms));
         } else if draining {
             self.close_after_flush(id, CloseReason::Shutdown);
+        } else if let Some(reason) = self.conn(id).and_then(|conn| self.deadlines.overdue(now, conn)) {
+            self.close(id, reason);
         } else if self.conn(id).and_then(|conn| self.judge(id, conn)) == Some(Verdict::Suspect) {
             let overshoot_ms = self.liveness.map_or(0, |liveness| now.ms_since(liveness.deadline(last_seen)));
             self.stats.worst_overshoot_ms = self.stats.worst_overshoot_ms.max(overshoot_ms);
@@ -162,7 +174,7 @@ impl Engine {
 
     /// When [`Engine::handle_timers`] must be called next; `None` while nothing will ever be due, which is so without connections.
     pub fn poll_timeout(&self) -> Option<Millis> {
-        let check = self.wheel.next_tick().map(|tick| Millis::from_ms(tick * self.tick_ms));
+        let check = self.wheel.next_tick().map(|tick| Millis::from_ms(tick * self.grain_ms));
         let drain = self.drain.filter(|_| !self.conns.is_empty()).map(|drain| drain.until.plus_ms(1));
         check.into_iter().chain(drain).min()
     }
@@ -170,21 +182,24 @@ impl Engine {
     /// A sign of life. The wheel hears only of those that answer a ping: the check that stands there is that of the next ping or of
     /// the verdict, either of which may come after the first ping of the new spell of silence is due.
     pub(super) fn seen(&mut self, id: ConnId) {
-        let (now, draining) = (self.now, self.is_draining());
+        let now = self.now;
         let Some(conn) = self.conn_mut(id) else { return };
         let answers = conn.pings_out > 0;
         conn.seen(now);
-        // A drain has set a check of its own.
-        if answers && conn.phase == Phase::Open && !draining {
+        if answers && conn.phase == Phase::Open {
             self.schedule_check(id);
         }
     }
 
-    /// Puts the next check of a connection on the wheel, if it needs one.
+    /// Puts the next check of a connection on the wheel, if it needs one. During a drain a check of another kind stands there already.
     pub(super) fn schedule_check(&mut self, id: ConnId) {
         let Some(conn) = self.conn(id) else { return };
         let at = match conn.phase {
-            Phase::Open => self.liveness.map(|liveness| liveness.next_check(&evidence(id, conn))),
+            Phase::Open if self.is_draining() => return,
+            Phase::Open => {
+                let liveness = self.liveness.map(|liveness| self.on_tick(liveness.next_check(&evidence(id, conn)), id, conn));
+                liveness.into_iter().chain(self.next_deadline(id, conn)).min()
+            }
             Phase::PeerShut | Phase::Flushing(_) => Some(conn.last_seen.plus_ms(self.flush_patience_ms)),
             Phase::Closed(_) => None,
         };
@@ -194,9 +209,29 @@ impl Engine {
         }
     }
 
+    /// Rounds the instant of a check up to a whole tick, unless it may be that of a verdict.
+    fn on_tick(&self, at: Millis, id: ConnId, conn: &Conn) -> Millis {
+        if self.liveness.is_some_and(|liveness| liveness.asks(&evidence(id, conn))) {
+            Millis::from_ms(at.as_ms().div_ceil(self.tick_ms).saturating_mul(self.tick_ms))
+        } else {
+            at
+        }
+    }
+
+    /// The next instant, but for the heartbeat's, at which something about an open connection may be due.
+    fn next_deadline(&self, id: ConnId, conn: &Conn) -> Option<Millis> {
+        let overdue = self.deadlines.next(conn).map(|(at, _)| at);
+        overdue.into_iter().chain(self.rationed_until(id, conn)).min()
+    }
+
+    fn rationed_until(&self, id: ConnId, conn: &Conn) -> Option<Millis> {
+        let ration = self.ration.as_ref().filter(|_| conn.reading.is_stopped_by(Reading::RATIONED))?;
+        Some(ration.resumes_at(id.slot()))
+    }
+
     fn insert(&mut self, id: ConnId, at: Millis) {
         // Rounded up: a check that fires before its time would only have to be made again.
-        self.wheel.insert(id.slot(), at.as_ms().div_ceil(self.tick_ms));
+        self.wheel.insert(id.slot(), at.as_ms().div_ceil(self.grain_ms));
     }
 
     fn judge(&self, id: ConnId, conn: &Conn) -> Option<Verdict> {
@@ -213,5 +248,11 @@ impl Engine {
 }
 
 fn evidence(id: ConnId, conn: &Conn) -> Evidence {
-    Evidence { last_seen: conn.last_seen, pings_out: conn.pings_out, last_ping: conn.last_ping(), beats: conn.beats, salt: id.as_u64() }
+    Evidence {
+        last_seen: conn.last_seen,
+        pings_out: conn.pings_out,
+        last_ping: conn.last_ping(),
+        beats: conn.speech == Speech::Beating,
+        salt: id.as_u64(),
+    }
 }

@@ -33,6 +33,8 @@ const WAKER: Token = Token(usize::MAX);
 /// Tokens from here up to the waker's are listeners'. No connection's token comes near (see `ConnId::MAX_SLOTS`).
 const FIRST_LISTENER: usize = usize::MAX - 64;
 const MAX_LISTENERS: usize = 64;
+/// Tokens from here up to the first listener's are guests': what else the binary watches on the same loop.
+const FIRST_GUEST: usize = FIRST_LISTENER - 1024;
 
 /// Events taken from the kernel at once. Those beyond wait one turn; none is lost.
 const EVENTS_PER_TURN: usize = 1024;
@@ -75,6 +77,8 @@ pub struct Server {
     lingering: Lingering,
     /// Connections that have, or may have, more to read than their budget allowed.
     ready: ReadySet,
+    /// Guests with readiness in the last turn.
+    ready_guests: Vec<usize>,
     scratch: Box<[u8]>,
     handle: Handle,
     commands: Commands,
@@ -116,6 +120,7 @@ impl Server {
             listeners,
             lingering: Lingering::new(max_lingering),
             ready: ReadySet::default(),
+            ready_guests: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             handle,
             commands,
@@ -203,6 +208,24 @@ impl Server {
             self.engine.drain_deadline().filter(|_| self.engine.is_drained()),
         ];
         timeouts.into_iter().flatten().min().map(|at| Duration::from_millis(at.ms_since(self.now)))
+    }
+
+    /// Where the binary registers what else it watches on this loop, each under a [`Server::guest_token`] of its own.
+    #[cfg(feature = "cli")]
+    pub(crate) fn registry(&self) -> &mio::Registry {
+        self.poll.registry()
+    }
+
+    /// The token of the guest of that index, below 1024.
+    #[cfg(feature = "cli")]
+    pub(crate) fn guest_token(index: usize) -> Token {
+        Token(FIRST_GUEST + index)
+    }
+
+    /// The guests that became ready in the last turn.
+    #[cfg(feature = "cli")]
+    pub(crate) fn ready_guests(&self) -> &[usize] {
+        &self.ready_guests
     }
 
     fn read_clock(&mut self, waited_ms: Option<u64>) {

@@ -10,7 +10,7 @@ use mio::{Events, Interest, Token};
 use super::listener::Accepted;
 use super::report::Kind;
 use super::sockets::ReadEnd;
-use super::{ACCEPTS_PER_TURN, EVENTS_PER_TURN, FIRST_LISTENER, FLUSHES_PER_TURN, Server, WAKER};
+use super::{ACCEPTS_PER_TURN, EVENTS_PER_TURN, FIRST_GUEST, FIRST_LISTENER, FLUSHES_PER_TURN, Server, WAKER};
 use crate::close::{CloseReason, Refusal};
 use crate::engine::{Closed, Handler};
 use crate::id::ConnId;
@@ -26,10 +26,12 @@ impl Server {
     pub(super) fn handle_events<H: Handler + ?Sized>(&mut self, handler: &mut H) {
         let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         self.more_events = events.iter().count() >= EVENTS_PER_TURN;
+        self.ready_guests.clear();
         for event in &events {
             match event.token() {
                 WAKER => {}
                 Token(token) if token >= FIRST_LISTENER => self.listeners.handle_readable(token - FIRST_LISTENER),
+                Token(token) if token >= FIRST_GUEST => self.ready_guests.push(token - FIRST_GUEST),
                 Token(token) => match self.engine.resolve(token) {
                     Some(id) => self.handle_ready(id, event, handler),
                     None => self.lingering.handle_readable(token, &mut self.scratch),
@@ -103,6 +105,9 @@ impl Server {
     pub(super) fn last_look<H: Handler + ?Sized>(&mut self, id: ConnId, handler: &mut H) {
         self.count_socket();
         let mut unread = false;
+        if self.engine.is_blocked(id) {
+            self.write(id, handler);
+        }
         self.read(id, ReadEnd::WouldBlock, handler);
         if self.ready.contains(id) {
             return self.engine.postpone_last_look(id);

@@ -254,7 +254,7 @@ impl Driver {
                 }
                 Ok(n) => {
                     self.oracle.alive(line, self.now, self.engine.is_blocked(id));
-                    self.oracle.read(line, n);
+                    self.oracle.read(line, self.now, &self.scratch[..n]);
                     self.engine.handle_bytes(self.now, id, &self.scratch[..n], app);
                     if end == ReadEnd::Short && n < self.scratch.len() {
                         return;
@@ -299,6 +299,9 @@ impl Driver {
     fn last_look(&mut self, id: ConnId, net: &mut Net, app: &mut App) {
         self.count_socket();
         let mut unread = false;
+        if self.engine.is_blocked(id) {
+            self.write(id, net, app);
+        }
         self.read(id, ReadEnd::WouldBlock, false, net, app);
         if self.ready_slots.contains(&id.slot()) {
             return self.engine.postpone_last_look(id);
@@ -374,7 +377,7 @@ impl Driver {
                     if self.engine.is_blocked(id) {
                         self.oracle.alive(line, self.now, true);
                     }
-                    self.oracle.written(line, self.raw_ms, &taken, &mut app.lines[line].answered);
+                    self.oracle.written(line, self.now, self.raw_ms, &taken, &mut app.lines[line].answered);
                     self.engine.handle_written(self.now, id, taken.len(), app);
                     if taken.len() < len {
                         edge_follows = true;
@@ -395,7 +398,7 @@ impl Driver {
             net.watch(line, blocked);
         }
         if blocked {
-            self.oracle.blocked(line);
+            self.oracle.blocked(line, self.now);
         }
     }
 

@@ -3,6 +3,7 @@
 //! Everything in a run follows from its seed. A failure prints the seed and the command that replays it.
 
 mod app;
+mod border;
 mod driver;
 mod ledger;
 mod net;

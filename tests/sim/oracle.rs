@@ -1,9 +1,12 @@
 //! What must be true of every connection, whatever the seed.
 
+use std::time::Duration;
+
 use heartline::time::{Millis, duration_to_ms};
 use heartline::{CloseReason, Closed, Config, Framing, Stats};
 
 use crate::app::{App, Line};
+use crate::border::Border;
 use crate::ledger::{Ledger, Tap};
 use crate::net::Net;
 
@@ -32,6 +35,12 @@ struct Watch {
     ever_blocked: bool,
     bytes_in: u64,
     bytes_out: u64,
+    opened: Millis,
+    /// When a byte was last read.
+    spoke: Millis,
+    /// When the kernel last took something, or first had no room.
+    moved: Millis,
+    border: Border,
     tap: Tap,
 }
 
@@ -60,6 +69,10 @@ impl Oracle {
             ever_blocked: false,
             bytes_in: 0,
             bytes_out: 0,
+            opened: Millis::ZERO,
+            spoke: Millis::ZERO,
+            moved: Millis::ZERO,
+            border: Border::new(self.config.framing),
             tap: Tap::new(self.config.framing),
         });
     }
@@ -70,6 +83,7 @@ impl Oracle {
 
     pub fn opened(&mut self, line: usize, now: Millis) {
         self.watches[line].open = true;
+        (self.watches[line].opened, self.watches[line].spoke) = (now, now);
         self.alive(line, now, false);
     }
 
@@ -79,17 +93,23 @@ impl Oracle {
         watch.tap.pings_since_life = 0;
     }
 
-    pub fn blocked(&mut self, line: usize) {
+    pub fn blocked(&mut self, line: usize, now: Millis) {
+        if !self.watches[line].ever_blocked {
+            self.watches[line].moved = now;
+        }
         self.watches[line].blocked_since_life = true;
         self.watches[line].ever_blocked = true;
     }
 
-    pub fn read(&mut self, line: usize, n: usize) {
-        self.watches[line].bytes_in += n as u64;
-        self.bytes_in += n as u64;
+    pub fn read(&mut self, line: usize, now: Millis, bytes: &[u8]) {
+        self.watches[line].bytes_in += bytes.len() as u64;
+        self.bytes_in += bytes.len() as u64;
+        self.watches[line].spoke = now;
+        self.watches[line].border.read(now, bytes);
     }
 
-    pub fn written(&mut self, line: usize, raw_ms: u64, bytes: &[u8], answered: &mut Ledger) {
+    pub fn written(&mut self, line: usize, now: Millis, raw_ms: u64, bytes: &[u8], answered: &mut Ledger) {
+        self.watches[line].moved = now;
         self.watches[line].tap.written(raw_ms, bytes, answered);
         self.watches[line].bytes_out += bytes.len() as u64;
         self.bytes_out += bytes.len() as u64;
@@ -113,6 +133,19 @@ impl Oracle {
                 // A server that is slower than its own patience cannot tell who is to blame.
                 let slow_server = self.lag_ms - watch.lag_at_life_ms >= self.bound_ms.unwrap_or(u64::MAX) / 2;
                 assert!(books.overfilled || watch.ever_blocked || slow_server, "line {line}: nothing was in the way of its replies");
+                let stuck_ms = now.ms_since(watch.moved);
+                let write_ms = self.config.limits.write_timeout.map_or(u64::MAX, duration_to_ms);
+                let (silence_ms, bound_ms) = (now.ms_since(watch.spoke), self.bound_ms.unwrap_or(20_000));
+                let in_vain = books.overfilled || slow_server || stuck_ms >= write_ms.min(bound_ms) || silence_ms >= bound_ms;
+                assert!(in_vain, "line {line}: {stuck_ms} ms to read, not {write_ms}, and {silence_ms} ms to speak, not {bound_ms}");
+            }
+            CloseReason::FrameUnfinished => {
+                let since = watch.border.open_since.expect("an unfinished frame");
+                assert_had(now.ms_since(since), self.config.limits.frame_timeout, "finish its frame", line);
+            }
+            CloseReason::NeverSpoke => {
+                assert_eq!(watch.border.whole, 0, "line {line} did speak");
+                assert_had(now.ms_since(watch.opened), self.config.limits.first_message_timeout, "speak", line);
             }
             CloseReason::PeerClosed => {
                 assert!(closed.unsent == 0, "line {line}: half-closed, and {} bytes were withheld", closed.unsent);
@@ -166,4 +199,9 @@ impl Oracle {
         assert_eq!(heartline::Refusal::ALL.iter().map(|refusal| stats.refused(*refusal)).sum::<u64>(), self.refused);
         assert!(stats.worst_overshoot_ms <= self.tick_ms + self.lag_ms, "{} ms past the deadline", stats.worst_overshoot_ms);
     }
+}
+
+fn assert_had(had_ms: u64, timeout: Option<Duration>, to_do: &str, line: usize) {
+    let timeout_ms = duration_to_ms(timeout.expect("no timeout, no verdict"));
+    assert!(had_ms >= timeout_ms, "line {line}: {had_ms} ms to {to_do}, not {timeout_ms}");
 }

@@ -1,5 +1,6 @@
 //! Whole runs at random.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use heartline::{Config, Framing, Heartbeat, Limits};
@@ -122,6 +123,10 @@ fn setup(rng: &mut fastrand::Rng, seed: u64) -> Setup {
             } else {
                 rng.usize(256..=max_message + 256)
             },
+            write_timeout: timeout(rng, interval_ms * 6),
+            frame_timeout: timeout(rng, interval_ms * 6),
+            first_message_timeout: timeout(rng, interval_ms * 6),
+            max_message_rate: NonZeroU32::new(if rng.u8(0..5) == 0 { rng.u32(1..=500) } else { 0 }),
             max_connections: (rng.u8(0..6) == 0).then(|| rng.usize(1..=100)),
             max_connections_per_ip: if rng.u8(0..6) == 0 { rng.usize(1..=20) } else { 0 },
         },
@@ -155,6 +160,10 @@ fn setup(rng: &mut fastrand::Rng, seed: u64) -> Setup {
         longest_pause_ms: rarely(1000).into(),
     };
     Setup { seed, config, budgets, habits, inbound_capacity: 1 << rng.u32(8..18), outbound_capacity: 1 << rng.u32(6..18) }
+}
+
+fn timeout(rng: &mut fastrand::Rng, most_ms: u64) -> Option<Duration> {
+    rng.bool().then(|| Duration::from_millis(rng.u64(1..=most_ms)))
 }
 
 fn plan(rng: &mut fastrand::Rng, config: &Config, interval_ms: u64, bound_ms: u64, peers: usize) -> Plan {

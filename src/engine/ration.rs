@@ -1,0 +1,143 @@
+//! How many messages a line may send: a token bucket for each (GCRA, as ITU-T I.371 calls it), kept beside the slab and only where there is a bound.
+
+use std::num::NonZeroU32;
+
+use crate::time::Millis;
+
+/// What a line may send at once after a rest, in time at its full rate.
+const BURST_NS: u64 = 1_000_000_000;
+/// A line that has not come back under its rate for so long is a flood.
+const FLOOD_MS: u64 = 10_000;
+
+/// The buckets of all lines.
+pub(super) struct Ration {
+    /// Time that one message costs.
+    message_ns: u64,
+    buckets: Vec<Bucket>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Bucket {
+    /// When the bucket will be full again: GCRA's theoretical arrival time.
+    full_at_ns: u64,
+    /// Since when the line has been over its rate.
+    over_since: Option<Millis>,
+}
+
+/// What a message leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rationed {
+    /// The next one may come at once.
+    No,
+    /// No other may come before [`Ration::resumes_at`].
+    Yes,
+    /// It has been like this for too long.
+    Flood,
+}
+
+impl Ration {
+    pub(super) fn new(per_second: NonZeroU32) -> Self {
+        Ration { message_ns: BURST_NS / u64::from(per_second.get()), buckets: Vec::new() }
+    }
+
+    /// A line begins, with a full bucket.
+    pub(super) fn open(&mut self, slot: usize) {
+        if self.buckets.len() <= slot {
+            self.buckets.resize(slot + 1, Bucket::default());
+        }
+        self.buckets[slot] = Bucket::default();
+    }
+
+    /// So many messages have come.
+    pub(super) fn charge(&mut self, now: Millis, slot: usize, messages: u32) -> Rationed {
+        let now_ns = to_ns(now);
+        // A flood is there as soon as it is let in.
+        let forgiven = now_ns >= self.resumes_at_ns(slot).saturating_add(BURST_NS / 2);
+        let bucket = &mut self.buckets[slot];
+        if forgiven {
+            bucket.over_since = None;
+        }
+        bucket.full_at_ns = bucket.full_at_ns.max(now_ns).saturating_add(self.message_ns.saturating_mul(u64::from(messages)));
+        if self.resumes_at_ns(slot) <= now_ns {
+            return Rationed::No;
+        }
+        let bucket = &mut self.buckets[slot];
+        let over_since = *bucket.over_since.get_or_insert(now);
+        if now.ms_since(over_since) >= FLOOD_MS { Rationed::Flood } else { Rationed::Yes }
+    }
+
+    /// When there is room for a message again.
+    pub(super) fn resumes_at(&self, slot: usize) -> Millis {
+        Millis::from_ms(self.resumes_at_ns(slot).div_ceil(1_000_000))
+    }
+
+    fn resumes_at_ns(&self, slot: usize) -> u64 {
+        self.buckets[slot].full_at_ns.saturating_sub(BURST_NS - self.message_ns)
+    }
+}
+
+fn to_ns(at: Millis) -> u64 {
+    at.as_ms().saturating_mul(1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ration(per_second: u32) -> Ration {
+        let mut ration = Ration::new(NonZeroU32::new(per_second).expect("more than none"));
+        ration.open(3);
+        ration
+    }
+
+    /// Sends as fast as it may for so long; returns how many messages that were, and whether it ended as a flood.
+    fn flood(ration: &mut Ration, for_ms: u64) -> (u64, bool) {
+        let (mut now, mut sent) = (Millis::from_ms(5000), 0);
+        let end = now.plus_ms(for_ms);
+        while now < end {
+            sent += 1;
+            match ration.charge(now, 3, 1) {
+                Rationed::No => {}
+                Rationed::Yes => now = ration.resumes_at(3).max(now.plus_ms(1)),
+                Rationed::Flood => return (sent, true),
+            }
+        }
+        (sent, false)
+    }
+
+    #[test]
+    fn a_burst_of_a_second_then_the_rate_then_the_end() {
+        for per_second in [1, 7, 100, 900] {
+            let expected = u64::from(per_second) * 9;
+            let (sent, ended) = flood(&mut ration(per_second), 8000);
+            assert!(!ended && sent.abs_diff(expected) <= expected / 50 + 2, "{sent} messages at {per_second} per second, not {expected}");
+            assert!(flood(&mut ration(per_second), 20_000).1);
+        }
+    }
+
+    #[test]
+    fn at_the_rate_nobody_waits() {
+        let mut ration = ration(10);
+        for message in 0..1000 {
+            assert_eq!(ration.charge(Millis::from_ms(message * 100), 3, 1), Rationed::No);
+        }
+    }
+
+    #[test]
+    fn who_comes_back_under_the_rate_is_forgiven() {
+        let mut ration = ration(10);
+        for spell in 0..100 {
+            let from = Millis::from_ms(spell * 4000);
+            let rationed = (0..20).map(|_| ration.charge(from, 3, 1)).collect::<Vec<_>>();
+            assert!(rationed.contains(&Rationed::Yes) && !rationed.contains(&Rationed::Flood), "spell {spell}");
+        }
+    }
+
+    #[test]
+    fn a_new_line_owes_nothing_for_the_last_one_in_its_slot() {
+        let mut ration = ration(1);
+        assert_eq!(ration.charge(Millis::ZERO, 3, 1000), Rationed::Yes);
+        ration.open(3);
+        assert_eq!((ration.charge(Millis::ZERO, 3, 1), ration.charge(Millis::ZERO, 3, 1)), (Rationed::Yes, Rationed::Yes));
+    }
+}

@@ -1,0 +1,107 @@
+use std::num::NonZeroU32;
+
+use super::*;
+
+/// No heartbeat and one bound, so that nothing else ends a line.
+fn with(change: impl FnOnce(&mut Limits)) -> Rig {
+    let mut limits = Limits { write_timeout: None, frame_timeout: None, max_outbox: 1000, ..Limits::default() };
+    change(&mut limits);
+    Rig::new(&Config { heartbeat: None, limits, ..config() })
+}
+
+fn seconds(n: u64) -> Option<Duration> {
+    Some(Duration::from_secs(n))
+}
+
+#[test]
+fn a_frame_that_trickles_is_ended_by_its_age_and_a_whole_one_starts_anew() {
+    let mut rig = with(|limits| limits.frame_timeout = seconds(3));
+    let (trickles, talks) = (rig.open(), rig.open());
+    for step in 1..=31 {
+        rig.pass_until(step * 100, false);
+        assert!(rig.engine.is_open(trickles), "its first byte came at 100 ms, and the end at {}", rig.now);
+        rig.receive(trickles, "x");
+        rig.receive(talks, "x\ny");
+    }
+    rig.pass_until(3200, false);
+    assert_eq!(rig.reasons(), [CloseReason::FrameUnfinished]);
+    assert!(!rig.engine.is_open(trickles) && rig.engine.is_open(talks));
+}
+
+#[test]
+fn the_age_of_a_frame_stands_still_while_we_do_not_read() {
+    let mut rig = with(|limits| limits.frame_timeout = seconds(3));
+    let id = rig.open();
+    rig.receive(id, "half");
+    rig.engine.pause_reads(id, true);
+    rig.pass_until(10_000, false);
+    assert_eq!(rig.reasons(), []);
+    rig.engine.pause_reads(id, false);
+    rig.pass_until(12_900, false);
+    assert_eq!(rig.reasons(), []);
+    rig.pass_until(13_200, false);
+    assert_eq!(rig.reasons(), [CloseReason::FrameUnfinished]);
+}
+
+#[test]
+fn who_never_speaks_is_ended_and_a_heartbeat_is_speech() {
+    let mut rig = with(|limits| limits.first_message_timeout = seconds(3));
+    let (mute, pongs, mumbles) = (rig.open(), rig.open(), rig.open());
+    rig.pass_until(1000, false);
+    rig.receive(pongs, "pong\n");
+    rig.receive(mumbles, "no line feed");
+    rig.pass_until(3000, false);
+    assert_eq!(rig.reasons(), []);
+    rig.pass_until(3200, false);
+    assert_eq!(rig.reasons(), [CloseReason::NeverSpoke; 2]);
+    assert!(rig.engine.is_open(pongs) && !rig.engine.is_open(mute) && !rig.engine.is_open(mumbles));
+}
+
+#[test]
+fn a_queue_that_does_not_move_ends_a_line_that_still_speaks() {
+    let mut rig = with(|limits| limits.write_timeout = seconds(3));
+    let id = rig.open();
+    rig.receive(id, "a message\n");
+    rig.write(id, 2);
+    rig.pass_until(2900, false);
+    rig.receive(id, "ping\n");
+    rig.write(id, 1);
+    rig.pass_until(5800, false);
+    assert_eq!(rig.reasons(), [], "a byte was taken in between");
+    rig.receive(id, "ping\n");
+    rig.pass_until(6100, false);
+    assert_eq!(rig.reasons(), [CloseReason::SlowReader]);
+}
+
+#[test]
+fn a_queue_that_has_drained_owes_nothing() {
+    let mut rig = with(|limits| limits.write_timeout = seconds(3));
+    let id = rig.open();
+    rig.receive(id, "a message\n");
+    rig.write(id, 2);
+    rig.pass_until(1000, false);
+    rig.flush(id);
+    rig.pass_until(10_000, false);
+    assert_eq!(rig.reasons(), []);
+}
+
+#[test]
+fn a_flood_is_read_at_its_rate_and_then_not_at_all() {
+    let mut rig = with(|limits| limits.max_message_rate = NonZeroU32::new(10));
+    let id = rig.open();
+    rig.receive(id, &"m\n".repeat(2000));
+    assert_eq!(rig.messages().len(), 10, "a second's worth at once");
+    assert!(!rig.engine.wants_read(id));
+    rig.pass_until(5000, false);
+    assert!((55..=65).contains(&rig.messages().len()), "{} messages in 5 s", rig.messages().len());
+    rig.pass_until(12_000, false);
+    assert_eq!(rig.reasons(), [CloseReason::Flood]);
+}
+
+#[test]
+fn heartbeats_count_against_the_rate() {
+    let mut rig = with(|limits| limits.max_message_rate = NonZeroU32::new(10));
+    let id = rig.open();
+    rig.receive(id, &"ping\n".repeat(50));
+    assert_eq!(rig.engine.stats().pings_in, 10);
+}
