@@ -9,7 +9,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use heartline::engine::Engine;
 use heartline::framing::{Codec, Frame, HeartbeatWords};
 use heartline::inbox::Inbox;
-use heartline::outbox::{Outbox, Pool};
+use heartline::outbox::{Outbox, Pool, Shared};
 use heartline::time::Millis;
 use heartline::wheel::Wheel;
 use heartline::{Config, ConnId, Context, Framing, Handler};
@@ -74,7 +74,7 @@ fn framing(c: &mut Criterion) {
 fn outbox(c: &mut Criterion) {
     let mut group = c.benchmark_group("outbox");
     group.throughput(Throughput::Elements(MESSAGES as u64));
-    let shared: Arc<[u8]> = vec![b'x'; 1024].into();
+    let shared = Shared::new(vec![b'x'; 1024], Arc::default());
     let mut pool = Pool::default();
     group.bench_function("append and advance", |b| {
         let mut outbox = Outbox::default();

@@ -75,9 +75,16 @@ reasons! {
         Flood = "flood", Policy;
         /// The peer was silent for `heartbeat * (missed + 1)` and left `missed` pings unanswered.
         HeartbeatLost = "heartbeat-lost", Policy;
-        /// More was queued for the peer than the outbox bound allows; or it read nothing for the whole write timeout; or, while its queue was
-        /// stuck and it was therefore not read from, nothing for the whole liveness bound.
+        /// The peer was silent for as long, and its kernel has not acknowledged what was sent to it: the host or the way to it is gone, not only the
+        /// program. Told apart on Linux only; elsewhere it counts as one of the two around it.
+        HalfOpen = "half-open", Policy;
+        /// More was queued for the peer than the outbox bound allows; or it read nothing for the whole write timeout; or neither
+        /// read nor sent anything for the whole liveness bound while its queue was stuck, though its kernel may be well.
         SlowReader = "slow-reader", Policy;
+        /// All buffers together had reached their bound, and this line held most.
+        MemoryLimit = "memory-limit", Policy;
+        /// The line had been silent for longest when a new one came and no place was free.
+        Evicted = "evicted", Policy;
         /// The handler or a handle asked for it.
         Requested = "requested", Local;
         /// The server was told to shut down.
@@ -92,6 +99,10 @@ reasons! {
         Full = "full", Policy;
         /// This address holds as many connections as one address may.
         AddressFull = "address-full", Policy;
+        /// This address may not connect.
+        Denied = "denied", Policy;
+        /// A balancer brought the connection and did not say in time, or not as the PROXY protocol has it, for whom.
+        ProxyHeader = "proxy-header", Policy;
         /// The server is shutting down.
         ShuttingDown = "shutting-down", Local;
         /// The process or the machine is out of descriptors (`EMFILE`, `ENFILE`).

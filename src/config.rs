@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::error::ConfigError;
 use crate::framing::{Codec, Framing, HeartbeatWords};
+use crate::networks::{AccessList, Networks};
 use crate::time::duration_to_ms;
 
 /// Everything a server can be told. `Config::default()` is safe on any network: every buffer is bounded and the dead are found.
@@ -26,11 +27,19 @@ pub struct Config {
     pub user_timeout: Option<Duration>,
     /// Bounds on what peers can make this process hold.
     pub limits: Limits,
+    /// Who may connect, by address: the one that a PROXY header names, where there is one. Default: everybody.
+    pub access: AccessList,
+    /// Balancers whose connections begin with a PROXY protocol header, version 1 or 2, that says on whose behalf they come. Who connects from
+    /// elsewhere is taken for what it is, and a header from there is a message like any other. Default: none.
+    pub proxies: Networks,
     /// Resolution of the timer wheel, at least 1 ms and at most half a heartbeat. Verdicts come at most one tick late. Default: 100 ms.
     pub tick: Duration,
     /// Connections that the kernel may hold completed but not yet accepted (listen(2)); the system's `somaxconn` caps it silently.
     /// Default: 4096.
     pub backlog: u32,
+    /// The last message to each peer in a shutdown, when its own turn to leave has come and its requests are answered; so word of it spreads
+    /// over the drain, and those who come back on hearing it do not come all at once. Default: none.
+    pub goodbye: Option<Vec<u8>>,
     /// `SO_REUSEPORT`: several processes listen on one address and the kernel spreads connections over them. Default: off.
     pub reuse_port: bool,
 }
@@ -44,8 +53,11 @@ impl Default for Config {
             keepalive: Some(Keepalive::default()),
             user_timeout: None,
             limits: Limits::default(),
+            access: AccessList::default(),
+            proxies: Networks::default(),
             tick: Duration::from_millis(100),
             backlog: 4096,
+            goodbye: None,
             reuse_port: false,
         }
     }
@@ -59,6 +71,11 @@ pub struct Limits {
     /// Most bytes queued for one peer. At half of it the server stops reading from that peer until the queue has drained to a quarter;
     /// a message that would pass the bound closes the connection. Default: 1 MiB.
     pub max_outbox: usize,
+    /// What becomes of a message that would pass the bound of a peer's outbox. Default: the peer is closed as a slow reader.
+    pub on_slow: OnSlow,
+    /// Most bytes held for all peers together, in unfinished messages and in queues. From half of it on, reading from a peer stops with
+    /// 4 KiB queued for it; when it is reached, those that hold most are closed. `None`: no bound but those of each peer. Default: 256 MiB.
+    pub max_memory: Option<usize>,
     /// How long a full socket may stay full: a peer that reads nothing for so long while something is queued for it is closed as a slow
     /// reader, whatever it sends meanwhile. `None`: only the heartbeat judges. Default: 30 s.
     pub write_timeout: Option<Duration>,
@@ -69,13 +86,36 @@ pub struct Limits {
     /// Default: `None`.
     pub first_message_timeout: Option<Duration>,
     /// Most messages that one peer may send per second, heartbeats included; up to as many at once after a rest. A peer that sends faster is
-    /// not read from until it may again, and is closed after ten seconds of it. Costs 32 bytes per connection. `None`: no bound.
+    /// not read from until it may again, and is closed after ten seconds of it. Costs 24 bytes per connection. `None`: no bound.
     /// Default: `None`.
     pub max_message_rate: Option<NonZeroU32>,
     /// Most connections at once. `None`, and any number that is too large, means as many as the descriptor limit allows. Default: `None`.
     pub max_connections: Option<usize>,
     /// Most connections at once from one IP address; 0 means no bound of its own. Default: 0.
     pub max_connections_per_ip: usize,
+    /// What becomes of a new connection when there are as many as there may be. Default: it is refused.
+    pub on_full: OnFull,
+}
+
+/// What becomes of a message that would pass the bound of a peer's outbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnSlow {
+    /// The peer is closed as a slow reader: whoever is still here has received everything.
+    #[default]
+    Close,
+    /// The message is dropped, and counted; the peer stays. Answers to the peer's own messages are never dropped: where one does not fit, the peer
+    /// is closed, since it would wait for it in vain.
+    Drop,
+}
+
+/// What becomes of a new connection when there are as many as there may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFull {
+    /// It is refused: those that are here stay.
+    #[default]
+    Refuse,
+    /// It takes the place of the one that has been silent for longest.
+    EvictIdlest,
 }
 
 impl Default for Limits {
@@ -83,12 +123,15 @@ impl Default for Limits {
         Limits {
             max_message: 64 * 1024,
             max_outbox: 1024 * 1024,
+            on_slow: OnSlow::Close,
+            max_memory: Some(256 * 1024 * 1024),
             write_timeout: Some(Duration::from_secs(30)),
             frame_timeout: Some(Duration::from_secs(30)),
             first_message_timeout: None,
             max_message_rate: None,
             max_connections: None,
             max_connections_per_ip: 0,
+            on_full: OnFull::Refuse,
         }
     }
 }
@@ -248,8 +291,28 @@ impl Config {
             return Err(ConfigError::new("max_message", "must be at least 1 byte and less than 4 GiB"));
         }
         self.codec()?;
+        if let Some(goodbye) = &self.goodbye
+            && (goodbye.len() > self.limits.max_message || self.codec()?.encoded_len(&[goodbye]).is_err())
+        {
+            return Err(ConfigError::new("goodbye", "must be one message that the framing can carry, no longer than max_message"));
+        }
         if self.limits.max_outbox < SMALLEST_OUTBOX {
             return Err(ConfigError::new("max_outbox", format!("must be at least {SMALLEST_OUTBOX} bytes")));
+        }
+        let largest = self.limits.max_outbox.saturating_add(self.limits.max_message);
+        if self.limits.max_memory.is_some_and(|most| most < largest) {
+            return Err(ConfigError::new(
+                "max_memory",
+                format!("must have room for one peer's max_outbox and max_message: {largest} bytes"),
+            ));
+        }
+        let Limits { write_timeout, frame_timeout, first_message_timeout, .. } = self.limits;
+        for (field, timeout) in
+            [("write_timeout", write_timeout), ("frame_timeout", frame_timeout), ("first_message_timeout", first_message_timeout)]
+        {
+            if timeout.is_some_and(|timeout| timeout < Duration::from_millis(1) || timeout > LONGEST) {
+                return Err(ConfigError::new(field, "must be at least 1 ms and at most 24 days"));
+            }
         }
         if self.limits.max_connections == Some(0) {
             return Err(ConfigError::new("max_connections", "must be at least 1"));

@@ -80,7 +80,8 @@ impl std::error::Error for Error {
 pub enum SendError {
     /// The connection is closed or closing, or the server or client has stopped.
     Closed,
-    /// The queue is at its bound. On a server's outbox this also closes the connection, as a slow reader.
+    /// The queue is at its bound. On a server's outbox this also closes the connection, as a slow reader, unless it drops instead
+    /// ([`OnSlow`](crate::OnSlow)).
     Full,
     /// The framing cannot carry the message: a line feed inside a line, more than 2^32 - 1 bytes behind a length.
     Unframeable,

@@ -27,6 +27,11 @@ impl Inbox {
         self.0.as_ref().map_or(0, |held| if held.lent { 0 } else { held.frame.len() })
     }
 
+    /// Bytes held, decoded or not.
+    pub fn held(&self) -> usize {
+        self.0.as_ref().map_or(0, |held| held.frame.len() + held.rest.len())
+    }
+
     /// Whether undecoded bytes wait for the connection to be resumed.
     pub fn has_rest(&self) -> bool {
         self.0.as_ref().is_some_and(|held| !held.rest.is_empty())

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::time::Millis;
 
@@ -23,6 +25,8 @@ struct Queue {
     /// Bytes of the first segment that were sent already.
     sent: usize,
     len: usize,
+    /// What the queue costs in memory: see [`Outbox::charge`].
+    charge: usize,
     /// When the kernel last took something, or found that it had no room.
     moved_at: Millis,
 }
@@ -30,14 +34,42 @@ struct Queue {
 #[derive(Debug)]
 enum Segment {
     Own(Vec<u8>),
-    Shared(Arc<[u8]>),
+    Shared(Arc<Shared>),
+}
+
+/// Bytes that many connections queue. They are counted as held until the last of them lets go.
+#[derive(Debug)]
+pub struct Shared {
+    bytes: Vec<u8>,
+    held: Arc<AtomicUsize>,
+}
+
+impl Shared {
+    /// Adds the length of `bytes` to `held`, until the value is dropped.
+    pub fn new(bytes: Vec<u8>, held: Arc<AtomicUsize>) -> Arc<Self> {
+        held.fetch_add(bytes.len(), Relaxed);
+        Arc::new(Shared { bytes, held })
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.bytes.len(), Relaxed);
+    }
 }
 
 impl Segment {
     fn bytes(&self) -> &[u8] {
         match self {
             Segment::Own(bytes) => bytes,
-            Segment::Shared(bytes) => bytes,
+            Segment::Shared(shared) => &shared.bytes,
+        }
+    }
+
+    fn charge(&self) -> usize {
+        match self {
+            Segment::Own(bytes) => bytes.len(),
+            Segment::Shared(_) => size_of::<Segment>(),
         }
     }
 }
@@ -51,6 +83,11 @@ impl Outbox {
     /// Whether everything was sent.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// What the queue costs in memory, in bytes: its own bytes until the segment that they are in has gone, and for each shared piece a pointer.
+    pub fn charge(&self) -> usize {
+        self.0.as_ref().map_or(0, |queue| queue.charge)
     }
 
     /// When the queue last moved, if [`Outbox::set_moved_at`] was told; `None` if it is empty.
@@ -80,17 +117,21 @@ impl Outbox {
         };
         let before = tail.len();
         fill(tail);
-        queue.len += tail.len() - before;
+        let added = tail.len() - before;
+        queue.len += added;
+        queue.charge += added;
         self.settle(pool);
     }
 
     /// Appends bytes that other connections queue as well, without copying them.
-    pub fn append_shared(&mut self, pool: &mut Pool, bytes: &Arc<[u8]>) {
-        if !bytes.is_empty() {
+    pub fn append_shared(&mut self, pool: &mut Pool, shared: &Arc<Shared>) {
+        if !shared.bytes.is_empty() {
             let queue = self.0.get_or_insert_with(|| pool.take());
             queue.drop_empty_front();
-            queue.len += bytes.len();
-            queue.segments.push_back(Segment::Shared(Arc::clone(bytes)));
+            queue.len += shared.bytes.len();
+            let segment = Segment::Shared(Arc::clone(shared));
+            queue.charge += segment.charge();
+            queue.segments.push_back(segment);
         }
     }
 
@@ -118,10 +159,20 @@ impl Outbox {
         queue.sent += n;
         // The last segment stays even when it is spent: it may be recycled.
         while queue.segments.len() > 1 && queue.segments.front().is_some_and(|first| first.bytes().len() <= queue.sent) {
-            let spent = queue.segments.pop_front().map_or(0, |first| first.bytes().len());
-            queue.sent -= spent;
+            if let Some(spent) = queue.segments.pop_front() {
+                queue.sent -= spent.bytes().len();
+                queue.charge -= spent.charge();
+            }
         }
         self.settle(pool);
+    }
+
+    /// Drops the bytes and frees their memory, but [`Outbox::len`] still says how many there were. Nothing may be appended or sent after it.
+    pub fn drop_bytes(&mut self) {
+        if let Some(queue) = &mut self.0 {
+            queue.segments = VecDeque::new();
+            queue.charge = 0;
+        }
     }
 
     /// Drops everything that is queued.
@@ -144,6 +195,7 @@ impl Queue {
         if self.len == 0 {
             self.segments.clear();
             self.sent = 0;
+            self.charge = 0;
         }
     }
 }
@@ -178,6 +230,7 @@ impl Pool {
         }
         queue.sent = 0;
         queue.len = 0;
+        queue.charge = 0;
         self.0.push(queue);
     }
 }
@@ -208,7 +261,7 @@ mod tests {
         let mut pool = Pool::default();
         let mut outbox = Outbox::default();
         outbox.append(&mut pool, |_| ());
-        outbox.append_shared(&mut pool, &Arc::from(&b""[..]));
+        outbox.append_shared(&mut pool, &Shared::new(Vec::new(), Arc::default()));
         assert!(outbox.0.is_none());
     }
 
@@ -247,6 +300,7 @@ mod tests {
             let mut pool = Pool::default();
             let mut outbox = Outbox::default();
             let mut model: Vec<u8> = Vec::new();
+            let held = Arc::<AtomicUsize>::default();
             for step in steps {
                 match step {
                     Step::Own(bytes) => {
@@ -254,7 +308,7 @@ mod tests {
                         model.extend(bytes);
                     }
                     Step::Shared(bytes) => {
-                        outbox.append_shared(&mut pool, &Arc::from(bytes.as_slice()));
+                        outbox.append_shared(&mut pool, &Shared::new(bytes.clone(), Arc::clone(&held)));
                         model.extend(bytes);
                     }
                     Step::Send(n) => {
@@ -265,6 +319,12 @@ mod tests {
                 }
                 prop_assert_eq!(outbox.len(), model.len());
                 prop_assert_eq!(outbox.0.is_none(), model.is_empty());
+                let segments = outbox.0.iter().flat_map(|queue| &queue.segments);
+                let (charge, shared) = segments.fold((0, 0), |(charge, shared), segment| match segment {
+                    Segment::Own(bytes) => (charge + bytes.len(), shared),
+                    Segment::Shared(bytes) => (charge + size_of::<Segment>(), shared + bytes.bytes.len()),
+                });
+                prop_assert_eq!((outbox.charge(), held.load(Relaxed)), (charge, shared));
                 prop_assert_eq!(&unsent(&outbox)[..], &model[..]);
             }
         }

@@ -106,3 +106,22 @@ fn a_second_signal_ends_at_once() {
     server.wait();
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }
+
+#[test]
+fn who_had_dialled_before_the_end_is_served_and_told_goodbye() {
+    let mut server = Serve::start(&["--drain", "2s", "--goodbye", "bye"]);
+    server.signal(Signal::STOP);
+    // The kernel completes the handshakes; the server has yet to accept them.
+    let mut peers: Vec<Peer> = (0..200).map(|_| server.connect()).collect();
+    for peer in &mut peers {
+        peer.send("hello\n");
+    }
+    server.signal(Signal::TERM);
+    server.signal(Signal::CONT);
+    for peer in &mut peers {
+        peer.expect("echo: hello\nbye\n");
+        peer.expect_end();
+    }
+    drop(peers);
+    assert_eq!(server.wait().code(), Some(0));
+}

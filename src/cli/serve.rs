@@ -1,14 +1,15 @@
 //! `heartline serve`.
 
 use std::io::Write;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::num::NonZeroU32;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use listenfd::ListenFd;
 use mio::Interest;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -17,17 +18,18 @@ use signal_hook_mio::v1_0::Signals;
 use super::apps::App;
 use super::args::{FramingArgs, HeartbeatArgs, LogArgs, LogLevel, OsTimeoutArgs};
 use super::logging;
-use super::values::{DurationOrOff, Size, duration};
+use super::values::{DurationOrOff, Size, SizeOrOff, duration};
 use crate::close::CloseReason;
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, OnFull, OnSlow};
 use crate::engine::Stats;
 use crate::error::{ConfigError, Error};
 use crate::framing::HeartbeatWords;
+use crate::networks::{AccessList, Network};
 use crate::server::{Server, Turn};
 
 #[derive(Args, Debug)]
 pub(crate) struct ServeArgs {
-    /// Addresses to listen on, as HOST:PORT; port 0 picks a free one
+    /// Addresses to listen on, as HOST:PORT; port 0 picks a free one. Sockets passed in LISTEN_FDS (systemd) take their place
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:7878")]
     addrs: Vec<String>,
     /// What is done with messages
@@ -51,9 +53,18 @@ pub(crate) struct ServeArgs {
     /// Most connections at once from one IP address; 0 means no bound
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Bounds")]
     max_connections_per_ip: usize,
+    /// What becomes of a new connection when there are as many as there may be
+    #[arg(long, value_enum, default_value = "refuse", help_heading = "Bounds")]
+    on_full: OnFullArg,
     /// Most bytes queued for one peer; from half of it on the peer is not read, and what would pass it ends the connection
     #[arg(long, value_name = "SIZE", default_value = "1MiB", help_heading = "Bounds")]
     max_outbox: Size,
+    /// What becomes of a message of others that would pass it
+    #[arg(long, value_enum, default_value = "close", help_heading = "Bounds")]
+    on_slow: OnSlowArg,
+    /// Most bytes held for all peers together, or off; when it is reached those that hold most are closed
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", help_heading = "Bounds")]
+    max_memory: SizeOrOff,
     /// How long a peer may read nothing while something waits for it, or off
     #[arg(long, value_name = "TIME", default_value = "30s", help_heading = "Bounds")]
     write_timeout: DurationOrOff,
@@ -66,6 +77,15 @@ pub(crate) struct ServeArgs {
     /// Most messages that one peer may send per second; who sends faster is not read from, and closed after ten seconds of it
     #[arg(long, value_name = "N", help_heading = "Bounds")]
     max_message_rate: Option<NonZeroU32>,
+    /// Networks that may connect, as 10.0.0.0/8 or an address, separated by commas; 0.0.0.0/0 is all of IPv4 [default: all]
+    #[arg(long, value_name = "NET", value_delimiter = ',', help_heading = "Access")]
+    allow: Vec<Network>,
+    /// Networks that may not connect, even if they are allowed
+    #[arg(long, value_name = "NET", value_delimiter = ',', help_heading = "Access")]
+    deny: Vec<Network>,
+    /// Balancers, whose connections begin with a PROXY protocol header (v1 or v2) that names the real peer
+    #[arg(long, value_name = "NET", value_delimiter = ',', help_heading = "Access")]
+    proxy_protocol: Vec<Network>,
     /// Connections that the kernel may hold ready to be accepted; somaxconn caps it
     #[arg(long, value_name = "N", default_value_t = 4096, help_heading = "Listening")]
     backlog: u32,
@@ -75,8 +95,45 @@ pub(crate) struct ServeArgs {
     /// On SIGTERM or SIGINT: how long to take over closing the connections; a second signal ends at once
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration, help_heading = "Listening")]
     drain: Duration,
+    /// On SIGTERM or SIGINT: the last message to each peer, when its turn to be closed has come
+    #[arg(long, value_name = "TEXT", help_heading = "Listening")]
+    goodbye: Option<String>,
     #[command(flatten)]
     log: LogArgs,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OnFullArg {
+    /// It is closed at once
+    Refuse,
+    /// It takes the place of the one that has been silent for longest
+    EvictIdlest,
+}
+
+impl From<OnFullArg> for OnFull {
+    fn from(arg: OnFullArg) -> Self {
+        match arg {
+            OnFullArg::Refuse => OnFull::Refuse,
+            OnFullArg::EvictIdlest => OnFull::EvictIdlest,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OnSlowArg {
+    /// The peer is closed as a slow reader
+    Close,
+    /// The message is dropped
+    Drop,
+}
+
+impl From<OnSlowArg> for OnSlow {
+    fn from(arg: OnSlowArg) -> Self {
+        match arg {
+            OnSlowArg::Close => OnSlow::Close,
+            OnSlowArg::Drop => OnSlow::Drop,
+        }
+    }
 }
 
 impl ServeArgs {
@@ -90,15 +147,21 @@ impl ServeArgs {
             limits: Limits {
                 max_message: self.framing.max_message(),
                 max_outbox: self.max_outbox.0,
+                on_slow: self.on_slow.into(),
+                max_memory: self.max_memory.0,
                 write_timeout: self.write_timeout.0,
                 frame_timeout: self.frame_timeout.0,
                 first_message_timeout: self.first_message_timeout.0,
                 max_message_rate: self.max_message_rate,
                 max_connections: self.max_connections,
                 max_connections_per_ip: self.max_connections_per_ip,
+                on_full: self.on_full.into(),
             },
+            access: AccessList { allow: self.allow.iter().copied().collect(), deny: self.deny.iter().copied().collect() },
+            proxies: self.proxy_protocol.iter().copied().collect(),
             tick: self.tick,
             backlog: self.backlog,
+            goodbye: self.goodbye.clone().map(String::into_bytes),
             reuse_port: self.reuse_port,
         }
     }
@@ -110,7 +173,9 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Error> {
     let config = args.config();
     let notes = config.notes();
     let mut app = args.app;
-    let mut server = Server::bind(&resolve(&args.addrs)?[..], config)?;
+    let passed = passed_listeners()?;
+    let mut server =
+        if passed.is_empty() { Server::bind(&resolve(&args.addrs)?[..], config)? } else { Server::from_listeners(passed, config)? };
     for note in notes {
         log::warn!("config note=\"{note}\"");
     }
@@ -127,14 +192,25 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Error> {
 
 fn log_end(stats: &Stats) {
     log::info!(
-        "finished opened={} closed={} heartbeat_lost={} worst_overshoot_ms={} stalls={} stalled_ms={}",
+        "finished opened={} closed={} heartbeat_lost={} worst_overshoot_ms={} worst_lag_ms={} stalls={} stalled_ms={}",
         stats.opened,
         stats.closed_in_all(),
         stats.closed(CloseReason::HeartbeatLost),
-        stats.worst_overshoot_ms,
+        stats.overshoot.max_ms(),
+        stats.lag.max_ms(),
         stats.stalls,
         stats.stalled_ms,
     );
+}
+
+/// Listening sockets that a service manager has passed (`LISTEN_FDS`, sd_listen_fds(3)).
+fn passed_listeners() -> Result<Vec<TcpListener>, Error> {
+    let mut passed = ListenFd::from_env();
+    let mut listeners = Vec::new();
+    for index in 0..passed.len() {
+        listeners.extend(passed.take_tcp_listener(index).map_err(Error::io("take a socket of LISTEN_FDS"))?);
+    }
+    Ok(listeners)
 }
 
 fn resolve(addrs: &[String]) -> Result<Vec<SocketAddr>, Error> {

@@ -36,6 +36,18 @@ impl FromStr for Size {
     }
 }
 
+/// A number of bytes, or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SizeOrOff(pub(crate) Option<usize>);
+
+impl FromStr for SizeOrOff {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" { Ok(SizeOrOff(None)) } else { text.parse().map(|Size(bytes)| SizeOrOff(Some(bytes))) }
+    }
+}
+
 /// How often to try: a number, or `forever`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tries(pub(crate) Option<u32>);
@@ -90,6 +102,7 @@ mod tests {
             assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
         }
         assert!("many".parse::<Size>().is_err());
+        assert_eq!(("off".parse(), "1KiB".parse()), (Ok(SizeOrOff(None)), Ok(SizeOrOff(Some(1024)))));
     }
 
     #[test]

@@ -1,14 +1,16 @@
-//! Who is let in.
+//! Who is let in: by number and by address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 
 use crate::close::Refusal;
+use crate::networks::AccessList;
 
-/// Counts connections, in all and per address, against their bounds.
+/// Counts connections, in all and per address, against their bounds, and knows who may come at all.
 pub(super) struct Admission {
     max_connections: usize,
     max_per_ip: usize,
+    access: AccessList,
     /// Connections per address; empty while there is no bound per address.
     per_ip: HashMap<IpAddr, usize>,
     open: usize,
@@ -16,29 +18,55 @@ pub(super) struct Admission {
 
 impl Admission {
     /// `max_per_ip` of 0 means no bound per address.
-    pub(super) fn new(max_connections: usize, max_per_ip: usize) -> Self {
-        Admission { max_connections, max_per_ip, per_ip: HashMap::new(), open: 0 }
+    pub(super) fn new(max_connections: usize, max_per_ip: usize, access: AccessList) -> Self {
+        Admission { max_connections, max_per_ip, access, per_ip: HashMap::new(), open: 0 }
     }
 
-    pub(super) fn enter(&mut self, ip: IpAddr) -> Result<(), Refusal> {
+    pub(super) fn max_connections(&self) -> usize {
+        self.max_connections
+    }
+
+    /// Without an address, because it is not known yet, only the bound on all counts; [`Admission::name`] follows.
+    pub(super) fn enter(&mut self, ip: Option<IpAddr>) -> Result<(), Refusal> {
+        // The address comes first: who may not come in any case puts nobody else out.
+        if let Some(ip) = ip {
+            self.check(ip)?;
+        }
         if self.open >= self.max_connections {
             return Err(Refusal::Full);
         }
-        if self.max_per_ip > 0 {
-            let held = self.per_ip.entry(ip).or_default();
-            if *held >= self.max_per_ip {
-                return Err(Refusal::AddressFull);
-            }
-            *held += 1;
+        if let Some(ip) = ip {
+            self.name(ip)?;
         }
         self.open += 1;
         Ok(())
     }
 
-    /// Called once for each `enter` that succeeded.
-    pub(super) fn leave(&mut self, ip: IpAddr) {
+    /// Counts a connection under its address.
+    pub(super) fn name(&mut self, ip: IpAddr) -> Result<(), Refusal> {
+        self.check(ip)?;
+        if self.max_per_ip > 0 {
+            *self.per_ip.entry(ip).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    fn check(&self, ip: IpAddr) -> Result<(), Refusal> {
+        if !self.access.admits(ip) {
+            Err(Refusal::Denied)
+        } else if self.max_per_ip > 0 && self.per_ip.get(&ip).is_some_and(|held| *held >= self.max_per_ip) {
+            Err(Refusal::AddressFull)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Called once for each `enter` that succeeded; with the address if it was counted under one.
+    pub(super) fn leave(&mut self, ip: Option<IpAddr>) {
         self.open -= 1;
-        if let Some(held) = self.per_ip.get_mut(&ip) {
+        if let Some(ip) = ip
+            && let Some(held) = self.per_ip.get_mut(&ip)
+        {
             *held -= 1;
             if *held == 0 {
                 self.per_ip.remove(&ip);
@@ -56,20 +84,39 @@ mod tests {
 
     #[test]
     fn bounds_hold_in_all_and_per_address() {
-        let mut admission = Admission::new(3, 2);
-        assert_eq!((admission.enter(A), admission.enter(A)), (Ok(()), Ok(())));
-        assert_eq!(admission.enter(A), Err(Refusal::AddressFull));
-        assert_eq!(admission.enter(B), Ok(()));
-        assert_eq!(admission.enter(B), Err(Refusal::Full));
-        admission.leave(A);
-        assert_eq!(admission.enter(A), Ok(()));
+        let mut admission = Admission::new(3, 2, AccessList::default());
+        assert_eq!((admission.enter(Some(A)), admission.enter(Some(A))), (Ok(()), Ok(())));
+        assert_eq!(admission.enter(Some(A)), Err(Refusal::AddressFull));
+        assert_eq!(admission.enter(Some(B)), Ok(()));
+        assert_eq!(admission.enter(Some(B)), Err(Refusal::Full));
+        admission.leave(Some(A));
+        assert_eq!(admission.enter(Some(A)), Ok(()));
     }
 
     #[test]
     fn addresses_that_left_leave_nothing_behind() {
-        let mut admission = Admission::new(10, 1);
-        admission.enter(A).expect("room");
-        admission.leave(A);
+        let mut admission = Admission::new(10, 1, AccessList::default());
+        admission.enter(Some(A)).expect("room");
+        admission.leave(Some(A));
         assert!(admission.per_ip.is_empty());
+    }
+
+    #[test]
+    fn a_name_that_comes_later_counts_as_much() {
+        let mut admission = Admission::new(3, 1, AccessList::default());
+        admission.enter(Some(A)).expect("room");
+        admission.enter(None).expect("nobody knows who it is");
+        assert_eq!(admission.name(A), Err(Refusal::AddressFull));
+        admission.leave(None);
+        assert_eq!(admission.enter(Some(A)), Err(Refusal::AddressFull), "who was never counted under an address frees none");
+    }
+
+    #[test]
+    fn the_denied_are_denied_even_when_it_is_full() {
+        let deny = ["192.0.2.1"].iter().map(|network| network.parse().expect("a network")).collect();
+        let mut admission = Admission::new(1, 0, AccessList { deny, ..AccessList::default() });
+        admission.enter(Some(B)).expect("room");
+        assert_eq!(admission.enter(Some(A)), Err(Refusal::Denied));
+        assert_eq!(admission.name(A), Err(Refusal::Denied));
     }
 }

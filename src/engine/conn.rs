@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use crate::close::CloseReason;
+use crate::close::{CloseReason, Refusal};
 use crate::inbox::Inbox;
 use crate::outbox::Outbox;
 use crate::time::Millis;
@@ -36,6 +36,10 @@ const _: () = assert!(size_of::<Conn>() <= 80, "an idle connection must stay che
 /// Where a connection is in its life. It only ever moves down this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// Half in: a balancer has brought it, and its PROXY header is still to come. The handler does not know of it.
+    Greeting,
+    /// Turned away when it was half in. It waits to be reaped at the end of the turn.
+    Refused(Refusal),
     /// Both directions work.
     Open,
     /// The peer has shut its writing side; what is queued for it goes out, then it is closed.
@@ -99,10 +103,6 @@ impl Reading {
 
 impl Conn {
     pub(super) fn new(now: Millis, peer: SocketAddr, generation: u32) -> Self {
-        let peer_ip = match peer.ip() {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
-            IpAddr::V6(ip) => ip.octets(),
-        };
         Conn {
             opened: now,
             last_seen: now,
@@ -110,7 +110,7 @@ impl Conn {
             bytes_out: 0,
             inbox: Inbox::default(),
             outbox: Outbox::default(),
-            peer_ip,
+            peer_ip: octets(peer.ip()),
             generation,
             last_ping_after_ms: 0,
             peer_port: peer.port(),
@@ -125,6 +125,10 @@ impl Conn {
     /// The peer's address. IPv6 scope and flow label are not kept: 8 bytes per connection for what almost nobody needs.
     pub(super) fn peer(&self) -> SocketAddr {
         SocketAddr::new(Ipv6Addr::from(self.peer_ip).to_canonical(), self.peer_port)
+    }
+
+    pub(super) fn set_peer(&mut self, peer: SocketAddr) {
+        (self.peer_ip, self.peer_port) = (octets(peer.ip()), peer.port());
     }
 
     /// A sign of life: whatever was asked before is answered.
@@ -145,6 +149,11 @@ impl Conn {
         (self.pings_out > 0).then(|| self.last_seen.plus_ms(u64::from(self.last_ping_after_ms)))
     }
 
+    /// What its buffers count for against the bound on memory.
+    pub(super) fn charge(&self) -> usize {
+        self.outbox.charge() + self.inbox.held()
+    }
+
     pub(super) fn has_spoken(&self) -> bool {
         self.speech != Speech::None
     }
@@ -160,6 +169,13 @@ impl Conn {
     /// Whether messages may still be queued for the peer.
     pub(super) fn takes_messages(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::PeerShut)
+    }
+}
+
+fn octets(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        IpAddr::V6(ip) => ip.octets(),
     }
 }
 

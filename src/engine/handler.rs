@@ -54,6 +54,11 @@ pub struct Closed {
     pub bytes_out: u64,
     /// Bytes that were still queued for the peer and are lost.
     pub unsent: usize,
+    /// For how long the peer's kernel had acknowledged nothing although something was outstanding, when a last look was taken; zero if nothing
+    /// was, if there was no such look, and where the system does not tell (`TCP_INFO` of tcp(7)).
+    pub unacknowledged: Duration,
+    /// Bytes of a message that had not ended. Dropped: nobody can tell what it would have become.
+    pub unfinished: usize,
     /// Whether the driver should shut the writing side and see the peer's unread bytes off before it drops the socket: closing a socket
     /// with unread bytes resets the connection, and a reset may overtake the last reply (RFC 1122 section 4.2.2.13).
     pub(crate) linger: bool,

@@ -91,6 +91,10 @@ impl Liveness {
         last_seen.plus_ms(self.bound_ms + 1)
     }
 
+    pub(super) fn interval_ms(&self) -> u64 {
+        self.interval_ms
+    }
+
     pub(super) fn bound_ms(&self) -> u64 {
         self.bound_ms
     }

@@ -8,7 +8,7 @@
 //! 3. connections left over from earlier turns, and those of [`Engine::poll_readable`], each after [`Engine::handle_rest`];
 //! 4. [`Engine::handle_timers`], then a last read of each [`Engine::poll_last_look`] and [`Engine::handle_last_look`];
 //! 5. [`Engine::poll_dirty`]: write [`Engine::outgoing`], report with [`Engine::handle_written`] and [`Engine::handle_blocked`];
-//! 6. [`Engine::poll_closed`]: drop the sockets.
+//! 6. [`Engine::poll_closed`] and [`Engine::poll_refused`]: drop the sockets.
 //!
 //! [`Engine::poll_timeout`] says when to be back at the latest, and [`Engine::has_work`] whether that is at once, because a budget ran
 //! out. Calls with a stale [`ConnId`] do nothing. A time before that of an earlier call counts as equal to it.
@@ -18,8 +18,10 @@
 mod admission;
 mod conn;
 mod deadlines;
+mod entrance;
 mod handler;
 mod liveness;
+mod memory;
 mod ration;
 mod sending;
 mod stats;
@@ -32,14 +34,15 @@ use std::time::Duration;
 use slab::Slab;
 
 pub use handler::{Close, Closed, Context, Handler};
-pub use stats::Stats;
+pub use stats::{BUCKETS_MS, Histogram, Stats};
 
 use crate::close::{CloseReason, Refusal};
-use crate::config::Config;
+use crate::config::{Config, OnFull, OnSlow};
 use crate::error::ConfigError;
 use crate::framing::{Codec, Frame, FrameTooLarge};
 use crate::id::ConnId;
 use crate::inbox::Inbox;
+use crate::networks::Networks;
 use crate::outbox::Pool;
 use crate::time::{Millis, duration_to_ms};
 use crate::wheel::Wheel;
@@ -47,6 +50,7 @@ use admission::Admission;
 use conn::{Conn, Phase, Reading, Speech};
 use deadlines::Deadlines;
 use liveness::Liveness;
+use memory::Memory;
 use ration::{Ration, Rationed};
 use timers::Drain;
 
@@ -66,10 +70,20 @@ pub struct Engine {
     /// How long a closing connection may sit on bytes that do not move.
     flush_patience_ms: u64,
     max_outbox: usize,
+    on_slow: OnSlow,
+    memory: Memory,
+    /// Whose message the handler has at present: what it sends to the same is an answer.
+    answering: Option<ConnId>,
     admission: Admission,
+    on_full: OnFull,
+    /// The idlest connections when they were last looked for, with when they were last seen; the idlest is last.
+    idlest: Vec<(Millis, ConnId)>,
+    /// Balancers, whose connections begin with a PROXY header.
+    proxies: Networks,
     ration: Option<Ration>,
     pool: Pool,
     stats: Stats,
+    goodbye: Option<Box<[u8]>>,
     /// Once a shutdown has begun.
     drain: Option<Drain>,
     /// Connections with something to write, each once (`Writing::Queued`).
@@ -79,6 +93,12 @@ pub struct Engine {
     /// Connections off the wheel whose fate a last read decides.
     last_looks: VecDeque<ConnId>,
     closed: VecDeque<ConnId>,
+    /// What the driver knows of the connection that it looks at last, in milliseconds.
+    unacknowledged: Option<(ConnId, u64)>,
+    /// The same of connections that were closed upon it, in their order.
+    evidence: VecDeque<(ConnId, u64)>,
+    /// Connections that were half in and are refused.
+    refused: VecDeque<ConnId>,
 }
 
 /// A share of `max_outbox`: at `1/2` reading from the peer stops, at `1/4` it goes on. The upper half is room for what others push.
@@ -113,15 +133,25 @@ impl Engine {
             liveness,
             deadlines: Deadlines::new(&config.limits),
             max_outbox: config.limits.max_outbox,
-            admission: Admission::new(max_connections, config.limits.max_connections_per_ip),
+            on_slow: config.limits.on_slow,
+            memory: Memory::new(config.limits.max_memory),
+            answering: None,
+            admission: Admission::new(max_connections, config.limits.max_connections_per_ip, config.access.clone()),
+            on_full: config.limits.on_full,
+            idlest: Vec::new(),
+            proxies: config.proxies.clone(),
             ration: config.limits.max_message_rate.map(Ration::new),
             pool: Pool::default(),
             stats: Stats::default(),
+            goodbye: config.goodbye.as_deref().map(Into::into),
             drain: None,
             dirty: VecDeque::new(),
             readable: VecDeque::new(),
             last_looks: VecDeque::new(),
             closed: VecDeque::new(),
+            unacknowledged: None,
+            evidence: VecDeque::new(),
+            refused: VecDeque::new(),
         })
     }
 
@@ -131,31 +161,6 @@ impl Engine {
         self.now = self.now.max(now);
     }
 
-    /// Lets a connection in, or says why not: then there is no id, the handler hears nothing, and the caller drops the socket.
-    pub fn handle_open<H: Handler + ?Sized>(&mut self, now: Millis, peer: SocketAddr, handler: &mut H) -> Result<ConnId, Refusal> {
-        self.advance(now);
-        let admitted = if self.is_draining() { Err(Refusal::ShuttingDown) } else { self.admission.enter(peer.ip().to_canonical()) };
-        if let Err(refusal) = admitted {
-            self.handle_refusal(refusal);
-            return Err(refusal);
-        }
-        self.generation = self.generation.wrapping_add(1);
-        let slot = self.conns.insert(Conn::new(self.now, peer, self.generation));
-        let id = ConnId::new(slot, self.generation);
-        self.stats.opened += 1;
-        if let Some(ration) = &mut self.ration {
-            ration.open(slot);
-        }
-        self.schedule_check(id);
-        handler.on_open(&mut Context { engine: self }, id);
-        Ok(id)
-    }
-
-    /// Counts a connection that the driver itself had to refuse.
-    pub fn handle_refusal(&mut self, refusal: Refusal) {
-        self.stats.count_refusal(refusal);
-    }
-
     /// Takes bytes that were read, decodes them, answers heartbeats and hands messages to the handler.
     ///
     /// If the connection is paused in the middle, the bytes not yet decoded are kept; [`Engine::wants_read`] says `false` until then.
@@ -163,11 +168,19 @@ impl Engine {
         self.advance(now);
         let Some(conn) = self.conn_mut(id) else { return };
         conn.bytes_in += bytes.len() as u64;
-        let open = conn.phase == Phase::Open;
+        let phase = conn.phase;
         self.stats.bytes_in += bytes.len() as u64;
-        if open {
-            self.seen(id);
-            self.decode(id, bytes, handler);
+        match phase {
+            Phase::Open => {
+                self.seen(id);
+                self.decode(id, bytes, handler);
+            }
+            Phase::Greeting => {
+                if let Some(header) = self.greet(id, bytes, handler) {
+                    self.decode(id, &bytes[header..], handler);
+                }
+            }
+            Phase::PeerShut | Phase::Flushing(_) | Phase::Closed(_) | Phase::Refused(_) => {}
         }
     }
 
@@ -180,6 +193,7 @@ impl Engine {
             && conn.inbox.has_rest()
         {
             let rest = conn.inbox.take_rest();
+            self.memory.recount(rest.len(), 0);
             self.decode(id, &rest, handler);
         }
     }
@@ -188,6 +202,7 @@ impl Engine {
         let Some(conn) = self.conn_mut(id) else { return };
         // The inbox leaves the slab while frames that may borrow from it are with the handler.
         let mut inbox = std::mem::take(&mut conn.inbox);
+        self.memory.recount(inbox.held(), 0);
         let mut input = bytes;
         let mut began = inbox.frame_since();
         loop {
@@ -195,7 +210,9 @@ impl Engine {
                 Ok(None) => break,
                 Ok(Some(Frame::Message(message))) => {
                     self.stats.messages_in += 1;
+                    self.answering = Some(id);
                     handler.on_message(&mut Context { engine: self }, id, message);
+                    self.answering = None;
                     1
                 }
                 Ok(Some(Frame::Heartbeats { pings, pongs })) => {
@@ -225,12 +242,14 @@ impl Engine {
         }
         inbox.settle();
         let now = self.now;
-        let Some(conn) = self.conn_mut(id) else { return };
+        let Some(conn) = live(&mut self.conns, id) else { return };
         conn.inbox = inbox;
+        self.memory.recount(0, conn.inbox.held());
         if conn.inbox.frame_len() > 0 && began.is_none() {
             conn.inbox.set_frame_since(now);
             self.schedule_check(id);
         }
+        self.keep_within_memory();
     }
 
     /// Counts frames that have come against the rate at which they may.
@@ -253,12 +272,17 @@ impl Engine {
     pub fn handle_eof(&mut self, now: Millis, id: ConnId) {
         self.advance(now);
         let now = self.now;
-        let Some(conn) = self.conn_mut(id) else { return };
-        if conn.phase == Phase::Open {
-            conn.seen(now);
-            conn.phase = Phase::PeerShut;
-            conn.inbox = Inbox::default();
-            self.finish_if_flushed(id);
+        let Some(conn) = live(&mut self.conns, id) else { return };
+        match conn.phase {
+            Phase::Open => {
+                conn.seen(now);
+                conn.phase = Phase::PeerShut;
+                self.memory.recount(conn.inbox.held(), 0);
+                conn.inbox = Inbox::default();
+                self.finish_if_flushed(id);
+            }
+            Phase::Greeting => self.refuse(id, Refusal::ProxyHeader),
+            Phase::PeerShut | Phase::Flushing(_) | Phase::Closed(_) | Phase::Refused(_) => {}
         }
     }
 
@@ -274,8 +298,8 @@ impl Engine {
             // What was read before comes first: see handle_rest().
             Phase::Open => conn.reading.is_flowing() && !conn.inbox.has_rest(),
             // What still comes in is read to be thrown away, so that it does not turn the close into a reset.
-            Phase::Flushing(_) => true,
-            Phase::PeerShut | Phase::Closed(_) => false,
+            Phase::Flushing(_) | Phase::Greeting => true,
+            Phase::PeerShut | Phase::Closed(_) | Phase::Refused(_) => false,
         })
     }
 
@@ -286,7 +310,11 @@ impl Engine {
 
     /// Whether anything that [`Engine::poll_readable`] and the other polls return is left over: then the next turn may not wait.
     pub fn has_work(&self) -> bool {
-        !(self.dirty.is_empty() && self.readable.is_empty() && self.last_looks.is_empty() && self.closed.is_empty())
+        !(self.dirty.is_empty()
+            && self.readable.is_empty()
+            && self.last_looks.is_empty()
+            && self.closed.is_empty()
+            && self.refused.is_empty())
     }
 
     /// The next connection that is over. It is gone from the engine; the handler has been told; the caller drops the socket.
@@ -297,9 +325,12 @@ impl Engine {
         let Phase::Closed(reason) = conn.phase else { unreachable!("only closed connections are in the list of the closed") };
         let peer = conn.peer();
         let unsent = conn.outbox.len();
+        self.memory.recount(conn.charge(), 0);
         conn.outbox.clear(&mut self.pool);
         self.wheel.remove(id.slot());
-        self.admission.leave(peer.ip());
+        if reason != CloseReason::Evicted {
+            self.admission.leave(Some(peer.ip()));
+        }
         self.stats.count_close(reason);
         let closed = Closed {
             reason,
@@ -310,11 +341,24 @@ impl Engine {
             bytes_in: conn.bytes_in,
             bytes_out: conn.bytes_out,
             unsent,
+            unacknowledged: Duration::from_millis(self.take_evidence(id)),
+            unfinished: conn.inbox.frame_len(),
             linger: unsent == 0
                 && matches!(reason, CloseReason::FrameTooLarge | CloseReason::Flood | CloseReason::Requested | CloseReason::Shutdown),
         };
         handler.on_close(&mut Context { engine: self }, id, &closed);
         Some((id, closed))
+    }
+
+    fn take_evidence(&mut self, id: ConnId) -> u64 {
+        match self.evidence.front() {
+            Some((of, unacknowledged_ms)) if *of == id => {
+                let unacknowledged_ms = *unacknowledged_ms;
+                self.evidence.pop_front();
+                unacknowledged_ms
+            }
+            _ => 0,
+        }
     }
 
     /// The connection that a poll token names, if it still lives.
@@ -394,7 +438,8 @@ impl Engine {
         conn.phase = match conn.phase {
             Phase::Open | Phase::PeerShut => Phase::Closed(reason),
             Phase::Flushing(first) => Phase::Closed(first),
-            Phase::Closed(_) => return,
+            Phase::Greeting => return self.refuse(id, Refusal::ProxyHeader),
+            Phase::Closed(_) | Phase::Refused(_) => return,
         };
         self.closed.push_back(id);
     }
@@ -402,10 +447,11 @@ impl Engine {
     /// Ends a connection when what is queued for it has gone out. Does nothing if it is ending already.
     fn close_after_flush(&mut self, id: ConnId, reason: CloseReason) {
         let now = self.now;
-        let Some(conn) = self.conn_mut(id) else { return };
+        let Some(conn) = live(&mut self.conns, id) else { return };
         if conn.takes_messages() {
             conn.phase = Phase::Flushing(reason);
             conn.last_seen = now;
+            self.memory.recount(conn.inbox.held(), 0);
             conn.inbox = Inbox::default();
             let was_reading = conn.reading.is_flowing();
             conn.reading = Reading::default();

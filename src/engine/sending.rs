@@ -1,11 +1,12 @@
 //! From the handler to the wire: queueing, throttling, flushing.
 
 use std::io::IoSlice;
-use std::sync::Arc;
 
 use super::conn::{Conn, Phase, Reading, Speech, Writing};
+use super::memory::TIGHT_THROTTLE;
 use super::{Context, Engine, Handler, THROTTLE_ABOVE, THROTTLE_BELOW, live};
 use crate::close::CloseReason;
+use crate::config::OnSlow;
 use crate::error::SendError;
 use crate::id::ConnId;
 use crate::time::Millis;
@@ -23,22 +24,23 @@ impl Engine {
         let len = self.codec.encoded_len(parts)?;
         // Checked before anything is queued, and for one oversized message just as for the last of many.
         if conn.outbox.len() + len > self.max_outbox {
-            self.close(id, CloseReason::SlowReader);
+            self.has_no_room(id);
             return Err(SendError::Full);
         }
+        let before = conn.outbox.charge();
         conn.outbox.append(&mut self.pool, |buffer| self.codec.encode(parts, buffer));
         self.stats.messages_out += 1;
-        self.queued_more(id);
+        self.queued_more(id, before);
         Ok(())
     }
 
     /// Queues a message for all but `except`. See [`Context::broadcast`].
     pub fn broadcast(&mut self, message: &[u8], except: Option<ConnId>) -> Result<usize, SendError> {
         let len = self.codec.encoded_len(&[message])?;
-        let shared: Option<Arc<[u8]>> = (len >= SHARED_FROM).then(|| {
+        let shared = (len >= SHARED_FROM).then(|| {
             let mut wire = Vec::with_capacity(len);
             self.codec.encode(&[message], &mut wire);
-            wire.into()
+            self.memory.share(wire)
         });
         let mut receivers = 0;
         for slot in 0..self.conns.capacity() {
@@ -48,18 +50,28 @@ impl Engine {
                 continue;
             }
             if conn.outbox.len() + len > self.max_outbox {
-                self.close(id, CloseReason::SlowReader);
+                self.has_no_room(id);
                 continue;
             }
+            let before = conn.outbox.charge();
             match &shared {
                 Some(wire) => conn.outbox.append_shared(&mut self.pool, wire),
                 None => conn.outbox.append(&mut self.pool, |buffer| self.codec.encode(&[message], buffer)),
             }
             receivers += 1;
-            self.queued_more(id);
+            self.queued_more(id, before);
         }
         self.stats.messages_out += receivers as u64;
         Ok(receivers)
+    }
+
+    /// A message does not fit.
+    fn has_no_room(&mut self, id: ConnId) {
+        if self.on_slow == OnSlow::Drop && self.answering != Some(id) {
+            self.stats.messages_dropped += 1;
+        } else {
+            self.close(id, CloseReason::SlowReader);
+        }
     }
 
     /// Answers pings, and counts pongs. That they came was life already.
@@ -78,8 +90,9 @@ impl Engine {
         // Where there is no room for an answer, unread replies wait already, and they answer as well.
         let room = self.max_outbox.saturating_sub(conn.outbox.len()) / pong.len();
         let answers = room.min(pings as usize);
+        let before = conn.outbox.charge();
         conn.outbox.append(&mut self.pool, |buffer| (0..answers).for_each(|_| buffer.extend_from_slice(pong)));
-        self.queued_more(id);
+        self.queued_more(id, before);
     }
 
     /// Asks a quiet peer. A queue that is stuck asks by itself: its unacknowledged bytes are the question, and a ping behind them would
@@ -90,24 +103,30 @@ impl Engine {
         conn.pinged(now);
         let ping = self.codec.ping();
         if !conn.is_blocked() && conn.outbox.len() + ping.len() <= self.max_outbox {
+            let before = conn.outbox.charge();
             conn.outbox.append(&mut self.pool, |buffer| buffer.extend_from_slice(ping));
             self.stats.pings_out += 1;
-            self.queued_more(id);
+            self.queued_more(id, before);
         }
     }
 
-    /// After every append: see that it is flushed, and stop reading from a peer that does not read.
-    fn queued_more(&mut self, id: ConnId) {
+    /// After every append: see that it is flushed, that a peer which does not read is not read from, and that memory suffices. `charge` is that
+    /// of the outbox before.
+    fn queued_more(&mut self, id: ConnId, charge: usize) {
         let Some(conn) = self.conns.get_mut(id.slot()) else { return };
+        self.memory.recount(charge, conn.outbox.charge());
+        let most = self.max_outbox / THROTTLE_ABOVE;
+        let most = if self.memory.is_tight() { most.min(TIGHT_THROTTLE) } else { most };
         // A blocked connection is flushed when the kernel says that it may be.
         if conn.writing == Writing::Idle && !conn.outbox.is_empty() {
             conn.writing = Writing::Queued;
             self.dirty.push_back(id);
         }
-        if conn.outbox.len() > self.max_outbox / THROTTLE_ABOVE && conn.phase == Phase::Open && !conn.is_throttled() {
+        if conn.outbox.len() > most && conn.phase == Phase::Open && !conn.is_throttled() {
             conn.reading.stop(Reading::THROTTLED);
             self.stats.throttled += 1;
         }
+        self.keep_within_memory();
     }
 
     /// The next connection that has something to write. Each comes once per turn at most, after everything of the turn was queued.
@@ -137,13 +156,17 @@ impl Engine {
     pub fn handle_written<H: Handler + ?Sized>(&mut self, now: Millis, id: ConnId, n: usize, handler: &mut H) {
         self.advance(now);
         let Some(conn) = live(&mut self.conns, id) else { return };
+        let charge = conn.outbox.charge();
         conn.outbox.advance(n, &mut self.pool);
+        self.memory.recount(charge, conn.outbox.charge());
         conn.bytes_out += n as u64;
         self.stats.bytes_out += n as u64;
         let left = conn.outbox.len();
         let drained = left == 0;
         let was_blocked = conn.is_blocked();
         let was_throttled = conn.is_throttled();
+        let resume_below = self.max_outbox / THROTTLE_BELOW;
+        let resume_below = if self.memory.is_tight() { resume_below.min(TIGHT_THROTTLE / 2) } else { resume_below };
         if was_blocked && drained {
             conn.writing = Writing::Idle;
         }
@@ -152,7 +175,7 @@ impl Engine {
             conn.outbox.set_moved_at(self.now);
             self.seen(id);
         }
-        if was_throttled && left <= self.max_outbox / THROTTLE_BELOW {
+        if was_throttled && left <= resume_below {
             self.resume_reading(id, Reading::THROTTLED);
         }
         if drained {
@@ -189,7 +212,7 @@ impl Engine {
         let reason = match conn.phase {
             Phase::PeerShut => CloseReason::PeerClosed,
             Phase::Flushing(reason) => reason,
-            Phase::Open | Phase::Closed(_) => return,
+            Phase::Greeting | Phase::Open | Phase::Closed(_) | Phase::Refused(_) => return,
         };
         if conn.outbox.is_empty() {
             self.close(id, reason);

@@ -3,7 +3,9 @@
 mod admission_and_drain;
 mod closing;
 mod deadlines;
+mod entrance;
 mod heartbeat;
+mod memory;
 mod queues;
 
 use std::io::IoSlice;

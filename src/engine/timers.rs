@@ -3,7 +3,7 @@
 use super::Engine;
 use super::conn::{Conn, Phase, Reading, Speech};
 use super::liveness::{Evidence, Verdict};
-use crate::close::CloseReason;
+use crate::close::{CloseReason, Refusal};
 use crate::id::ConnId;
 use crate::time::Millis;
 
@@ -59,10 +59,11 @@ impl Engine {
                 }
                 Some(Verdict::Suspect) => self.last_looks.push_back(id),
             },
+            Phase::Greeting if Self::greeting_ends(conn) <= self.now => self.last_looks.push_back(id),
             Phase::PeerShut if self.is_out_of_patience(conn) => self.close(id, CloseReason::SlowReader),
             Phase::Flushing(reason) if self.is_out_of_patience(conn) => self.close(id, reason),
-            Phase::PeerShut | Phase::Flushing(_) => self.schedule_check(id),
-            Phase::Closed(_) => {}
+            Phase::PeerShut | Phase::Flushing(_) | Phase::Greeting => self.schedule_check(id),
+            Phase::Closed(_) | Phase::Refused(_) => {}
         }
     }
 
@@ -102,13 +103,23 @@ impl Engine {
         self.last_looks.push_back(id);
     }
 
+    /// What the kernel says of the connection that is looked at last: for how long the peer's has acknowledged nothing although something is
+    /// outstanding. To be called just before [`Engine::handle_last_look`], if it is so.
+    pub fn handle_unacknowledged(&mut self, id: ConnId, ms: u64) {
+        self.unacknowledged = Some((id, ms));
+    }
+
     /// The last read has been made: decides. `unread` says that bytes wait which could not be read because the connection is paused or
     /// throttled; they are life, unless the peer does not read what is queued for it.
     pub fn handle_last_look(&mut self, now: Millis, id: ConnId, unread: bool) {
         self.advance(now);
         let now = self.now;
         let draining = self.is_draining();
+        let unacknowledged_ms = self.unacknowledged.take().filter(|(of, _)| *of == id).map(|(_, ms)| ms);
         let Some(conn) = self.conn_mut(id) else { return };
+        if conn.phase == Phase::Greeting && Self::greeting_ends(conn) <= now {
+            return self.refuse(id, Refusal::ProxyHeader);
+        }
         if conn.phase != Phase::Open {
             return self.schedule_check(id);
         }
@@ -120,21 +131,42 @@ impl Engine {
             conn.seen(now);
         }
         let last_seen = conn.last_seen;
-        let reason = if stuck { CloseReason::SlowReader } else { CloseReason::HeartbeatLost };
+        let blocked = conn.is_blocked();
         if draining && throttled {
             // Its requests are not all answered yet; the end of the drain is soon enough.
             self.insert(id, now.plus_ms(self.tick_ms));
         } else if draining {
+            self.say_goodbye(id);
             self.close_after_flush(id, CloseReason::Shutdown);
         } else if let Some(reason) = self.conn(id).and_then(|conn| self.deadlines.overdue(now, conn)) {
             self.close(id, reason);
         } else if self.conn(id).and_then(|conn| self.judge(id, conn)) == Some(Verdict::Suspect) {
             let overshoot_ms = self.liveness.map_or(0, |liveness| now.ms_since(liveness.deadline(last_seen)));
-            self.stats.worst_overshoot_ms = self.stats.worst_overshoot_ms.max(overshoot_ms);
-            self.close(id, reason);
+            self.stats.overshoot.record(overshoot_ms);
+            // What was sent just now may well be on its way still.
+            let stale_ms = self.liveness.map_or(0, |liveness| liveness.interval_ms() / 2);
+            let lost = unacknowledged_ms.filter(|ms| *ms >= stale_ms);
+            self.evidence.extend(lost.map(|ms| (id, ms)));
+            self.close(
+                id,
+                match lost {
+                    Some(_) => CloseReason::HalfOpen,
+                    None if blocked => CloseReason::SlowReader,
+                    None => CloseReason::HeartbeatLost,
+                },
+            );
         } else {
             self.schedule_check(id);
         }
+    }
+
+    fn say_goodbye(&mut self, id: ConnId) {
+        let Some(goodbye) = self.goodbye.take() else { return };
+        // Who has no room for it is leaving anyhow.
+        if self.queued(id) + self.codec.encoded_len(&[&goodbye]).unwrap_or(usize::MAX) <= self.max_outbox {
+            let _ = self.send(id, &[&goodbye]);
+        }
+        self.goodbye = Some(goodbye);
     }
 
     /// Begins to shut down: nobody is let in any more, and each connection is closed at an instant of its own within the first four fifths
@@ -149,10 +181,12 @@ impl Engine {
         }
         self.drain = Some(Drain { from: self.now, until });
         for slot in 0..self.conns.capacity() {
-            if let Some(conn) = self.conns.get(slot)
-                && conn.phase == Phase::Open
-            {
-                self.check_leaving(ConnId::new(slot, conn.generation));
+            let Some(conn) = self.conns.get(slot) else { continue };
+            let id = ConnId::new(slot, conn.generation);
+            match conn.phase {
+                Phase::Open => self.check_leaving(id),
+                Phase::Greeting => self.refuse(id, Refusal::ShuttingDown),
+                Phase::PeerShut | Phase::Flushing(_) | Phase::Closed(_) | Phase::Refused(_) => {}
             }
         }
     }
@@ -201,7 +235,8 @@ impl Engine {
                 liveness.into_iter().chain(self.next_deadline(id, conn)).min()
             }
             Phase::PeerShut | Phase::Flushing(_) => Some(conn.last_seen.plus_ms(self.flush_patience_ms)),
-            Phase::Closed(_) => None,
+            Phase::Greeting => Some(Self::greeting_ends(conn)),
+            Phase::Closed(_) | Phase::Refused(_) => None,
         };
         match at {
             Some(at) => self.insert(id, at),

@@ -2,13 +2,15 @@
 //! stay in here. No policy.
 
 mod clock;
+mod evidence;
 mod limits;
 #[cfg(feature = "cli")]
 mod load;
 mod options;
 
 pub(crate) use clock::{MonotonicClock, ResumeAlarm, SuspendClock};
+pub(crate) use evidence::unacknowledged_for;
 pub(crate) use limits::raise_descriptor_limit;
 #[cfg(feature = "cli")]
 pub(crate) use load::{PreciseTimer, dial_from, monotonic_ns, reset_on_close};
-pub(crate) use options::{SocketOptions, dial, listen};
+pub(crate) use options::{SocketOptions, dial, listen, take_over};

@@ -56,6 +56,13 @@ pub(crate) fn listen(addr: SocketAddr, options: &SocketOptions, backlog: u32, re
     Ok(mio::net::TcpListener::from_std(socket.into()))
 }
 
+/// Takes over a listening socket that somebody else has bound, as a service manager does: the address, the backlog and who shares it are theirs.
+pub(crate) fn take_over(listener: std::net::TcpListener, options: &SocketOptions) -> io::Result<mio::net::TcpListener> {
+    options.apply(&SockRef::from(&listener))?;
+    listener.set_nonblocking(true)?;
+    Ok(mio::net::TcpListener::from_std(listener))
+}
+
 /// Begins to connect, without waiting. The stream becomes writable when the attempt is over; `take_error` then tells how it went.
 pub(crate) fn dial(addr: SocketAddr, options: &SocketOptions) -> io::Result<mio::net::TcpStream> {
     let stream = mio::net::TcpStream::connect(addr)?;

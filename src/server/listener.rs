@@ -115,6 +115,12 @@ impl Listeners {
         self.paused_until
     }
 
+    /// Looks at every listener again, whatever its last event said.
+    pub(super) fn look_again(&mut self) {
+        self.paused_until = None;
+        self.listeners.iter_mut().for_each(|listener| listener.pending = true);
+    }
+
     /// Stops listening. Peers that the kernel has not handed over yet are reset by it.
     pub(super) fn close(&mut self) {
         self.listeners.clear();

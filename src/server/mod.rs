@@ -100,11 +100,28 @@ impl Server {
     /// Fails on a configuration at fault, on an address that does not resolve or cannot be bound, and on more than 64 addresses.
     pub fn bind(addrs: impl ToSocketAddrs, config: Config) -> Result<Self, Error> {
         config.check()?;
+        let sockets = listen(addrs, &config, &socket_options(&config))?;
+        Server::with(sockets, config)
+    }
+
+    /// As [`Server::bind`], but on sockets that listen already, such as those that systemd passes to a service (sd_listen_fds(3)). Their backlog
+    /// and address options stay as they are; what concerns connections is set. Whoever else holds such a socket keeps it: a shutdown here
+    /// closes no more than our own descriptor, and who dials meanwhile waits for the next to accept.
+    pub fn from_listeners(listeners: impl IntoIterator<Item = std::net::TcpListener>, config: Config) -> Result<Self, Error> {
+        config.check()?;
+        let options = socket_options(&config);
+        let take_over = |listener| net::take_over(listener, &options).map_err(Error::io("take over a listening socket"));
+        let sockets = listeners.into_iter().map(take_over).collect::<Result<Vec<_>, _>>()?;
+        check_listeners(sockets.len())?;
+        Server::with(sockets, config)
+    }
+
+    fn with(sockets: Vec<TcpListener>, config: Config) -> Result<Self, Error> {
         let descriptors = net::raise_descriptor_limit();
         let max_lingering = (descriptors / LINGER_SHARE).min(MAX_LINGERING);
         let config = within_descriptors(config, descriptors.saturating_sub(RESERVED_DESCRIPTORS + max_lingering).max(1));
-        let options = SocketOptions { keepalive: config.keepalive.clone(), user_timeout: config.user_timeout };
-        let mut listeners = Listeners::new(listen(addrs, &config, &options)?);
+        let options = socket_options(&config);
+        let mut listeners = Listeners::new(sockets);
 
         let poll = Poll::new().map_err(Error::io("make a poll"))?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(Error::io("make a waker"))?;
@@ -170,7 +187,8 @@ impl Server {
             return Ok(Turn::Finished);
         }
         // How late this turn is, is told by the timer that was due, not by how long the embedder allowed this poll to take.
-        let due_ms = self.engine.poll_timeout().map(|at| at.ms_since(self.now));
+        let due = self.engine.poll_timeout();
+        let due_ms = due.map(|at| at.ms_since(self.now));
         let wait = [self.next_wait(), max_wait].into_iter().flatten().min();
         match self.poll.poll(&mut self.events, wait) {
             Ok(()) => {}
@@ -179,8 +197,11 @@ impl Server {
             Err(source) => return Err(Error::Io { doing: "poll".into(), source }),
         }
         self.read_clock(due_ms);
+        if let Some(due) = due.filter(|due| *due <= self.now) {
+            self.engine.stats_mut().lag.record(self.now.ms_since(due));
+        }
 
-        self.obey_commands();
+        self.obey_commands(handler);
         self.handle_events(handler);
         self.accept_batch(handler);
         self.read_ready(handler);
@@ -247,9 +268,10 @@ impl Server {
         }
     }
 
-    fn obey_commands(&mut self) {
+    fn obey_commands<H: Handler + ?Sized>(&mut self, handler: &mut H) {
         self.commands.look();
         if let Some(grace) = self.commands.take_shutdown() {
+            self.accept_the_last(handler);
             log::info!("shutdown connections={} grace_ms={}", self.engine.connections(), grace.as_millis());
             self.listeners.close();
             self.engine.handle_shutdown(self.now, duration_to_ms(grace));
@@ -314,11 +336,21 @@ impl fmt::Debug for Server {
 
 fn listen(addrs: impl ToSocketAddrs, config: &Config, options: &SocketOptions) -> Result<Vec<TcpListener>, Error> {
     let addrs: Vec<SocketAddr> = addrs.to_socket_addrs().map_err(Error::io("resolve the address to listen on"))?.collect();
-    if addrs.is_empty() || addrs.len() > MAX_LISTENERS {
-        return Err(ConfigError::new("addr", format!("needs 1 to {MAX_LISTENERS} addresses, not {}", addrs.len())).into());
-    }
+    check_listeners(addrs.len())?;
     let listen = |addr| net::listen(addr, options, config.backlog, config.reuse_port).map_err(Error::io(format!("listen on {addr}")));
     addrs.into_iter().map(listen).collect()
+}
+
+fn check_listeners(number: usize) -> Result<(), ConfigError> {
+    if (1..=MAX_LISTENERS).contains(&number) {
+        Ok(())
+    } else {
+        Err(ConfigError::new("addr", format!("needs 1 to {MAX_LISTENERS} addresses, not {number}")))
+    }
+}
+
+fn socket_options(config: &Config) -> SocketOptions {
+    SocketOptions { keepalive: config.keepalive.clone(), user_timeout: config.user_timeout }
 }
 
 /// The same configuration with no more connections than there can be descriptors for.

@@ -14,11 +14,15 @@ use super::{ACCEPTS_PER_TURN, EVENTS_PER_TURN, FIRST_GUEST, FIRST_LISTENER, FLUS
 use crate::close::{CloseReason, Refusal};
 use crate::engine::{Closed, Handler};
 use crate::id::ConnId;
+use crate::net;
+use crate::time::duration_to_ms;
 
 /// Bytes read from one connection per turn; one that sends faster is read again after all others had their turn.
 const READ_BUDGET: usize = 128 * 1024;
 /// Pieces handed to the kernel in one vectored write.
 const SLICES_PER_WRITE: usize = 16;
+/// More than any kernel queues for a listener, so that a storm of dials cannot hold up the end for ever.
+const MOST_BACKLOG: usize = 65_536;
 /// Writes to one connection per turn; one that takes more is written to again after all others.
 const WRITES_PER_TURN: usize = 4;
 
@@ -122,6 +126,11 @@ impl Server {
                 Err(error) => return self.engine.handle_failure(self.now, id, CloseReason::from_read_error(&error)),
             }
         }
+        if let Some(stream) = self.sockets.get_mut(id)
+            && let Some(unacknowledged) = net::unacknowledged_for(stream)
+        {
+            self.engine.handle_unacknowledged(id, duration_to_ms(unacknowledged));
+        }
         self.engine.handle_last_look(self.now, id, unread);
     }
 
@@ -145,6 +154,18 @@ impl Server {
         self.engine.stats_mut().yields += 1;
     }
 
+    /// Accepts those whose handshake the kernel had completed before the end: they have been told that somebody is here. Closing the listeners
+    /// would reset them.
+    pub(super) fn accept_the_last<H: Handler + ?Sized>(&mut self, handler: &mut H) {
+        self.listeners.look_again();
+        for _ in 0..MOST_BACKLOG / ACCEPTS_PER_TURN {
+            if !self.listeners.is_pending() {
+                return;
+            }
+            self.accept_batch(handler);
+        }
+    }
+
     fn open<H: Handler + ?Sized>(&mut self, mut stream: TcpStream, peer: SocketAddr, handler: &mut H) {
         self.count_socket();
         let id = match self.engine.handle_open(self.now, peer, handler) {
@@ -159,6 +180,9 @@ impl Server {
             self.engine.handle_failure(self.now, id, CloseReason::from_read_error(&error));
         }
         self.sockets.insert(id, stream);
+        if self.engine.is_over_full() {
+            self.reap(handler);
+        }
         if self.report.admits(self.now, Kind::Open) {
             log::debug!("open id={id} addr={peer}");
         }
@@ -220,6 +244,10 @@ impl Server {
 
     /// Drops the sockets of connections that are over.
     pub(super) fn reap<H: Handler + ?Sized>(&mut self, handler: &mut H) {
+        while let Some((id, peer, refusal)) = self.engine.poll_refused() {
+            self.sockets.remove(id);
+            self.log_refusal(peer, refusal);
+        }
         while let Some((id, closed)) = self.engine.poll_closed(self.now, handler) {
             let stream = self.sockets.remove(id);
             if self.report.admits(self.now, Kind::Close) {
@@ -234,7 +262,7 @@ impl Server {
 
 fn log_close(id: ConnId, closed: &Closed) {
     log::info!(
-        "close id={id} addr={} reason={} age_ms={} silence_ms={} pings_unanswered={} bytes_in={} bytes_out={} unsent={}",
+        "close id={id} addr={} reason={} age_ms={} silence_ms={} pings_unanswered={} bytes_in={} bytes_out={} unsent={} unfinished={} unacknowledged_ms={}",
         closed.peer,
         closed.reason,
         closed.age.as_millis(),
@@ -243,5 +271,7 @@ fn log_close(id: ConnId, closed: &Closed) {
         closed.bytes_in,
         closed.bytes_out,
         closed.unsent,
+        closed.unfinished,
+        closed.unacknowledged.as_millis(),
     );
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use heartline::engine::Engine;
 use heartline::time::{AwakeClock, Millis, duration_to_ms};
-use heartline::{Close, CloseReason, Config, ConnId};
+use heartline::{Close, CloseReason, Config, ConnId, Refusal};
 
 use crate::app::App;
 use crate::net::{Event, Net};
@@ -75,6 +75,7 @@ pub struct Driver {
     pub commands: VecDeque<Command>,
     budgets: Budgets,
     max_outbox: usize,
+    max_memory: usize,
     rng: fastrand::Rng,
     /// The line of each slot, as the server keeps its sockets.
     sockets: Vec<Option<usize>>,
@@ -101,6 +102,7 @@ impl Driver {
             oracle: Oracle::new(config),
             commands: VecDeque::new(),
             max_outbox: config.limits.max_outbox,
+            max_memory: config.limits.max_memory.unwrap_or(usize::MAX),
             rng: fastrand::Rng::with_seed(seed),
             sockets: Vec::new(),
             ready: VecDeque::new(),
@@ -142,6 +144,8 @@ impl Driver {
         self.check_the_quiet(net, app);
         self.flush(net, app);
         self.reap(net, app);
+        assert!(self.engine.buffered() <= self.max_memory, "{} bytes held, over the bound of {}", self.engine.buffered(), self.max_memory);
+        assert!(self.engine.buffered() == 0 || self.engine.connections() > 0, "nobody is here, and something is held");
         net.now_ms = self.raw_ms;
         self.busy
     }
@@ -176,9 +180,9 @@ impl Driver {
                     app.sent(id, &message, result);
                 }
                 Command::Broadcast(message) => {
-                    let audience = app.audience(|id| self.engine.is_open(id), None);
+                    let audience = app.audience(|id| self.engine.is_open(id), |id| self.engine.queued(id), None);
                     let reached = self.engine.broadcast(&message, None).expect("it can be framed");
-                    app.broadcast_done(&message, &audience, |id| self.engine.is_open(id), reached);
+                    app.broadcast_done(&message, &audience, |id| self.engine.is_open(id), |id| self.engine.queued(id), reached);
                 }
                 Command::Close(id, how) => {
                     let closed = self.engine.close_on_request(id, how);
@@ -247,7 +251,8 @@ impl Driver {
         let mut budget = self.budgets.read_bytes;
         while self.engine.wants_read(id) {
             let max = if faults { self.kernel_takes(self.scratch.len()) } else { usize::MAX };
-            match net.read(line, &mut self.scratch, max) {
+            let read = if self.interrupts() { Err(ErrorKind::Interrupted.into()) } else { net.read(line, &mut self.scratch, max) };
+            match read {
                 Ok(0) => {
                     self.oracle.alive(line, self.now, self.engine.is_blocked(id));
                     return self.engine.handle_eof(self.now, id);
@@ -265,6 +270,7 @@ impl Driver {
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return self.engine.handle_failure(self.now, id, CloseReason::from_read_error(&error)),
             }
         }
@@ -327,11 +333,17 @@ impl Driver {
         for _ in 0..self.budgets.accepts {
             let Some(line) = net.accept() else { return };
             self.count_socket();
+            if self.rng.u32(0..1000) < self.budgets.faults / 4 {
+                // Out of descriptors: turned away with the one in reserve.
+                self.engine.handle_refusal(Refusal::NoDescriptors);
+                self.oracle.refused += 1;
+                net.close(line);
+                continue;
+            }
             app.opening = Some(line);
             let [_, b, c, d] = (line as u32 % self.budgets.addresses).to_be_bytes();
             let peer = SocketAddr::from((Ipv4Addr::new(10, b, c, d), line as u16));
-            let admitted =
-                if self.accepting { self.engine.handle_open(self.now, peer, app) } else { Err(heartline::Refusal::ShuttingDown) };
+            let admitted = if self.accepting { self.engine.handle_open(self.now, peer, app) } else { Err(Refusal::ShuttingDown) };
             let Ok(id) = admitted else {
                 app.opening = None;
                 self.oracle.refused += u64::from(self.accepting);
@@ -344,6 +356,10 @@ impl Driver {
                 self.sockets.resize(id.slot() + 1, None);
             }
             assert_eq!(self.sockets[id.slot()].replace(line), None, "one tenant to a slot");
+            if self.engine.is_over_full() {
+                self.reap(net, app);
+            }
+            assert!(!self.engine.is_over_full(), "more connections than the limit allows");
         }
     }
 
@@ -362,6 +378,7 @@ impl Driver {
         for _ in 0..self.budgets.writes {
             let queued = self.engine.queued(id);
             assert!(queued <= self.max_outbox, "{queued} bytes queued, over the bound of {}", self.max_outbox);
+            let interrupted = self.interrupts();
             let mut slices = [IoSlice::new(&[]); 16];
             let slices = &mut slices[..self.budgets.slices];
             let filled = self.engine.outgoing(id, slices);
@@ -372,7 +389,8 @@ impl Driver {
             assert!(len > 0, "nothing to write is not worth a call");
             let max = self.rng.u32(0..1000) < self.budgets.faults;
             let max = if max { self.rng.usize(0..=len) } else { usize::MAX };
-            match net.write(line, &slices[..filled], max) {
+            let write = if interrupted { Err(ErrorKind::Interrupted.into()) } else { net.write(line, &slices[..filled], max) };
+            match write {
                 Ok(taken) => {
                     if self.engine.is_blocked(id) {
                         self.oracle.alive(line, self.now, true);
@@ -388,6 +406,7 @@ impl Driver {
                     edge_follows = true;
                     break;
                 }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return self.engine.handle_failure(self.now, id, CloseReason::from_write_error(&error)),
             }
         }
@@ -410,6 +429,11 @@ impl Driver {
             net.close(line);
             self.stale.push(id);
         }
+    }
+
+    /// Whether a signal comes just now.
+    fn interrupts(&mut self) -> bool {
+        self.rng.u32(0..1000) < self.budgets.faults / 4
     }
 
     /// How many bytes a read or write may move, at most: fewer than asked for now and then.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use heartline::time::{Millis, duration_to_ms};
-use heartline::{CloseReason, Closed, Config, Framing, Stats};
+use heartline::{CloseReason, Closed, Config, Framing, OnFull, Stats};
 
 use crate::app::{App, Line};
 use crate::border::Border;
@@ -129,6 +129,10 @@ impl Oracle {
         }
         match closed.reason {
             CloseReason::HeartbeatLost => self.assert_dead(line, raw_ms, net),
+            CloseReason::HalfOpen => {
+                assert!(!closed.unacknowledged.is_zero(), "line {line}: by what evidence?");
+                self.assert_dead(line, raw_ms, net);
+            }
             CloseReason::SlowReader => {
                 // A server that is slower than its own patience cannot tell who is to blame.
                 let slow_server = self.lag_ms - watch.lag_at_life_ms >= self.bound_ms.unwrap_or(u64::MAX) / 2;
@@ -139,6 +143,8 @@ impl Oracle {
                 let in_vain = books.overfilled || slow_server || stuck_ms >= write_ms.min(bound_ms) || silence_ms >= bound_ms;
                 assert!(in_vain, "line {line}: {stuck_ms} ms to read, not {write_ms}, and {silence_ms} ms to speak, not {bound_ms}");
             }
+            CloseReason::MemoryLimit => assert!(closed.unsent + watch.bytes_in as usize > 0, "line {line} held nothing"),
+            CloseReason::Evicted => assert_eq!(self.config.limits.on_full, OnFull::EvictIdlest),
             CloseReason::FrameUnfinished => {
                 let since = watch.border.open_since.expect("an unfinished frame");
                 assert_had(now.ms_since(since), self.config.limits.frame_timeout, "finish its frame", line);
@@ -197,7 +203,7 @@ impl Oracle {
         assert_eq!((stats.bytes_in, stats.bytes_out), (self.bytes_in, self.bytes_out));
         assert_eq!(stats.messages_in, app.messages);
         assert_eq!(heartline::Refusal::ALL.iter().map(|refusal| stats.refused(*refusal)).sum::<u64>(), self.refused);
-        assert!(stats.worst_overshoot_ms <= self.tick_ms + self.lag_ms, "{} ms past the deadline", stats.worst_overshoot_ms);
+        assert!(stats.overshoot.max_ms() <= self.tick_ms + self.lag_ms, "{} ms past the deadline", stats.overshoot.max_ms());
     }
 }
 

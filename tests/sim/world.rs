@@ -154,7 +154,7 @@ impl World {
         let wait_ms = self.driver.next_wait_ms();
         assert!(wait_ms.is_none() || self.driver.engine.connections() > 0 || wait_ms == Some(0), "a timer without connections");
         self.server_wakes_at = wait_ms.map(|wait_ms| self.net.now_ms + wait_ms);
-        if self.turns.is_multiple_of(256) || self.driver.engine.connections() < 16 {
+        if self.turns.is_multiple_of(256.max(self.peers.len() as u64 / 8)) || self.driver.engine.connections() < 16 {
             self.driver.oracle.assert_nobody_overdue(self.driver.now);
         }
         for line in std::mem::take(&mut self.net.news) {

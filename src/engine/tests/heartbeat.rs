@@ -21,7 +21,7 @@ fn the_quiet_are_asked_and_the_silent_are_closed_within_a_tick_of_the_bound() {
     assert!((BOUND_MS + 1..=BOUND_MS + TICK_MS).contains(&rig.now.as_ms()), "{}", rig.now);
     let closed = rig.reap();
     assert_eq!((closed[0].0, closed[0].1.reason, closed[0].1.pings_unanswered), (id, CloseReason::HeartbeatLost, 3));
-    assert!(rig.engine.stats().worst_overshoot_ms <= TICK_MS);
+    assert!(rig.engine.stats().overshoot.max_ms() <= TICK_MS);
     assert_eq!(rig.engine.poll_timeout(), None, "nothing is due when nobody is connected");
 }
 
@@ -80,7 +80,31 @@ fn no_ping_joins_a_queue_that_is_stuck() {
     rig.pass_until(BOUND_MS, false);
     assert_eq!((rig.outgoing(id).as_str(), rig.engine.stats().pings_out), ("stuck\n", 0));
     rig.pass_until(u64::MAX, false);
-    assert_eq!(rig.reasons(), [CloseReason::HeartbeatLost]);
+    assert_eq!(rig.reasons(), [CloseReason::SlowReader], "it neither read nor spoke");
+}
+
+#[test]
+fn what_is_not_acknowledged_tells_a_lost_host_from_a_hanging_program() {
+    for (unacknowledged_ms, reason) in
+        [(None, CloseReason::HeartbeatLost), (Some(10), CloseReason::HeartbeatLost), (Some(3000), CloseReason::HalfOpen)]
+    {
+        let mut rig = Rig::new(&config());
+        let (other, id) = (rig.open(), rig.open());
+        while rig.engine.is_open(id) {
+            rig.now = rig.engine.poll_timeout().expect("a check is due");
+            rig.engine.handle_timers(rig.now, usize::MAX);
+            rig.receive(other, "pong\n");
+            while let Some(suspect) = rig.engine.poll_last_look() {
+                if let Some(ms) = unacknowledged_ms {
+                    rig.engine.handle_unacknowledged(suspect, ms);
+                }
+                rig.engine.handle_last_look(rig.now, suspect, false);
+            }
+        }
+        let evidence = unacknowledged_ms.filter(|_| reason == CloseReason::HalfOpen).map_or(Duration::ZERO, Duration::from_millis);
+        let (_, closed) = rig.reap().pop().expect("a close");
+        assert_eq!((closed.reason, closed.unacknowledged), (reason, evidence));
+    }
 }
 
 #[test]

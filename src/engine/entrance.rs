@@ -1,0 +1,173 @@
+//! Who comes in, and under which name: admission, the PROXY header of those whom a balancer brings, and who must leave for whom.
+
+use std::collections::BinaryHeap;
+use std::net::SocketAddr;
+
+use super::conn::{Conn, Phase};
+use super::{Context, Engine, Handler, live};
+use crate::close::{CloseReason, Refusal};
+use crate::config::OnFull;
+use crate::id::ConnId;
+use crate::inbox::Inbox;
+use crate::proxy::{self, Header};
+use crate::time::Millis;
+
+/// How long a balancer may take over its header. The specification asks for it to be sent at once.
+const HEADER_MS: u64 = 10_000;
+
+/// So many of the idlest are found in one search.
+const CANDIDATES: usize = 64;
+
+impl Engine {
+    /// Lets a connection in, or says why not: then there is no id, the handler hears nothing, and the caller drops the socket.
+    ///
+    /// One that comes from a balancer (`Config::proxies`) is only half in: the handler hears of it when its PROXY header has been read, or never,
+    /// and then [`Engine::poll_refused`] names it.
+    pub fn handle_open<H: Handler + ?Sized>(&mut self, now: Millis, peer: SocketAddr, handler: &mut H) -> Result<ConnId, Refusal> {
+        self.advance(now);
+        let brought = self.proxies.contains(peer.ip());
+        if let Err(refusal) = self.admit(peer, brought) {
+            self.handle_refusal(refusal);
+            return Err(refusal);
+        }
+        self.generation = self.generation.wrapping_add(1);
+        let slot = self.conns.insert(Conn::new(self.now, peer, self.generation));
+        let id = ConnId::new(slot, self.generation);
+        if let Some(ration) = &mut self.ration {
+            ration.open(slot);
+        }
+        if brought {
+            self.conns[slot].phase = Phase::Greeting;
+            self.schedule_check(id);
+        } else {
+            self.begin(id, handler);
+        }
+        Ok(id)
+    }
+
+    fn admit(&mut self, peer: SocketAddr, brought: bool) -> Result<(), Refusal> {
+        if self.is_draining() {
+            return Err(Refusal::ShuttingDown);
+        }
+        let ip = (!brought).then(|| peer.ip().to_canonical());
+        match self.admission.enter(ip) {
+            Err(Refusal::Full) if self.on_full == OnFull::EvictIdlest && self.evict_idlest() => self.admission.enter(ip),
+            admitted => admitted,
+        }
+    }
+
+    fn begin<H: Handler + ?Sized>(&mut self, id: ConnId, handler: &mut H) {
+        self.stats.opened += 1;
+        self.schedule_check(id);
+        handler.on_open(&mut Context { engine: self }, id);
+    }
+
+    /// Counts a connection that the driver itself had to refuse.
+    pub fn handle_refusal(&mut self, refusal: Refusal) {
+        self.stats.count_refusal(refusal);
+    }
+
+    /// Takes the first bytes of a connection that a balancer has brought. Returns how many of them belong to the header, once it is whole and
+    /// the client it names has been let in.
+    pub(super) fn greet<H: Handler + ?Sized>(&mut self, id: ConnId, bytes: &[u8], handler: &mut H) -> Option<usize> {
+        let conn = live(&mut self.conns, id)?;
+        let before = conn.inbox.frame_len();
+        conn.inbox.extend(bytes);
+        self.memory.recount(before, conn.inbox.held());
+        let (len, source) = match proxy::parse(conn.inbox.frame()) {
+            Ok(Header::Incomplete) => return None,
+            Ok(Header::Complete { len, source }) => (len, source),
+            Err(_) => {
+                self.refuse(id, Refusal::ProxyHeader);
+                return None;
+            }
+        };
+        self.memory.recount(conn.inbox.held(), 0);
+        conn.inbox = Inbox::default();
+        if let Some(source) = source {
+            conn.set_peer(source);
+        }
+        let ip = conn.peer().ip();
+        if let Err(refusal) = self.admission.name(ip) {
+            self.refuse(id, refusal);
+            return None;
+        }
+        conn.phase = Phase::Open;
+        (conn.opened, conn.last_seen) = (self.now, self.now);
+        self.begin(id, handler);
+        Some(len - before)
+    }
+
+    /// When a connection that has not shown its header yet is out of time.
+    pub(super) fn greeting_ends(conn: &Conn) -> Millis {
+        conn.opened.plus_ms(HEADER_MS + 1)
+    }
+
+    /// Turns a connection away that was half in.
+    pub(super) fn refuse(&mut self, id: ConnId, refusal: Refusal) {
+        if let Some(conn) = self.conn_mut(id).filter(|conn| conn.phase == Phase::Greeting) {
+            conn.phase = Phase::Refused(refusal);
+            self.refused.push_back(id);
+        }
+    }
+
+    /// The next connection that was half in and is refused. It is gone from the engine; the handler never heard of it; the caller drops the socket.
+    pub fn poll_refused(&mut self) -> Option<(ConnId, SocketAddr, Refusal)> {
+        let id = self.refused.pop_front()?;
+        let conn = self.conns.remove(id.slot());
+        let Phase::Refused(refusal) = conn.phase else { unreachable!("only the refused are in the list of the refused") };
+        self.memory.recount(conn.charge(), 0);
+        self.wheel.remove(id.slot());
+        self.admission.leave(None);
+        self.handle_refusal(refusal);
+        Some((id, conn.peer(), refusal))
+    }
+
+    /// Whether evictions have left more connections than the bound allows, until those evicted are reaped.
+    pub fn is_over_full(&self) -> bool {
+        self.conns.len() > self.admission.max_connections()
+    }
+
+    /// Closes the connection that has been silent for longest. `false` if there is none to close.
+    fn evict_idlest(&mut self) -> bool {
+        let Some(id) = self.next_idlest() else { return false };
+        let Some(conn) = self.conn(id) else { return false };
+        // It leaves at once, so that the newcomer can have its place; see poll_closed().
+        self.admission.leave(Some(conn.peer().ip()));
+        self.close(id, CloseReason::Evicted);
+        true
+    }
+
+    /// A search costs a look at every connection, so it finds many, and they serve until they are used up: who has said nothing since is still
+    /// idler than all that were not among them.
+    fn next_idlest(&mut self) -> Option<ConnId> {
+        self.next_candidate().or_else(|| {
+            self.find_candidates();
+            self.next_candidate()
+        })
+    }
+
+    fn next_candidate(&mut self) -> Option<ConnId> {
+        while let Some((seen, id)) = self.idlest.pop() {
+            if self.conn(id).is_some_and(|conn| conn.phase == Phase::Open && conn.last_seen == seen) {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    fn find_candidates(&mut self) {
+        let mut idlest = BinaryHeap::with_capacity(CANDIDATES + 1);
+        for (slot, conn) in self.conns.iter().filter(|(_, conn)| conn.phase == Phase::Open) {
+            let candidate = (conn.last_seen, ConnId::new(slot, conn.generation));
+            if idlest.len() < CANDIDATES || idlest.peek().is_some_and(|latest| candidate < *latest) {
+                idlest.push(candidate);
+                if idlest.len() > CANDIDATES {
+                    idlest.pop();
+                }
+            }
+        }
+        self.idlest = idlest.into_sorted_vec();
+        self.idlest.reverse();
+    }
+}

@@ -1,0 +1,53 @@
+//! What the kernel knows of a peer that does not speak.
+//!
+//! The one unsafe call of the crate: nothing safe reads `TCP_INFO`, and without it a program that hangs and a host that is gone look the same.
+#![allow(unsafe_code)]
+
+use std::time::Duration;
+
+use mio::net::TcpStream;
+
+/// For how long the peer's kernel has acknowledged nothing although something sent is outstanding (`tcpi_unacked`, `tcpi_last_ack_recv` of
+/// tcp(7)'s `TCP_INFO`). `None` if nothing is outstanding, and where the system does not tell.
+///
+/// A peer whose window is closed has nothing outstanding: its kernel answers the probes.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn unacknowledged_for(stream: &TcpStream) -> Option<Duration> {
+    use std::os::fd::AsRawFd;
+
+    // SAFETY: all of its fields are integers.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut len = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the kernel writes `len` bytes at most into `info`, which has as many and outlives the call.
+    let result = unsafe { libc::getsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut len) };
+    (result == 0 && info.tcpi_unacked > 0).then(|| Duration::from_millis(info.tcpi_last_ack_recv.into()))
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn unacknowledged_for(_: &TcpStream) -> Option<Duration> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// Outstanding bytes take a network that loses them: see the tests in namespaces.
+    #[test]
+    fn what_the_peers_kernel_has_taken_is_acknowledged_whether_it_is_read_or_not() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let mut dialled = std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("a dial");
+        let _accepted = listener.accept().expect("a connection");
+        dialled.write_all(b"nobody reads this").expect("room");
+        let stream = TcpStream::from_std(dialled);
+        for _ in 0..1000 {
+            if unacknowledged_for(&stream).is_none() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("loopback acknowledges within 5 s");
+    }
+}
