@@ -19,6 +19,8 @@ struct Held {
     lent: bool,
     /// Bytes after the frame that were not decoded because the connection was paused in the middle of a read.
     rest: Vec<u8>,
+    /// Length of the unfinished frame when its bytes were dropped.
+    dropped: usize,
 }
 
 impl Inbox {
@@ -92,6 +94,19 @@ impl Inbox {
     /// Takes the bytes that were kept.
     pub fn take_rest(&mut self) -> Vec<u8> {
         self.0.as_mut().map(|held| std::mem::take(&mut held.rest)).unwrap_or_default()
+    }
+
+    /// Drops all bytes and frees their memory, but [`Inbox::unfinished`] still says how long the frame was. Nothing may be added after it.
+    pub fn drop_bytes(&mut self) {
+        let dropped = self.frame_len();
+        if let Some(held) = &mut self.0 {
+            **held = Held { dropped, ..Held::default() };
+        }
+    }
+
+    /// Bytes of the unfinished frame, those included that were dropped.
+    pub fn unfinished(&self) -> usize {
+        self.frame_len() + self.0.as_ref().map_or(0, |held| held.dropped)
     }
 
     /// Gives the heap back if there is nothing left to keep.

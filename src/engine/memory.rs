@@ -9,7 +9,6 @@ use super::Engine;
 use super::conn::Phase;
 use crate::close::CloseReason;
 use crate::id::ConnId;
-use crate::inbox::Inbox;
 use crate::outbox::Shared;
 
 /// When the bound is reached, room is made down to this share of it, so that the search for the largest is worth its while.
@@ -88,7 +87,7 @@ impl Engine {
             if let Some(conn) = self.conns.get_mut(id.slot()) {
                 let before = conn.charge();
                 conn.outbox.drop_bytes();
-                conn.inbox = Inbox::default();
+                conn.inbox.drop_bytes();
                 self.memory.recount(before, conn.charge());
             }
         }

@@ -342,7 +342,7 @@ impl Engine {
             bytes_out: conn.bytes_out,
             unsent,
             unacknowledged: Duration::from_millis(self.take_evidence(id)),
-            unfinished: conn.inbox.frame_len(),
+            unfinished: conn.inbox.unfinished(),
             linger: unsent == 0
                 && matches!(reason, CloseReason::FrameTooLarge | CloseReason::Flood | CloseReason::Requested | CloseReason::Shutdown),
         };

@@ -19,7 +19,8 @@ pub struct Serve {
     child: Child,
     pub addrs: Vec<SocketAddr>,
     log: PathBuf,
-    _dir: tempfile::TempDir,
+    /// Where the log is, if it is nowhere else.
+    dir: Option<tempfile::TempDir>,
 }
 
 impl Serve {
@@ -33,21 +34,27 @@ impl Serve {
     }
 
     /// Starts it by way of `command`, which ends in the binary: another program may stand before it.
-    pub fn spawn(mut command: Command, addrs: &[&str], args: &[&str]) -> Serve {
+    pub fn spawn(command: Command, addrs: &[&str], args: &[&str]) -> Serve {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let log = dir.path().join("log");
+        let mut serve = Serve::logging_to(dir.path().join("log"), command, addrs, args);
+        serve.dir = Some(dir);
+        serve
+    }
+
+    /// Like [`Serve::spawn`], with its log where the test wants it.
+    pub fn logging_to(log: PathBuf, mut command: Command, addrs: &[&str], args: &[&str]) -> Serve {
         command.arg("serve").args(addrs).args(args).arg("--log-file").arg(&log);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the binary starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
-        let addrs = addrs
-            .iter()
-            .map(|_| {
-                let mut line = String::new();
-                stdout.read_line(&mut line).expect("stdout is text");
-                line.trim_end().strip_prefix("listening ").unwrap_or_else(|| panic!("{line:?}")).parse().expect("an address")
-            })
-            .collect();
-        Serve { child, addrs, log, _dir: dir }
+        // From here on it is ended whatever happens.
+        let mut serve = Serve { child, addrs: Vec::new(), log, dir: None };
+        for _ in addrs {
+            let mut line = String::new();
+            stdout.read_line(&mut line).expect("stdout is text");
+            let addr = line.trim_end().strip_prefix("listening ").unwrap_or_else(|| panic!("{line:?}"));
+            serve.addrs.push(addr.parse().expect("an address"));
+        }
+        serve
     }
 
     pub fn addr(&self) -> SocketAddr {
@@ -66,9 +73,10 @@ impl Serve {
         Peer::connect(self.addr())
     }
 
-    /// The log so far.
+    /// The log so far, if it goes to a file: what else it may go to might have no end.
     pub fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
+        let is_file = fs::metadata(&self.log).is_ok_and(|log| log.is_file());
+        if is_file { fs::read_to_string(&self.log).unwrap_or_default() } else { String::new() }
     }
 
     /// Lines of the log that report a close.
@@ -94,6 +102,19 @@ impl Serve {
 
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("the process is ours").is_none()
+    }
+
+    /// Descriptors that it has open.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the process runs").count()
+    }
+
+    /// Processor time that it has used, its own and the kernel's for it (proc_pid_stat(5)): Linux shows it in hundredths of a second.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("the process runs");
+        let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
+        let hundredths: u64 = fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().expect("a figure")).sum();
+        Duration::from_millis(hundredths * 10)
     }
 
     /// A figure of `/proc/PID/status`, as `VmRSS` in kB.
@@ -131,6 +152,11 @@ impl Peer {
         stream.set_read_timeout(Some(DEADLINE)).expect("a timeout above zero");
         stream.set_write_timeout(Some(DEADLINE)).expect("a timeout above zero");
         stream.set_nodelay(true).expect("an option of TCP");
+        Peer::from_stream(stream)
+    }
+
+    /// A peer on a connection that the test has made itself.
+    pub fn from_stream(stream: TcpStream) -> Peer {
         Peer { stream, read: Vec::new() }
     }
 

@@ -1,0 +1,147 @@
+//! A machine that has no more to give: no descriptors, no room for the log.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, Signal, prlimit};
+
+use crate::common::{Peer, Serve, field, wait_until};
+use crate::{addr, is_served, ms, served};
+
+/// So that nothing comes between a peer's question and its answer, however long the machine takes.
+const UNASKED: [&str; 2] = ["--heartbeat", "off"];
+
+/// More cannot be let in.
+const DESCRIPTORS: usize = 64;
+
+/// Those who do not fit are turned away for this reason, and those inside notice nothing of all that.
+fn five_hundred_peers(server: &Serve, reason: &str) {
+    let mut inside: Vec<Peer> = (0..20).map(|_| served(server)).collect();
+    let mut late: Vec<Peer> = Vec::new();
+    for _ in 0..480 {
+        late.push(server.connect());
+        let sample = late.len() % inside.len();
+        is_served(&mut inside[sample]);
+    }
+    let out = |peers: &mut [Peer]| peers.iter_mut().map(Peer::has_ended).filter(|ended| *ended).count();
+    wait_until("those who do not fit are turned away", || out(&mut late) + DESCRIPTORS >= 500);
+    inside.iter_mut().for_each(is_served);
+    assert_eq!(server.closes(), Vec::<String>::new(), "nobody who was let in was put out");
+    let log = server.log();
+    let refusals: Vec<&str> = log.lines().filter(|line| line.contains("] refuse ")).collect();
+    assert!(refusals.len() >= 500 - DESCRIPTORS, "{} refusals", refusals.len());
+    assert!(refusals.iter().all(|line| field(line, "reason") == reason), "{refusals:?}");
+
+    // Once more at the door, and nothing to do but to wait.
+    let crowd: Vec<Peer> = (0..50).map(|_| server.connect()).collect();
+    let before = server.cpu_time();
+    thread::sleep(ms(1000));
+    let used = server.cpu_time() - before;
+    assert!(used < ms(200), "{used:?} of processor time in a second in which there was nothing to do");
+    drop((crowd, late));
+    inside.truncate(10);
+    wait_until("there is room again", || server.descriptors() + 30 <= DESCRIPTORS);
+    let mut new: Vec<Peer> = (0..10).map(|_| served(server)).collect();
+    inside.iter_mut().chain(&mut new).for_each(is_served);
+}
+
+#[test]
+fn sixty_four_descriptors_from_the_start_and_five_hundred_peers() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_heartline")]);
+    let server = Serve::spawn(command, &["127.0.0.1:0"], &UNASKED);
+    // Admission says no before descriptors run out.
+    five_hundred_peers(&server, "full");
+}
+
+/// The limit that was read at the start promised more: only `accept` itself says that there is no descriptor left.
+#[test]
+fn sixty_four_descriptors_all_of_a_sudden_and_five_hundred_peers() {
+    let server = Serve::start(&UNASKED);
+    prlimit(Some(server.pid()), Resource::Nofile, Rlimit { current: Some(64), maximum: Some(64) }).expect("the process is ours");
+    five_hundred_peers(&server, "no-descriptors");
+}
+
+/// Lets peers come, talk and vanish, each of which is a line for the log or two, up to a thousand a second of each kind.
+fn make_log_lines(server: &Serve, time: Duration) {
+    let start = Instant::now();
+    while start.elapsed() < time {
+        served(server);
+    }
+}
+
+fn serve_logging_to(log: PathBuf) -> Serve {
+    Serve::logging_to(log, Command::new(env!("CARGO_BIN_EXE_heartline")), &["127.0.0.1:0"], &UNASKED)
+}
+
+#[test]
+fn a_full_disk_costs_log_lines_and_nothing_else() {
+    let mut server = serve_logging_to("/dev/full".into());
+    let mut peer = served(&server);
+    make_log_lines(&server, ms(500));
+    let memory = server.status("VmRSS");
+    make_log_lines(&server, ms(3000));
+    let cpu = server.cpu_time();
+    thread::sleep(ms(1000));
+    let used = server.cpu_time() - cpu;
+    assert!(used < ms(200), "{used:?} of processor time in a second in which there was nothing to do");
+    let grown = server.status("VmRSS").saturating_sub(memory);
+    assert!(grown < 128, "what cannot be written is kept: {grown} kB more");
+    is_served(&mut peer);
+    drop(peer);
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+/// A disk of the test's own, gone with it.
+struct Disk {
+    dir: tempfile::TempDir,
+}
+
+impl Disk {
+    fn new(size: &str) -> Disk {
+        let disk = Disk { dir: tempfile::tempdir().expect("a temporary directory") };
+        disk.run(Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "heartline"]));
+        disk
+    }
+
+    fn run(&self, command: &mut Command) {
+        let status = command.arg(self.dir.path()).status().expect("it starts");
+        assert!(status.success(), "{command:?}");
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Its last file may be open still: it goes when that is closed.
+        let _ = Command::new("umount").arg("--lazy").arg(self.dir.path()).status();
+    }
+}
+
+#[test]
+#[ignore = "mounts a file system: needs root"]
+fn when_the_disk_has_room_again_the_log_goes_on() {
+    let disk = Disk::new("64k");
+    let (log, filler) = (disk.dir.path().join("log"), disk.dir.path().join("filler"));
+    let server = serve_logging_to(log);
+    let full = fs::write(&filler, [0; 128 * 1024]);
+    assert_eq!(full.expect_err("no more room").kind(), ErrorKind::StorageFull);
+    let mut peer = served(&server);
+    make_log_lines(&server, ms(500));
+    is_served(&mut peer);
+    let logged = server.closes().len();
+    assert!(logged < 100, "{logged} lines found room on a full disk");
+
+    fs::remove_file(&filler).expect("a file of our own");
+    wait_until("lines are logged again", || {
+        let late = addr(&served(&server));
+        // Those that came last may be beyond what the log takes in a second, and the first may be spoilt by what was cut off.
+        thread::sleep(ms(100));
+        server.closes().iter().any(|close| close.contains(&format!("addr={late} ")))
+    });
+    is_served(&mut peer);
+}
