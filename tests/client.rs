@@ -3,6 +3,7 @@
 #[path = "common/scripted.rs"]
 mod scripted;
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use heartline::client::{Backoff, Client, ClientConfig, ClientContext, ClientHandler, ClientState, Event, Outcome};
 use heartline::{CloseReason, Error, Framing, Heartbeat, SendError};
+use proptest::prelude::*;
 use scripted::{DEADLINE, accept, first_article, second_article, server};
 
 const fn ms(ms: u64) -> Duration {
@@ -188,6 +190,47 @@ fn a_message_that_was_only_begun_is_sent_again_whole() {
     let all = server.join().expect("the server is content");
     assert_eq!(all.len(), LEN + 1 + 5);
     assert!(all[..LEN].iter().all(|byte| *byte == b'a') && all.ends_with(b"\ntail\n"));
+}
+
+/// The connection that each byte came over decides what it belongs to, not the bytes around it.
+#[test]
+fn half_a_pong_of_one_line_is_not_finished_by_the_next() {
+    let (addr, server) = server(|listener| {
+        let mut first = BufReader::new(accept(&listener));
+        first.get_mut().write_all(b"po").expect("the client reads");
+        assert_eq!(read_line(&mut first), "ping");
+        drop(first);
+        let mut second = accept(&listener);
+        second.write_all(b"ng\npong\nend\n").expect("the client reads");
+        second
+    });
+    // The second line's own first ping is far away, so that its pong answers nobody.
+    let mut client = Client::connect(addr.to_string(), ClientConfig { heartbeat: heartbeat(ms(1000), 50), ..config() }).expect("connects");
+    let mut notes = Notes::default();
+    turn_until(&mut client, &mut notes, "the end", |_, notes| notes.messages.last().is_some_and(|last| last == "end"));
+    assert_eq!((notes.messages, client.rtt().count), (vec!["ng".to_string(), "end".to_string()], 0));
+    server.join().expect("the server is content");
+}
+
+/// Raw framing may hide an answer in a message; then the next one is not the answer to the older ping.
+#[test]
+fn a_pong_after_one_that_went_by_unseen_answers_nobody() {
+    let (go_on, gone_on) = mpsc::channel();
+    let (addr, server) = server(move |listener| {
+        let mut stream = accept(&listener);
+        stream.read_exact(&mut [0; 4]).expect("the client asks");
+        stream.write_all(b"xpong").expect("the client reads");
+        gone_on.recv_timeout(DEADLINE).expect("the client has read that");
+        stream.write_all(b"pong").expect("the client reads");
+    });
+    let config = ClientConfig { framing: Framing::Raw, heartbeat: heartbeat(ms(1000), 50), ..config() };
+    let mut client = Client::connect(addr.to_string(), config).expect("connects");
+    let mut notes = Notes::default();
+    turn_until(&mut client, &mut notes, "the first answer", |_, notes| notes.messages == ["xpong"]);
+    go_on.send(()).expect("the server waits");
+    turn_until(&mut client, &mut notes, "the end", |_, notes| notes.count("disconnected 1 peer-closed") == 1);
+    assert_eq!((notes.messages.len(), client.rtt().count), (1, 0));
+    server.join().expect("the server is content");
 }
 
 #[test]
@@ -382,6 +425,24 @@ fn a_full_queue_refuses_the_newest() {
 }
 
 #[test]
+fn what_two_full_queues_took_arrives_in_order() {
+    let (addr, server) = server(|listener| {
+        let stream = accept(&listener);
+        BufReader::new(stream).lines().map(|line| line.expect("text")).collect::<Vec<_>>()
+    });
+    let mut client = Client::connect(addr.to_string(), ClientConfig { max_queue: 256, ..config() }).expect("connects");
+    let handle = client.handle();
+    let fill = |name: &str, send: &mut dyn FnMut(&[u8]) -> Result<(), SendError>| {
+        (0..).map(|n| format!("{name} {n}")).take_while(|message| send(message.as_bytes()).is_ok()).collect::<Vec<_>>()
+    };
+    // Nothing is dialled before the first turn, which finds no room for the handle's messages.
+    let expected = [fill("own", &mut |message| client.send(message)), fill("handle", &mut |message| handle.send(message))].concat();
+    handle.finish();
+    assert_eq!(outcome(&mut client, &mut Notes::default()), Outcome::Finished);
+    assert_eq!(server.join().expect("the server is content"), expected);
+}
+
+#[test]
 fn a_handle_sends_from_another_thread_and_waits_for_room() {
     let (addr, server) = server(|listener| {
         let stream = accept(&listener);
@@ -469,4 +530,154 @@ fn a_line_that_is_shut_and_dropped_at_once_is_no_riddle() {
     turn_until(&mut client, &mut notes, "twenty lines were lost", |_, notes| notes.count("disconnected") == 20);
     assert_eq!(notes.messages.len(), 20);
     server.join().expect("the server is content");
+}
+
+/// What happens next on a line that follows no script.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// A message of this length, through the client or its handle.
+    Send {
+        by_handle: bool,
+        len: usize,
+    },
+    Turn,
+    /// The server reads so much at most.
+    Read(usize),
+    /// The server asks, and the answer must not tear a message.
+    Ask,
+    /// The server resets the line, with whatever it has not read.
+    Reset,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    // Several of the long ones are more than the kernel takes, and some more than the queues do.
+    let len = prop_oneof![0..200usize, 0..(2usize << 20)];
+    prop_oneof![
+        6 => (any::<bool>(), len).prop_map(|(by_handle, len)| Step::Send { by_handle, len }),
+        6 => Just(Step::Turn),
+        2 => (0..(1usize << 20)).prop_map(Step::Read),
+        1 => Just(Step::Ask),
+        1 => Just(Step::Reset),
+    ]
+}
+
+/// A server on the client's own thread, and what each of its lines brought.
+struct Chance {
+    listener: TcpListener,
+    line: Option<TcpStream>,
+    wires: Vec<Vec<u8>>,
+}
+
+impl Chance {
+    fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port of our own");
+        listener.set_nonblocking(true).expect("an option");
+        Chance { listener, line: None, wires: Vec::new() }
+    }
+
+    /// The line, if the client has dialled one.
+    fn line(&mut self) -> Option<&mut TcpStream> {
+        if self.line.is_none()
+            && let Ok((stream, _)) = self.listener.accept()
+        {
+            stream.set_nonblocking(true).expect("an option");
+            self.line = Some(stream);
+            self.wires.push(Vec::new());
+        }
+        self.line.as_mut()
+    }
+
+    /// Reads what is there, `most` at most, and says whether the client still writes.
+    fn read(&mut self, most: usize) -> bool {
+        let Some(line) = self.line() else { return true };
+        let mut found = Vec::new();
+        let end = line.take(most as u64).read_to_end(&mut found);
+        self.wires.last_mut().expect("one for each line").extend(&found);
+        // Without an error, less than `most` is the end of stream.
+        end.is_err() || found.len() == most
+    }
+
+    fn say(&mut self, words: &str) {
+        if let Some(line) = self.line() {
+            line.write_all(words.as_bytes()).expect("there is room");
+        }
+    }
+
+    fn reset(&mut self) {
+        if let Some(line) = self.line() {
+            socket2::SockRef::from(&*line).set_linger(Some(Duration::ZERO)).expect("an option");
+        }
+        self.line = None;
+    }
+}
+
+/// Takes what one line brought out of the messages that are `left`, those of the client and those of its handle: one after the other, none
+/// torn, none twice. Those before its first were lost with an earlier line.
+fn take_line(wire: &[u8], left: &mut [VecDeque<String>; 2]) {
+    let mut begun = [false; 2];
+    let whole = wire.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    for message in wire[..whole].split(|byte| *byte == b'\n').filter(|message| ![b"".as_slice(), b"pong"].contains(message)) {
+        let sender = usize::from(message.starts_with(b"handle"));
+        if !std::mem::replace(&mut begun[sender], true) {
+            let lost = left[sender].iter().take_while(|next| next.as_bytes() != message).count();
+            left[sender].drain(..lost);
+        }
+        let expected = left[sender].pop_front().is_some_and(|next| next.as_bytes() == message);
+        assert!(expected, "{:?} is torn, out of order or here twice", String::from_utf8_lossy(&message[..message.len().min(20)]));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, max_shrink_time: 30_000, ..ProptestConfig::default() })]
+
+    /// Whatever is sent, read, half written and reset: on each line and over all of them, no message comes twice, none torn, none out of
+    /// order and none that was refused; and a line that nobody resets brings everything.
+    #[test]
+    fn over_any_lines_no_message_comes_twice_or_torn(steps in prop::collection::vec(step(), 0..120)) {
+        let mut server = Chance::new();
+        let addr = server.listener.local_addr().expect("bound").to_string();
+        let config = ClientConfig { max_queue: 3 << 20, backoff: Backoff::fixed(ms(1)), tries: None, ..config() };
+        let mut client = Client::connect(addr, config).expect("connects");
+        let (handle, mut notes) = (client.handle(), Notes::default());
+        let mut accepted: [VecDeque<String>; 2] = Default::default();
+        let mut send = |client: &mut Client, by_handle: bool, len: usize| {
+            let queued = &mut accepted[usize::from(by_handle)];
+            let message = format!("{} {} {}", if by_handle { "handle" } else { "own" }, queued.len(), "x".repeat(len));
+            let taken = if by_handle { handle.send(message.as_bytes()) } else { client.send(message.as_bytes()) };
+            assert!(matches!(taken, Ok(()) | Err(SendError::Full)), "{taken:?}");
+            if taken.is_ok() {
+                queued.push_back(message);
+            }
+            taken.is_ok()
+        };
+        for step in steps {
+            match step {
+                Step::Send { by_handle, len } => drop(send(&mut client, by_handle, len)),
+                Step::Turn => drop(client.turn(&mut notes, Some(ms(1))).expect("the poll works")),
+                Step::Read(most) => drop(server.read(most)),
+                Step::Ask => server.say("ping\n"),
+                Step::Reset => server.reset(),
+            }
+        }
+        // What is sent from here on is sent on a line that lasts.
+        turn_until(&mut client, &mut notes, "there is a line", |_, _| server.line().is_some());
+        server.say("lasting\n");
+        turn_until(&mut client, &mut notes, "it is on that line", |_, notes| notes.messages == ["lasting"]);
+        for by_handle in [false, true] {
+            while !send(&mut client, by_handle, 0) {
+                server.read(usize::MAX);
+                client.turn(&mut notes, Some(ms(1))).expect("the poll works");
+            }
+        }
+        handle.finish();
+        turn_until(&mut client, &mut notes, "it is done", |client, _| {
+            if !server.read(usize::MAX) {
+                server.line = None;
+            }
+            matches!(client.state(), ClientState::Done(_))
+        });
+        prop_assert_eq!(client.state(), ClientState::Done(Outcome::Finished));
+        server.wires.iter().for_each(|wire| take_line(wire, &mut accepted));
+        prop_assert_eq!(accepted.map(|left| left.len()), [0, 0]);
+    }
 }

@@ -15,6 +15,10 @@ pub enum Backoff {
     },
     /// Exponential with full jitter: a wait drawn evenly from 0 to `base * 2^n`, at most `max`, where `n` counts the failures before
     /// the last one. A fleet that lost its server together comes back spread out.
+    ///
+    /// The count starts over with a line that stood for as long as the wait after it might have been. A shorter one counts as one more
+    /// failure, whatever came over it: a server that takes lines, greets and dies is left alone as much as one that refuses them.
+    ///
     /// ("Exponential Backoff And Jitter", AWS Architecture Blog, 2015.)
     Exponential {
         /// The longest wait after the first failure, at least 1 ms.
@@ -50,14 +54,22 @@ impl Backoff {
         Ok(())
     }
 
-    /// The wait in milliseconds after `failures` dials in a row have failed; 0 stands for a line that was lost after it had worked.
+    /// The wait in milliseconds after `failures` dials in a row have failed; 0 stands for the loss of a line that had lasted.
     pub(crate) fn delay_ms(&self, failures: u32, rng: &mut fastrand::Rng) -> u64 {
+        let longest = self.longest_ms(failures);
+        match self {
+            Backoff::Fixed { .. } => longest,
+            Backoff::Exponential { .. } => rng.u64(0..=longest),
+        }
+    }
+
+    /// The most that [`Backoff::delay_ms`] may draw.
+    pub(crate) fn longest_ms(&self, failures: u32) -> u64 {
         match self {
             Backoff::Fixed { delay } => duration_to_ms(*delay),
             Backoff::Exponential { base, max } => {
                 let doublings = failures.saturating_sub(1).min(u64::BITS - 1);
-                let longest = duration_to_ms(*base).saturating_mul(1 << doublings).min(duration_to_ms(*max));
-                rng.u64(0..=longest)
+                duration_to_ms(*base).saturating_mul(1 << doublings).min(duration_to_ms(*max))
             }
         }
     }
@@ -85,6 +97,7 @@ mod tests {
         for (failures, longest) in [(0, 100), (1, 100), (2, 200), (3, 400), (4, 800), (5, 1000), (6, 1000), (u32::MAX, 1000)] {
             let drawn: Vec<u64> = (0..2000).map(|_| backoff.delay_ms(failures, &mut rng)).collect();
             assert!(drawn.iter().all(|&delay| delay <= longest), "at most {longest} after {failures}");
+            assert!(drawn.iter().any(|&delay| delay > longest * 9 / 10), "up to {longest} after {failures}");
         }
     }
 

@@ -28,15 +28,16 @@ pub struct ClientConfig {
     /// Dials in a row that may fail before the client gives up; `None` goes on for ever. A dial counts as failed until its line has
     /// received a byte. At least 1. Default: 5.
     pub tries: Option<u32>,
-    /// The wait before each dial but the very first. Default: 3 s, fixed.
+    /// The wait before each dial but the very first. Default: exponential with full jitter, from 3 s to 60 s, so that a fleet which lost its
+    /// server in one instant does not come back in one.
     pub backoff: Backoff,
     /// How long a dial may take, for each address that a name stands for. At least 1 ms. Default: 5 s.
     pub dial_timeout: Duration,
     /// Longest message accepted from the server in bytes, its framing not counted. A longer one ends the line. Default: 64 KiB.
     pub max_message: usize,
-    /// Most bytes queued while the line is down or slow, framing and 8 bytes per message counted. What would pass it is refused with
-    /// [`SendError::Full`](crate::SendError::Full). A [`ClientHandle`](super::ClientHandle) may queue as much again. At least 256.
-    /// Default: 1 MiB.
+    /// Most bytes queued while the line is down or slow, framing and 8 bytes per message counted. The newest is refused when it would
+    /// pass it, with [`SendError::Full`](crate::SendError::Full); what is queued is never dropped to make room, and waits for as many
+    /// lines as it takes. A [`ClientHandle`](super::ClientHandle) may queue as much again. At least 256. Default: 1 MiB.
     pub max_queue: usize,
 }
 
@@ -49,7 +50,7 @@ impl Default for ClientConfig {
             keepalive: Some(Keepalive::default()),
             user_timeout: None,
             tries: Some(5),
-            backoff: Backoff::fixed(Duration::from_secs(3)),
+            backoff: Backoff::exponential(Duration::from_secs(3), Duration::from_secs(60)),
             dial_timeout: Duration::from_secs(5),
             max_message: 64 * 1024,
             max_queue: 1024 * 1024,

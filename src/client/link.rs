@@ -175,7 +175,37 @@ pub(super) fn check_addr(addr: &str) -> Result<(), ConfigError> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use mio::{Events, Poll};
+
     use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn events_of_another_socket_are_not_its_own() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port of our own");
+        let (addr, options) = (listener.local_addr().expect("bound"), SocketOptions { keepalive: None, user_timeout: None });
+        let mut poll = Poll::new().expect("a poll");
+        let dial = |token| {
+            let link = Link::dial(addr, &options, poll.registry(), Token(token)).expect("dials");
+            (link, listener.accept().expect("the link").0)
+        };
+        let ((mut old, mut old_peer), (mut new, _new_peer)) = (dial(7), dial(8));
+        old_peer.write_all(b"pong\n").expect("the link reads");
+        let mut events = Events::with_capacity(8);
+        while !(old.readable && new.writable) {
+            poll.poll(&mut events, Some(DEADLINE)).expect("the poll works");
+            assert!(!events.is_empty(), "waited in vain");
+            for event in &events {
+                old.handle_event(event);
+                new.handle_event(event);
+            }
+        }
+        assert!(!new.readable, "the pong is the old line's");
+    }
 
     #[test]
     fn an_address_is_a_host_and_a_port() {

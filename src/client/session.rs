@@ -25,8 +25,11 @@ pub(crate) struct Session {
     tries: Option<u32>,
     rng: fastrand::Rng,
     state: State,
-    /// Dials since the last line that received anything.
+    /// Dials since the last line that received anything: they use the tries up.
     tries_used: u32,
+    /// Dials since the last line that lasted: they make the waits grow. One byte is no proof here, or a server that greets and dies
+    /// would be dialled by its whole fleet at the pace of the first wait, for ever.
+    failures: u32,
     /// The number of lines so far.
     epoch: u64,
     finishing: bool,
@@ -74,6 +77,7 @@ impl Session {
             rng: fastrand::Rng::with_seed(seed),
             state: State::Waiting { until: Millis::ZERO },
             tries_used: 0,
+            failures: 0,
             epoch: 0,
             finishing: false,
             last_loss: None,
@@ -86,6 +90,7 @@ impl Session {
         match &mut self.state {
             State::Waiting { until } if *until <= now => {
                 self.tries_used = self.tries_used.saturating_add(1);
+                self.failures = self.failures.saturating_add(1);
                 self.state = State::Dialing { deadline: now.plus_ms(self.dial_timeout_ms) };
                 Some(Action::Dial(Try { number: self.tries_used, of: self.tries }))
             }
@@ -158,6 +163,9 @@ impl Session {
     pub(crate) fn handle_lost(&mut self, now: Millis, reason: CloseReason, unsent: bool) -> Option<Next> {
         let State::Up(line) = &self.state else { return None };
         let half_closed = line.half_closed;
+        if now.ms_since(line.since) >= self.backoff.longest_ms(self.failures) {
+            self.failures = 0;
+        }
         self.last_loss = Some(reason);
         if self.finishing && !unsent {
             let waited_out = half_closed && reason == CloseReason::HeartbeatLost;
@@ -267,7 +275,7 @@ impl Session {
         {
             return self.done(Outcome::GaveUp { tries });
         }
-        let delay_ms = self.backoff.delay_ms(self.tries_used, &mut self.rng);
+        let delay_ms = self.backoff.delay_ms(self.failures, &mut self.rng);
         self.state = State::Waiting { until: now.plus_ms(delay_ms) };
         Next::Retry { next: Try { number: self.tries_used.saturating_add(1), of: self.tries }, delay_ms }
     }
@@ -303,6 +311,7 @@ impl Beat {
 /// One established connection, from dial to loss.
 #[derive(Debug)]
 struct Line {
+    since: Millis,
     /// When the peer last gave a sign of life: it sent something, or took something of a queue that was stuck.
     life: Millis,
     /// When the kernel last took bytes from us.
@@ -330,6 +339,7 @@ enum Probe {
 impl Line {
     fn new(now: Millis) -> Self {
         Line {
+            since: now,
             life: now,
             last_out: now,
             last_asked: now,
@@ -418,5 +428,7 @@ impl Line {
     }
 }
 
+#[cfg(test)]
+mod fleet;
 #[cfg(test)]
 mod tests;

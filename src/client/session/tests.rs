@@ -148,6 +148,20 @@ fn late_events_of_a_line_that_is_gone_change_nothing() {
     assert_eq!(session.handle_lost(at(20), CloseReason::HeartbeatLost, true), None);
     assert_eq!((session.handle_dialled(at(20)), session.handle_dial_failed(at(20))), (None, None));
     assert_eq!((session.poll_timeout(), session.state()), (due, ClientState::Waiting));
+    assert_eq!(*session.rtt(), RttStats::default());
+    let dial = session.poll(due.expect("it dials again"));
+    assert_eq!(dial, Some(Action::Dial(Try { number: 2, of: Some(5) })), "the late byte gave no try back");
+}
+
+#[test]
+fn a_pong_after_an_unclear_one_answers_only_what_was_asked_since() {
+    let mut session = up_at(0, |_| ());
+    assert_eq!(session.poll(at(I)), Some(PING));
+    session.handle_received(at(I + 5));
+    session.handle_pongs_unclear();
+    assert_eq!(session.handle_pongs(at(I + 6), 1), None);
+    assert!(session.poll(at(2 * I)).is_some_and(|action| is_ask(&action)));
+    assert_eq!(session.handle_pongs(at(2 * I + 9), 1), Some(Duration::from_millis(9)));
 }
 
 #[test]
