@@ -1,0 +1,180 @@
+//! From the wire to the handler: decoding, rationing, pausing.
+
+use super::conn::{Phase, Reading, Speech};
+use super::ration::Rationed;
+use super::{Context, Engine, Handler, live};
+use crate::close::{CloseReason, Refusal};
+use crate::framing::{Frame, FrameTooLarge};
+use crate::id::ConnId;
+use crate::inbox::Inbox;
+use crate::time::Millis;
+
+impl Engine {
+    /// Takes bytes that were read, decodes them, answers heartbeats and hands messages to the handler.
+    ///
+    /// If the connection is paused in the middle, the bytes not yet decoded are kept; [`Engine::wants_read`] says `false` until then.
+    pub fn handle_bytes<H: Handler + ?Sized>(&mut self, now: Millis, id: ConnId, bytes: &[u8], handler: &mut H) {
+        self.advance(now);
+        let Some(conn) = self.conn_mut(id) else { return };
+        conn.bytes_in += bytes.len() as u64;
+        let phase = conn.phase;
+        self.stats.bytes_in += bytes.len() as u64;
+        match phase {
+            Phase::Open => {
+                self.seen(id);
+                self.decode(id, bytes, handler);
+            }
+            Phase::Greeting => {
+                if let Some(header) = self.greet(id, bytes, handler) {
+                    self.decode(id, &bytes[header..], handler);
+                }
+            }
+            Phase::PeerShut | Phase::Flushing(_) | Phase::Closed(_) | Phase::Refused(_) => {}
+        }
+    }
+
+    /// Decodes what was kept when the connection was paused in the middle of a read. Does nothing if there is nothing, or it is paused still.
+    pub fn handle_rest<H: Handler + ?Sized>(&mut self, now: Millis, id: ConnId, handler: &mut H) {
+        self.advance(now);
+        if let Some(conn) = self.conn_mut(id)
+            && conn.phase == Phase::Open
+            && conn.reading.is_flowing()
+            && conn.inbox.has_rest()
+        {
+            let rest = conn.inbox.take_rest();
+            self.memory.recount(rest.len(), 0);
+            self.decode(id, &rest, handler);
+        }
+    }
+
+    fn decode<H: Handler + ?Sized>(&mut self, id: ConnId, bytes: &[u8], handler: &mut H) {
+        let Some(conn) = self.conn_mut(id) else { return };
+        // The inbox leaves the slab while frames that may borrow from it are with the handler.
+        let mut inbox = std::mem::take(&mut conn.inbox);
+        self.memory.recount(inbox.held(), 0);
+        let mut input = bytes;
+        let mut began = inbox.frame_since();
+        loop {
+            let frames = match self.codec.decode(&mut inbox, &mut input) {
+                Ok(None) => break,
+                Ok(Some(Frame::Message(message))) => {
+                    self.stats.messages_in += 1;
+                    self.answering = Some(id);
+                    handler.on_message(&mut Context { engine: self }, id, message);
+                    self.answering = None;
+                    1
+                }
+                Ok(Some(Frame::Heartbeats { pings, pongs })) => {
+                    self.handle_heartbeats(id, pings, pongs);
+                    pings.saturating_add(pongs)
+                }
+                Err(FrameTooLarge) => {
+                    self.close_after_flush(id, CloseReason::FrameTooLarge);
+                    0
+                }
+            };
+            self.ration(id, frames);
+            began = None;
+            match self.conn_mut(id) {
+                Some(conn) if conn.phase != Phase::Open => return,
+                Some(conn) => {
+                    if conn.speech == Speech::None {
+                        conn.speech = Speech::Spoken;
+                    }
+                    if !conn.reading.is_flowing() {
+                        inbox.keep_rest(input);
+                        break;
+                    }
+                }
+                None => return,
+            }
+        }
+        inbox.settle();
+        let now = self.now;
+        let Some(conn) = live(&mut self.conns, id) else { return };
+        conn.inbox = inbox;
+        self.memory.recount(0, conn.inbox.held());
+        if conn.inbox.frame_len() > 0 && began.is_none() {
+            conn.inbox.set_frame_since(now);
+            self.schedule_check(id);
+        }
+        self.keep_within_memory();
+    }
+
+    /// Counts frames that have come against the rate at which they may.
+    fn ration(&mut self, id: ConnId, frames: u32) {
+        let Some(ration) = &mut self.ration else { return };
+        let Some(conn) = live(&mut self.conns, id).filter(|conn| conn.phase == Phase::Open) else { return };
+        match ration.charge(self.now, id.slot(), frames) {
+            Rationed::No => {}
+            Rationed::Yes => {
+                conn.reading.stop(Reading::RATIONED);
+                self.stats.rationed += 1;
+                self.schedule_check(id);
+            }
+            Rationed::Flood => self.close_after_flush(id, CloseReason::Flood),
+        }
+    }
+
+    /// The peer has shut its writing side: it still gets what is queued, then it is closed. An unfinished frame is dropped: nobody can
+    /// tell what it would have become.
+    pub fn handle_eof(&mut self, now: Millis, id: ConnId) {
+        self.advance(now);
+        let now = self.now;
+        let Some(conn) = live(&mut self.conns, id) else { return };
+        match conn.phase {
+            Phase::Open => {
+                conn.seen(now);
+                conn.phase = Phase::PeerShut;
+                self.memory.recount(conn.inbox.held(), 0);
+                conn.inbox = Inbox::default();
+                self.finish_if_flushed(id);
+            }
+            Phase::Greeting => self.refuse(id, Refusal::ProxyHeader),
+            Phase::PeerShut | Phase::Flushing(_) | Phase::Closed(_) | Phase::Refused(_) => {}
+        }
+    }
+
+    /// Whether the driver may read from this connection now. After a `false` it is told by [`Engine::poll_readable`] when it may.
+    pub fn wants_read(&self, id: ConnId) -> bool {
+        self.conn(id).is_some_and(|conn| match conn.phase {
+            // What was read before comes first: see handle_rest().
+            Phase::Open => conn.reading.is_flowing() && !conn.inbox.has_rest(),
+            // What still comes in is read to be thrown away, so that it does not turn the close into a reset.
+            Phase::Flushing(_) | Phase::Greeting => true,
+            Phase::PeerShut | Phase::Closed(_) | Phase::Refused(_) => false,
+        })
+    }
+
+    /// The next connection that was paused and may be read again: until the read would block, for its readiness is long past.
+    pub fn poll_readable(&mut self) -> Option<ConnId> {
+        self.readable.pop_front()
+    }
+
+    /// Stops reading from a connection, or goes on. See [`Context::pause_reads`].
+    pub fn pause_reads(&mut self, id: ConnId, paused: bool) {
+        if !paused {
+            self.resume_reading(id, Reading::PAUSED);
+        } else if let Some(conn) = self.conn_mut(id) {
+            conn.reading.stop(Reading::PAUSED);
+        }
+    }
+
+    /// Lets go of what stopped the reading; if nothing else does, reading goes on, and the clocks of what the peer owes begin anew.
+    pub(super) fn resume_reading(&mut self, id: ConnId, stopped_by: Reading) {
+        let now = self.now;
+        let Some(conn) = self.conn_mut(id) else { return };
+        if !conn.reading.is_stopped_by(stopped_by) {
+            return;
+        }
+        conn.reading.let_go(stopped_by);
+        if conn.reading.is_flowing() {
+            conn.inbox.set_frame_since(now);
+            let reschedules = conn.phase == Phase::Open && conn.inbox.frame_len() > 0;
+            self.readable.push_back(id);
+            if reschedules {
+                self.schedule_check(id);
+            }
+        }
+    }
+}
