@@ -40,6 +40,14 @@ impl Wheel {
         Wheel { heads: vec![NONE; SLOTS].into_boxed_slice(), occupied: [0; WORDS], nodes: Vec::new(), cursor: 0, len: 0 }
     }
 
+    /// Says that it is `now_tick` before anything is inserted after a time in which nothing was due: the horizon is counted from the cursor, and
+    /// an empty wheel's stands where the last entry was. Does nothing if there are entries, since those may still be due.
+    pub fn catch_up(&mut self, now_tick: u64) {
+        if self.is_empty() {
+            self.cursor = self.cursor.max(now_tick);
+        }
+    }
+
     /// Number of entries.
     pub fn len(&self) -> usize {
         self.len
@@ -162,6 +170,17 @@ mod tests {
             assert_eq!(wheel.expire(last), Some(3));
             assert_eq!(wheel.next_tick(), None);
         }
+    }
+
+    #[test]
+    fn an_empty_wheel_catches_up_and_one_with_entries_does_not() {
+        let mut wheel = Wheel::new();
+        let long_after = 100 * SLOTS as u64;
+        wheel.catch_up(long_after);
+        wheel.insert(0, long_after + 10);
+        assert_eq!(wheel.next_tick(), Some(long_after + 10));
+        wheel.catch_up(2 * long_after);
+        assert_eq!((wheel.next_tick(), wheel.expire(2 * long_after)), (Some(long_after + 10), Some(0)));
     }
 
     #[test]

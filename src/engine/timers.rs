@@ -265,6 +265,7 @@ impl Engine {
     }
 
     fn insert(&mut self, id: ConnId, at: Millis) {
+        self.wheel.catch_up(self.now.as_ms() / self.grain_ms);
         // Rounded up: a check that fires before its time would only have to be made again.
         self.wheel.insert(id.slot(), at.as_ms().div_ceil(self.grain_ms));
     }

@@ -117,12 +117,13 @@ impl App {
         reached: usize,
     ) {
         let (mut open, mut closed) = (0, 0);
+        let is_nothing = message.is_empty() && self.framing == Framing::Raw;
         for (id, line, before) in audience {
             let line = &mut self.lines[*line];
             if !is_open(*id) {
                 closed += 1;
                 line.overfilled = true;
-            } else if queued(*id) > *before || message.is_empty() {
+            } else if queued(*id) > *before || is_nothing {
                 open += 1;
                 line.answered.push(message);
             }

@@ -69,17 +69,16 @@ fn a_million_lines_for_hours() {
         world.run_until(hour * 60 * MINUTE_MS);
         let stats = world.driver.engine.stats();
         println!(
-            "{hour} h: {} lines, {} opened, {} pings, {} lost, overshoot {} ms, stalled {} ms",
+            "{hour} h: {} lines, {} opened, {} pings, {} lost, overshoot {} ms",
             world.driver.engine.connections(),
             stats.opened,
             stats.pings_out,
             stats.closed(CloseReason::HeartbeatLost),
-            stats.overshoot.max_ms(),
-            stats.stalled_ms
+            stats.overshoot.max_ms()
         );
     }
     assert!(world.closed_for(CloseReason::HeartbeatLost) > 1000, "the vanished are found");
-    for (line, books) in world.app.lines.iter().enumerate().filter(|(line, _)| line % 4 < 2) {
+    for (line, books) in world.app.lines.iter().enumerate().filter(|(line, _)| world.peers[*line].plan.fate_ms.is_none()) {
         assert!(books.closed.is_none(), "line {line} lived: {:?}", books.closed);
     }
     world.end(true, MINUTE_MS);

@@ -177,3 +177,15 @@ fn pings_beyond_the_room_for_answers_close_nobody() {
     assert_eq!(rig.flush(id), "pong".repeat(250));
     assert_eq!(rig.reasons(), []);
 }
+
+#[test]
+fn the_first_line_after_a_month_of_nobody_is_checked_when_it_is_due_and_not_before() {
+    let mut rig = Rig::new(&config());
+    rig.open();
+    rig.pass_until(u64::MAX, false);
+    rig.reap();
+    rig.now = rig.now.plus_ms(30 * 86_400_000);
+    rig.open();
+    assert!(rig.engine.handle_timers(rig.now, 8), "nothing is due yet");
+    assert!(rig.engine.poll_timeout().is_some_and(|at| at > rig.now));
+}

@@ -1,0 +1,308 @@
+//! The application on top of the engine, with books of its own about what must come in and what must go out.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+
+use heartline::framing::{Codec, Frame, FrameTooLarge};
+use heartline::inbox::Inbox;
+use heartline::{Close, CloseReason, Closed, Config, ConnId, Context, Handler, OnFull, SendError};
+
+/// Said to all who leave in a drain; no other message is like it.
+pub const GOODBYE: &[u8] = b"#bye";
+
+/// What one connection has been through.
+pub struct Line {
+    pub id: ConnId,
+    pub ip: IpAddr,
+    /// From `on_open` to `on_close`.
+    pub open: bool,
+    pub paused: bool,
+    pub peer_shut: bool,
+    pub failed: bool,
+    pub asked_to_close: bool,
+    bytes_in: u64,
+    bytes_out: u64,
+    /// Decodes beside the engine; it knows of no pauses.
+    inbox: Inbox,
+    /// Messages that have arrived and not been handed over; `None` is one that is too long.
+    incoming: VecDeque<Option<Vec<u8>>>,
+    /// Messages that were queued, as they go over the wire, and have not gone out whole.
+    outgoing: VecDeque<Vec<u8>>,
+    /// What has gone out of the first of them, or of a heartbeat.
+    tapped: Vec<u8>,
+}
+
+pub struct App {
+    config: Config,
+    codec: Codec,
+    pub lines: Vec<Line>,
+    pub opened: u64,
+    pub closed: u64,
+    pub messages_in: u64,
+    pub messages_out: u64,
+    pub draining: bool,
+    /// The address of the connection that is being let in.
+    pub peer: SocketAddr,
+    pub sends_when_drained: bool,
+    pub broadcasts_on_close: bool,
+    counter: u64,
+}
+
+impl App {
+    pub fn new(config: &Config) -> Self {
+        App {
+            config: config.clone(),
+            codec: Codec::new(config.framing, config.words.clone(), config.limits.max_message).expect("a valid configuration"),
+            lines: Vec::new(),
+            opened: 0,
+            closed: 0,
+            messages_in: 0,
+            messages_out: 0,
+            draining: false,
+            peer: SocketAddr::from(([0; 4], 0)),
+            sends_when_drained: false,
+            broadcasts_on_close: false,
+            counter: 0,
+        }
+    }
+
+    pub fn codec(&self) -> &Codec {
+        &self.codec
+    }
+
+    pub fn line(&mut self, id: ConnId) -> &mut Line {
+        self.lines.iter_mut().find(|line| line.id == id).expect("an id that on_open has told")
+    }
+
+    /// A message that is like no other, and like no heartbeat.
+    pub fn message(&mut self, about: &[u8]) -> Vec<u8> {
+        self.counter += 1;
+        [format!("#{}:", self.counter).as_bytes(), about].concat()
+    }
+
+    /// What sending must return, by what the engine says of the connection before.
+    pub fn predict(&self, open: bool, queued: usize, message: &[u8]) -> Result<(), SendError> {
+        if !open {
+            return Err(SendError::Closed);
+        }
+        let len = self.codec.encoded_len(&[message])?;
+        if queued + len > self.config.limits.max_outbox { Err(SendError::Full) } else { Ok(()) }
+    }
+
+    pub fn sent(&mut self, id: ConnId, message: &[u8]) {
+        let mut wire = Vec::new();
+        self.codec.encode(&[message], &mut wire);
+        self.line(id).outgoing.push_back(wire);
+        self.messages_out += 1;
+    }
+
+    /// Those that a broadcast must reach.
+    pub fn audience(&self, message: &[u8], except: Option<ConnId>, state: impl Fn(ConnId) -> (bool, usize)) -> Vec<ConnId> {
+        let reached = |id: &ConnId| {
+            let (open, queued) = state(*id);
+            Some(*id) != except && self.predict(open, queued, message).is_ok()
+        };
+        self.lines.iter().filter(|line| line.open).map(|line| line.id).filter(reached).collect()
+    }
+
+    pub fn broadcast_done(&mut self, message: &[u8], audience: &[ConnId], result: Result<usize, SendError>, open: impl Fn(ConnId) -> bool) {
+        let framed = self.codec.encoded_len(&[message]).map(|_| ());
+        assert_eq!(result.map(|_| ()), framed);
+        let Ok(reached) = result else { return };
+        // Those who hold most may be closed for want of memory before their turn comes.
+        let all_have_room = self.config.limits.max_memory.is_none();
+        assert!(if all_have_room { reached == audience.len() } else { reached <= audience.len() }, "{reached} of {audience:?}");
+        let mut wire = Vec::new();
+        self.codec.encode(&[message], &mut wire);
+        for id in audience.iter().filter(|id| open(**id)) {
+            self.line(*id).outgoing.push_back(wire.clone());
+        }
+        self.messages_out += reached as u64;
+    }
+
+    /// Bytes that the engine is about to be given.
+    pub fn arrived(&mut self, id: ConnId, bytes: &[u8]) {
+        let codec = self.codec.clone();
+        let line = self.line(id);
+        line.bytes_in += bytes.len() as u64;
+        let mut input = bytes;
+        loop {
+            match codec.decode(&mut line.inbox, &mut input) {
+                Ok(None) => break,
+                Ok(Some(Frame::Message(message))) => line.incoming.push_back(Some(message.to_vec())),
+                Ok(Some(Frame::Heartbeats { .. })) => {}
+                Err(FrameTooLarge) => return line.incoming.push_back(None),
+            }
+        }
+        line.inbox.settle();
+    }
+
+    /// Bytes that were read, but of a connection whose bytes nobody looks at any more.
+    pub fn wasted(&mut self, id: ConnId, bytes: &[u8]) {
+        self.line(id).bytes_in += bytes.len() as u64;
+    }
+
+    /// Bytes that the engine has given out and the kernel has taken: whole heartbeats and messages, each in its turn.
+    pub fn written(&mut self, id: ConnId, bytes: &[u8]) {
+        let mut goodbye = Vec::new();
+        self.codec.encode(&[GOODBYE], &mut goodbye);
+        let (ping, pong) = (self.codec.ping().to_vec(), self.codec.pong().to_vec());
+        let others = [&ping, &pong, &goodbye].map(Vec::as_slice);
+        let others = if self.draining && self.config.goodbye.is_some() { &others[..] } else { &others[..2] };
+        let line = self.line(id);
+        line.bytes_out += bytes.len() as u64;
+        line.tapped.extend_from_slice(bytes);
+        let mut left = line.tapped.as_slice();
+        while !left.is_empty() {
+            let message = line.outgoing.front().map_or(&[][..], Vec::as_slice);
+            let mut frames = std::iter::once(message).chain(others.iter().copied());
+            let whole = frames.clone().find(|frame| !frame.is_empty() && left.starts_with(frame));
+            let Some(whole) = whole else {
+                let begun = frames.any(|frame| frame.starts_with(left));
+                assert!(begun, "{id}: {} is neither a heartbeat nor {}", left.escape_ascii(), message.escape_ascii());
+                break;
+            };
+            left = &left[whole.len()..];
+            if whole == message {
+                line.outgoing.pop_front();
+            }
+        }
+        line.tapped = left.to_vec();
+    }
+
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.lines.iter().map(|line| line.bytes_in).sum(), self.lines.iter().map(|line| line.bytes_out).sum())
+    }
+
+    fn send(&mut self, cx: &mut Context<'_>, id: ConnId, about: &[u8]) {
+        let message = self.message(about);
+        let expected = self.predict(cx.is_open(id), cx.queued(id), &message);
+        let result = cx.send_parts(id, &[&message[..1], &message[1..]]);
+        assert_eq!(result, expected);
+        if result.is_ok() {
+            self.sent(id, &message);
+        }
+    }
+
+    fn broadcast(&mut self, cx: &mut Context<'_>, except: Option<ConnId>, about: &[u8]) {
+        let message = self.message(about);
+        let audience = self.audience(&message, except, |id| (cx.is_open(id), cx.queued(id)));
+        let result = cx.broadcast(&message, except);
+        self.broadcast_done(&message, &audience, result, |id| cx.is_open(id));
+    }
+
+    fn close(&mut self, cx: &mut Context<'_>, id: ConnId, how: Close) {
+        let open = cx.is_open(id);
+        assert_eq!(cx.close(id, how), open);
+        self.line(id).asked_to_close |= open;
+    }
+
+    fn assert_reason(&mut self, id: ConnId, closed: &Closed) {
+        let config = self.config.clone();
+        let (limits, draining) = (&config.limits, self.draining);
+        let line = self.line(id);
+        let possible = match closed.reason {
+            CloseReason::PeerClosed => line.peer_shut && closed.unsent == 0,
+            CloseReason::PeerReset => line.failed,
+            CloseReason::Requested => line.asked_to_close,
+            CloseReason::Shutdown => draining,
+            CloseReason::FrameTooLarge => line.incoming.contains(&None),
+            CloseReason::FrameUnfinished => limits.frame_timeout.is_some(),
+            CloseReason::NeverSpoke => limits.first_message_timeout.is_some(),
+            CloseReason::Flood => limits.max_message_rate.is_some(),
+            CloseReason::MemoryLimit => limits.max_memory.is_some(),
+            CloseReason::Evicted => limits.on_full == OnFull::EvictIdlest,
+            CloseReason::HeartbeatLost | CloseReason::HalfOpen => config.heartbeat.is_some_and(|heartbeat| {
+                let asked = !heartbeat.push || closed.pings_unanswered >= heartbeat.missed;
+                asked && closed.silence >= heartbeat.bound()
+            }),
+            _ => true,
+        };
+        assert!(possible, "{id}: {closed:?} cannot be");
+    }
+}
+
+impl Line {
+    /// Whether all that has arrived was handed over.
+    pub fn is_heard(&self) -> bool {
+        self.incoming.is_empty()
+    }
+}
+
+impl Handler for App {
+    fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId) {
+        assert!(self.lines.iter().all(|line| line.id != id), "{id}: no id comes twice");
+        assert!(cx.is_open(id));
+        assert_eq!(cx.peer_addr(id), Some(SocketAddr::new(self.peer.ip().to_canonical(), self.peer.port())));
+        self.opened += 1;
+        self.lines.push(Line {
+            id,
+            ip: self.peer.ip().to_canonical(),
+            open: true,
+            paused: false,
+            peer_shut: false,
+            failed: false,
+            asked_to_close: false,
+            bytes_in: 0,
+            bytes_out: 0,
+            inbox: Inbox::default(),
+            incoming: VecDeque::new(),
+            outgoing: VecDeque::new(),
+            tapped: Vec::new(),
+        });
+        if id.generation().is_multiple_of(2) {
+            self.send(cx, id, b"welcome");
+        }
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_>, id: ConnId, message: &[u8]) {
+        self.messages_in += 1;
+        let line = self.line(id);
+        assert!(line.open, "{id}: a message outside of its life");
+        let expected = line.incoming.pop_front().flatten();
+        assert_eq!(Some(message), expected.as_deref(), "{id}: not the message whose turn it is");
+        self.send(cx, id, message);
+        match message.first() {
+            Some(b'b') => self.broadcast(cx, Some(id), message),
+            Some(b'c') => self.close(cx, id, Close::AfterFlush),
+            Some(b'x') => self.close(cx, id, Close::Now),
+            Some(b'z') => {
+                cx.pause_reads(id);
+                self.line(id).paused = true;
+            }
+            Some(b'r') => {
+                for line in &mut self.lines {
+                    cx.resume_reads(line.id);
+                    line.paused = false;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_drained(&mut self, cx: &mut Context<'_>, id: ConnId) {
+        assert!(self.line(id).open && cx.is_open(id), "{id}: drained outside of its life");
+        assert_eq!(cx.queued(id), 0);
+        if self.sends_when_drained {
+            self.send(cx, id, b"more");
+        }
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_>, id: ConnId, closed: &Closed) {
+        self.closed += 1;
+        self.assert_reason(id, closed);
+        let line = self.line(id);
+        assert!(std::mem::take(&mut line.open), "{id}: only the open close, and once");
+        assert_eq!((closed.bytes_in, closed.bytes_out), (line.bytes_in, line.bytes_out));
+        let missing: usize = line.outgoing.iter().map(Vec::len).sum::<usize>();
+        if closed.unsent == 0 {
+            assert!(missing == 0 && line.tapped.is_empty(), "{id}: nothing unsent, and {missing} bytes missing");
+        }
+        assert!(closed.unsent + line.tapped.len() >= missing, "{id}: {missing} bytes missing, and {} unsent", closed.unsent);
+        assert!(!cx.is_open(id) && cx.queued(id) == 0 && cx.peer_addr(id).is_none() && !cx.close(id, Close::Now));
+        assert_eq!(cx.send(id, b"too late"), Err(SendError::Closed));
+        if self.broadcasts_on_close {
+            self.broadcast(cx, None, b"left");
+        }
+    }
+}
