@@ -38,13 +38,13 @@ impl Default for Budgets {
     /// As in `src/server`.
     fn default() -> Self {
         Budgets {
-            events: 1024,
-            accepts: 128,
+            events: 256,
+            accepts: 32,
             commands: 1024,
             read_bytes: 128 * 1024,
             scratch_bytes: 64 * 1024,
-            checks: 256,
-            flushes: 1024,
+            checks: 32,
+            flushes: 256,
             writes: 4,
             slices: 16,
             sockets_per_clock_reading: 16,
