@@ -1,7 +1,7 @@
 //! The server, for other threads.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel as unbounded};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,13 +27,15 @@ pub(super) enum Command {
 /// that a command was queued; a message for a connection that has closed by then is dropped.
 #[derive(Clone, Debug)]
 pub struct Handle {
-    commands: SyncSender<Command>,
+    commands: Sender<Command>,
     shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
 struct Shared {
     waker: Waker,
+    /// Commands that wait. The channel itself has no bound: one that has takes the memory for all of them at once.
+    queued: AtomicUsize,
     /// Whether the server has been woken and has not looked yet: one system call serves any number of commands.
     woken: AtomicBool,
     /// Apart from the queue, so that it can never be full.
@@ -47,8 +49,8 @@ pub(super) struct Commands {
 }
 
 pub(super) fn channel(waker: Waker) -> (Handle, Commands) {
-    let (sender, queue) = sync_channel(QUEUED_COMMANDS);
-    let shared = Arc::new(Shared { waker, woken: AtomicBool::new(false), shutdown: Mutex::new(None) });
+    let (sender, queue) = unbounded();
+    let shared = Arc::new(Shared { waker, queued: AtomicUsize::new(0), woken: AtomicBool::new(false), shutdown: Mutex::new(None) });
     (Handle { commands: sender, shared: Arc::clone(&shared) }, Commands { queue, shared })
 }
 
@@ -83,12 +85,15 @@ impl Handle {
     }
 
     fn push(&self, command: Command) -> Result<(), SendError> {
-        self.commands.try_send(command).map_err(|error| match error {
-            TrySendError::Full(_) => SendError::Full,
-            TrySendError::Disconnected(_) => SendError::Closed,
-        })?;
-        self.wake();
-        Ok(())
+        let queued = match self.shared.queued.fetch_add(1, Ordering::Relaxed) {
+            QUEUED_COMMANDS.. => Err(SendError::Full),
+            _ => self.commands.send(command).map_err(|_| SendError::Closed),
+        };
+        match queued {
+            Ok(()) => self.wake(),
+            Err(_) => drop(self.shared.queued.fetch_sub(1, Ordering::Relaxed)),
+        }
+        queued
     }
 
     pub(super) fn wake(&self) {
@@ -109,7 +114,9 @@ impl Commands {
     }
 
     pub(super) fn next(&self) -> Option<Command> {
-        self.queue.try_recv().ok()
+        let command = self.queue.try_recv().ok()?;
+        self.shared.queued.fetch_sub(1, Ordering::Relaxed);
+        Some(command)
     }
 
     pub(super) fn take_shutdown(&self) -> Option<Duration> {
