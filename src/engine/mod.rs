@@ -42,7 +42,6 @@ use crate::config::{Config, OnFull, OnSlow};
 use crate::error::ConfigError;
 use crate::framing::Codec;
 use crate::id::ConnId;
-use crate::inbox::Inbox;
 use crate::networks::Networks;
 use crate::outbox::Pool;
 use crate::time::{Millis, duration_to_ms};
@@ -285,7 +284,7 @@ impl Engine {
             conn.phase = Phase::Flushing(reason);
             conn.last_seen = now;
             self.memory.recount(conn.inbox.held(), 0);
-            conn.inbox = Inbox::default();
+            conn.inbox.drop_bytes();
             let was_reading = conn.reading.is_flowing();
             conn.reading = Reading::default();
             if !was_reading {

@@ -6,7 +6,6 @@ use super::{Context, Engine, Handler, live};
 use crate::close::{CloseReason, Refusal};
 use crate::framing::{Frame, FrameTooLarge};
 use crate::id::ConnId;
-use crate::inbox::Inbox;
 use crate::time::Millis;
 
 impl Engine {
@@ -127,7 +126,7 @@ impl Engine {
                 conn.seen(now);
                 conn.phase = Phase::PeerShut;
                 self.memory.recount(conn.inbox.held(), 0);
-                conn.inbox = Inbox::default();
+                conn.inbox.drop_bytes();
                 self.finish_if_flushed(id);
             }
             Phase::Greeting => self.refuse(id, Refusal::ProxyHeader),

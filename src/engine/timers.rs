@@ -130,8 +130,6 @@ impl Engine {
         if unread && !stuck {
             conn.seen(now);
         }
-        let last_seen = conn.last_seen;
-        let blocked = conn.is_blocked();
         if draining && throttled {
             // Its requests are not all answered yet; the end of the drain is soon enough.
             self.insert(id, now.plus_ms(self.tick_ms));
@@ -141,23 +139,26 @@ impl Engine {
         } else if let Some(reason) = self.conn(id).and_then(|conn| self.deadlines.overdue(now, conn)) {
             self.close(id, reason);
         } else if self.conn(id).and_then(|conn| self.judge(id, conn)) == Some(Verdict::Suspect) {
-            let overshoot_ms = self.liveness.map_or(0, |liveness| now.ms_since(liveness.deadline(last_seen)));
-            self.stats.overshoot.record(overshoot_ms);
-            // What was sent just now may well be on its way still.
-            let stale_ms = self.liveness.map_or(0, |liveness| liveness.interval_ms() / 2);
-            let lost = unacknowledged_ms.filter(|ms| *ms >= stale_ms);
-            self.evidence.extend(lost.map(|ms| (id, ms)));
-            self.close(
-                id,
-                match lost {
-                    Some(_) => CloseReason::HalfOpen,
-                    None if blocked => CloseReason::SlowReader,
-                    None => CloseReason::HeartbeatLost,
-                },
-            );
+            self.give_up(id, unacknowledged_ms);
         } else {
             self.schedule_check(id);
         }
+    }
+
+    /// Closes a silent connection, for what its silence most likely is.
+    fn give_up(&mut self, id: ConnId, unacknowledged_ms: Option<u64>) {
+        let (Some(conn), Some(liveness)) = (self.conn(id), self.liveness) else { return };
+        let (overshoot_ms, blocked) = (self.now.ms_since(liveness.deadline(conn.last_seen)), conn.is_blocked());
+        // What was sent just now may well be on its way still.
+        let lost_ms = unacknowledged_ms.filter(|ms| *ms >= liveness.interval_ms() / 2);
+        let reason = match lost_ms {
+            Some(_) => CloseReason::HalfOpen,
+            None if blocked => CloseReason::SlowReader,
+            None => CloseReason::HeartbeatLost,
+        };
+        self.evidence.extend(lost_ms.map(|ms| (id, ms)));
+        self.stats.overshoot.record(overshoot_ms);
+        self.close(id, reason);
     }
 
     fn say_goodbye(&mut self, id: ConnId) {

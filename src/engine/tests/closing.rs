@@ -57,7 +57,8 @@ fn half_closed_peers_get_every_reply_and_then_the_end() {
     assert!(!rig.engine.wants_read(id));
     assert_eq!(rig.reasons(), []);
     assert_eq!(rig.flush(id), "one\ntwo\n");
-    assert_eq!(rig.reasons(), [CloseReason::PeerClosed]);
+    let (_, closed) = rig.reap().pop().expect("a close");
+    assert_eq!((closed.reason, closed.unfinished), (CloseReason::PeerClosed, 5), "what did not end is dropped, and told");
     assert_eq!(rig.messages(), ["one", "two"], "the unfinished frame is dropped");
 }
 
