@@ -141,3 +141,57 @@ fn concerns_one_peer(error: &io::Error) -> bool {
         Interrupted | ConnectionAborted | ConnectionReset | NetworkDown | HostUnreachable | NetworkUnreachable | TimedOut | Unsupported
     ) || error.raw_os_error() == Some(rustix::io::Errno::PROTO.raw_os_error())
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    fn listeners() -> Listeners {
+        let socket = TcpListener::bind("127.0.0.1:0".parse().expect("an address")).expect("a listener");
+        Listeners::new(vec![socket])
+    }
+
+    /// accept(2), "Errors": what is wrong with the system, and what with the one peer that died in the queue.
+    #[test]
+    fn errors_of_one_peer_are_told_from_those_of_the_system() {
+        let concerns = |errno: Errno| concerns_one_peer(&io::Error::from_raw_os_error(errno.raw_os_error()));
+        for errno in
+            [Errno::CONNABORTED, Errno::INTR, Errno::PROTO, Errno::NETDOWN, Errno::HOSTUNREACH, Errno::OPNOTSUPP, Errno::NETUNREACH]
+        {
+            assert!(concerns(errno), "{errno:?}: the next accept may succeed");
+        }
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::PERM] {
+            assert!(!concerns(errno), "{errno:?}: trying again at once would spin");
+        }
+    }
+
+    #[test]
+    fn out_of_anything_with_the_reserve_gone_accepting_rests_and_begins_again() {
+        for errno in [Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
+            let mut listeners = listeners();
+            listeners.spare = None;
+            let now = Millis::from_ms(1000);
+            let paused = listeners.handle_exhaustion(now, io::Error::from_raw_os_error(errno.raw_os_error()));
+            assert!(matches!(paused, Accepted::Paused(_)), "{errno:?}");
+            assert!(!listeners.is_pending(), "the loop may sleep");
+            assert_eq!(listeners.poll_timeout(), Some(now.plus_ms(PAUSE_MS)));
+            assert!(matches!(listeners.accept(now.plus_ms(1)), Accepted::Nobody) && listeners.poll_timeout().is_some());
+            assert!(matches!(listeners.accept(now.plus_ms(PAUSE_MS)), Accepted::Nobody));
+            assert_eq!(listeners.poll_timeout(), None, "it has tried again");
+        }
+    }
+
+    #[test]
+    fn with_the_reserve_one_peer_is_turned_away_rather_than_left_hanging() {
+        let mut listeners = listeners();
+        let addr = listeners.local_addrs().next().expect("bound");
+        let dialled = std::net::TcpStream::connect(addr).expect("a dial");
+        let error = || io::Error::from_raw_os_error(Errno::NFILE.raw_os_error());
+        let refused = listeners.handle_exhaustion(Millis::ZERO, error());
+        assert!(matches!(refused, Accepted::Refused(peer) if Some(peer) == dialled.local_addr().ok()));
+        assert!(listeners.spare.is_some(), "and the reserve is there again");
+        assert!(matches!(listeners.handle_exhaustion(Millis::ZERO, error()), Accepted::Nobody), "nobody waits: no reason to rest");
+    }
+}

@@ -66,6 +66,30 @@ fn sixty_four_descriptors_all_of_a_sudden_and_five_hundred_peers() {
     five_hundred_peers(&server, "no-descriptors");
 }
 
+/// Where the kernel's queue is full it drops the dial, and the dialler's kernel tries again: nobody is refused, and nobody who is here notices.
+#[test]
+fn a_full_backlog_delays_dials_and_loses_none() {
+    let server = Serve::start(&["--backlog", "4", "--heartbeat", "off"]);
+    let mut inside: Vec<Peer> = (0..3).map(|_| served(&server)).collect();
+    server.signal(Signal::STOP);
+    let addr = server.addr();
+    let dials: Vec<_> = (0..20)
+        .map(|_| {
+            thread::spawn(move || {
+                let mut peer = Peer::connect(addr);
+                is_served(&mut peer);
+            })
+        })
+        .collect();
+    thread::sleep(ms(500));
+    server.signal(Signal::CONT);
+    inside.iter_mut().for_each(is_served);
+    for dial in dials {
+        dial.join().expect("it was let in, late or not");
+    }
+    inside.iter_mut().for_each(is_served);
+}
+
 /// Lets peers come, talk and vanish, each of which is a line for the log or two, up to a thousand a second of each kind.
 fn make_log_lines(server: &Serve, time: Duration) {
     let start = Instant::now();
