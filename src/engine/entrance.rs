@@ -75,7 +75,10 @@ impl Engine {
         conn.inbox.extend(bytes);
         self.memory.recount(before, conn.inbox.held());
         let (len, source) = match proxy::parse(conn.inbox.frame()) {
-            Ok(Header::Incomplete) => return None,
+            Ok(Header::Incomplete) => {
+                self.keep_within_memory();
+                return None;
+            }
             Ok(Header::Complete { len, source }) => (len, source),
             Err(_) => {
                 self.refuse(id, Refusal::ProxyHeader);

@@ -169,9 +169,9 @@ impl Engine {
         conn.reading.let_go(stopped_by);
         if conn.reading.is_flowing() {
             conn.inbox.set_frame_since(now);
-            let reschedules = conn.phase == Phase::Open && conn.inbox.frame_len() > 0;
+            let open = conn.phase == Phase::Open;
             self.readable.push_back(id);
-            if reschedules {
+            if open {
                 self.schedule_check(id);
             }
         }

@@ -105,3 +105,15 @@ fn heartbeats_count_against_the_rate() {
     rig.receive(id, &"ping\n".repeat(50));
     assert_eq!(rig.engine.stats().pings_in, 10);
 }
+
+#[test]
+fn a_pause_before_the_first_message_does_not_make_it_optional() {
+    let mut rig = with(|limits| limits.first_message_timeout = seconds(3));
+    let id = rig.open();
+    rig.engine.pause_reads(id, true);
+    rig.pass_until(10_000, false);
+    assert_eq!(rig.reasons(), [], "while nothing is read from it, it owes nothing");
+    rig.engine.pause_reads(id, false);
+    rig.pass_until(10_200, false);
+    assert_eq!(rig.reasons(), [CloseReason::NeverSpoke]);
+}

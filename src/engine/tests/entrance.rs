@@ -126,3 +126,16 @@ fn an_address_over_its_own_bound_puts_nobody_out() {
     rig.reap();
     assert_eq!(rig.try_open(3), Err(Refusal::AddressFull));
 }
+
+#[test]
+fn headers_that_do_not_end_count_against_the_memory() {
+    let mut rig = behind_a_balancer(|config| {
+        (config.limits.max_outbox, config.limits.max_message, config.limits.max_memory) = (300, 100, Some(400));
+    });
+    let ids: Vec<ConnId> = (0..20).map(|_| rig.try_open(9).expect("room")).collect();
+    for id in ids {
+        rig.receive(id, &HEADER[..40]);
+        assert!(rig.engine.buffered() <= 400);
+    }
+    assert!(!refused(&mut rig).is_empty());
+}
