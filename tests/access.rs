@@ -10,17 +10,6 @@ use std::process::Command;
 use common::{Peer, Serve, field, wait_until};
 use socket2::{Domain, Socket, Type};
 
-fn served(server: &Serve) -> Peer {
-    let mut peer = server.connect();
-    peer.send("ping\n");
-    peer.expect("pong\n");
-    peer
-}
-
-fn refusals(server: &Serve) -> Vec<String> {
-    server.log().lines().filter_map(|line| line.split_once("] refuse ").map(|(_, fields)| fields.to_owned())).collect()
-}
-
 fn connect_from(source: &str, server: &Serve) -> Peer {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     let source: SocketAddr = source.parse().expect("an address");
@@ -39,12 +28,12 @@ fn ends(peer: &mut Peer) {
 #[test]
 fn lists_of_networks_say_who_may_connect() {
     let server = Serve::start(&["--allow", "127.0.0.0/16,::1", "--deny", "127.0.0.66"]);
-    served(&server);
+    server.served();
     ends(&mut connect_from("127.0.0.66:0", &server));
     ends(&mut connect_from("127.1.0.1:0", &server));
-    wait_until("both are logged", || refusals(&server).len() == 2);
-    assert!(refusals(&server).iter().all(|refusal| field(refusal, "reason") == "denied"), "{:?}", refusals(&server));
-    served(&server);
+    wait_until("both are logged", || server.refusals().len() == 2);
+    assert!(server.refusals().iter().all(|refusal| field(refusal, "reason") == "denied"), "{:?}", server.refusals());
+    server.served();
 }
 
 #[test]
@@ -74,8 +63,8 @@ fn behind_a_balancer_the_real_peer_counts() {
     for peer in [&mut same, &mut denied, &mut headless] {
         ends(peer);
     }
-    wait_until("all three are logged", || refusals(&server).len() == 3);
-    let mut reasons: Vec<String> = refusals(&server).iter().map(|refusal| field(refusal, "reason").to_owned()).collect();
+    wait_until("all three are logged", || server.refusals().len() == 3);
+    let mut reasons: Vec<String> = server.refusals().iter().map(|refusal| field(refusal, "reason").to_owned()).collect();
     reasons.sort();
     assert_eq!(reasons, ["address-full", "denied", "proxy-header"]);
 
@@ -91,12 +80,12 @@ fn behind_a_balancer_the_real_peer_counts() {
 #[test]
 fn the_idlest_makes_room_for_a_newcomer() {
     let server = Serve::start(&["--max-connections", "3", "--on-full", "evict-idlest"]);
-    let mut peers: Vec<Peer> = (0..3).map(|_| served(&server)).collect();
+    let mut peers: Vec<Peer> = (0..3).map(|_| server.served()).collect();
     // Stamps have a millisecond.
     std::thread::sleep(std::time::Duration::from_millis(5));
     peers[0].send("ping\n");
     peers[0].expect("pong\n");
-    let _newcomer = served(&server);
+    let _newcomer = server.served();
     assert_eq!(field(&server.wait_for_closes(1)[0], "reason"), "evicted");
     peers[1].expect_end();
     for peer in [0, 2] {
@@ -109,8 +98,8 @@ fn the_idlest_makes_room_for_a_newcomer() {
 fn broadcast_to_a_slow_peer(policy: &str) -> (Serve, Peer, Peer) {
     let server =
         Serve::start(&["--app", "broadcast", "--max-outbox", "64KiB", "--on-slow", policy, "--write-timeout", "off", "--heartbeat", "off"]);
-    let slow = served(&server);
-    let mut speaker = served(&server);
+    let slow = server.served();
+    let mut speaker = server.served();
     let message = [b'x'; 1000];
     // More than the kernel's buffers of a loopback connection and the outbox together.
     for _ in 0..16_000 {

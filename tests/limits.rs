@@ -14,40 +14,30 @@ fn is_served(peer: &mut Peer) {
     peer.expect("pong\n");
 }
 
-fn served(server: &Serve) -> Peer {
-    let mut peer = server.connect();
-    is_served(&mut peer);
-    peer
-}
-
-fn refusals(server: &Serve) -> Vec<String> {
-    server.log().lines().filter_map(|line| line.split_once("] refuse ").map(|(_, fields)| fields.to_owned())).collect()
-}
-
 #[test]
 fn a_full_server_turns_the_next_away_at_once_and_lets_in_when_one_leaves() {
     let server = Serve::start(&["--max-connections", "3"]);
-    let mut peers: Vec<Peer> = (0..3).map(|_| served(&server)).collect();
+    let mut peers: Vec<Peer> = (0..3).map(|_| server.served()).collect();
     server.connect().expect_end();
-    assert_eq!(field(&refusals(&server)[0], "reason"), "full");
+    assert_eq!(field(&server.refusals()[0], "reason"), "full");
     peers.iter_mut().for_each(is_served);
     drop(peers.pop());
     server.wait_for_closes(1);
-    served(&server);
+    server.served();
 }
 
 #[test]
 fn one_address_may_hold_so_many() {
     let server = Serve::start(&["--max-connections-per-ip", "2"]);
-    let _peers: Vec<Peer> = (0..2).map(|_| served(&server)).collect();
+    let _peers: Vec<Peer> = (0..2).map(|_| server.served()).collect();
     server.connect().expect_end();
-    assert_eq!(field(&refusals(&server)[0], "reason"), "address-full");
+    assert_eq!(field(&server.refusals()[0], "reason"), "address-full");
 }
 
 #[test]
 fn out_of_descriptors_the_connected_notice_nothing_and_the_loop_does_not_spin() {
     let server = Serve::start(&[]);
-    let mut peers: Vec<Peer> = (0..10).map(|_| served(&server)).collect();
+    let mut peers: Vec<Peer> = (0..10).map(|_| server.served()).collect();
     let descriptors = std::fs::read_dir(format!("/proc/{}/fd", server.pid().as_raw_nonzero())).expect("the process runs").count() as u64;
     let limit = |files| prlimit(Some(server.pid()), Resource::Nofile, Rlimit { current: Some(files), maximum: Some(20_000) });
     limit(descriptors + 5).expect("the process is ours");
@@ -59,7 +49,7 @@ fn out_of_descriptors_the_connected_notice_nothing_and_the_loop_does_not_spin() 
     let after = server.status("voluntary_ctxt_switches") + server.status("nonvoluntary_ctxt_switches");
     assert!(after - before < 100, "{} wake-ups in a second", after - before);
     peers.iter_mut().for_each(is_served);
-    let refused = refusals(&server);
+    let refused = server.refusals();
     assert!(refused.iter().all(|line| field(line, "reason") == "no-descriptors"), "{refused:?}");
     // Holes in the descriptor table make it a few more or less.
     assert!(refused.len() >= 40, "those beyond the limit are told, not left hanging: {}", refused.len());
@@ -69,14 +59,14 @@ fn out_of_descriptors_the_connected_notice_nothing_and_the_loop_does_not_spin() 
     drop(late);
     wait_until("the late ones are gone", || server.closes().len() + refused.len() >= 50);
     limit(descriptors + 100).expect("the process is ours");
-    served(&server);
+    server.served();
     peers.iter_mut().for_each(is_served);
 }
 
 #[test]
 fn without_even_the_spare_descriptor_the_loop_rests_and_recovers() {
     let server = Serve::start(&[]);
-    let mut peer = served(&server);
+    let mut peer = server.served();
     let limit = |files| prlimit(Some(server.pid()), Resource::Nofile, Rlimit { current: Some(files), maximum: Some(20_000) });
     // Below what is open already: the spare, once given up, cannot be had back.
     limit(3).expect("the process is ours");
@@ -98,9 +88,9 @@ fn the_connection_limit_follows_from_the_descriptor_limit() {
     command.args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_heartline")]);
     let server = Serve::spawn(command, &["127.0.0.1:0"], &["--max-connections", "500"]);
     assert!(server.log().contains("max-connections wanted=500 lowered_to="), "{}", server.log());
-    let mut peers: Vec<Peer> = (0..20).map(|_| served(&server)).collect();
+    let mut peers: Vec<Peer> = (0..20).map(|_| server.served()).collect();
     let mut late: Vec<Peer> = (0..200).map(|_| server.connect()).collect();
     wait_until("the others are turned away", || late.iter_mut().filter_map(|peer| peer.has_ended().then_some(())).count() >= 180);
-    assert!(refusals(&server).iter().all(|line| field(line, "reason") == "full"), "full before descriptors run out");
+    assert!(server.refusals().iter().all(|line| field(line, "reason") == "full"), "full before descriptors run out");
     peers.iter_mut().for_each(is_served);
 }

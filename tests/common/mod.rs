@@ -84,6 +84,19 @@ impl Serve {
         self.log().lines().filter_map(|line| line.split_once("] close ").map(|(_, fields)| fields.to_owned())).collect()
     }
 
+    /// A peer that the server has let in and answers.
+    pub fn served(&self) -> Peer {
+        let mut peer = self.connect();
+        peer.send("ping\n");
+        peer.expect("pong\n");
+        peer
+    }
+
+    /// Lines of the log that report a refusal.
+    pub fn refusals(&self) -> Vec<String> {
+        self.log().lines().filter_map(|line| line.split_once("] refuse ").map(|(_, fields)| fields.to_owned())).collect()
+    }
+
     /// Waits for so many closes to be logged and returns them.
     pub fn wait_for_closes(&self, count: usize) -> Vec<String> {
         wait_until("the closes are logged", || self.closes().len() >= count);
