@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 pub const SERVER_CORE: usize = 0;
@@ -77,6 +78,12 @@ impl Child {
 
     pub fn has_ended(&mut self) -> bool {
         !matches!(self.0.try_wait(), Ok(None))
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) -> Result<(), Failure> {
+        let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw).ok_or_else(|| "no such process id".to_string())?;
+        Ok(kill_process(pid, Signal::TERM).map_err(|error| format!("terminate {}: {error}", self.0.id()))?)
     }
 
     /// Waits for its end, but not for ever.

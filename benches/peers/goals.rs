@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::fairness;
 use crate::peers::Peer;
 use crate::report::Report;
 
@@ -97,6 +98,11 @@ const GOALS: &[Goal] = &[
             ("dead", "open", Worst(0.0)),
             ("dead", "alive-lost", Worst(0.0)),
         ],
+    },
+    Goal {
+        title: "p99 of quiet peers beside a flood; an accept storm; a mass expiry",
+        goal: "≤ 3 × without them",
+        rules: &[(fairness::ID, "flood", Median(3.0)), (fairness::ID, "accepts", Median(3.0)), (fairness::ID, "expiry", Median(3.0))],
     },
     Goal { title: "wake-ups with nobody connected", goal: "0", rules: &[("wake-ups", "count", Worst(0.0))] },
     Goal {

@@ -1,7 +1,7 @@
 //! Runs `heartline bench` against a server, and reads its JSON.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -20,8 +20,29 @@ pub struct Found {
     json: Value,
 }
 
+/// Who comes first where harnesses share a core.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Urgency {
+    Usual,
+    /// Before everybody else (sched(7), SCHED_FIFO): what it measures is not its own wait for the core. Takes root.
+    First,
+}
+
+const HARNESS: &str = env!("CARGO_BIN_EXE_heartline");
+
 /// `args` begin with the scenario. All `servers` listen on the same address.
 pub fn run(dir: &Path, servers: &[Server], wire: &Wire, args: &[String]) -> Result<Found, Failure> {
+    run_at(Urgency::Usual, dir, servers, wire, args)
+}
+
+/// A harness whose figures nobody wants; it ends when what is returned is dropped, if not before.
+pub fn disturb(server: &Server, args: &[&str]) -> Result<Child, Failure> {
+    Child::start(LOAD_CORE, Path::new(HARNESS), |command| {
+        command.arg("bench").args(args).arg(server.addr.to_string());
+    })
+}
+
+pub fn run_at(urgency: Urgency, dir: &Path, servers: &[Server], wire: &Wire, args: &[String]) -> Result<Found, Failure> {
     let (json, log) = (dir.join("harness.json"), dir.join("harness.log"));
     // Whatever is read afterwards is of this run.
     let _ = fs::remove_file(&json);
@@ -34,7 +55,11 @@ pub fn run(dir: &Path, servers: &[Server], wire: &Wire, args: &[String]) -> Resu
     wire.send.iter().for_each(|send| flag("--send", send));
     servers.iter().for_each(|server| flag("--pid", &server.pid().to_string()));
     all.extend(servers.first().map(|server| server.addr.to_string()));
-    let child = Child::start(LOAD_CORE, &PathBuf::from(env!("CARGO_BIN_EXE_heartline")), |command| {
+    let program = if urgency == Urgency::First { "chrt" } else { HARNESS };
+    let child = Child::start(LOAD_CORE, Path::new(program), |command| {
+        if urgency == Urgency::First {
+            command.args(["-f", "10", HARNESS]);
+        }
         command.arg("bench").args(all).arg("--json").arg(&json).stderr(Stdio::from(stderr));
     })?;
     let problem = |problem: String| Failure::Failed(format!("heartline bench {}: {problem}", args.join(" ")));

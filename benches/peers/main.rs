@@ -7,6 +7,7 @@ mod child;
 mod curves;
 mod docs;
 mod engine_alone;
+mod fairness;
 mod goals;
 mod harness;
 mod kept;

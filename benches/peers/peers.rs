@@ -190,6 +190,7 @@ pub struct Server {
 /// The port that was free may be taken before the server has it.
 const TRIES: usize = 3;
 const START_LIMIT: Duration = Duration::from_secs(10);
+const END_LIMIT: Duration = Duration::from_secs(10);
 const START_LOOK: Duration = Duration::from_millis(20);
 
 impl Ready {
@@ -227,7 +228,10 @@ impl Ready {
             // It has one core; more threads than that would only take turns on it.
             Go => command.arg(port).env("GOMAXPROCS", "1"),
             Heartline => {
-                command.args(["serve", &format!("127.0.0.1:{port}"), "--log-level", "off", "--framing", "lines"]).args(options);
+                command.args(["serve", &format!("127.0.0.1:{port}"), "--framing", "lines"]).args(options);
+                if !options.contains(&"--log-level") {
+                    command.args(["--log-level", "off"]);
+                }
                 command.args(["--app", if mode == Mode::FanOut { "broadcast" } else { "echo" }])
             }
             Redis => {
@@ -280,6 +284,15 @@ impl Ready {
 impl Server {
     pub fn pid(&self) -> u32 {
         self.child.pid()
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub fn terminate(self) -> Result<(), Failure> {
+        self.child.terminate()?;
+        match self.child.wait(END_LIMIT)? {
+            status if status.success() => Ok(()),
+            status => Err(Failure::Failed(format!("the server ended with {status}"))),
+        }
     }
 }
 

@@ -105,8 +105,8 @@ pub struct Engine {
 const THROTTLE_ABOVE: usize = 2;
 const THROTTLE_BELOW: usize = 4;
 
-/// Checks that may lead to a verdict are put on the wheel to a part of a tick: where a whole fleet falls silent at once its verdicts then come
-/// as its last words did, not all at the end of a tick. All others are rounded to whole ticks, so that many of them share a wake-up.
+/// Checks are put on the wheel to a part of a tick: a fleet is then asked, and where it falls silent at once given up, over the whole of a tick
+/// rather than in a burst at its end, which whoever is active beside it would feel.
 const GRAINS_PER_TICK: u64 = 8;
 
 /// The patience with a queue that does not move where no heartbeat says otherwise: the default heartbeat's bound.

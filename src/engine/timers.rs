@@ -49,7 +49,6 @@ impl Engine {
             Phase::Open => match self.judge(id, conn) {
                 None => self.schedule_check(id),
                 Some(Verdict::Alive { check_again }) => {
-                    let check_again = self.on_tick(check_again, id, conn);
                     let at = self.next_deadline(id, conn).map_or(check_again, |at| at.min(check_again));
                     self.insert(id, at);
                 }
@@ -232,7 +231,7 @@ impl Engine {
         let at = match conn.phase {
             Phase::Open if self.is_draining() => return,
             Phase::Open => {
-                let liveness = self.liveness.map(|liveness| self.on_tick(liveness.next_check(&evidence(id, conn)), id, conn));
+                let liveness = self.liveness.map(|liveness| liveness.next_check(&evidence(id, conn)));
                 liveness.into_iter().chain(self.next_deadline(id, conn)).min()
             }
             Phase::PeerShut | Phase::Flushing(_) => Some(conn.last_seen.plus_ms(self.flush_patience_ms)),
@@ -242,15 +241,6 @@ impl Engine {
         match at {
             Some(at) => self.insert(id, at),
             None => self.wheel.remove(id.slot()),
-        }
-    }
-
-    /// Rounds the instant of a check up to a whole tick, unless it may be that of a verdict.
-    fn on_tick(&self, at: Millis, id: ConnId, conn: &Conn) -> Millis {
-        if self.liveness.is_some_and(|liveness| liveness.asks(&evidence(id, conn))) {
-            Millis::from_ms(at.as_ms().div_ceil(self.tick_ms).saturating_mul(self.tick_ms))
-        } else {
-            at
         }
     }
 

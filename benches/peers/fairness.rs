@@ -1,0 +1,121 @@
+//! What a quiet peer feels of those who are not.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+
+use crate::child::{Child, Failure, check_interrupt};
+use crate::harness::{self, Urgency};
+use crate::peers::{Mode, Ready, Server};
+use crate::rounds::Bench;
+use crate::scenarios::{Measured, Metric, metric};
+use crate::stats::Unit;
+
+pub const ID: &str = "fairness";
+
+pub const METRICS: &[Metric] = &[
+    metric("alone", "p99 of 50 quiet peers", Unit::Microseconds, false),
+    metric("flood", "the same beside one that floods", Unit::Times, false),
+    metric("accepts", "the same beside an accept storm", Unit::Times, false),
+    metric("expiry", "the same beside 15k that fall silent and are given up", Unit::Times, false),
+];
+
+/// Silence is given up after four seconds, well within the time that is measured.
+const OPTIONS: &[&str] = &["--heartbeat", "1s", "--missed", "3"];
+
+pub fn measure(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
+    let mut remarks = Vec::new();
+    let mut p99 = |length: &str, disturb: fn(&Bench, &Server) -> Result<Beside, Failure>| -> Result<f64, Failure> {
+        let server = ready.start(Mode::Reply, OPTIONS)?;
+        let beside = disturb(bench, &server)?;
+        let args = ["beat", "--connections", "50", "--beat", "20ms", "--ramp", "max", "--for", length].map(str::to_string);
+        let found = harness::run_at(Urgency::First, &bench.dir, &[server], &ready.peer.wire(Mode::Reply), &args)?;
+        drop(beside);
+        remarks.extend(found.remarks());
+        found.figure("/groups/0/latency_us/p99")
+    };
+    let (length, of_a_storm) = (bench.size.fairness_for, bench.size.storm_for);
+    let alone = p99(length, |_, _| Ok(Beside::Nobody))?;
+    let flood = p99(length, flood)?;
+    let accepts = p99(of_a_storm, accepts)?;
+    let expiry = p99(length, expiry)?;
+    Ok(Measured { figures: vec![alone, flood / alone, accepts / alone, expiry / alone], remarks })
+}
+
+/// Goes on until it is dropped.
+enum Beside {
+    Nobody,
+    #[expect(dead_code, reason = "held for its drop")]
+    Harness(Child),
+    #[expect(dead_code, reason = "held for its drop")]
+    Storm(Storm),
+    #[expect(dead_code, reason = "held for its drop")]
+    Mute(Vec<TcpStream>),
+}
+
+const LONGER_THAN_MEASURED: &str = "60s";
+
+fn flood(_: &Bench, server: &Server) -> Result<Beside, Failure> {
+    let args = ["echo", "--active", "1", "--depth", "2000", "--size", "64", "--for", LONGER_THAN_MEASURED];
+    harness::disturb(server, &args).map(Beside::Harness)
+}
+
+fn accepts(bench: &Bench, server: &Server) -> Result<Beside, Failure> {
+    Ok(Beside::Storm(Storm::start(bench.size.many, server.addr)))
+}
+
+/// Everybody dials at once, as fast as one thread can, and stays: closing as many would be another disturbance.
+struct Storm {
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Vec<TcpStream>>>,
+}
+
+/// The quiet peers are to be connected, and measured, when it breaks.
+const CALM_BEFORE: Duration = Duration::from_millis(500);
+
+impl Storm {
+    fn start(dials: u32, to: SocketAddr) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let ends = Arc::clone(&over);
+        let thread = thread::spawn(move || {
+            thread::sleep(CALM_BEFORE);
+            let dials = (0..dials).take_while(|_| !ends.load(Ordering::Relaxed));
+            // Who is not let in is part of any storm.
+            dials.filter_map(|index| mute(index, to).ok()).collect()
+        });
+        Storm { over, thread: Some(thread) }
+    }
+}
+
+impl Drop for Storm {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        // What it may have panicked of has been printed.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// Lines of whom nobody looks whether they are closed: a load generator that answered 15,000 closes would keep its own core so busy that the
+/// quiet peers' packets wait there.
+fn expiry(bench: &Bench, server: &Server) -> Result<Beside, Failure> {
+    let dial = |index: u32| -> Result<TcpStream, Failure> {
+        check_interrupt()?;
+        mute(index, server.addr).map_err(|error| Failure::Failed(format!("dial: {error}")))
+    };
+    (0..bench.size.many).map(dial).collect::<Result<_, _>>().map(Beside::Mute)
+}
+
+/// From a source address of its own per thousand, so that ports last.
+fn mute(index: u32, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let [.., third, fourth] = (10 + index / 1000).to_be_bytes();
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, third, fourth), 0)).into())?;
+    // Its port is free again at once.
+    socket.set_linger(Some(Duration::ZERO))?;
+    socket.connect_timeout(&to.into(), Duration::from_secs(5))?;
+    Ok(socket.into())
+}
