@@ -347,6 +347,29 @@ impl Config {
         notes
     }
 
+    /// Takes from the configuration of a live server what cannot change while it lives, and names the fields that were meant to.
+    pub(crate) fn keep_fixed(&mut self, live: &Config) -> Vec<&'static str> {
+        let wanted = std::mem::replace(
+            self,
+            Config {
+                framing: live.framing,
+                words: live.words.clone(),
+                tick: live.tick,
+                backlog: live.backlog,
+                reuse_port: live.reuse_port,
+                ..self.clone()
+            },
+        );
+        let fields = [
+            ("framing", wanted.framing != live.framing),
+            ("words", wanted.words != live.words),
+            ("tick", wanted.tick != live.tick),
+            ("backlog", wanted.backlog != live.backlog),
+            ("reuse_port", wanted.reuse_port != live.reuse_port),
+        ];
+        fields.into_iter().filter(|(_, differs)| *differs).map(|(field, _)| field).collect()
+    }
+
     pub(crate) fn codec(&self) -> Result<Codec, ConfigError> {
         Codec::new(self.framing, self.words.clone(), self.limits.max_message)
     }

@@ -1,6 +1,8 @@
 //! The name of one connection, which no later connection ever answers to.
 
 use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
 
 /// How many low bits of a poll token hold the slot. mio's token is a `usize`: on 64-bit machines both halves fit whole, on 32-bit
 /// machines a million slots and 12 bits of the generation do, which is ample for an event that outlives its socket by one poll.
@@ -66,6 +68,17 @@ impl fmt::Display for ConnId {
     }
 }
 
+/// Reads what [`ConnId`]'s `Display` has written. Any two numbers are accepted: an id that names no connection is simply stale.
+impl FromStr for ConnId {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        // Without a dot the generation is missing, and the error says that it is empty.
+        let (slot, generation) = text.split_once('.').unwrap_or((text, ""));
+        Ok(ConnId { slot: slot.parse()?, generation: generation.parse()? })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,5 +102,9 @@ mod tests {
         let id = ConnId::new(123_456, 0xdead_beef);
         assert_eq!(ConnId::from_u64(id.as_u64()), id);
         assert_eq!(id.to_string(), "123456.3735928559");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for bad in ["", "1", "1.", ".1", "1.2.3", "4294967296.0", "-1.2"] {
+            assert!(bad.parse::<ConnId>().is_err(), "{bad}");
+        }
     }
 }

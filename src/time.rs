@@ -22,6 +22,11 @@ impl Millis {
         Millis(ms)
     }
 
+    /// The instant that long after the start, rounded down.
+    pub const fn from_duration(since_start: Duration) -> Self {
+        Millis(since_start.as_secs() * 1000 + since_start.subsec_millis() as u64)
+    }
+
     /// Milliseconds since the start.
     pub const fn as_ms(self) -> u64 {
         self.0
@@ -70,6 +75,11 @@ impl AwakeClock {
     /// A clock at zero that forgives gaps of more than `threshold_ms` beyond the wait asked for.
     pub fn new(threshold_ms: u64) -> Self {
         AwakeClock { threshold_ms, last_raw: Millis::ZERO, stalled_ms: 0, stalls: 0 }
+    }
+
+    /// Forgives gaps of more than this from now on.
+    pub fn set_threshold_ms(&mut self, threshold_ms: u64) {
+        self.threshold_ms = threshold_ms;
     }
 
     /// Takes a reading of the monotonic clock and returns the awake time.

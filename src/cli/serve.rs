@@ -196,8 +196,8 @@ fn log_end(stats: &Stats) {
         stats.opened,
         stats.closed_in_all(),
         stats.closed(CloseReason::HeartbeatLost),
-        stats.overshoot.max_ms(),
-        stats.lag.max_ms(),
+        stats.overshoot.max().as_millis(),
+        stats.lag.max().as_millis(),
         stats.stalls,
         stats.stalled_ms,
     );

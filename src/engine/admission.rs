@@ -22,6 +22,21 @@ impl Admission {
         Admission { max_connections, max_per_ip, access, per_ip: HashMap::new(), open: 0 }
     }
 
+    /// Puts other rules in force for those who come. `named` are the addresses under which those count who are here, one for each.
+    pub(super) fn reconfigure(
+        &mut self,
+        max_connections: usize,
+        max_per_ip: usize,
+        access: AccessList,
+        named: impl Iterator<Item = IpAddr>,
+    ) {
+        (self.max_connections, self.max_per_ip, self.access) = (max_connections, max_per_ip, access);
+        self.per_ip = HashMap::new();
+        if max_per_ip > 0 {
+            named.for_each(|ip| *self.per_ip.entry(ip).or_default() += 1);
+        }
+    }
+
     pub(super) fn max_connections(&self) -> usize {
         self.max_connections
     }

@@ -20,8 +20,9 @@ pub(super) struct Conn {
     pub(super) outbox: Outbox,
     peer_ip: [u8; 16],
     pub(super) generation: u32,
-    /// When the last ping was sent, in milliseconds after `last_seen`. Meaningful while `pings_out` is not 0.
-    last_ping_after_ms: u32,
+    /// While pings are out: when the last of them was sent, in milliseconds after `last_seen`. Otherwise: how long the last one that was answered
+    /// had been out, in milliseconds, or [`NEVER_ASKED`].
+    ping_ms: u32,
     peer_port: u16,
     /// Pings sent since the last sign of life.
     pub(super) pings_out: u8,
@@ -30,6 +31,9 @@ pub(super) struct Conn {
     pub(super) writing: Writing,
     pub(super) speech: Speech,
 }
+
+/// No ping of a connection was answered yet.
+const NEVER_ASKED: u32 = u32::MAX;
 
 const _: () = assert!(size_of::<Conn>() <= 80, "an idle connection must stay cheap: see the memory goal in docs/architecture.md");
 
@@ -112,7 +116,7 @@ impl Conn {
             outbox: Outbox::default(),
             peer_ip: octets(peer.ip()),
             generation,
-            last_ping_after_ms: 0,
+            ping_ms: NEVER_ASKED,
             peer_port: peer.port(),
             pings_out: 0,
             phase: Phase::Open,
@@ -131,10 +135,20 @@ impl Conn {
         (self.peer_ip, self.peer_port) = (octets(peer.ip()), peer.port());
     }
 
-    /// A sign of life: whatever was asked before is answered.
-    pub(super) fn seen(&mut self, now: Millis) {
+    /// A sign of life: whatever was asked before is answered. Returns for how many milliseconds the last ping had been out, if one was.
+    pub(super) fn seen(&mut self, now: Millis) -> Option<u64> {
+        let round_trip_ms = self.last_ping().map(|asked| now.ms_since(asked));
+        if let Some(ms) = round_trip_ms {
+            self.ping_ms = u32::try_from(ms).unwrap_or(NEVER_ASKED - 1);
+        }
         self.last_seen = now;
         self.pings_out = 0;
+        round_trip_ms
+    }
+
+    /// How long the last ping that was answered had been out; `None` if none was yet, and while another is out.
+    pub(super) fn round_trip_ms(&self) -> Option<u64> {
+        (self.pings_out == 0 && self.ping_ms != NEVER_ASKED).then_some(self.ping_ms.into())
     }
 
     pub(super) fn pinged(&mut self, now: Millis) {
@@ -142,11 +156,11 @@ impl Conn {
             self.speech = Speech::Spoken;
         }
         self.pings_out = self.pings_out.saturating_add(1);
-        self.last_ping_after_ms = u32::try_from(now.ms_since(self.last_seen)).unwrap_or(u32::MAX);
+        self.ping_ms = u32::try_from(now.ms_since(self.last_seen)).unwrap_or(u32::MAX);
     }
 
     pub(super) fn last_ping(&self) -> Option<Millis> {
-        (self.pings_out > 0).then(|| self.last_seen.plus_ms(u64::from(self.last_ping_after_ms)))
+        (self.pings_out > 0).then(|| self.last_seen.plus_ms(u64::from(self.ping_ms)))
     }
 
     /// What its buffers count for against the bound on memory.
@@ -207,7 +221,10 @@ mod tests {
         let mut conn = Conn::new(Millis::from_ms(100), "192.0.2.7:80".parse().expect("an address"), 0);
         conn.pinged(Millis::from_ms(5100));
         assert_eq!(conn.last_ping(), Some(Millis::from_ms(5100)));
-        conn.seen(Millis::from_ms(5200));
-        assert_eq!((conn.last_ping(), conn.pings_out), (None, 0));
+        assert_eq!(conn.round_trip_ms(), None, "the answer is still to come");
+        assert_eq!(conn.seen(Millis::from_ms(5200)), Some(100));
+        assert_eq!((conn.last_ping(), conn.pings_out, conn.round_trip_ms()), (None, 0, Some(100)));
+        assert_eq!(conn.seen(Millis::from_ms(5300)), None, "nothing was asked");
+        assert_eq!(conn.round_trip_ms(), Some(100));
     }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Engine, Stats};
+use super::{Connection, Engine, Stats};
 use crate::close::CloseReason;
 use crate::error::SendError;
 use crate::id::ConnId;
@@ -75,7 +75,7 @@ pub enum Close {
 
 /// The server, as a handler sees it. All calls return at once; what they queue goes out at the end of the turn.
 pub struct Context<'a> {
-    pub(super) engine: &'a mut Engine,
+    pub(crate) engine: &'a mut Engine,
 }
 
 impl Context<'_> {
@@ -138,6 +138,32 @@ impl Context<'_> {
     /// Connections held now, those included that are about to be closed at the end of the turn.
     pub fn connections(&self) -> usize {
         self.engine.connections()
+    }
+
+    /// Most connections at once, as the configuration and the descriptor limit have it.
+    pub fn max_connections(&self) -> usize {
+        self.engine.max_connections()
+    }
+
+    /// What there is to see of a connection; `None` if it is closed.
+    pub fn inspect(&self, id: ConnId) -> Option<Connection> {
+        self.engine.inspect(id)
+    }
+
+    /// The connections in the slots from `from` on, `slots` of them at most, so that a long list can be gone through a part at a time; `None` when
+    /// there is no such slot any more. Connections that come and go between two parts may be in none.
+    pub fn inspect_slots(&self, from: usize, slots: usize) -> Option<impl Iterator<Item = Connection> + '_> {
+        self.engine.inspect_slots(from, slots)
+    }
+
+    /// Bytes held in all queues and unfinished messages together; what several connections share counts once.
+    pub fn buffered(&self) -> usize {
+        self.engine.buffered()
+    }
+
+    /// Whether a shutdown has begun.
+    pub fn is_draining(&self) -> bool {
+        self.engine.is_draining()
     }
 
     /// The counters.

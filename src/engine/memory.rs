@@ -28,7 +28,14 @@ pub(super) struct Memory {
 impl Memory {
     /// `None` for no bound.
     pub(super) fn new(max: Option<usize>) -> Self {
-        Memory { max: max.unwrap_or(usize::MAX), own: 0, shared: Arc::default() }
+        let mut memory = Memory { max: 0, own: 0, shared: Arc::default() };
+        memory.set_max(max);
+        memory
+    }
+
+    /// Puts another bound in the place of the one there was.
+    pub(super) fn set_max(&mut self, max: Option<usize>) {
+        self.max = max.unwrap_or(usize::MAX);
     }
 
     /// The charge of one connection has changed.

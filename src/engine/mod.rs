@@ -20,10 +20,12 @@ mod conn;
 mod deadlines;
 mod entrance;
 mod handler;
+mod inspect;
 mod liveness;
 mod memory;
 mod ration;
 mod receiving;
+mod reconfigure;
 mod sending;
 mod stats;
 mod timers;
@@ -35,7 +37,8 @@ use std::time::Duration;
 use slab::Slab;
 
 pub use handler::{Close, Closed, Context, Handler};
-pub use stats::{BUCKETS_MS, Histogram, Stats};
+pub use inspect::Connection;
+pub use stats::{Histogram, Stats};
 
 use crate::close::{CloseReason, Refusal};
 use crate::config::{Config, OnFull, OnSlow};
@@ -120,7 +123,6 @@ impl Engine {
         config.check()?;
         let tick_ms = duration_to_ms(config.tick);
         let liveness = config.heartbeat.as_ref().map(|heartbeat| Liveness::new(heartbeat, tick_ms));
-        let max_connections = config.limits.max_connections.unwrap_or(usize::MAX).min(ConnId::MAX_SLOTS);
         Ok(Engine {
             now: Millis::ZERO,
             conns: Slab::new(),
@@ -136,7 +138,7 @@ impl Engine {
             on_slow: config.limits.on_slow,
             memory: Memory::new(config.limits.max_memory),
             answering: None,
-            admission: Admission::new(max_connections, config.limits.max_connections_per_ip, config.access.clone()),
+            admission: Admission::new(max_connections(config), config.limits.max_connections_per_ip, config.access.clone()),
             on_full: config.limits.on_full,
             idlest: Vec::new(),
             proxies: config.proxies.clone(),
@@ -247,6 +249,11 @@ impl Engine {
         self.conns.len()
     }
 
+    /// Most connections at once.
+    pub fn max_connections(&self) -> usize {
+        self.admission.max_connections()
+    }
+
     /// The counters.
     pub fn stats(&self) -> &Stats {
         &self.stats
@@ -303,6 +310,11 @@ impl Engine {
         }
         open
     }
+}
+
+/// As many as are wanted, and no more than a poll token can name.
+fn max_connections(config: &Config) -> usize {
+    config.limits.max_connections.unwrap_or(usize::MAX).min(ConnId::MAX_SLOTS)
 }
 
 /// The connection of that id, if it still lives; the engine's other fields stay free to be borrowed.

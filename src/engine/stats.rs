@@ -1,5 +1,7 @@
 //! Counters.
 
+use std::time::Duration;
+
 use crate::close::{CloseReason, Refusal};
 
 /// What a server has done since it started. All counts only grow; none is ever reset.
@@ -26,10 +28,14 @@ pub struct Stats {
     pub pongs_in: u64,
     /// Pings pushed to quiet peers.
     pub pings_out: u64,
-    /// How far past their deadlines verdicts of silence came, in milliseconds.
+    /// From a ping to the next sign of life of its peer, for all that were answered. The engine's clock counts whole milliseconds.
+    pub round_trip: Histogram,
+    /// How far past their deadlines verdicts of silence came. The engine's clock counts whole milliseconds.
     pub overshoot: Histogram,
-    /// How late turns began that a timer was due for, in milliseconds: the loop's own lag.
+    /// How late turns began that a timer was due for: the loop's own lag, in whole milliseconds.
     pub lag: Histogram,
+    /// How long turns took, without their wait for something to do. Of a server only: the engine alone knows no turns.
+    pub turn: Histogram,
     /// Times that a budget ran out, so that others had their turn first.
     pub yields: u64,
     /// Times that reading from a peer was stopped because it did not read what was queued for it.
@@ -42,29 +48,37 @@ pub struct Stats {
     pub stalled_ms: u64,
 }
 
-/// Upper bounds of a [`Histogram`]'s buckets but the last, which has none.
-pub const BUCKETS_MS: [u64; 14] = [0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000];
+/// Upper bounds of a [`Histogram`]'s buckets but the last, which has none, in microseconds.
+const BOUNDS_US: [u64; 19] = [
+    10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000, 5_000_000,
+    10_000_000,
+];
 
 /// How often a length of time was seen, by its size.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
-    counts: [u64; BUCKETS_MS.len() + 1],
-    sum_ms: u64,
-    max_ms: u64,
+    counts: [u64; BOUNDS_US.len() + 1],
+    sum_us: u64,
+    max_us: u64,
 }
 
 impl Histogram {
-    pub(crate) fn record(&mut self, ms: u64) {
-        self.counts[BUCKETS_MS.partition_point(|bound| *bound < ms)] += 1;
-        self.sum_ms = self.sum_ms.saturating_add(ms);
-        self.max_ms = self.max_ms.max(ms);
+    pub(crate) fn record(&mut self, length: Duration) {
+        let us = u64::try_from(length.as_micros()).unwrap_or(u64::MAX);
+        self.counts[BOUNDS_US.partition_point(|bound| *bound < us)] += 1;
+        self.sum_us = self.sum_us.saturating_add(us);
+        self.max_us = self.max_us.max(us);
     }
 
-    /// How many were not longer than each of [`BUCKETS_MS`]; what is missing to [`Histogram::count`] was longer than all.
-    pub fn cumulated(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        BUCKETS_MS.iter().zip(&self.counts).scan(0, |seen, (bound, count)| {
+    pub(crate) fn record_ms(&mut self, ms: u64) {
+        self.record(Duration::from_millis(ms));
+    }
+
+    /// For each bound, from the smallest to the largest, how many were not longer; what is missing to [`Histogram::count`] was longer than all.
+    pub fn cumulated(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
+        BOUNDS_US.iter().zip(&self.counts).scan(0, |seen, (bound, count)| {
             *seen += count;
-            Some((*bound, *seen))
+            Some((Duration::from_micros(*bound), *seen))
         })
     }
 
@@ -73,14 +87,14 @@ impl Histogram {
         self.counts.iter().sum()
     }
 
-    /// All of them together, in milliseconds.
-    pub fn sum_ms(&self) -> u64 {
-        self.sum_ms
+    /// All of them together.
+    pub fn sum(&self) -> Duration {
+        Duration::from_micros(self.sum_us)
     }
 
-    /// The longest, in milliseconds; 0 if there was none.
-    pub fn max_ms(&self) -> u64 {
-        self.max_ms
+    /// The longest; zero if there was none.
+    pub fn max(&self) -> Duration {
+        Duration::from_micros(self.max_us)
     }
 }
 
@@ -117,10 +131,14 @@ mod tests {
     fn a_histogram_counts_each_in_the_first_bucket_that_holds_it() {
         let mut histogram = Histogram::default();
         for ms in [0, 1, 3, 5, 100, 101, 10_000, 10_001] {
-            histogram.record(ms);
+            histogram.record_ms(ms);
         }
-        let at_most = |ms| histogram.cumulated().find(|(bound, _)| *bound == ms).map(|(_, count)| count);
-        assert_eq!([0, 1, 2, 5, 100, 200, 10_000].map(at_most), [1, 2, 2, 4, 5, 6, 7].map(Some));
-        assert_eq!((histogram.count(), histogram.max_ms(), histogram.sum_ms()), (8, 10_001, 20_211));
+        histogram.record(Duration::from_micros(11));
+        let at_most = |us| histogram.cumulated().find(|(bound, _)| bound.as_micros() == us).map(|(_, count)| count);
+        assert_eq!([10, 20, 1000, 2000, 5000, 100_000, 200_000, 10_000_000].map(at_most), [1, 2, 3, 3, 5, 6, 7, 8].map(Some));
+        assert_eq!(
+            (histogram.count(), histogram.max(), histogram.sum()),
+            (9, Duration::from_millis(10_001), Duration::from_micros(20_211_011))
+        );
     }
 }

@@ -7,6 +7,7 @@ mod entrance;
 mod heartbeat;
 mod memory;
 mod queues;
+mod reconfigure;
 
 use std::io::IoSlice;
 

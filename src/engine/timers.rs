@@ -156,7 +156,7 @@ impl Engine {
             None => CloseReason::HeartbeatLost,
         };
         self.evidence.extend(lost_ms.map(|ms| (id, ms)));
-        self.stats.overshoot.record(overshoot_ms);
+        self.stats.overshoot.record_ms(overshoot_ms);
         self.close(id, reason);
     }
 
@@ -218,10 +218,13 @@ impl Engine {
     pub(super) fn seen(&mut self, id: ConnId) {
         let now = self.now;
         let Some(conn) = self.conn_mut(id) else { return };
-        let answers = conn.pings_out > 0;
-        conn.seen(now);
-        if answers && conn.phase == Phase::Open {
-            self.schedule_check(id);
+        let round_trip_ms = conn.seen(now);
+        let open = conn.phase == Phase::Open;
+        if let Some(round_trip_ms) = round_trip_ms {
+            self.stats.round_trip.record_ms(round_trip_ms);
+            if open {
+                self.schedule_check(id);
+            }
         }
     }
 

@@ -95,6 +95,11 @@ impl Codec {
         Ok(codec)
     }
 
+    /// The same with another bound. Fails if a heartbeat word is longer than it.
+    pub(crate) fn with_max_message(&self, max_message: usize) -> Result<Self, ConfigError> {
+        Codec::new(self.framing, self.words.clone(), max_message)
+    }
+
     /// Takes the next frame off the front of `input`.
     ///
     /// `Ok(None)` means that the input is used up; the beginning of an unfinished frame is in `inbox` then. The frame borrows from

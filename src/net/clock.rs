@@ -1,7 +1,7 @@
 //! The clocks of the operating system.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::{Registry, Token};
 
@@ -15,8 +15,12 @@ impl MonotonicClock {
         MonotonicClock(Instant::now())
     }
 
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+
     pub(crate) fn now(&self) -> Millis {
-        Millis::from_ms(u64::try_from(self.0.elapsed().as_millis()).expect("584 million years of uptime"))
+        Millis::from_duration(self.elapsed())
     }
 }
 
@@ -83,7 +87,6 @@ impl ResumeAlarm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     /// That it wakes on a resume takes a machine that can be suspended.
     #[test]

@@ -31,6 +31,11 @@ impl SocketOptions {
         Ok(())
     }
 
+    /// Sets what connections inherit that are accepted from now on.
+    pub(crate) fn apply_to_listener(&self, listener: &mio::net::TcpListener) -> io::Result<()> {
+        self.apply(&SockRef::from(listener))
+    }
+
     /// Sets up a connection that was accepted from one of our listeners. On Linux there is nothing to do: it has inherited every option
     /// from the listener, which saves five system calls per connection.
     pub(crate) fn apply_to_accepted(&self, stream: &mio::net::TcpStream) -> io::Result<()> {

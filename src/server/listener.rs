@@ -8,6 +8,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 
 use crate::error::Error;
+use crate::net::SocketOptions;
 use crate::time::Millis;
 
 /// How long accepting rests after the system had no descriptor or no memory for us: nothing frees up faster than that, and trying in
@@ -50,6 +51,13 @@ impl Listeners {
             registry.register(&mut listener.socket, token(index), Interest::READABLE).map_err(Error::io("poll a listening socket"))?;
         }
         Ok(())
+    }
+
+    /// Sets options that the connections accepted from now on inherit.
+    pub(super) fn apply(&self, options: &SocketOptions) -> Result<(), Error> {
+        let set =
+            |listener: &Listener| options.apply_to_listener(&listener.socket).map_err(Error::io("set the options of a listening socket"));
+        self.listeners.iter().try_for_each(set)
     }
 
     pub(super) fn local_addrs(&self) -> impl Iterator<Item = SocketAddr> + '_ {

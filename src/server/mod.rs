@@ -19,7 +19,7 @@ use mio::{Events, Poll, Token, Waker};
 pub use handle::Handle;
 
 use crate::config::Config;
-use crate::engine::{Engine, Handler, Stats};
+use crate::engine::{Context, Engine, Handler, Stats};
 use crate::error::{ConfigError, Error, SendError};
 use crate::net::{self, MonotonicClock, SocketOptions};
 use crate::time::{AwakeClock, Millis, duration_to_ms};
@@ -83,6 +83,10 @@ pub struct Server {
     scratch: Box<[u8]>,
     handle: Handle,
     commands: Commands,
+    /// What is in force.
+    config: Config,
+    /// As many connections as there can be descriptors for.
+    most_connections: usize,
     options: SocketOptions,
     report: Report,
     clock: MonotonicClock,
@@ -120,7 +124,8 @@ impl Server {
     fn with(sockets: Vec<TcpListener>, config: Config) -> Result<Self, Error> {
         let descriptors = net::raise_descriptor_limit();
         let max_lingering = (descriptors / LINGER_SHARE).min(MAX_LINGERING);
-        let config = within_descriptors(config, descriptors.saturating_sub(RESERVED_DESCRIPTORS + max_lingering).max(1));
+        let most_connections = descriptors.saturating_sub(RESERVED_DESCRIPTORS + max_lingering).max(1);
+        let config = within_descriptors(config, most_connections);
         let options = socket_options(&config);
         let mut listeners = Listeners::new(sockets);
 
@@ -128,12 +133,11 @@ impl Server {
         let waker = Waker::new(poll.registry(), WAKER).map_err(Error::io("make a waker"))?;
         listeners.register(poll.registry(), |index| Token(FIRST_LISTENER + index))?;
         let (handle, commands) = handle::channel(waker);
-        // Without a heartbeat there is no verdict that a stall could forge.
-        let stall_ms = config.heartbeat.as_ref().map_or(u64::MAX, |heartbeat| duration_to_ms(heartbeat.interval) / 2);
         Ok(Server {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
             engine: Engine::new(&config)?,
+            awake: AwakeClock::new(stall_ms(&config)),
             sockets: Sockets::default(),
             listeners,
             lingering: Lingering::new(max_lingering),
@@ -142,10 +146,11 @@ impl Server {
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             handle,
             commands,
+            config,
+            most_connections,
             options,
             report: Report::new(),
             clock: MonotonicClock::start(),
-            awake: AwakeClock::new(stall_ms),
             now: Millis::ZERO,
             sockets_since_clock: 0,
             more_events: false,
@@ -189,8 +194,7 @@ impl Server {
         }
         // How late this turn is, is told by the timer that was due, not by how long the embedder allowed this poll to take.
         let before = self.now;
-        let due = self.engine.poll_timeout();
-        let due_ms = due.map(|at| at.ms_since(self.now));
+        let (due, due_ms) = (self.engine.poll_timeout(), self.due_ms());
         let wait = [self.next_wait(), max_wait].into_iter().flatten().min();
         match self.poll.poll(&mut self.events, wait) {
             Ok(()) => {}
@@ -198,10 +202,11 @@ impl Server {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
             Err(source) => return Err(Error::Io { doing: "poll".into(), source }),
         }
-        self.read_clock(due_ms);
+        let began = self.clock.elapsed();
+        self.read_clock_at(began, due_ms);
         // What was due before is left over from the last turn, for want of a budget: that is no lag.
         if let Some(due) = due.filter(|due| *due > before && *due <= self.now) {
-            self.engine.stats_mut().lag.record(self.now.ms_since(due));
+            self.engine.stats_mut().lag.record_ms(self.now.ms_since(due));
         }
 
         self.obey_commands(handler);
@@ -213,6 +218,7 @@ impl Server {
         self.reap(handler);
         self.lingering.handle_timers(self.now);
         self.report.handle_timers(self.now);
+        self.engine.stats_mut().turn.record(self.clock.elapsed().saturating_sub(began));
         Ok(self.end_of_turn())
     }
 
@@ -234,6 +240,32 @@ impl Server {
         timeouts.into_iter().flatten().min().map(|at| Duration::from_millis(at.ms_since(self.now)))
     }
 
+    /// The server as a handler sees it, between two turns, for those who own the loop. What is sent by it goes out in the next turn, which
+    /// [`Server::next_wait`] then says is due at once.
+    pub fn context(&mut self) -> Context<'_> {
+        self.read_clock(self.due_ms());
+        Context { engine: &mut self.engine }
+    }
+
+    /// Puts other settings in force, for the connections that are open as well; OS keepalive and user timeout, which the kernel keeps for each
+    /// connection, for those that come from now on. Nobody is closed by it at once: who is over a bound in number may stay, and who may not
+    /// connect any more is not let in again.
+    ///
+    /// Returns the names of the fields that a live server cannot change and that were meant to: framing, words, tick, backlog, `reuse_port`. They
+    /// stay as they are. Fails, and changes nothing, if the rest is at fault.
+    pub fn reconfigure(&mut self, mut config: Config) -> Result<Vec<&'static str>, Error> {
+        let kept = config.keep_fixed(&self.config);
+        config.check()?;
+        let config = within_descriptors(config, self.most_connections);
+        let options = socket_options(&config);
+        self.listeners.apply(&options)?;
+        self.read_clock(self.due_ms());
+        self.engine.reconfigure(self.now, &config)?;
+        self.awake.set_threshold_ms(stall_ms(&config));
+        (self.options, self.config) = (options, config);
+        Ok(kept)
+    }
+
     /// Where the binary registers what else it watches on this loop, each under a [`Server::guest_token`] of its own.
     #[cfg(feature = "cli")]
     pub(crate) fn registry(&self) -> &mio::Registry {
@@ -252,8 +284,17 @@ impl Server {
         &self.ready_guests
     }
 
+    /// How long after the last reading of the clock the next one may come without being late; `None` if nothing is ever due.
+    fn due_ms(&self) -> Option<u64> {
+        self.engine.poll_timeout().map(|at| at.ms_since(self.now))
+    }
+
     fn read_clock(&mut self, waited_ms: Option<u64>) {
-        self.now = self.awake.read(self.clock.now(), waited_ms);
+        self.read_clock_at(self.clock.elapsed(), waited_ms);
+    }
+
+    fn read_clock_at(&mut self, reading: Duration, waited_ms: Option<u64>) {
+        self.now = self.awake.read(Millis::from_duration(reading), waited_ms);
         self.sockets_since_clock = 0;
         self.engine.advance(self.now);
         let stats = self.engine.stats_mut();
@@ -350,6 +391,11 @@ fn check_listeners(number: usize) -> Result<(), ConfigError> {
     } else {
         Err(ConfigError::new("addr", format!("needs 1 to {MAX_LISTENERS} addresses, not {number}")))
     }
+}
+
+/// A longer gap than this is a stall. Without a heartbeat there is no verdict that one could forge.
+fn stall_ms(config: &Config) -> u64 {
+    config.heartbeat.as_ref().map_or(u64::MAX, |heartbeat| duration_to_ms(heartbeat.interval) / 2)
 }
 
 fn socket_options(config: &Config) -> SocketOptions {

@@ -1,0 +1,75 @@
+//! What there is to see of a connection from outside, without touching it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::Engine;
+use super::conn::{Conn, Phase};
+use crate::id::ConnId;
+
+/// One connection at one instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Connection {
+    /// Its name.
+    pub id: ConnId,
+    /// The peer's address.
+    pub peer: SocketAddr,
+    /// How long it has been open.
+    pub age: Duration,
+    /// Time since the last sign of life.
+    pub silence: Duration,
+    /// Bytes received from the peer.
+    pub bytes_in: u64,
+    /// Bytes that the kernel has taken for the peer.
+    pub bytes_out: u64,
+    /// Bytes that wait for the kernel to take them.
+    pub queued: usize,
+    /// Bytes of a message that has not ended yet.
+    pub unfinished: usize,
+    /// Pings that wait for an answer.
+    pub pings_out: u8,
+    /// How long the last ping that was answered had been out, in whole milliseconds; `None` if none was, and while another is out.
+    pub round_trip: Option<Duration>,
+    /// Whether it is being closed: the peer has shut its side, or what is queued goes out first.
+    pub closing: bool,
+}
+
+impl Engine {
+    /// The connection, if it is still there and its peer has been let in.
+    pub fn inspect(&self, id: ConnId) -> Option<Connection> {
+        self.view(id, self.conn(id)?)
+    }
+
+    /// The connections in the slots from `from` on, `slots` of them at most: a long list can be gone through a part at a time. `None` when there is
+    /// no such slot any more.
+    pub fn inspect_slots(&self, from: usize, slots: usize) -> Option<impl Iterator<Item = Connection> + '_> {
+        let end = self.conns.capacity();
+        let view = |slot: usize| {
+            let conn = self.conns.get(slot)?;
+            self.view(ConnId::new(slot, conn.generation), conn)
+        };
+        (from < end).then(|| (from..from.saturating_add(slots).min(end)).filter_map(view))
+    }
+
+    fn view(&self, id: ConnId, conn: &Conn) -> Option<Connection> {
+        let closing = match conn.phase {
+            Phase::Open => false,
+            Phase::PeerShut | Phase::Flushing(_) => true,
+            Phase::Greeting | Phase::Refused(_) | Phase::Closed(_) => return None,
+        };
+        Some(Connection {
+            id,
+            peer: conn.peer(),
+            age: Duration::from_millis(self.now.ms_since(conn.opened)),
+            silence: Duration::from_millis(self.now.ms_since(conn.last_seen)),
+            bytes_in: conn.bytes_in,
+            bytes_out: conn.bytes_out,
+            queued: conn.outbox.len(),
+            unfinished: conn.inbox.unfinished(),
+            pings_out: conn.pings_out,
+            round_trip: conn.round_trip_ms().map(Duration::from_millis),
+            closing,
+        })
+    }
+}

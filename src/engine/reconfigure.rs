@@ -1,0 +1,76 @@
+//! New settings for connections that are there already.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::conn::{Phase, Reading};
+use super::deadlines::Deadlines;
+use super::liveness::Liveness;
+use super::ration::Ration;
+use super::{Engine, FLUSH_PATIENCE_MS, max_connections};
+use crate::close::CloseReason;
+use crate::config::Config;
+use crate::error::ConfigError;
+use crate::id::ConnId;
+use crate::time::Millis;
+
+impl Engine {
+    /// Puts the settings of `config` in force for all connections, those included that are open, but for framing, words and tick, which stay
+    /// as they are: what peers have begun to say by them would change its meaning. Fails, and changes nothing, as [`Config::check`] does.
+    ///
+    /// Nobody is closed by it at once. Who is over a bound in number may stay; who may not connect any more is not let in again. What has been due
+    /// for long by the new settings is due at the next [`Engine::handle_timers`], where silence still needs as many unanswered pings as the new
+    /// settings say, and a last look.
+    pub fn reconfigure(&mut self, now: Millis, config: &Config) -> Result<(), ConfigError> {
+        Config { tick: Duration::from_millis(self.tick_ms), ..config.clone() }.check()?;
+        self.codec = self.codec.with_max_message(config.limits.max_message)?;
+        self.advance(now);
+        self.liveness = config.heartbeat.as_ref().map(|heartbeat| Liveness::new(heartbeat, self.tick_ms));
+        self.flush_patience_ms = self.liveness.map_or(FLUSH_PATIENCE_MS, |liveness| liveness.bound_ms());
+        self.deadlines = Deadlines::new(&config.limits);
+        self.max_outbox = config.limits.max_outbox;
+        self.on_slow = config.limits.on_slow;
+        self.memory.set_max(config.limits.max_memory);
+        self.on_full = config.limits.on_full;
+        self.proxies = config.proxies.clone();
+        self.goodbye = config.goodbye.as_deref().map(Into::into);
+        let named = self.conns.iter().filter(|(_, conn)| conn.phase.is_counted_by_address()).map(|(_, conn)| conn.peer().ip());
+        self.admission.reconfigure(max_connections(config), config.limits.max_connections_per_ip, config.access.clone(), named);
+        self.set_ration(config.limits.max_message_rate);
+        self.reschedule();
+        self.keep_within_memory();
+        Ok(())
+    }
+
+    /// Every bucket is full anew, and who was held back goes on.
+    fn set_ration(&mut self, rate: Option<NonZeroU32>) {
+        self.ration = rate.map(Ration::new);
+        for slot in 0..self.conns.capacity() {
+            let Some(conn) = self.conns.get(slot) else { continue };
+            let id = ConnId::new(slot, conn.generation);
+            if let Some(ration) = &mut self.ration {
+                ration.open(slot);
+            }
+            self.resume_reading(id, Reading::RATIONED);
+        }
+    }
+
+    /// Every deadline may have moved.
+    fn reschedule(&mut self) {
+        for slot in 0..self.conns.capacity() {
+            let Some(conn) = self.conns.get(slot) else { continue };
+            self.schedule_check(ConnId::new(slot, conn.generation));
+        }
+    }
+}
+
+impl Phase {
+    /// Whether admission has this connection under its address: not before its balancer has named it, and not once it was evicted for another.
+    fn is_counted_by_address(self) -> bool {
+        match self {
+            Phase::Open | Phase::PeerShut => true,
+            Phase::Flushing(reason) | Phase::Closed(reason) => reason != CloseReason::Evicted,
+            Phase::Greeting | Phase::Refused(_) => false,
+        }
+    }
+}
