@@ -1,40 +1,25 @@
-//! `heartline serve`.
+//! The flags of `heartline serve`, and the configuration that they come to.
 
-use std::io::Write;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::num::NonZeroU32;
-use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use listenfd::ListenFd;
-use mio::Interest;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
-use signal_hook_mio::v1_0::Signals;
 
-use super::apps::App;
-use super::args::{FramingArgs, HeartbeatArgs, LogArgs, LogLevel, OsTimeoutArgs};
-use super::logging;
-use super::values::{DurationOrOff, Size, SizeOrOff, duration};
-use crate::close::CloseReason;
+use crate::cli::apps::App;
+use crate::cli::args::{FramingArgs, HeartbeatArgs, LogArgs, OsTimeoutArgs};
+use crate::cli::values::{DurationOrOff, Size, SizeOrOff, duration};
 use crate::config::{Config, Limits, OnFull, OnSlow};
-use crate::engine::Stats;
-use crate::error::{ConfigError, Error};
 use crate::framing::HeartbeatWords;
 use crate::networks::{AccessList, Network};
-use crate::server::{Server, Turn};
 
 #[derive(Args, Debug)]
 pub(crate) struct ServeArgs {
     /// Addresses to listen on, as HOST:PORT; port 0 picks a free one. Sockets passed in LISTEN_FDS (systemd) take their place
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:7878")]
-    addrs: Vec<String>,
+    pub(super) addrs: Vec<String>,
     /// What is done with messages
     #[arg(long, value_enum, default_value = "echo")]
-    app: App,
+    pub(super) app: App,
     #[command(flatten)]
     framing: FramingArgs,
     #[command(flatten)]
@@ -94,12 +79,12 @@ pub(crate) struct ServeArgs {
     reuse_port: bool,
     /// On SIGTERM or SIGINT: how long to take over closing the connections; a second signal ends at once
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration, help_heading = "Listening")]
-    drain: Duration,
+    pub(super) drain: Duration,
     /// On SIGTERM or SIGINT: the last message to each peer, when its turn to be closed has come
     #[arg(long, value_name = "TEXT", help_heading = "Listening")]
     goodbye: Option<String>,
     #[command(flatten)]
-    log: LogArgs,
+    pub(super) log: LogArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -137,7 +122,7 @@ impl From<OnSlowArg> for OnSlow {
 }
 
 impl ServeArgs {
-    pub(super) fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         Config {
             framing: self.framing.framing(),
             words: HeartbeatWords::default(),
@@ -166,95 +151,3 @@ impl ServeArgs {
         }
     }
 }
-
-/// Serves until a signal ends it. Only the addresses listened on go to stdout, one `listening ADDR` per line.
-pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Error> {
-    logging::start(&args.log, LogLevel::Info)?;
-    let config = args.config();
-    let notes = config.notes();
-    let mut app = args.app;
-    let passed = passed_listeners()?;
-    let mut server =
-        if passed.is_empty() { Server::bind(&resolve(&args.addrs)?[..], config)? } else { Server::from_listeners(passed, config)? };
-    for note in notes {
-        log::warn!("config note=\"{note}\"");
-    }
-    let mut termination = Termination::watch(&server)?;
-    announce(&server.local_addrs());
-    while server.turn(&mut app, None)? == Turn::Running {
-        if termination.has_come(&server) {
-            server.handle().shutdown(args.drain);
-        }
-    }
-    log_end(server.stats());
-    Ok(ExitCode::SUCCESS)
-}
-
-fn log_end(stats: &Stats) {
-    log::info!(
-        "finished opened={} closed={} heartbeat_lost={} worst_overshoot_ms={} worst_lag_ms={} stalls={} stalled_ms={}",
-        stats.opened,
-        stats.closed_in_all(),
-        stats.closed(CloseReason::HeartbeatLost),
-        stats.overshoot.max().as_millis(),
-        stats.lag.max().as_millis(),
-        stats.stalls,
-        stats.stalled_ms,
-    );
-}
-
-/// Listening sockets that a service manager has passed (`LISTEN_FDS`, sd_listen_fds(3)).
-fn passed_listeners() -> Result<Vec<TcpListener>, Error> {
-    let mut passed = ListenFd::from_env();
-    let mut listeners = Vec::new();
-    for index in 0..passed.len() {
-        listeners.extend(passed.take_tcp_listener(index).map_err(Error::io("take a socket of LISTEN_FDS"))?);
-    }
-    Ok(listeners)
-}
-
-fn resolve(addrs: &[String]) -> Result<Vec<SocketAddr>, Error> {
-    let mut resolved = Vec::new();
-    for addr in addrs {
-        let found = addr.to_socket_addrs().map_err(|error| ConfigError::new("addr", format!("{addr}: {error}")))?;
-        resolved.extend(found);
-    }
-    Ok(resolved)
-}
-
-fn announce(addrs: &[SocketAddr]) {
-    // Who starts a server with its stdout closed does not want to know.
-    let mut stdout = std::io::stdout().lock();
-    for addr in addrs {
-        let _ = writeln!(stdout, "listening {addr}");
-        log::info!("listening addr={addr}");
-    }
-    let _ = stdout.flush();
-}
-
-/// Readiness of the signals.
-const SIGNALS: usize = 0;
-
-/// SIGTERM and SIGINT. They are waited for on the server's own loop: a thread of their own would cost every system call of the server, as the
-/// kernel and the C library take care of threads where there are several.
-struct Termination(Signals);
-
-impl Termination {
-    fn watch(server: &Server) -> Result<Self, Error> {
-        let seen = Arc::new(AtomicBool::new(false));
-        for signal in [SIGTERM, SIGINT] {
-            // The order matters: the first signal must find it false. The second ends the process whatever the loop is doing.
-            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&seen)).map_err(Error::io(WATCH_SIGNALS))?;
-            flag::register(signal, Arc::clone(&seen)).map_err(Error::io(WATCH_SIGNALS))?;
-        }
-        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(Error::io(WATCH_SIGNALS))?;
-        server.registry().register(&mut signals, Server::guest_token(SIGNALS), Interest::READABLE).map_err(Error::io(WATCH_SIGNALS))?;
-        Ok(Termination(signals))
-    }
-
-    fn has_come(&mut self, server: &Server) -> bool {
-        server.ready_guests().contains(&SIGNALS) && self.0.pending().next().is_some()
-    }
-}
-
-const WATCH_SIGNALS: &str = "watch for signals";

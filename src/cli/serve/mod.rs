@@ -1,0 +1,84 @@
+//! `heartline serve`.
+
+mod args;
+mod signals;
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::process::ExitCode;
+
+use listenfd::ListenFd;
+
+use super::args::LogLevel;
+use super::logging;
+use crate::close::CloseReason;
+use crate::engine::Stats;
+use crate::error::{ConfigError, Error};
+use crate::server::{Server, Turn};
+pub(crate) use args::ServeArgs;
+use signals::Termination;
+
+/// Serves until a signal ends it. Only the addresses listened on go to stdout, one `listening ADDR` per line.
+pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Error> {
+    logging::start(&args.log, LogLevel::Info)?;
+    let config = args.config();
+    let notes = config.notes();
+    let mut app = args.app;
+    let passed = passed_listeners()?;
+    let mut server =
+        if passed.is_empty() { Server::bind(&resolve(&args.addrs)?[..], config)? } else { Server::from_listeners(passed, config)? };
+    for note in notes {
+        log::warn!("config note=\"{note}\"");
+    }
+    let mut termination = Termination::watch(&server)?;
+    announce(&server.local_addrs());
+    while server.turn(&mut app, None)? == Turn::Running {
+        if termination.has_come(&server) {
+            server.handle().shutdown(args.drain);
+        }
+    }
+    log_end(server.stats());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn log_end(stats: &Stats) {
+    log::info!(
+        "finished opened={} closed={} heartbeat_lost={} worst_overshoot_ms={} worst_lag_ms={} stalls={} stalled_ms={}",
+        stats.opened,
+        stats.closed_in_all(),
+        stats.closed(CloseReason::HeartbeatLost),
+        stats.overshoot.max().as_millis(),
+        stats.lag.max().as_millis(),
+        stats.stalls,
+        stats.stalled_ms,
+    );
+}
+
+/// Listening sockets that a service manager has passed (`LISTEN_FDS`, sd_listen_fds(3)).
+fn passed_listeners() -> Result<Vec<TcpListener>, Error> {
+    let mut passed = ListenFd::from_env();
+    let mut listeners = Vec::new();
+    for index in 0..passed.len() {
+        listeners.extend(passed.take_tcp_listener(index).map_err(Error::io("take a socket of LISTEN_FDS"))?);
+    }
+    Ok(listeners)
+}
+
+fn resolve(addrs: &[String]) -> Result<Vec<SocketAddr>, Error> {
+    let mut resolved = Vec::new();
+    for addr in addrs {
+        let found = addr.to_socket_addrs().map_err(|error| ConfigError::new("addr", format!("{addr}: {error}")))?;
+        resolved.extend(found);
+    }
+    Ok(resolved)
+}
+
+fn announce(addrs: &[SocketAddr]) {
+    // Who starts a server with its stdout closed does not want to know.
+    let mut stdout = std::io::stdout().lock();
+    for addr in addrs {
+        let _ = writeln!(stdout, "listening {addr}");
+        log::info!("listening addr={addr}");
+    }
+    let _ = stdout.flush();
+}
