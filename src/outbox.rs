@@ -102,8 +102,8 @@ impl Outbox {
         }
     }
 
-    /// Appends what `fill` adds to the buffer it is given. `fill` may only add.
-    pub fn append(&mut self, pool: &mut Pool, fill: impl FnOnce(&mut Vec<u8>)) {
+    /// Appends what `fill` adds to the buffer it is given, and returns what it returns. `fill` may only add.
+    pub fn append<R>(&mut self, pool: &mut Pool, fill: impl FnOnce(&mut Vec<u8>) -> R) -> R {
         let queue = self.0.get_or_insert_with(|| pool.take());
         let tail = match queue.segments.back_mut() {
             Some(Segment::Own(tail)) if tail.len() < SEGMENT_BYTES => tail,
@@ -116,11 +116,15 @@ impl Outbox {
             }
         };
         let before = tail.len();
-        fill(tail);
+        let result = fill(tail);
         let added = tail.len() - before;
         queue.len += added;
         queue.charge += added;
-        self.settle(pool);
+        if added == 0 {
+            queue.drop_empty_back();
+            self.settle(pool);
+        }
+        result
     }
 
     /// Appends bytes that other connections queue as well, without copying them.
@@ -190,6 +194,13 @@ impl Outbox {
 }
 
 impl Queue {
+    /// Nothing was appended to a segment that had been begun for it.
+    fn drop_empty_back(&mut self) {
+        if self.segments.len() > 1 && self.segments.back().is_some_and(|last| last.bytes().is_empty()) {
+            self.segments.pop_back();
+        }
+    }
+
     /// A recycled queue begins with an empty segment, which must not stay in front of shared bytes.
     fn drop_empty_front(&mut self) {
         if self.len == 0 {

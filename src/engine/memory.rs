@@ -74,10 +74,15 @@ impl Engine {
 
     /// To be called wherever a buffer has grown. If the bound is passed the largest holders are closed, and what they hold is dropped at once;
     /// connections that hold nothing are never touched.
+    #[inline]
     pub(super) fn keep_within_memory(&mut self) {
-        if !self.memory.is_over() {
-            return;
+        if self.memory.is_over() {
+            self.make_room();
         }
+    }
+
+    #[cold]
+    fn make_room(&mut self) {
         let mut holders: Vec<(Reverse<usize>, ConnId)> = self
             .conns
             .iter()

@@ -101,7 +101,14 @@ impl Engine {
     }
 
     /// Counts frames that have come against the rate at which they may.
+    #[inline]
     fn ration(&mut self, id: ConnId, frames: u32) {
+        if self.ration.is_some() {
+            self.charge_ration(id, frames);
+        }
+    }
+
+    fn charge_ration(&mut self, id: ConnId, frames: u32) {
         let Some(ration) = &mut self.ration else { return };
         let Some(conn) = live(&mut self.conns, id).filter(|conn| conn.phase == Phase::Open) else { return };
         match ration.charge(self.now, id.slot(), frames) {

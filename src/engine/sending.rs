@@ -21,14 +21,16 @@ impl Engine {
         let Some(conn) = live(&mut self.conns, id).filter(|conn| conn.takes_messages()) else {
             return Err(SendError::Closed);
         };
-        let len = self.codec.encoded_len(parts)?;
+        let len = self.codec.wire_len(parts)?;
         // Checked before anything is queued, and for one oversized message just as for the last of many.
         if conn.outbox.len() + len > self.max_outbox {
+            // What cannot be framed is its sender's mistake, and the peer does not pay for it.
+            self.codec.encoded_len(parts)?;
             self.has_no_room(id);
             return Err(SendError::Full);
         }
         let before = conn.outbox.charge();
-        conn.outbox.append(&mut self.pool, |buffer| self.codec.encode(parts, buffer));
+        conn.outbox.append(&mut self.pool, |buffer| self.codec.try_encode(parts, buffer))?;
         self.stats.messages_out += 1;
         self.queued_more(id, before);
         Ok(())

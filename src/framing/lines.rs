@@ -1,7 +1,6 @@
 //! Lines: LF ends a message, one CR before it is dropped.
 
 use super::FrameTooLarge;
-use crate::error::SendError;
 use crate::inbox::Inbox;
 
 pub(super) fn decode<'i: 'a, 'a>(max: usize, inbox: &'a mut Inbox, input: &mut &'i [u8]) -> Result<Option<&'a [u8]>, FrameTooLarge> {
@@ -26,6 +25,7 @@ pub(super) fn decode<'i: 'a, 'a>(max: usize, inbox: &'a mut Inbox, input: &mut &
     if line.len() > max { Err(FrameTooLarge) } else { Ok(Some(line)) }
 }
 
-pub(super) fn encoded_len(parts: &[&[u8]], len: usize) -> Result<usize, SendError> {
-    if parts.iter().any(|part| memchr::memchr(b'\n', part).is_some()) { Err(SendError::Unframeable) } else { Ok(len + 1) }
+/// Whether these bytes can stand in a line.
+pub(super) fn carries(bytes: &[u8]) -> bool {
+    memchr::memchr(b'\n', bytes).is_none()
 }

@@ -129,12 +129,30 @@ impl Codec {
 
     /// The number of bytes that the message made of `parts` takes on the wire, or [`SendError::Unframeable`].
     pub fn encoded_len(&self, parts: &[&[u8]]) -> Result<usize, SendError> {
+        let carries = self.framing != Framing::Lines || parts.iter().all(|part| lines::carries(part));
+        if carries { self.wire_len(parts) } else { Err(SendError::Unframeable) }
+    }
+
+    /// The same without a look at the bytes: [`Codec::try_encode`] takes it.
+    pub(crate) fn wire_len(&self, parts: &[&[u8]]) -> Result<usize, SendError> {
         let len = parts.iter().map(|part| part.len()).sum();
         match self.framing {
-            Framing::Lines => lines::encoded_len(parts, len),
+            Framing::Lines => Ok(len + 1),
             Framing::Length => length::encoded_len(len),
             Framing::Raw => Ok(len),
         }
+    }
+
+    /// Appends a message as [`Codec::encode`] does, if the framing can carry it; otherwise nothing. One search through the message where it is
+    /// then, instead of one for each part before it is there. [`Codec::wire_len`] has said before that it is not too long.
+    pub(crate) fn try_encode(&self, parts: &[&[u8]], out: &mut Vec<u8>) -> Result<(), SendError> {
+        let start = out.len();
+        self.encode(parts, out);
+        if self.framing == Framing::Lines && !lines::carries(&out[start..out.len() - 1]) {
+            out.truncate(start);
+            return Err(SendError::Unframeable);
+        }
+        Ok(())
     }
 
     /// Appends the message made of `parts` as it goes over the wire. [`Codec::encoded_len`] has said before that it can be framed.

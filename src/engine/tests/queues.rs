@@ -101,3 +101,18 @@ fn a_broadcast_closes_those_without_room_and_spares_the_others() {
     let closed = rig.reap();
     assert_eq!((closed[0].0, closed[0].1.reason, closed[0].1.unsent), (slow, CloseReason::SlowReader, 601));
 }
+
+#[test]
+fn what_cannot_be_framed_leaves_nothing_behind_and_closes_nobody() {
+    let mut rig = Rig::new(&config());
+    let id = rig.open();
+    assert_eq!(rig.engine.send(id, &[b"a\nb"]), Err(SendError::Unframeable));
+    assert_eq!((rig.engine.queued(id), rig.engine.buffered()), (0, 0));
+    assert_eq!(rig.engine.broadcast(&[b'x'; 600], None), Ok(1));
+    assert_eq!(rig.engine.send(id, &[b"a", b"\n"]), Err(SendError::Unframeable));
+    // There would be no room for it either.
+    assert_eq!(rig.engine.send(id, &[&[b'\n'; 600]]), Err(SendError::Unframeable));
+    assert_eq!((rig.engine.queued(id), rig.engine.send(id, &[b"end"])), (601, Ok(())));
+    assert!(rig.flush(id).ends_with("x\nend\n"));
+    assert_eq!((rig.engine.stats().messages_out, rig.engine.buffered(), rig.reasons()), (2, 0, vec![]));
+}
