@@ -9,6 +9,8 @@ use mio::{Registry, Token};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::Alarm;
+
 /// Nanoseconds of `CLOCK_MONOTONIC`, which is the same clock in every process of the machine: an instant can be handed to another one.
 pub(crate) fn monotonic_ns() -> u64 {
     let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::Monotonic);
@@ -42,60 +44,31 @@ pub(crate) fn reset_on_close(stream: &mio::net::TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-/// Wakes a poll at an instant of [`monotonic_ns`], to within some ten microseconds. The timeout of a poll is rounded up to milliseconds, which
-/// would be most of the latency that there is to measure. Elsewhere than on Linux it does nothing, and the timeout has to do.
+/// Wakes a poll at an instant of [`monotonic_ns`]. A poll's timeout is rounded up to milliseconds, which would be most of the latency that there is
+/// to measure.
 pub(crate) struct PreciseTimer {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    timer: std::os::fd::OwnedFd,
+    alarm: Alarm,
     armed_ns: Option<u64>,
 }
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
 impl PreciseTimer {
     pub(crate) fn register(registry: &Registry, token: Token) -> io::Result<Self> {
-        use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
-        use std::os::fd::AsRawFd;
-
-        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        registry.register(&mut mio::unix::SourceFd(&timer.as_raw_fd()), token, mio::Interest::READABLE)?;
-        Ok(PreciseTimer { timer, armed_ns: None })
+        Ok(PreciseTimer { alarm: Alarm::register(registry, token)?, armed_ns: None })
     }
 
-    /// Sets the one instant at which to wake. One in the past wakes at once.
+    /// Sets the one instant at which to wake. One in the past wakes at once. Where there is no such timer, the poll's timeout has to do.
     pub(crate) fn arm(&mut self, at_ns: u64) -> io::Result<()> {
-        use rustix::time::{Itimerspec, TimerfdTimerFlags, timerfd_settime};
-
         if self.armed_ns == Some(at_ns) {
             return Ok(());
         }
-        // Zero would disarm it.
-        let at_ns = at_ns.max(1);
-        let it_value = Timespec { tv_sec: (at_ns / 1_000_000_000) as i64, tv_nsec: (at_ns % 1_000_000_000) as _ };
-        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
-        timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &once)?;
         self.armed_ns = Some(at_ns);
-        Ok(())
+        match self.alarm.set(Some(Duration::from_nanos(at_ns.saturating_sub(monotonic_ns())))) {
+            Err(error) if error.kind() != io::ErrorKind::Unsupported => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// To be called when the poll names its token.
-    pub(crate) fn handle_event(&mut self) {
-        // How often it expired is of no interest; reading makes it unreadable.
-        let _ = rustix::io::read(&self.timer, &mut [0_u8; 8]);
-        self.armed_ns = None;
-    }
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-impl PreciseTimer {
-    pub(crate) fn register(_: &Registry, _: Token) -> io::Result<Self> {
-        Ok(PreciseTimer { armed_ns: None })
-    }
-
-    pub(crate) fn arm(&mut self, at_ns: u64) -> io::Result<()> {
-        self.armed_ns = Some(at_ns);
-        Ok(())
-    }
-
     pub(crate) fn handle_event(&mut self) {
         self.armed_ns = None;
     }

@@ -1,6 +1,7 @@
 //! What server and client ask of the operating system: socket options, listening and dialling, clocks, limits. socket2 and rustix
 //! stay in here. No policy.
 
+mod alarm;
 mod clock;
 mod evidence;
 mod limits;
@@ -8,6 +9,7 @@ mod limits;
 mod load;
 mod options;
 
+pub(crate) use alarm::Alarm;
 pub(crate) use clock::{MonotonicClock, ResumeAlarm, SuspendClock};
 pub(crate) use evidence::unacknowledged_for;
 pub(crate) use limits::raise_descriptor_limit;

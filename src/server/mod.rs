@@ -4,6 +4,7 @@ mod handle;
 mod linger;
 mod listener;
 mod report;
+mod sleep;
 mod sockets;
 mod traffic;
 
@@ -27,11 +28,13 @@ use handle::{Command, Commands};
 use linger::Lingering;
 use listener::Listeners;
 use report::{Kind, Report};
+use sleep::Sleep;
 use sockets::{ReadySet, Sockets};
 
 const WAKER: Token = Token(usize::MAX);
-/// Tokens from here up to the waker's are listeners'. No connection's token comes near (see `ConnId::MAX_SLOTS`).
-const FIRST_LISTENER: usize = usize::MAX - 64;
+const ALARM: Token = Token(usize::MAX - 1);
+/// Tokens from here up to the alarm's are listeners'. No connection's token comes near (see `ConnId::MAX_SLOTS`).
+const FIRST_LISTENER: usize = ALARM.0 - 64;
 const MAX_LISTENERS: usize = 64;
 /// Tokens from here up to the first listener's are guests': what else the binary watches on the same loop.
 const FIRST_GUEST: usize = FIRST_LISTENER - 1024;
@@ -90,6 +93,9 @@ pub struct Server {
     options: SocketOptions,
     report: Report,
     clock: MonotonicClock,
+    /// The clock's last reading, from which `now` was made.
+    reading: Duration,
+    sleep: Sleep,
     awake: AwakeClock,
     now: Millis,
     sockets_since_clock: u32,
@@ -131,6 +137,7 @@ impl Server {
 
         let poll = Poll::new().map_err(Error::io("make a poll"))?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(Error::io("make a waker"))?;
+        let sleep = Sleep::register(poll.registry(), ALARM).map_err(Error::io("make a timer"))?;
         listeners.register(poll.registry(), |index| Token(FIRST_LISTENER + index))?;
         let (handle, commands) = handle::channel(waker);
         Ok(Server {
@@ -151,6 +158,8 @@ impl Server {
             options,
             report: Report::new(),
             clock: MonotonicClock::start(),
+            reading: Duration::ZERO,
+            sleep,
             now: Millis::ZERO,
             sockets_since_clock: 0,
             more_events: false,
@@ -195,7 +204,7 @@ impl Server {
         // How late this turn is, is told by the timer that was due, not by how long the embedder allowed this poll to take.
         let before = self.now;
         let (due, due_ms) = (self.engine.poll_timeout(), self.due_ms());
-        let wait = [self.next_wait(), max_wait].into_iter().flatten().min();
+        let wait = self.fall_asleep(max_wait);
         match self.poll.poll(&mut self.events, wait) {
             Ok(()) => {}
             // A signal: no events, and whoever asked for signals wants the turn to end.
@@ -289,11 +298,26 @@ impl Server {
         self.engine.poll_timeout().map(|at| at.ms_since(self.now))
     }
 
+    /// Sees to it that the poll ends in time, and returns the timeout that it needs for that.
+    fn fall_asleep(&mut self, max_wait: Option<Duration>) -> Option<Duration> {
+        let next = self.next_wait();
+        // Who does not sleep, or is to be woken sooner, needs no alarm.
+        if next == Some(Duration::ZERO) || max_wait.is_some_and(|max_wait| next.is_none_or(|next| max_wait <= next)) {
+            return [next, max_wait].into_iter().flatten().min();
+        }
+        // Deadlines are whole milliseconds, and the same one must come out the same in each turn.
+        let reading = Duration::from_millis(Millis::from_duration(self.reading).as_ms());
+        let clock = &self.clock;
+        let timeout = self.sleep.until(self.reading, next.map(|next| reading + next), || clock.elapsed());
+        [timeout, max_wait].into_iter().flatten().min()
+    }
+
     fn read_clock(&mut self, waited_ms: Option<u64>) {
         self.read_clock_at(self.clock.elapsed(), waited_ms);
     }
 
     fn read_clock_at(&mut self, reading: Duration, waited_ms: Option<u64>) {
+        self.reading = reading;
         self.now = self.awake.read(Millis::from_duration(reading), waited_ms);
         self.sockets_since_clock = 0;
         self.engine.advance(self.now);

@@ -10,7 +10,7 @@ use mio::{Events, Interest, Token};
 use super::listener::Accepted;
 use super::report::Kind;
 use super::sockets::ReadEnd;
-use super::{ACCEPTS_PER_TURN, EVENTS_PER_TURN, FIRST_GUEST, FIRST_LISTENER, FLUSHES_PER_TURN, Server, WAKER};
+use super::{ACCEPTS_PER_TURN, ALARM, EVENTS_PER_TURN, FIRST_GUEST, FIRST_LISTENER, FLUSHES_PER_TURN, Server, WAKER};
 use crate::close::{CloseReason, Refusal};
 use crate::engine::{Closed, Handler};
 use crate::id::ConnId;
@@ -33,7 +33,7 @@ impl Server {
         self.ready_guests.clear();
         for event in &events {
             match event.token() {
-                WAKER => {}
+                WAKER | ALARM => {}
                 Token(token) if token >= FIRST_LISTENER => self.listeners.handle_readable(token - FIRST_LISTENER),
                 Token(token) if token >= FIRST_GUEST => self.ready_guests.push(token - FIRST_GUEST),
                 Token(token) => match self.engine.resolve(token) {

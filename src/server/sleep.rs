@@ -1,0 +1,79 @@
+//! How the loop sleeps until the next deadline.
+
+use std::io;
+use std::time::Duration;
+
+use mio::{Registry, Token};
+
+use crate::net::Alarm;
+
+/// The loop falls asleep thousands of times a second and is seldom woken by time. So the timer is left to run from sleep to sleep, and set anew
+/// only when it would go off too late, or has gone off: a timer that goes off too early costs one wake-up.
+pub(super) struct Sleep {
+    alarm: Alarm,
+    /// When it goes off, in time since the server's start.
+    set_for: Option<Duration>,
+}
+
+impl Sleep {
+    pub(super) fn register(registry: &Registry, token: Token) -> io::Result<Self> {
+        Ok(Sleep { alarm: Alarm::register(registry, token)?, set_for: None })
+    }
+
+    /// Sees to it that the loop wakes at `at`; `None`: nothing will ever be due. `now` is an earlier reading of the same clock, `clock` makes a
+    /// new one. Returns the timeout that the poll needs besides, if the alarm could not be set.
+    pub(super) fn until(&mut self, now: Duration, at: Option<Duration>, clock: impl Fn() -> Duration) -> Option<Duration> {
+        let serves = match (self.set_for, at) {
+            (None, None) => true,
+            (Some(set_for), Some(at)) => now < set_for && set_for <= at,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        if serves {
+            return None;
+        }
+        let from_now = at.map(|at| at.saturating_sub(clock()));
+        match self.alarm.set(from_now) {
+            Ok(()) => {
+                self.set_for = at;
+                None
+            }
+            Err(_) => {
+                self.set_for = None;
+                from_now
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sleeps until `at`, and says whether an alarm that was set before serves still.
+    fn serves(sleep: &mut Sleep, now_ms: u64, at_ms: Option<u64>) -> bool {
+        let read = std::cell::Cell::new(false);
+        let now = Duration::from_millis(now_ms);
+        let before = sleep.set_for;
+        let timeout = sleep.until(now, at_ms.map(Duration::from_millis), || {
+            read.set(true);
+            now
+        });
+        assert_eq!(timeout, None, "an alarm can be set on Linux");
+        !read.get() && sleep.set_for == before
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn an_alarm_is_set_anew_only_where_it_would_be_late() {
+        let poll = mio::Poll::new().expect("a poll");
+        let mut sleep = Sleep::register(poll.registry(), Token(0)).expect("an alarm");
+        assert!(!serves(&mut sleep, 0, Some(1000)));
+        assert!(serves(&mut sleep, 10, Some(1000)) && serves(&mut sleep, 20, Some(5000)));
+        assert!(!serves(&mut sleep, 30, Some(500)), "it would be late");
+        assert!(serves(&mut sleep, 499, Some(500)));
+        assert!(!serves(&mut sleep, 500, Some(5000)), "it has gone off");
+        assert!(!serves(&mut sleep, 600, None), "nobody is to be woken any more");
+        assert_eq!(sleep.set_for, None);
+        assert!(serves(&mut sleep, 700, None));
+    }
+}
