@@ -7,7 +7,7 @@ use super::http::{self, Failure, HEADER_BYTES, Head, Response};
 use super::listener::Stream;
 use super::routes::Route;
 
-/// How long a request may take to arrive whole: a person's `nc` is fast enough, and who trickles is not kept.
+/// How long a request may take to arrive whole, the first one from the connection on: who trickles is not kept, nor who has nothing to ask.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// How long a connection may be quiet between two requests: no shorter than a scraper waits, which so needs one dial only.
 const IDLE_TIME: Duration = Duration::from_secs(60);
@@ -39,6 +39,8 @@ pub(super) enum Step {
     Again,
     /// A decision on this request, before its body.
     Head(Head),
+    /// To have the request taken that was admitted: it is whole.
+    Whole,
     /// This answer, for what came is not to be understood.
     Refuse(Failure),
     /// To be dropped.
@@ -83,6 +85,8 @@ pub(super) struct Connection {
     output: Vec<u8>,
     written: usize,
     state: State,
+    /// Whether a request of it had the right to ask: strangers have no time to be idle in.
+    is_known: bool,
     /// Whether there may be something to read: an event said so, and no read has found nothing since.
     readable: bool,
     /// When the state has lasted too long, while nothing is to be written.
@@ -103,8 +107,9 @@ impl Connection {
             output: Vec::new(),
             written: 0,
             state: State::Head,
+            is_known: false,
             readable: true,
-            due: Some(now + IDLE_TIME),
+            due: Some(now + REQUEST_TIME),
             write_due: None,
             queued: false,
         }
@@ -148,7 +153,10 @@ impl Connection {
     fn take_in(&mut self, bytes: &[u8], now: Instant) {
         match self.state {
             State::Head if self.input.is_empty() => {
-                self.due = Some(now + REQUEST_TIME);
+                // A stranger's time goes on as it began.
+                if self.is_known {
+                    self.due = Some(now + REQUEST_TIME);
+                }
                 self.input.extend_from_slice(bytes);
             }
             State::Head | State::Body(..) => self.input.extend_from_slice(bytes),
@@ -161,7 +169,7 @@ impl Connection {
     fn next_request(&mut self) -> Option<Step> {
         match &self.state {
             State::Head => {}
-            State::Body(_, _, length) => return (self.input.len() >= *length).then_some(Step::Again),
+            State::Body(_, _, length) => return (self.input.len() >= *length).then_some(Step::Whole),
             _ => return None,
         }
         if self.searched == 0 {
@@ -208,6 +216,7 @@ impl Connection {
             self.output.extend_from_slice(http::CONTINUE);
         }
         self.state = State::Body(asked, route, length);
+        self.is_known = true;
     }
 
     /// The request that was admitted, once it is whole.
@@ -294,7 +303,8 @@ impl Connection {
     /// All is written: on to what comes after it.
     fn handle_written(&mut self, now: Instant) {
         match self.state {
-            State::Head => self.due = Some(now + if self.input.is_empty() { IDLE_TIME } else { REQUEST_TIME }),
+            State::Head if self.input.is_empty() && self.is_known => self.due = Some(now + IDLE_TIME),
+            State::Head => self.due = Some(now + REQUEST_TIME),
             State::Streaming(_) => self.due = None,
             State::Ending => {
                 self.stream.finish();
@@ -329,5 +339,147 @@ impl Connection {
         } else {
             Step::Gone
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mio::net::UnixStream;
+
+    use super::*;
+
+    struct Line {
+        client: UnixStream,
+        connection: Connection,
+        now: Instant,
+    }
+
+    impl Line {
+        fn new() -> Line {
+            let (client, server) = UnixStream::pair().expect("a pair of sockets");
+            let now = Instant::now();
+            Line { client, connection: Connection::new(Stream::Unix(server), "test".into(), now), now }
+        }
+
+        /// A connection whose first request was answered.
+        fn known() -> Line {
+            let mut line = Line::new();
+            line.say(REQUEST);
+            assert!(matches!(line.step(), Step::Head(_)));
+            line.connection.admit(asked(), Route::Health, 0, false);
+            line.connection.take_request().expect("it is whole");
+            line.connection.respond(&Response::text(200, "ok\n"), true, false);
+            assert!(matches!(line.step(), Step::Wait));
+            line
+        }
+
+        fn say(&mut self, text: &str) {
+            self.client.write_all(text.as_bytes()).expect("there is room");
+            self.connection.handle_event();
+        }
+
+        /// Steps until it waits for something or wants something.
+        fn step(&mut self) -> Step {
+            for _ in 0..10_000 {
+                match self.connection.step(self.now, &mut [0; READ_BYTES]) {
+                    Step::Again => {}
+                    step => return step,
+                }
+            }
+            panic!("it never waits");
+        }
+
+        fn left(&self) -> Option<Duration> {
+            self.connection.poll_timeout().map(|due| due - self.now)
+        }
+    }
+
+    const REQUEST: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+    fn asked() -> Asked {
+        Asked { method: "GET".into(), path: "/healthz".into(), head_only: false, keep_alive: true, admitted: true }
+    }
+
+    #[test]
+    fn a_stranger_has_the_time_of_one_request_and_who_is_known_may_be_idle() {
+        let mut stranger = Line::new();
+        assert!(matches!(stranger.step(), Step::Wait));
+        assert_eq!(stranger.left(), Some(REQUEST_TIME));
+        stranger.now += REQUEST_TIME / 2;
+        stranger.say("GET");
+        assert!(matches!(stranger.step(), Step::Wait));
+        assert_eq!(stranger.left(), Some(REQUEST_TIME / 2), "each byte more does not bring more time");
+        assert!(matches!(stranger.connection.handle_timeout(), Step::Refuse(failure) if failure.code == 408));
+        assert!(matches!(Line::new().connection.handle_timeout(), Step::Gone), "who has not begun is owed no answer");
+
+        let mut known = Line::known();
+        assert_eq!(known.left(), Some(IDLE_TIME));
+        known.now += IDLE_TIME / 2;
+        known.say("GET");
+        assert!(matches!(known.step(), Step::Wait));
+        assert_eq!(known.left(), Some(REQUEST_TIME));
+    }
+
+    #[test]
+    fn a_body_counts_to_the_time_of_its_request_and_none_is_waited_for_once_it_is_there() {
+        let mut line = Line::known();
+        line.say("POST /broadcast HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhel");
+        assert!(matches!(line.step(), Step::Head(head) if head.content_length == 5));
+        line.connection.admit(asked(), Route::Broadcast, 5, false);
+        assert!(line.connection.take_request().is_none());
+        line.now += Duration::from_secs(3);
+        assert!(matches!(line.step(), Step::Wait));
+        assert_eq!(line.left(), Some(REQUEST_TIME - Duration::from_secs(3)));
+        line.say("lo");
+        assert!(matches!(line.step(), Step::Whole));
+        let (_, route, body) = line.connection.take_request().expect("it is whole");
+        assert_eq!((route, body.as_slice(), line.left()), (Route::Broadcast, &b"hello"[..], None));
+    }
+
+    #[test]
+    fn what_is_not_read_is_not_added_to_and_has_its_own_time() {
+        let mut line = Line::known();
+        line.say(REQUEST);
+        assert!(matches!(line.step(), Step::Head(_)));
+        line.connection.start_stream(&Response::text(200, ""), &vec![b'x'; 1 << 20], 0);
+        assert!(matches!(line.step(), Step::Wait));
+        assert_eq!((line.connection.told_closes(), line.left()), (None, Some(WRITE_TIME)));
+        line.now += WRITE_TIME / 2;
+        assert!(matches!(line.step(), Step::Wait));
+        assert_eq!(line.left(), Some(WRITE_TIME / 2), "to try again is no progress");
+        assert!(matches!(line.connection.handle_timeout(), Step::Gone));
+
+        // Once it reads, it has time again, and in the end hears more.
+        let mut scratch = vec![0; 1 << 20];
+        let mut read = 0;
+        for _ in 0..1000 {
+            read += line.client.read(&mut scratch).unwrap_or(0);
+            line.connection.handle_event();
+            line.step();
+            if line.connection.told_closes().is_some() {
+                break;
+            }
+        }
+        assert!(read > 0);
+        assert_eq!((line.connection.told_closes(), line.left()), (Some(0), None));
+    }
+
+    #[test]
+    fn the_last_answer_is_followed_by_a_fin_and_what_comes_after_it_is_thrown_away() {
+        let mut line = Line::new();
+        line.say("nonsense\r\n\r\nand much more of it");
+        assert!(matches!(line.step(), Step::Refuse(failure) if failure.code == 400));
+        line.connection.respond(&Response::text(503, "no\n"), false, false);
+        assert!(matches!(line.step(), Step::Wait));
+        let mut answer = String::new();
+        line.client.read_to_string(&mut answer).expect("an orderly end");
+        assert!(answer.ends_with("no\n"), "{answer}");
+        assert_eq!(line.left(), Some(LINGER_TIME));
+        line.say(REQUEST);
+        assert!(matches!(line.step(), Step::Wait), "nothing is asked any more");
+        assert!(matches!(line.connection.handle_timeout(), Step::Gone));
+        drop(line.client);
+        line.connection.handle_event();
+        assert!(matches!(line.connection.step(line.now, &mut [0; READ_BYTES]), Step::Gone));
     }
 }

@@ -37,7 +37,7 @@ use connection::{Connection, READ_BYTES};
 use http::{Failure, Response};
 use listener::Listener;
 use metrics::Requests;
-use requests::Listings;
+use requests::{Listings, Moment};
 use status::Identity;
 
 /// Guests of the server's loop: 0 is for the signals.
@@ -141,9 +141,10 @@ impl Admin {
         }
         let now = Instant::now();
         self.accept(server, now);
+        let mut cx = Moment { now, server, drain };
         for _ in 0..self.work.len().min(STEPS_PER_TURN) {
             if let Some(key) = self.work.pop_front() {
-                self.step(key, now, server, drain);
+                self.step(key, &mut cx);
             }
             if now.elapsed() >= TURN_TIME {
                 break;

@@ -30,7 +30,8 @@ pub(super) struct Process {
 impl Process {
     /// To be called while hardly anything is open: it counts.
     pub(super) fn look() -> Self {
-        Process { at_start: fs::read_dir(DESCRIPTORS).map_or(0, |all| all.count() as u64) }
+        // One of them is that of the directory.
+        Process { at_start: fs::read_dir(DESCRIPTORS).map_or(0, |all| all.count().saturating_sub(1) as u64) }
     }
 
     /// `connections`: how many have come since, of whatever kind.

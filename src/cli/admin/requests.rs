@@ -30,6 +30,13 @@ const PAGE: &str = include_str!("page.html");
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; \
                            base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+/// What a request is answered from: this turn, the server, and how long a shutdown takes if nothing else is said.
+pub(super) struct Moment<'a> {
+    pub(super) now: Instant,
+    pub(super) server: &'a mut Server,
+    pub(super) drain: Duration,
+}
+
 /// Listings that are asked for. They are made one after the other, so that a hundred cost no more memory than one, and no more time per turn.
 #[derive(Default)]
 pub(super) struct Listings {
@@ -50,18 +57,19 @@ impl Listings {
 }
 
 impl Admin {
-    pub(super) fn step(&mut self, key: usize, now: Instant, server: &mut Server, drain: Duration) {
+    pub(super) fn step(&mut self, key: usize, cx: &mut Moment<'_>) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.queued = false;
-        match connection.step(now, &mut self.scratch) {
+        match connection.step(cx.now, &mut self.scratch) {
             Step::Wait => return,
             Step::Again => self.enqueue(key),
             Step::Gone => return self.remove(key),
-            Step::Refuse(failure) => return self.refuse(key, now, failure),
-            Step::Head(head) => self.decide(key, now, &head, server),
+            Step::Refuse(failure) => return self.refuse(key, cx.now, failure),
+            Step::Whole => {}
+            Step::Head(head) => self.decide(key, cx.now, &head, cx.server),
         }
         if let Some((asked, route, body)) = self.connections.get_mut(key).and_then(|connection| connection.take_request()) {
-            self.perform(key, now, asked, route, &body, server, drain);
+            self.perform(key, asked, route, &body, cx);
         }
     }
 
@@ -106,45 +114,44 @@ impl Admin {
         Ok(length)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a request and what it acts upon")]
-    fn perform(&mut self, key: usize, now: Instant, asked: Asked, route: Route, body: &[u8], server: &mut Server, drain: Duration) {
+    fn perform(&mut self, key: usize, asked: Asked, route: Route, body: &[u8], cx: &mut Moment<'_>) {
         let response = match route {
             Route::Connections(query) => return self.listings.waiting.push_back((key, asked, query)),
-            Route::Events if !asked.head_only => return self.start_stream(key, now, &asked, server),
+            Route::Events if !asked.head_only => return self.start_stream(key, cx.now, &asked, cx.server),
             Route::Events => Ok(events::response()),
             Route::Page => Ok(page()),
-            Route::Health => Ok(health(server)),
+            Route::Health => Ok(health(cx.server)),
             Route::Metrics => {
-                let text = metrics::render(server, &self.identity, &self.requests, self.connections.len());
+                let text = metrics::render(cx.server, &self.identity, &self.requests, self.connections.len());
                 Ok(Response::new(200, metrics::CONTENT_TYPE, text.into_bytes()))
             }
-            Route::Status => Ok(Response::json(200, &Status::of(server, &self.identity, self.connections.len()))),
+            Route::Status => Ok(Response::json(200, &Status::of(cx.server, &self.identity, self.connections.len()))),
             Route::Connection(id) => {
-                server.context().inspect(id).map(|connection| Response::json(200, &ConnectionView::from(&connection))).ok_or_else(gone)
+                cx.server.context().inspect(id).map(|connection| Response::json(200, &ConnectionView::from(&connection))).ok_or_else(gone)
             }
             Route::Send(id) => {
-                let sent = server.context().send(id, body);
-                sent.map(|()| Response::json(202, &Queued { queued: true })).map_err(|error| cannot_send(error, server))
+                let sent = cx.server.context().send(id, body);
+                sent.map(|()| Response::json(202, &Queued { queued: true })).map_err(|error| cannot_send(error, cx.server))
             }
             Route::Broadcast => {
-                let sent = server.context().broadcast(body, None);
-                sent.map(|receivers| Response::json(200, &Receivers { receivers })).map_err(|error| cannot_send(error, server))
+                let sent = cx.server.context().broadcast(body, None);
+                sent.map(|receivers| Response::json(200, &Receivers { receivers })).map_err(|error| cannot_send(error, cx.server))
             }
-            Route::Close(id, how) => match server.context().inspect(id) {
+            Route::Close(id, how) => match cx.server.context().inspect(id) {
                 Some(_) => {
-                    server.context().close(id, how);
+                    cx.server.context().close(id, how);
                     Ok(Response::json(202, &Closing { closing: true }))
                 }
                 None => Err(gone()),
             },
             Route::Closed { limit } => Ok(Response::json(200, &ClosedList { closed: self.closed.newest(limit) })),
             Route::Drain(grace) => {
-                let grace = grace.unwrap_or(drain);
-                server.handle().shutdown(grace);
+                let grace = grace.unwrap_or(cx.drain);
+                cx.server.handle().shutdown(grace);
                 Ok(Response::json(202, &Draining { draining: true, grace_s: grace.as_secs_f64() }))
             }
         };
-        self.answer(key, now, &asked, &response.unwrap_or_else(Response::from));
+        self.answer(key, cx.now, &asked, &response.unwrap_or_else(Response::from));
     }
 
     fn start_stream(&mut self, key: usize, now: Instant, asked: &Asked, server: &mut Server) {
