@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, LineWriter, Write};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use log::LevelFilter;
 use simplelog::{ConfigBuilder, LevelPadding, WriteLogger};
@@ -9,19 +10,26 @@ use simplelog::{ConfigBuilder, LevelPadding, WriteLogger};
 use super::args::{LogArgs, LogLevel};
 use crate::error::Error;
 
+/// Where the lines go. It can be another file than at the start: see [`reopen`].
+static SINK: OnceLock<Arc<Mutex<Box<dyn Write + Send>>>> = OnceLock::new();
+
+struct Sink(Arc<Mutex<Box<dyn Write + Send>>>);
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).flush()
+    }
+}
+
 /// Starts logging as the flags say, at `default` if they say nothing. Fails if the file cannot be opened.
 ///
 /// A second call has no effect: the first logger of a process stays.
 pub(crate) fn start(args: &LogArgs, default: LogLevel) -> Result<(), Error> {
-    let level = filter(args.log_level.unwrap_or(default));
-    // Each line is one write, so that lines of several processes in one file do not mix.
-    let sink: Box<dyn Write + Send> = match &args.log_file {
-        None => Box::new(LineWriter::new(io::stderr())),
-        Some(path) => {
-            let doing = format!("open the log file {}", path.display());
-            Box::new(LineWriter::new(OpenOptions::new().append(true).create(true).open(path).map_err(Error::io(doing))?))
-        }
-    };
+    let sink = Arc::clone(SINK.get_or_init(|| Arc::new(Mutex::new(Box::new(io::sink())))));
     // `2026-01-31T12:00:00.123456789Z [INFO] message`: the time in UTC, and neither thread nor module, since there is one of each.
     let config = ConfigBuilder::new()
         .set_time_format_rfc3339()
@@ -31,8 +39,28 @@ pub(crate) fn start(args: &LogArgs, default: LogLevel) -> Result<(), Error> {
         .set_target_level(LevelFilter::Off)
         .set_location_level(LevelFilter::Off)
         .build();
-    let _ = WriteLogger::init(level, config, sink);
+    // It lets everything through: the level that counts is the one that can be set anew.
+    let _ = WriteLogger::init(LevelFilter::Trace, config, Sink(sink));
+    reopen(args, default)
+}
+
+/// Goes on with the level and the file that the flags say. A file of the same name is opened anew, so that the old one can have been renamed. If
+/// it cannot be opened, all stays as it was.
+pub(crate) fn reopen(args: &LogArgs, default: LogLevel) -> Result<(), Error> {
+    let opened = open(args)?;
+    if let Some(sink) = SINK.get() {
+        *sink.lock().unwrap_or_else(PoisonError::into_inner) = opened;
+    }
+    log::set_max_level(filter(args.log_level.unwrap_or(default)));
     Ok(())
+}
+
+/// Each line is one write, so that lines of several processes in one file do not mix.
+fn open(args: &LogArgs) -> Result<Box<dyn Write + Send>, Error> {
+    let Some(path) = &args.log_file else { return Ok(Box::new(LineWriter::new(io::stderr()))) };
+    let doing = format!("open the log file {}", path.display());
+    let file = OpenOptions::new().append(true).create(true).open(path).map_err(Error::io(doing))?;
+    Ok(Box::new(LineWriter::new(file)))
 }
 
 fn filter(level: LogLevel) -> LevelFilter {

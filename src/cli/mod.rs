@@ -6,6 +6,7 @@ mod args;
 mod bench;
 mod connect;
 mod logging;
+mod manual;
 mod serve;
 mod values;
 
@@ -27,11 +28,15 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Hold the lines: listen, answer heartbeats, find the dead, run an application
-    Serve(serve::ServeArgs),
+    Serve(serve::Options),
     /// Hold a line to a server: stdin lines out, messages to stdout, status to stderr
     Connect(connect::ConnectArgs),
     /// Measure a server, heartline or another: connections held, throughput, latency, memory, CPU, evictions
     Bench(bench::BenchArgs),
+    /// Print completions for a shell
+    Completions(manual::CompletionsArgs),
+    /// Print the manual page, or write all of them
+    Man(manual::ManArgs),
 }
 
 /// Runs the subcommand that the process's arguments name, and returns its exit code: 2 for wrong usage or a configuration that
@@ -39,9 +44,11 @@ enum Command {
 pub fn run() -> ExitCode {
     // Clap prints its own message and exits with 2 for wrong usage, with 0 for `--help` and `--version`.
     let result = match Cli::parse().command {
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(_) => serve::run(),
         Command::Connect(args) => connect::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args),
     };
     result.unwrap_or_else(|error| {
         status(&describe(&error));

@@ -45,6 +45,25 @@ impl Address {
     pub(super) fn is_tcp(&self) -> bool {
         matches!(self, Address::Tcp(_))
     }
+
+    /// What it stands for, if `access` allows that.
+    pub(super) fn resolve(&self, access: &Access) -> Result<Resolved<'_>, Error> {
+        match self {
+            Address::Tcp(addr) => {
+                let addr = resolve(addr)?;
+                access.check_exposure(addr.ip())?;
+                Ok(Resolved::Tcp(addr))
+            }
+            Address::Unix(path) if path.as_os_str().is_empty() => Err(ConfigError::new("admin", "unix: needs a path").into()),
+            Address::Unix(path) => Ok(Resolved::Unix(path)),
+        }
+    }
+}
+
+/// An address that can be listened on.
+pub(super) enum Resolved<'a> {
+    Tcp(SocketAddr),
+    Unix(&'a Path),
 }
 
 pub(super) enum Listener {
@@ -55,16 +74,13 @@ pub(super) enum Listener {
 impl Listener {
     /// Fails, before anything is opened, on an address that `access` does not allow.
     pub(super) fn open(address: &Address, access: &Access) -> Result<Self, Error> {
-        match address {
-            Address::Tcp(addr) => {
-                let addr = resolve(addr)?;
-                access.check_exposure(addr.ip())?;
+        match address.resolve(access)? {
+            Resolved::Tcp(addr) => {
                 let options = SocketOptions { keepalive: Some(Keepalive::default()), user_timeout: Some(USER_TIMEOUT) };
                 let listener = net::listen(addr, &options, BACKLOG, false);
                 listener.map(Listener::Tcp).map_err(Error::io(format!("listen on {addr} for --admin")))
             }
-            Address::Unix(path) if path.as_os_str().is_empty() => Err(ConfigError::new("admin", "unix: needs a path").into()),
-            Address::Unix(path) => {
+            Resolved::Unix(path) => {
                 let listen = || Ok((net::listen_unix(path, BACKLOG as i32)?, SocketFile::find(path)?));
                 let (listener, file) = listen().map_err(Error::io(format!("listen on unix:{} for --admin", path.display())))?;
                 Ok(Listener::Unix(listener, file))

@@ -108,6 +108,13 @@ impl Admin {
         }))
     }
 
+    /// Fails as [`Admin::open`] would, but for what only listening can tell.
+    pub(crate) fn check(args: &AdminArgs) -> Result<(), Error> {
+        let Some(address) = args.address() else { return Ok(()) };
+        let access = Access { token: args.token()?, tcp: address.is_tcp() };
+        address.resolve(&access).map(drop)
+    }
+
     /// Where it listens, as `http://ADDR` or `unix:PATH`.
     pub(crate) fn address(&self) -> String {
         self.listener.to_string()

@@ -83,7 +83,7 @@ pub(super) fn run(args: ServerArgs) -> Result<ExitCode, Error> {
         std::process::exit(0);
     };
     thread::Builder::new().name("stdin".into()).spawn(watch).map_err(Error::io("start a thread"))?;
-    serve::run(args.serve)
+    serve::run_with(args.serve)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The flags of `heartline serve`, and the configuration that they come to.
 
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -12,6 +13,23 @@ use crate::cli::values::{DurationOrOff, Size, SizeOrOff, duration};
 use crate::config::{Config, Limits, OnFull, OnSlow};
 use crate::framing::HeartbeatWords;
 use crate::networks::{AccessList, Network};
+
+/// What `heartline serve` takes: where its settings are, and the settings.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Every flag can also be set as a variable of the environment, as HEARTLINE_MAX_CONNECTIONS=20000, and in the file of --config, \
+                        as max-connections = 20000. Flags beat the environment, which beats the file. On SIGHUP all are read again."
+)]
+pub(crate) struct Options {
+    /// Read settings from this file, in TOML: each flag under its name, without its hyphens
+    #[arg(long, value_name = "FILE", help_heading = "Settings")]
+    pub(super) config: Option<PathBuf>,
+    /// Do not serve: check the settings, and print those in force with where each comes from
+    #[arg(long, help_heading = "Settings")]
+    pub(super) check: bool,
+    #[command(flatten)]
+    pub(super) serve: ServeArgs,
+}
 
 #[derive(Args, Debug)]
 pub(crate) struct ServeArgs {

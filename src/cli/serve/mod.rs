@@ -1,6 +1,9 @@
 //! `heartline serve`.
 
 mod args;
+mod check;
+mod reload;
+mod settings;
 mod signals;
 
 use std::io::Write;
@@ -11,17 +14,37 @@ use listenfd::ListenFd;
 
 use super::admin::Admin;
 use super::args::LogLevel;
-use super::logging;
+use super::{logging, status};
 use crate::close::CloseReason;
 use crate::engine::Stats;
 use crate::error::{ConfigError, Error};
 use crate::server::{Server, Turn};
-pub(crate) use args::ServeArgs;
-use signals::Termination;
+pub(crate) use args::{Options, ServeArgs};
+use settings::{Fault, Settings};
+use signals::{Signal, Signals};
 
-/// Serves until a signal, or a request to the admin endpoint, ends it. Only the addresses listened on go to stdout, one `listening ADDR` per line, and `admin ADDR` where there is an admin
-/// endpoint.
-pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Error> {
+/// Serves as flags, environment and file say, or only checks what they say.
+pub(crate) fn run() -> Result<ExitCode, Error> {
+    let settings = match reload::load() {
+        Ok(settings) => settings,
+        Err(Fault::Usage(error)) => error.exit(),
+        Err(Fault::Settings(problem)) => {
+            status(&problem);
+            return Ok(ExitCode::from(2));
+        }
+    };
+    if settings.options.check { check::run(&settings) } else { hold(settings) }.map(|()| ExitCode::SUCCESS)
+}
+
+/// Serves as these flags say, whatever the environment does.
+pub(crate) fn run_with(args: ServeArgs) -> Result<ExitCode, Error> {
+    hold(Settings::fixed(args)).map(|()| ExitCode::SUCCESS)
+}
+
+/// Serves until a signal, or a request to the admin endpoint, ends it. Only the addresses listened on go to stdout, one `listening ADDR` per line, and
+/// `admin ADDR` where there is an admin endpoint.
+fn hold(mut settings: Settings) -> Result<(), Error> {
+    let args = settings.args();
     logging::start(&args.log, LogLevel::Info)?;
     let config = args.config();
     let notes = config.notes();
@@ -29,10 +52,10 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Error> {
     let passed = passed_listeners()?;
     let mut server =
         if passed.is_empty() { Server::bind(&resolve(&args.addrs)?[..], config)? } else { Server::from_listeners(passed, config)? };
-    for note in notes {
+    for note in notes.iter().chain(&settings.warnings) {
         log::warn!("config note=\"{note}\"");
     }
-    let mut termination = Termination::watch(&server)?;
+    let mut signals = Signals::watch(&server)?;
     let mut admin = Admin::open(&args.admin, app, &mut server)?;
     announce(&server.local_addrs(), admin.as_ref());
     loop {
@@ -40,15 +63,18 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Error> {
         if server.turn(&mut Admin::remembering(admin.as_mut(), &mut app), wait)? == Turn::Finished {
             break;
         }
-        if termination.has_come(&server) {
-            server.handle().shutdown(args.drain);
+        while let Some(signal) = signals.next(&server) {
+            match signal {
+                Signal::Terminate => server.handle().shutdown(settings.args().drain),
+                Signal::HangUp => reload::reload(&mut server, &mut settings),
+            }
         }
         if let Some(admin) = &mut admin {
-            admin.turn(&mut server, args.drain);
+            admin.turn(&mut server, settings.args().drain);
         }
     }
     log_end(server.stats());
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn log_end(stats: &Stats) {

@@ -1,0 +1,65 @@
+//! SIGHUP: the settings are read again, and what can change on a live server does.
+
+use std::env;
+
+use clap::CommandFactory;
+
+use super::settings::{Fault, Settings};
+use crate::cli::args::LogLevel;
+use crate::cli::logging;
+use crate::error::Error;
+use crate::server::Server;
+
+/// What is decided at the start, beside what [`Server::reconfigure`] keeps.
+const KEPT: [&str; 4] = ["addr", "app", "admin", "admin-token-file"];
+
+/// Reads the settings of this process's command line, environment and file.
+pub(super) fn load() -> Result<Settings, Fault> {
+    Settings::load(&crate::cli::Cli::command(), &env::args_os().collect::<Vec<_>>())
+}
+
+/// Puts what the settings say now in force, and opens the log anew. What is wrong with them is said in the log, and all stays as it was.
+pub(super) fn reload(server: &mut Server, settings: &mut Settings) {
+    if !settings.is_layered {
+        return;
+    }
+    match load().map_err(|fault| describe(&fault)).and_then(|new| apply(server, settings, new).map_err(|error| error.to_string())) {
+        Ok(()) => {}
+        Err(problem) => log::error!("reload failed=\"{problem}\" settings=\"as they were\""),
+    }
+}
+
+fn apply(server: &mut Server, old: &mut Settings, new: Settings) -> Result<(), Error> {
+    let kept = server.reconfigure(new.args().config())?;
+    logging::reopen(&new.args().log, LogLevel::Info)?;
+    let differs = |key: &str| {
+        let value = |settings: &Settings| settings.effective.iter().find(|setting| setting.key == key).map(|setting| setting.value.clone());
+        value(old) != value(&new)
+    };
+    let stays = |key: &str| KEPT.contains(&key) || kept.iter().any(|field| field.replace('_', "-") == key);
+    let (kept, changed): (Vec<&str>, Vec<&str>) =
+        new.effective.iter().map(|setting| setting.key.as_str()).filter(|key| differs(key)).partition(|key| stays(key));
+    log::info!("reload changed={} kept={}", listed(&changed), listed(&kept));
+    if !kept.is_empty() {
+        log::warn!("reload kept={} reason=\"these change with a restart only\"", listed(&kept));
+    }
+    for warning in &new.warnings {
+        log::warn!("config note=\"{warning}\"");
+    }
+    for note in server.config().notes() {
+        log::warn!("config note=\"{note}\"");
+    }
+    *old = new;
+    Ok(())
+}
+
+fn listed(keys: &[&str]) -> String {
+    if keys.is_empty() { "none".into() } else { keys.join(",") }
+}
+
+fn describe(fault: &Fault) -> String {
+    match fault {
+        Fault::Settings(problem) => problem.clone(),
+        Fault::Usage(error) => error.render().to_string().lines().next().unwrap_or_default().to_owned(),
+    }
+}

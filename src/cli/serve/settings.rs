@@ -1,0 +1,403 @@
+//! Where the settings of a server come from: flags, before environment, before file, before defaults.
+//!
+//! There is one parser for all values, that of the flags: what the environment or a file says is put to it as the flag of the same name.
+
+use std::collections::HashMap;
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
+use toml::de::{DeTable, DeValue};
+
+use super::args::{Options, ServeArgs};
+
+/// Environment variables that mean settings begin with this.
+const PREFIX: &str = "HEARTLINE_";
+/// What is no setting: where the settings are, and what is to be done with them.
+const NOT_SETTINGS: [&str; 3] = ["config", "check", "help"];
+/// A name that is less like a known one than this is no slip of the pen.
+const LIKENESS: f64 = 0.8;
+
+/// Where a setting comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    Default,
+    File,
+    Environment,
+    Flag,
+}
+
+/// One setting that is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Setting {
+    /// Its name in a file; with two hyphens before it, it is the flag.
+    pub(super) key: String,
+    pub(super) value: Value,
+    pub(super) origin: Origin,
+}
+
+/// A value as a flag has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Value {
+    Switch(bool),
+    One(Option<String>),
+    Many(Vec<String>),
+}
+
+/// All settings of a server.
+pub(super) struct Settings {
+    pub(super) options: Options,
+    /// In the order of the flags in the help.
+    pub(super) effective: Vec<Setting>,
+    /// What was probably not meant, a sentence each.
+    pub(super) warnings: Vec<String>,
+    /// Whether they can be read again.
+    pub(super) is_layered: bool,
+}
+
+/// Why there are no settings.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// Of the command line, in clap's words.
+    Usage(clap::Error),
+    /// Of the environment or the file, which it names.
+    Settings(String),
+}
+
+impl From<clap::Error> for Fault {
+    fn from(error: clap::Error) -> Self {
+        Fault::Usage(error)
+    }
+}
+
+/// What the environment or the file says of one key.
+struct Said {
+    value: Value,
+    origin: Origin,
+    /// For messages: the variable, or the file with its line and key.
+    place: String,
+}
+
+impl Settings {
+    /// Reads them anew, for the command line `argv`, which begins with the program's name and `serve`. `program` is the whole program's.
+    pub(super) fn load(program: &Command, argv: &[OsString]) -> Result<Self, Fault> {
+        Settings::layer(program, argv, &env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect())
+    }
+
+    fn layer(program: &Command, argv: &[OsString], variables: &HashMap<String, OsString>) -> Result<Self, Fault> {
+        let serve = program.find_subcommand("serve").expect("the program has this subcommand");
+        let known: Vec<&Arg> = serve.get_arguments().filter(|arg| !NOT_SETTINGS.contains(&arg.get_id().as_str())).collect();
+        let flags = matches(program, argv)?;
+        let mut warnings = Vec::new();
+
+        let mut said = from_environment(&known, variables, &mut warnings)?;
+        let named = flags.get_one::<PathBuf>("config").cloned();
+        if let Some(path) = named.or_else(|| set(variables, &format!("{PREFIX}CONFIG")).map(PathBuf::from)) {
+            for (key, value) in from_file(&path, &known)? {
+                said.entry(key).or_insert(value);
+            }
+        }
+
+        let mut argv = argv.to_vec();
+        for arg in &known {
+            let given = flags.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+            if let Some(said) = said.get(key(arg)).filter(|_| !given) {
+                let as_flags = as_flags(arg, &said.value);
+                check_alone(program, &as_flags, said)?;
+                // Right behind the subcommand, where nothing that the user has written can change its meaning.
+                argv.splice(2..2, as_flags);
+            }
+        }
+        let merged = matches(program, &argv)?;
+        let effective = known.iter().map(|arg| effective(arg, &flags, &merged, &said)).collect();
+        Ok(Settings { options: Options::from_arg_matches(&merged)?, effective, warnings, is_layered: true })
+    }
+
+    /// These, whatever environment and files say, now and later.
+    pub(super) fn fixed(serve: ServeArgs) -> Self {
+        Settings { options: Options { config: None, check: false, serve }, effective: Vec::new(), warnings: Vec::new(), is_layered: false }
+    }
+
+    pub(super) fn args(&self) -> &ServeArgs {
+        &self.options.serve
+    }
+}
+
+fn matches(program: &Command, argv: &[OsString]) -> Result<ArgMatches, Fault> {
+    let mut matches = program.clone().try_get_matches_from(argv)?;
+    let (_, serve) = matches.remove_subcommand().expect("the command line was found to be one of serve");
+    Ok(serve)
+}
+
+fn key(arg: &Arg) -> &str {
+    arg.get_long().unwrap_or("addr")
+}
+
+fn is_list(arg: &Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::Append)
+}
+
+fn is_switch(arg: &Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::SetTrue)
+}
+
+/// An environment variable that is set to something: one that is set to nothing is as good as none.
+fn set<'a>(variables: &'a HashMap<String, OsString>, name: &str) -> Option<&'a OsString> {
+    variables.get(name).filter(|value| !value.is_empty())
+}
+
+fn variable(arg: &Arg) -> String {
+    format!("{PREFIX}{}", key(arg).to_uppercase().replace('-', "_"))
+}
+
+fn from_environment(
+    known: &[&Arg],
+    variables: &HashMap<String, OsString>,
+    warnings: &mut Vec<String>,
+) -> Result<HashMap<String, Said>, Fault> {
+    let mut said = HashMap::new();
+    for arg in known {
+        let name = variable(arg);
+        let Some(value) = set(variables, &name) else { continue };
+        let Some(text) = value.to_str() else { return Err(Fault::Settings(format!("{name}: not UTF-8"))) };
+        let value = if is_switch(arg) {
+            match text {
+                "true" | "1" => Value::Switch(true),
+                "false" | "0" => Value::Switch(false),
+                _ => return Err(Fault::Settings(format!("{name}: write true or false, not {text:?}"))),
+            }
+        } else if is_list(arg) || arg.is_positional() {
+            Value::Many(text.split(',').map(|part| part.trim().to_owned()).collect())
+        } else {
+            Value::One(Some(text.to_owned()))
+        };
+        said.insert(key(arg).to_owned(), Said { value, origin: Origin::Environment, place: name });
+    }
+    let names: Vec<String> = known.iter().map(|arg| variable(arg)).chain([format!("{PREFIX}CONFIG")]).collect();
+    let mut unknown: Vec<&String> = variables.keys().filter(|name| name.starts_with(PREFIX) && !names.contains(name)).collect();
+    unknown.sort_unstable();
+    // Other parts of the program have variables of their own, so it is no error.
+    warnings.extend(unknown.into_iter().filter_map(|name| {
+        let nearest = nearest(name, names.iter().map(String::as_str))?;
+        Some(format!("{name} is no setting; did you mean {nearest}?"))
+    }));
+    Ok(said)
+}
+
+fn from_file(path: &Path, known: &[&Arg]) -> Result<HashMap<String, Said>, Fault> {
+    let file = path.display();
+    let text = fs::read_to_string(path).map_err(|error| Fault::Settings(format!("cannot read {file}: {error}")))?;
+    let line = |at: usize| text.as_bytes()[..at.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1;
+    let table = DeTable::parse(&text).map_err(|error| {
+        let line = line(error.span().map_or(0, |span| span.start));
+        Fault::Settings(format!("{file}:{line}: {}", error.message()))
+    })?;
+    let mut said = HashMap::new();
+    for (name, value) in table.get_ref() {
+        let place = format!("{file}:{}: {}", line(name.span().start), name.get_ref());
+        let Some(arg) = known.iter().find(|arg| key(arg) == &**name.get_ref()) else {
+            let hint = nearest(name.get_ref(), known.iter().map(|arg| key(arg)));
+            let hint =
+                hint.map_or_else(|| "`heartline serve --help` has the known ones".into(), |nearest| format!("did you mean {nearest}?"));
+            return Err(Fault::Settings(format!("{place}: no such key; {hint}")));
+        };
+        let value = from_toml(arg, value.get_ref()).map_err(|wanted| Fault::Settings(format!("{place}: write {wanted}")))?;
+        said.insert(key(arg).to_owned(), Said { value, origin: Origin::File, place });
+    }
+    Ok(said)
+}
+
+/// The value, or what should stand in its place.
+fn from_toml(arg: &Arg, value: &DeValue<'_>) -> Result<Value, &'static str> {
+    let text = |value: &DeValue<'_>| match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(integer) if integer.radix() == 10 => Some(integer.as_str().to_owned()),
+        _ => None,
+    };
+    if is_switch(arg) {
+        return value.as_bool().map(Value::Switch).ok_or("true or false");
+    }
+    if is_list(arg) || arg.is_positional() {
+        const WANTED: &str = "an array of strings, as [\"one\", \"two\"]";
+        return match value {
+            DeValue::Array(values) => {
+                let values = values.iter().map(|value| text(value.get_ref()));
+                values.collect::<Option<Vec<String>>>().map(Value::Many).ok_or(WANTED)
+            }
+            value => text(value).map(|one| Value::Many(vec![one])).ok_or(WANTED),
+        };
+    }
+    text(value).map(|text| Value::One(Some(text))).ok_or("a string, as \"5s\", or a whole number")
+}
+
+/// The known name that this one is most like, if it is like any.
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let likeness = |other: &str| strsim::jaro_winkler(name, &other.replace('_', "-")).max(strsim::jaro_winkler(name, other));
+    let (likeness, nearest) = known.map(|other| (likeness(other), other)).max_by(|a, b| a.0.total_cmp(&b.0))?;
+    (likeness >= LIKENESS).then_some(nearest)
+}
+
+fn as_flags(arg: &Arg, value: &Value) -> Vec<OsString> {
+    let flag = |value: &str| format!("--{}={value}", key(arg)).into();
+    match value {
+        Value::Switch(on) => on.then(|| format!("--{}", key(arg)).into()).into_iter().collect(),
+        Value::One(value) => value.iter().map(|value| flag(value)).collect(),
+        Value::Many(values) if arg.is_positional() => values.iter().map(OsString::from).collect(),
+        Value::Many(values) => values.iter().map(|value| flag(value)).collect(),
+    }
+}
+
+/// Lets clap look at a value by itself, so that what is wrong with it is said of where it stands, not of a flag that nobody has written.
+fn check_alone(program: &Command, as_flags: &[OsString], said: &Said) -> Result<(), Fault> {
+    if as_flags
+        .iter()
+        .any(|flag| said.value.is_many() && !flag.to_string_lossy().starts_with("--") && flag.to_string_lossy().starts_with('-'))
+    {
+        return Err(Fault::Settings(format!("{}: an address does not begin with a hyphen", said.place)));
+    }
+    let argv = ["heartline".into(), "serve".into()].into_iter().chain(as_flags.iter().cloned());
+    match program.clone().try_get_matches_from(argv) {
+        // That another one is needed beside it is for the whole to say.
+        Err(error) if error.kind() != ErrorKind::MissingRequiredArgument => {
+            let rendered = error.render().to_string();
+            let first = rendered.lines().next().unwrap_or_default();
+            let problem = first.strip_prefix("error: ").unwrap_or(first);
+            Err(Fault::Settings(format!("{}: {problem}", said.place)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn effective(arg: &Arg, flags: &ArgMatches, merged: &ArgMatches, said: &HashMap<String, Said>) -> Setting {
+    let id = arg.get_id().as_str();
+    let values: Vec<String> = merged.get_raw(id).into_iter().flatten().map(|value| value.to_string_lossy().into_owned()).collect();
+    let value = if is_switch(arg) {
+        Value::Switch(merged.get_flag(id))
+    } else if is_list(arg) || arg.is_positional() {
+        Value::Many(values)
+    } else {
+        Value::One(values.into_iter().next())
+    };
+    let origin = match flags.value_source(id) {
+        Some(ValueSource::CommandLine) => Origin::Flag,
+        _ => said.get(key(arg)).map_or(Origin::Default, |said| said.origin.clone()),
+    };
+    Setting { key: key(arg).to_owned(), value, origin }
+}
+
+impl Value {
+    fn is_many(&self) -> bool {
+        matches!(self, Value::Many(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    fn layer(flags: &[&str], variables: &[(&str, &str)], file: Option<&str>) -> Result<Settings, Fault> {
+        let mut argv: Vec<OsString> = ["heartline", "serve"].iter().chain(flags).map(OsString::from).collect();
+        let mut on_disk = tempfile::NamedTempFile::new().expect("a temporary file");
+        if let Some(text) = file {
+            on_disk.write_all(text.as_bytes()).expect("room on the disk");
+            argv.push("--config".into());
+            argv.push(on_disk.path().into());
+        }
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value))).collect();
+        Settings::layer(&Cli::command(), &argv, &variables)
+    }
+
+    fn get(settings: &Settings, key: &str) -> (Value, Origin) {
+        let setting = settings.effective.iter().find(|setting| setting.key == key).expect("a known key");
+        (setting.value.clone(), setting.origin.clone())
+    }
+
+    fn one(text: &str) -> Value {
+        Value::One(Some(text.into()))
+    }
+
+    fn fault(flags: &[&str], variables: &[(&str, &str)], file: Option<&str>) -> String {
+        match layer(flags, variables, file) {
+            Err(Fault::Settings(problem)) => problem,
+            Err(Fault::Usage(error)) => panic!("{error}"),
+            Ok(_) => panic!("it was accepted"),
+        }
+    }
+
+    #[test]
+    fn flags_beat_environment_beats_file_beats_defaults() {
+        let file = "heartbeat = '1s'\nmissed = 1\ntick = '10ms'\nno-ping = true\nallow = ['10.0.0.0/8', '::1']\naddr = '127.0.0.1:1'";
+        let variables = [("HEARTLINE_HEARTBEAT", "2s"), ("HEARTLINE_MISSED", "2"), ("HEARTLINE_NO_PING", "false")];
+        let settings = layer(&["--heartbeat", "3s", "127.0.0.1:3", "127.0.0.1:4"], &variables, Some(file)).expect("valid");
+        assert_eq!(get(&settings, "heartbeat"), (one("3s"), Origin::Flag));
+        assert_eq!(get(&settings, "missed"), (one("2"), Origin::Environment));
+        assert_eq!(get(&settings, "tick"), (one("10ms"), Origin::File));
+        assert_eq!(get(&settings, "max-outbox"), (one("1MiB"), Origin::Default));
+        assert_eq!(get(&settings, "max-connections"), (Value::One(None), Origin::Default));
+        assert_eq!(get(&settings, "no-ping"), (Value::Switch(false), Origin::Environment));
+        assert_eq!(get(&settings, "allow"), (Value::Many(vec!["10.0.0.0/8".into(), "::1".into()]), Origin::File));
+        assert_eq!(get(&settings, "addr"), (Value::Many(vec!["127.0.0.1:3".into(), "127.0.0.1:4".into()]), Origin::Flag));
+        let config = settings.args().config();
+        assert_eq!(config.heartbeat.map(|heartbeat| (heartbeat.interval.as_secs(), heartbeat.missed, heartbeat.push)), Some((3, 2, true)));
+        assert!(settings.warnings.is_empty());
+    }
+
+    #[test]
+    fn lists_are_as_long_as_they_are_said_to_be() {
+        let settings = layer(&[], &[("HEARTLINE_ADDR", "127.0.0.1:5, [::1]:5")], Some("deny = []\nallow = '10.0.0.0/8'")).expect("valid");
+        assert_eq!(get(&settings, "addr").0, Value::Many(vec!["127.0.0.1:5".into(), "[::1]:5".into()]));
+        assert_eq!(get(&settings, "deny"), (Value::Many(Vec::new()), Origin::File));
+        assert_eq!(get(&settings, "allow").0, Value::Many(vec!["10.0.0.0/8".into()]));
+    }
+
+    #[test]
+    fn a_double_hyphen_ends_only_the_users_own_flags() {
+        let settings = layer(&["--config=/dev/null", "--", "127.0.0.1:3"], &[("HEARTLINE_MISSED", "7")], None).expect("valid");
+        assert_eq!(get(&settings, "missed"), (one("7"), Origin::Environment));
+        assert_eq!(get(&settings, "addr").0, Value::Many(vec!["127.0.0.1:3".into()]));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_of_where_it_stands() {
+        let unknown = fault(&[], &[], Some("\nheartbeet = '5s'"));
+        assert!(unknown.ends_with(":2: heartbeet: no such key; did you mean heartbeat?"), "{unknown}");
+        assert!(fault(&[], &[], Some("max_connections = 5")).contains("did you mean max-connections?"));
+        assert!(fault(&[], &[], Some("zzz = 5")).contains("--help"));
+        assert!(fault(&[], &[], Some("check = true")).contains("no such key"), "what is to be done is no setting");
+        let wrong = fault(&[], &[], Some("missed = 3\nheartbeat = 'soon'"));
+        assert!(wrong.contains(":2: heartbeat: invalid value 'soon'"), "{wrong}");
+        assert!(fault(&[], &[], Some("heartbeat = true")).contains(":1: heartbeat: write a string"));
+        assert!(fault(&[], &[], Some("no-ping = 'yes'")).contains(":1: no-ping: write true or false"));
+        assert!(fault(&[], &[], Some("allow = [1.5]")).contains(":1: allow: write an array"));
+        assert!(fault(&[], &[], Some("addr = ['-x']")).contains(":1: addr: an address"));
+        assert!(fault(&[], &[], Some("addr = ['--check']")).contains(":1: addr: "));
+        assert!(fault(&[], &[], Some("a = 1\nb = ")).contains(":2: "));
+        assert!(fault(&["--config", "/nowhere/at/all"], &[], None).starts_with("cannot read /nowhere/at/all"));
+        let variable = fault(&[], &[("HEARTLINE_TICK", "often")], None);
+        assert!(variable.starts_with("HEARTLINE_TICK: invalid value 'often'"), "{variable}");
+        assert!(fault(&[], &[("HEARTLINE_REUSE_PORT", "maybe")], None).starts_with("HEARTLINE_REUSE_PORT: write true or false"));
+    }
+
+    #[test]
+    fn a_variable_that_is_empty_is_none_and_one_that_looks_like_a_setting_is_wondered_at() {
+        let variables = [("HEARTLINE_MISSED", ""), ("HEARTLINE_CONFIG", ""), ("HEARTLINE_HEARTBEET", "1s"), ("HEARTLINE_QQQ", "1")];
+        let settings = layer(&[], &variables, None).expect("valid");
+        assert_eq!(get(&settings, "missed").1, Origin::Default);
+        assert_eq!(settings.warnings, ["HEARTLINE_HEARTBEET is no setting; did you mean HEARTLINE_HEARTBEAT?"]);
+    }
+
+    #[test]
+    fn wrong_flags_are_clap_s_to_name() {
+        assert!(matches!(layer(&["--missed", "many"], &[], None), Err(Fault::Usage(_))));
+        assert!(matches!(layer(&[], &[], Some("admin-token-file = '/x'")), Err(Fault::Usage(_))), "the whole lacks --admin");
+    }
+}

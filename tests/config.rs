@@ -1,0 +1,185 @@
+//! Settings from flags, environment and file; `--check`; SIGHUP; completions and manual pages.
+#![cfg(feature = "cli")]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use common::{Serve, wait_until};
+use rustix::process::Signal;
+
+fn heartline(args: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_heartline"));
+    command.args(args).envs(variables.iter().copied()).stdin(Stdio::null()).output().expect("the binary starts")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("text")
+}
+
+fn file(dir: &Path, text: &str) -> String {
+    let path = dir.join("heartline.toml");
+    fs::write(&path, text).expect("room on the disk");
+    path.to_str().expect("text").to_owned()
+}
+
+/// Sends SIGHUP and returns the line that the log then has of it.
+fn reload(serve: &Serve) -> String {
+    let reloads = || serve.log().lines().filter(|line| line.contains("] reload changed=") || line.contains("] reload failed=")).count();
+    let before = reloads();
+    serve.signal(Signal::HUP);
+    wait_until("it has reloaded", || reloads() > before);
+    serve.log().lines().rfind(|line| line.contains("] reload changed=") || line.contains("] reload failed=")).expect("counted").to_owned()
+}
+
+#[test]
+fn a_check_prints_what_is_in_force_and_that_is_a_file_again() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let first = file(dir.path(), "heartbeat = '2s'\nmissed = 2\nallow = ['127.0.0.0/8', '::1']\nno-ping = true");
+    let args = ["serve", "--check", "127.0.0.1:0", "--tick", "50ms", "--goodbye", "so \"long\"", "--config", &first];
+    let checked = heartline(&args, &[("HEARTLINE_MISSED", "4")]);
+    assert!(checked.status.success(), "{}", text(&checked.stderr));
+    for line in [
+        "addr = [\"127.0.0.1:0\"]  # flag",
+        "heartbeat = \"2s\"  # file",
+        "missed = 4  # environment",
+        "no-ping = true  # file",
+        "tick = \"50ms\"  # flag",
+        "allow = [\"127.0.0.0/8\", \"::1\"]  # file",
+        "max-outbox = \"1MiB\"  # default",
+        "# max-connections is not set",
+        "goodbye = \"so \\\"long\\\"\"  # flag",
+    ] {
+        assert!(text(&checked.stdout).lines().any(|printed| printed == line), "{line:?} is not in\n{}", text(&checked.stdout));
+    }
+    let again = heartline(&["serve", "--check", "--config", &file(dir.path(), text(&checked.stdout))], &[]);
+    let values = |output: &Output| -> Vec<String> {
+        text(&output.stdout).lines().map(|line| line.split("  # ").next().unwrap_or_default().to_owned()).collect()
+    };
+    assert!(again.status.success(), "{}", text(&again.stderr));
+    assert_eq!(values(&again), values(&checked));
+}
+
+#[test]
+fn a_check_fails_as_a_start_would() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let refused = |args: &[&str], said: &str| {
+        let output = heartline(&[&["serve", "--check"], args].concat(), &[]);
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(2), ""), "{args:?}");
+        assert!(text(&output.stderr).contains(said), "{args:?}: {}", text(&output.stderr));
+    };
+    refused(&["--tick", "4s"], "--tick");
+    refused(&["nowhere"], "ADDR");
+    refused(&["--admin", "0.0.0.0:0"], "--admin");
+    refused(&["--config", "/nowhere/at/all"], "/nowhere/at/all");
+    refused(&["--config", &file(dir.path(), "\nmised = 3")], "heartline.toml:2: mised: no such key; did you mean missed?");
+    refused(&["--config", &file(dir.path(), "max-message = 'lots'")], "heartline.toml:1: max-message: invalid value 'lots'");
+    let wrong = heartline(&["serve"], &[("HEARTLINE_HEARTBEAT", "soon")]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(text(&wrong.stderr).contains("HEARTLINE_HEARTBEAT: invalid value 'soon'"), "{}", text(&wrong.stderr));
+}
+
+#[test]
+fn the_example_in_the_docs_is_valid() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/heartline.toml");
+    let checked = heartline(&["serve", "--check", "--config", example], &[]);
+    assert!(checked.status.success() && checked.stderr.is_empty(), "{}", text(&checked.stderr));
+    assert!(text(&checked.stdout).contains("deny = [\"10.66.0.0/16\"]  # file"));
+}
+
+#[test]
+fn a_reload_changes_what_can_change_for_those_who_are_here() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = file(dir.path(), "heartbeat = '10m'\nframing = 'lines'");
+    let serve = Serve::start(&["--config", &path, "--log-level", "info"]);
+    let mut here = serve.served();
+    file(dir.path(), "heartbeat = '200ms'\nmissed = 1\ntick = '50ms'\nframing = 'length'\nmax-connections = 1");
+    let said = reload(&serve);
+    assert!(said.contains("changed=heartbeat,missed,max-connections kept=framing,tick"), "{said}");
+    // The new heartbeat holds for the line that was open before, and so does the old framing.
+    here.expect("ping\n");
+    here.send("pong\nhello\n");
+    loop {
+        match here.read_line().as_deref() {
+            Some("ping") => here.send("pong\n"),
+            line => break assert_eq!(line, Some("echo: hello")),
+        }
+    }
+    assert_eq!(serve.connect().read_line(), None, "one is as many as there may be now");
+
+    file(dir.path(), "heartbeat = '10m'\ndeny = ['127.0.0.1']");
+    let said = reload(&serve);
+    assert!(said.contains("deny") && said.contains("kept=none"), "{said}");
+    assert_eq!(serve.connect().read_line(), None);
+    wait_until("the refusal is logged", || serve.refusals().iter().any(|refusal| refusal.contains("reason=denied")));
+    here.send("still here\n");
+    while here.read_line().expect("it may stay") != "echo: still here" {}
+}
+
+#[test]
+fn a_broken_file_changes_nothing() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = file(dir.path(), "max-connections-per-ip = 1");
+    let serve = Serve::start(&["--config", &path]);
+    let mut here = serve.served();
+    for broken in ["max-connections-per-ip = ", "max-connections-per-ip = 2\nheartbeet = 1", "max-connections-per-ip = 2\nmissed = 0"] {
+        file(dir.path(), broken);
+        let said = reload(&serve);
+        assert!(said.contains("[ERROR] reload failed="), "{said}");
+        assert_eq!(serve.connect().read_line(), None, "the old bound holds");
+    }
+    here.send("hello\n");
+    here.expect("echo: hello\n");
+}
+
+#[test]
+fn a_log_that_was_renamed_is_opened_anew_at_the_level_that_is_asked_for_now() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = file(dir.path(), "log-level = 'warn'");
+    let log = dir.path().join("log");
+    let command = Command::new(env!("CARGO_BIN_EXE_heartline"));
+    let serve = Serve::logging_to(log.clone(), command, &["127.0.0.1:0"], &["--config", &path]);
+    let mut peer = serve.served();
+    peer.finish();
+    peer.expect_end();
+    fs::rename(&log, dir.path().join("log.1")).expect("it can be renamed");
+    file(dir.path(), "log-level = 'info'");
+    serve.signal(Signal::HUP);
+    wait_until("there is a new log", || serve.log().contains("] reload changed=log-level kept=none"));
+    serve.served().finish();
+    wait_until("closes are logged now", || serve.closes().len() == 1);
+    let old = fs::read_to_string(dir.path().join("log.1")).expect("it is there");
+    assert!(!old.contains("] close ") && !old.contains("] reload "), "{old}");
+}
+
+#[test]
+fn servers_that_are_measured_are_not_told_by_the_environment() {
+    let args = ["bench", "hold", "--connections", "5", "--for", "0s", "--ramp", "max"];
+    let output = heartline(&args, &[("HEARTLINE_MAX_CONNECTIONS", "1"), ("HEARTLINE_HEARTBEAT", "nonsense")]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(!text(&output.stdout).contains("lost"), "{}", text(&output.stdout));
+}
+
+#[test]
+fn completions_and_manual_pages_speak_of_all_that_is_not_hidden() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = heartline(&["completions", shell], &[]);
+        assert!(output.status.success() && text(&output.stdout).contains("max-connections-per-ip"), "{shell}");
+    }
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    assert!(heartline(&["man", dir.path().to_str().expect("text")], &[]).status.success());
+    let mut pages: Vec<String> = fs::read_dir(dir.path())
+        .expect("it is there")
+        .map(|page| page.expect("an entry").file_name().into_string().expect("text"))
+        .collect();
+    pages.sort_unstable();
+    for page in ["heartline.1", "heartline-serve.1", "heartline-connect.1", "heartline-bench-hold.1"] {
+        assert!(pages.iter().any(|name| name == page), "{page} is not among {pages:?}");
+    }
+    assert!(!pages.iter().any(|name| name.contains("worker") || name.contains("bench-server")), "{pages:?}");
+    let serve = fs::read_to_string(dir.path().join("heartline-serve.1")).expect("text");
+    assert!(serve.contains(".TH") && serve.contains("HEARTLINE_MAX_CONNECTIONS"));
+    assert_eq!(heartline(&["man"], &[]).stdout, fs::read(dir.path().join("heartline.1")).expect("it is there"));
+}
