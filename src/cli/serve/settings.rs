@@ -107,6 +107,9 @@ impl Settings {
             let given = flags.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
             if let Some(said) = said.get(key(arg)).filter(|_| !given) {
                 let as_flags = as_flags(arg, &said.value);
+                if arg.is_positional() && as_flags.iter().any(|addr| addr.to_string_lossy().starts_with('-')) {
+                    return Err(Fault::Settings(format!("{}: an address does not begin with a hyphen", said.place)));
+                }
                 check_alone(program, &as_flags, said)?;
                 // Right behind the subcommand, where nothing that the user has written can change its meaning.
                 argv.splice(2..2, as_flags);
@@ -182,8 +185,8 @@ fn from_environment(
     unknown.sort_unstable();
     // Other parts of the program have variables of their own, so it is no error.
     warnings.extend(unknown.into_iter().filter_map(|name| {
-        let nearest = nearest(name, names.iter().map(String::as_str))?;
-        Some(format!("{name} is no setting; did you mean {nearest}?"))
+        let nearest = nearest(&name[PREFIX.len()..], names.iter().map(|name| &name[PREFIX.len()..]))?;
+        Some(format!("{name} is no setting; did you mean {PREFIX}{nearest}?"))
     }));
     Ok(said)
 }
@@ -253,12 +256,6 @@ fn as_flags(arg: &Arg, value: &Value) -> Vec<OsString> {
 
 /// Lets clap look at a value by itself, so that what is wrong with it is said of where it stands, not of a flag that nobody has written.
 fn check_alone(program: &Command, as_flags: &[OsString], said: &Said) -> Result<(), Fault> {
-    if as_flags
-        .iter()
-        .any(|flag| said.value.is_many() && !flag.to_string_lossy().starts_with("--") && flag.to_string_lossy().starts_with('-'))
-    {
-        return Err(Fault::Settings(format!("{}: an address does not begin with a hyphen", said.place)));
-    }
     let argv = ["heartline".into(), "serve".into()].into_iter().chain(as_flags.iter().cloned());
     match program.clone().try_get_matches_from(argv) {
         // That another one is needed beside it is for the whole to say.
@@ -287,12 +284,6 @@ fn effective(arg: &Arg, flags: &ArgMatches, merged: &ArgMatches, said: &HashMap<
         _ => said.get(key(arg)).map_or(Origin::Default, |said| said.origin.clone()),
     };
     Setting { key: key(arg).to_owned(), value, origin }
-}
-
-impl Value {
-    fn is_many(&self) -> bool {
-        matches!(self, Value::Many(_))
-    }
 }
 
 #[cfg(test)]
