@@ -1,6 +1,7 @@
 //! `heartline serve`.
 
 mod args;
+mod notify;
 mod signals;
 
 use std::io::Write;
@@ -16,6 +17,7 @@ use crate::engine::Stats;
 use crate::error::{ConfigError, Error};
 use crate::server::{Server, Turn};
 pub(crate) use args::ServeArgs;
+use notify::Manager;
 use signals::Termination;
 
 /// Serves until a signal ends it. Only the addresses listened on go to stdout, one `listening ADDR` per line.
@@ -31,12 +33,16 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Error> {
         log::warn!("config note=\"{note}\"");
     }
     let mut termination = Termination::watch(&server)?;
+    let mut manager = Manager::from_env();
     announce(&server.local_addrs());
-    while server.turn(&mut app, None)? == Turn::Running {
+    manager.ready(&server);
+    while server.turn(&mut app, manager.next_wait())? == Turn::Running {
+        manager.after_turn(&server);
         if termination.has_come(&server) {
             server.handle().shutdown(args.drain);
         }
     }
+    manager.after_turn(&server);
     log_end(server.stats());
     Ok(ExitCode::SUCCESS)
 }
