@@ -1,11 +1,15 @@
 //! The binary `heartline`, as a library function: arguments in, an exit code out.
 
+mod admin;
+mod admin_client;
 mod apps;
 mod args;
 mod bench;
 mod connect;
+mod figures;
 mod logging;
 mod serve;
+mod status;
 mod values;
 
 use std::io::Write;
@@ -29,6 +33,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Hold a line to a server: stdin lines out, messages to stdout, status to stderr
     Connect(connect::ConnectArgs),
+    /// Say how a server is, once: asks its admin endpoint (serve --admin)
+    Status(status::StatusArgs),
     /// Measure a server, heartline or another: connections held, throughput, latency, memory, CPU, evictions
     Bench(bench::BenchArgs),
 }
@@ -40,6 +46,7 @@ pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Connect(args) => connect::run(args),
+        Command::Status(args) => status::run(args),
         Command::Bench(args) => bench::run(args),
     };
     result.unwrap_or_else(|error| {

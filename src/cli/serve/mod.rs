@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use listenfd::ListenFd;
 
+use super::admin::Admin;
 use super::args::LogLevel;
 use super::logging;
 use crate::close::CloseReason;
@@ -20,7 +21,8 @@ pub(crate) use args::ServeArgs;
 use notify::Manager;
 use signals::Termination;
 
-/// Serves until a signal ends it. Only the addresses listened on go to stdout, one `listening ADDR` per line.
+/// Serves until a signal, or a request to the admin endpoint, ends it. Only the addresses listened on go to stdout, one `listening ADDR` per line, and `admin ADDR` where there is an admin
+/// endpoint.
 pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Error> {
     logging::start(&args.log, LogLevel::Info)?;
     let config = args.config();
@@ -33,16 +35,24 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Error> {
         log::warn!("config note=\"{note}\"");
     }
     let mut termination = Termination::watch(&server)?;
+    let mut admin = Admin::open(&args.admin, app, &mut server)?;
     let mut manager = Manager::from_env();
-    announce(&server.local_addrs());
+    announce(&server.local_addrs(), admin.as_ref());
     manager.ready(&server);
-    while server.turn(&mut app, manager.next_wait())? == Turn::Running {
+    loop {
+        let wait = [admin.as_ref().and_then(Admin::next_wait), manager.next_wait()].into_iter().flatten().min();
+        let turn = server.turn(&mut Admin::remembering(admin.as_mut(), &mut app), wait)?;
         manager.after_turn(&server);
+        if turn == Turn::Finished {
+            break;
+        }
         if termination.has_come(&server) {
             server.handle().shutdown(args.drain);
         }
+        if let Some(admin) = &mut admin {
+            admin.turn(&mut server, args.drain);
+        }
     }
-    manager.after_turn(&server);
     log_end(server.stats());
     Ok(ExitCode::SUCCESS)
 }
@@ -79,12 +89,17 @@ fn resolve(addrs: &[String]) -> Result<Vec<SocketAddr>, Error> {
     Ok(resolved)
 }
 
-fn announce(addrs: &[SocketAddr]) {
+fn announce(addrs: &[SocketAddr], admin: Option<&Admin>) {
     // Who starts a server with its stdout closed does not want to know.
     let mut stdout = std::io::stdout().lock();
     for addr in addrs {
         let _ = writeln!(stdout, "listening {addr}");
         log::info!("listening addr={addr}");
+    }
+    if let Some(admin) = admin {
+        let addr = admin.address();
+        let _ = writeln!(stdout, "admin {addr}");
+        log::info!("admin addr={addr}");
     }
     let _ = stdout.flush();
 }
