@@ -1,13 +1,16 @@
 //! The binary `heartline`, as a library function: arguments in, an exit code out.
 
 mod admin;
+mod admin_client;
 mod apps;
 mod args;
 mod bench;
 mod connect;
+mod figures;
 mod logging;
 mod manual;
 mod serve;
+mod status;
 mod values;
 
 use std::io::Write;
@@ -31,6 +34,8 @@ enum Command {
     Serve(serve::Options),
     /// Hold a line to a server: stdin lines out, messages to stdout, status to stderr
     Connect(connect::ConnectArgs),
+    /// Say how a server is, once: asks its admin endpoint (serve --admin)
+    Status(status::StatusArgs),
     /// Measure a server, heartline or another: connections held, throughput, latency, memory, CPU, evictions
     Bench(bench::BenchArgs),
     /// Print completions for a shell
@@ -46,6 +51,7 @@ pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(_) => serve::run(),
         Command::Connect(args) => connect::run(args),
+        Command::Status(args) => status::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),

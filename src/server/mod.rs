@@ -187,6 +187,11 @@ impl Server {
         self.engine.connections()
     }
 
+    /// Whether a shutdown has begun.
+    pub fn is_draining(&self) -> bool {
+        self.engine.is_draining()
+    }
+
     /// Turns until a shutdown has ended. Fails only if the poll itself does; what happens to a connection never ends the loop.
     pub fn run<H: Handler + ?Sized>(&mut self, handler: &mut H) -> Result<(), Error> {
         while self.turn(handler, None)? == Turn::Running {}

@@ -2,7 +2,8 @@
 
 use super::plot::{Curve, Plot};
 use super::results::{Results, Series};
-use super::table::{counted, duration, facts, rows};
+use super::table::{counted, facts, rows};
+use crate::cli::figures::duration;
 
 pub(super) fn render(results: &Results) -> String {
     let run = &results.run;

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::histogram::Summary;
 use super::results::{Group, Results};
+use crate::cli::figures::duration;
 
 /// Everything worth a look, as text.
 pub(super) fn render(results: &Results) -> String {
@@ -146,38 +147,4 @@ pub(super) fn rows(results: &Results) -> Vec<(String, &Summary)> {
 /// A count with its noun.
 pub(super) fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
-}
-
-/// Microseconds for people, in three or four digits.
-pub(super) fn duration(us: f64) -> String {
-    match us {
-        us if us < 0.9995 => format!("{:.0} ns", us * 1e3),
-        us if us < 99.95 => format!("{us:.1} µs"),
-        us if us < 999.5 => format!("{us:.0} µs"),
-        us if us < 99_950.0 => format!("{:.1} ms", us / 1e3),
-        us if us < 999_500.0 => format!("{:.0} ms", us / 1e3),
-        us => format!("{:.2} s", us / 1e6),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_have_the_unit_that_fits() {
-        for (us, text) in [
-            (0.02, "20 ns"),
-            (0.9999, "1.0 µs"),
-            (12.345, "12.3 µs"),
-            (99.99, "100 µs"),
-            (999.9, "1.0 ms"),
-            (1500.0, "1.5 ms"),
-            (250_000.0, "250 ms"),
-            (999_999.0, "1.00 s"),
-            (20_100_000.0, "20.10 s"),
-        ] {
-            assert_eq!(duration(us), text);
-        }
-    }
 }

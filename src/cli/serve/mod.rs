@@ -2,6 +2,7 @@
 
 mod args;
 mod check;
+mod notify;
 mod reload;
 mod settings;
 mod signals;
@@ -20,6 +21,7 @@ use crate::engine::Stats;
 use crate::error::{ConfigError, Error};
 use crate::server::{Server, Turn};
 pub(crate) use args::{Options, ServeArgs};
+use notify::Manager;
 use settings::{Fault, Settings};
 use signals::{Signal, Signals};
 
@@ -57,10 +59,14 @@ fn hold(mut settings: Settings) -> Result<(), Error> {
     }
     let mut signals = Signals::watch(&server)?;
     let mut admin = Admin::open(&args.admin, app, &mut server)?;
+    let mut manager = Manager::from_env();
     announce(&server.local_addrs(), admin.as_ref());
+    manager.ready(&server);
     loop {
-        let wait = admin.as_ref().and_then(Admin::next_wait);
-        if server.turn(&mut Admin::remembering(admin.as_mut(), &mut app), wait)? == Turn::Finished {
+        let wait = [admin.as_ref().and_then(Admin::next_wait), manager.next_wait()].into_iter().flatten().min();
+        let turn = server.turn(&mut Admin::remembering(admin.as_mut(), &mut app), wait)?;
+        manager.after_turn(&server);
+        if turn == Turn::Finished {
             break;
         }
         while let Some(signal) = signals.next(&server) {

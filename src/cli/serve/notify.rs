@@ -1,0 +1,133 @@
+//! What the service manager is told: that the server listens, that its loop turns, that it drains (sd_notify(3)).
+//!
+//! A socket of std's and no crate: that of the crates blocks for as long as the manager does not read, and the loop with it.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fmt;
+use std::io;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::process;
+use std::time::Duration;
+
+use crate::net::MonotonicClock;
+use crate::server::Server;
+
+/// For how long one message may wait for a manager that does not read. It is lost then: a manager that is stuck must not hold up the lines for longer
+/// than a tick.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// A watchdog is not fed more often, however short it is: the poll does not wait for less.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
+
+/// The service manager that started this process, if one did.
+pub(super) struct Manager(Option<Link>);
+
+struct Link {
+    socket: UnixDatagram,
+    clock: MonotonicClock,
+    watchdog: Option<Watchdog>,
+    told_of_drain: bool,
+    /// The last message was lost, and that has been said.
+    failing: bool,
+}
+
+/// A promise to speak again and again. It is kept by the loop itself: a loop that is stuck breaks it, and the manager starts the server anew.
+struct Watchdog {
+    interval: Duration,
+    /// On the link's clock.
+    due: Duration,
+}
+
+impl Manager {
+    /// The manager that `NOTIFY_SOCKET` names. A name that leads nowhere is logged: the server can do without.
+    pub(super) fn from_env() -> Self {
+        let Some(name) = env::var_os("NOTIFY_SOCKET") else { return Manager(None) };
+        match connect(&name) {
+            Ok(socket) => {
+                let watchdog = watchdog_interval().map(|interval| Watchdog { interval, due: interval });
+                Manager(Some(Link { socket, clock: MonotonicClock::start(), watchdog, told_of_drain: false, failing: false }))
+            }
+            Err(error) => {
+                log::warn!("notify socket={name:?} error=\"{error}\"");
+                Manager(None)
+            }
+        }
+    }
+
+    /// The server listens: whoever depends on it can be started.
+    pub(super) fn ready(&mut self, server: &Server) {
+        if let Some(link) = &mut self.0 {
+            link.tell(format_args!("READY=1\nSTATUS={}\n", Summary(server)));
+        }
+    }
+
+    /// How long a turn may wait, so that the watchdog is fed in time; `None` if there is none.
+    pub(super) fn next_wait(&self) -> Option<Duration> {
+        let link = self.0.as_ref()?;
+        Some(link.watchdog.as_ref()?.due.saturating_sub(link.clock.elapsed()))
+    }
+
+    /// To be called after each turn, the last one included.
+    pub(super) fn after_turn(&mut self, server: &Server) {
+        let Some(link) = &mut self.0 else { return };
+        if server.is_draining() && !link.told_of_drain {
+            link.told_of_drain = true;
+            link.tell(format_args!("STOPPING=1\nSTATUS={}\n", Summary(server)));
+        }
+        let Some(watchdog) = &mut link.watchdog else { return };
+        let now = link.clock.elapsed();
+        if watchdog.due <= now {
+            watchdog.due = now + watchdog.interval;
+            link.tell(format_args!("WATCHDOG=1\nSTATUS={}\n", Summary(server)));
+        }
+    }
+}
+
+impl Link {
+    fn tell(&mut self, message: fmt::Arguments<'_>) {
+        match self.socket.send(message.to_string().as_bytes()) {
+            Ok(_) => self.failing = false,
+            // Each feeding of a watchdog would say so.
+            Err(_) if self.failing => {}
+            Err(error) => {
+                self.failing = true;
+                log::warn!("notify error=\"{error}\"");
+            }
+        }
+    }
+}
+
+fn connect(name: &OsStr) -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(&address(name)?)?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    Ok(socket)
+}
+
+/// A path, or after an `@` a name in Linux's abstract namespace.
+fn address(name: &OsStr) -> io::Result<SocketAddr> {
+    #[cfg(target_os = "linux")]
+    if let Some(name) = name.as_encoded_bytes().strip_prefix(b"@") {
+        return <SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name);
+    }
+    SocketAddr::from_pathname(name)
+}
+
+/// Half of what the manager waits for before it takes the process for stuck, as sd_watchdog_enabled(3) has it; `None` if it does not watch this process.
+fn watchdog_interval() -> Option<Duration> {
+    let number = |name| env::var(name).ok()?.parse::<u64>().ok();
+    let is_other = number("WATCHDOG_PID").is_some_and(|pid| pid != u64::from(process::id()));
+    let limit = number("WATCHDOG_USEC").filter(|usec| *usec > 0 && !is_other)?;
+    Some((Duration::from_micros(limit) / 2).max(SHORTEST_INTERVAL))
+}
+
+/// The line that `systemctl status` shows.
+struct Summary<'a>(&'a Server);
+
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Summary(server) = self;
+        let doing = if server.is_draining() { "draining" } else { "serving" };
+        write!(f, "{doing}, {} open, {} since start", server.connections(), server.stats().opened)
+    }
+}
