@@ -11,6 +11,7 @@ mod logging;
 mod manual;
 mod serve;
 mod status;
+mod top;
 mod values;
 
 use std::io::Write;
@@ -36,6 +37,8 @@ enum Command {
     Connect(connect::ConnectArgs),
     /// Say how a server is, once: asks its admin endpoint (serve --admin)
     Status(status::StatusArgs),
+    /// Watch a server live in the terminal: figures, lines, closes; send messages, kick lines
+    Top(top::TopArgs),
     /// Measure a server, heartline or another: connections held, throughput, latency, memory, CPU, evictions
     Bench(bench::BenchArgs),
     /// Print completions for a shell
@@ -52,6 +55,7 @@ pub fn run() -> ExitCode {
         Command::Serve(_) => serve::run(),
         Command::Connect(args) => connect::run(args),
         Command::Status(args) => status::run(args),
+        Command::Top(args) => top::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),
