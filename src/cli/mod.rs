@@ -50,6 +50,10 @@ enum Command {
 /// Runs the subcommand that the process's arguments name, and returns its exit code: 2 for wrong usage or a configuration that
 /// contradicts itself, with a message on stderr that names the flag; 1 for other errors.
 pub fn run() -> ExitCode {
+    // It reads its flags together with environment and file.
+    if std::env::args_os().nth(1).is_some_and(|subcommand| subcommand == "serve") {
+        return exit_code(serve::run());
+    }
     // Clap prints its own message and exits with 2 for wrong usage, with 0 for `--help` and `--version`.
     let result = match Cli::parse().command {
         Command::Serve(_) => serve::run(),
@@ -60,6 +64,10 @@ pub fn run() -> ExitCode {
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),
     };
+    exit_code(result)
+}
+
+fn exit_code(result: Result<ExitCode, Error>) -> ExitCode {
     result.unwrap_or_else(|error| {
         status(&describe(&error));
         ExitCode::from(if matches!(error, Error::Config(_)) { 2 } else { 1 })

@@ -102,6 +102,7 @@ impl Settings {
             }
         }
 
+        let before = argv.len();
         let mut argv = argv.to_vec();
         for arg in &known {
             let given = flags.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
@@ -115,7 +116,7 @@ impl Settings {
                 argv.splice(2..2, as_flags);
             }
         }
-        let merged = matches(program, &argv)?;
+        let merged = if argv.len() > before { matches(program, &argv)? } else { flags.clone() };
         let effective = known.iter().map(|arg| effective(arg, &flags, &merged, &said)).collect();
         Ok(Settings { options: Options::from_arg_matches(&merged)?, effective, warnings, is_layered: true })
     }
