@@ -103,7 +103,11 @@ ADDRESS                 SILENCE▼     AGE
 
  q quit  ? help  sort: S A Q B R";
     assert_eq!(screen(&mut app, 40, 10, now).join("\n"), expected);
-    assert_eq!(screen(&mut app, 41, 3, now), ["heartline 0.1.0  127.0.0.1:7879  up 3h12m", "192.0.2.0:5000", ""].map(str::to_string));
+    let expected = "\
+heartline 0.1.0  127.0.0.1:7879  up 3h12m
+192.0.2.0:5000               3.2s   1m30s
+ q quit  ? help  sort: S A Q B R";
+    assert_eq!(screen(&mut app, 41, 3, now).join("\n"), expected);
 }
 
 #[test]
