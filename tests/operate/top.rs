@@ -34,7 +34,7 @@ fn the_lines_and_the_closes_are_shown() {
     let addr = |peer: &crate::common::Peer| peer.stream.local_addr().expect("connected").to_string();
     let (first, second) = (addr(&one), addr(&two));
     let top = top(&server, 100, 30);
-    for part in ["2 of ", &first, &second, "2 lines by silence, most first", "None yet.", "q quit"] {
+    for part in ["2 of ", &first, &second, "2 lines by silence, longest first", "None yet.", "q quit"] {
         top.wait_for(part);
     }
     two.send("hello\n");
