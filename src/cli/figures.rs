@@ -20,6 +20,20 @@ pub(crate) fn bytes(bytes: u64) -> String {
     ByteSize::b(bytes).to_string()
 }
 
+/// A number of bytes where there is little room: `0B`, `3.9M`; seven characters at most.
+pub(crate) fn short_bytes(bytes: u64) -> String {
+    ByteSize::b(bytes).display().iec_short().to_string()
+}
+
+/// How often per second: whole numbers, but for what is seldom.
+pub(crate) fn rate(per_second: f64) -> String {
+    match per_second {
+        0.0 => "0".to_string(),
+        slow if slow < 9.95 => format!("{slow:.1}"),
+        fast => grouped(fast.round() as u64),
+    }
+}
+
 /// A short length of time in microseconds, in three or four digits.
 pub(crate) fn duration(us: f64) -> String {
     match us {
@@ -56,6 +70,17 @@ mod tests {
     #[test]
     fn bytes_are_binary() {
         assert_eq!([0, 1023, 1536, 268_435_456].map(bytes), ["0 B", "1023 B", "1.5 KiB", "256.0 MiB"]);
+    }
+
+    #[test]
+    fn bytes_in_little_room_are_short() {
+        let shown = [0, 1023, 1536, (1 << 20) - 1, 268_435_456, u64::MAX].map(short_bytes);
+        assert_eq!(shown, ["0B", "1023B", "1.5K", "1024.0K", "256.0M", "16.0E"]);
+    }
+
+    #[test]
+    fn rates_have_a_digit_more_where_they_are_low() {
+        assert_eq!([0.0, 0.04, 1.25, 9.96, 1234.5].map(rate), ["0", "0.0", "1.2", "10", "1,235"]);
     }
 
     #[test]

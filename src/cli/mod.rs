@@ -10,6 +10,7 @@ mod figures;
 mod logging;
 mod serve;
 mod status;
+mod top;
 mod values;
 
 use std::io::Write;
@@ -35,6 +36,8 @@ enum Command {
     Connect(connect::ConnectArgs),
     /// Say how a server is, once: asks its admin endpoint (serve --admin)
     Status(status::StatusArgs),
+    /// Watch a server live in the terminal: figures, lines, closes; send messages, kick lines
+    Top(top::TopArgs),
     /// Measure a server, heartline or another: connections held, throughput, latency, memory, CPU, evictions
     Bench(bench::BenchArgs),
 }
@@ -47,6 +50,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Connect(args) => connect::run(args),
         Command::Status(args) => status::run(args),
+        Command::Top(args) => top::run(args),
         Command::Bench(args) => bench::run(args),
     };
     result.unwrap_or_else(|error| {

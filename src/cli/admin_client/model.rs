@@ -90,6 +90,22 @@ impl Histogram {
         // The longest is known better than the bucket that it is in, and it is all there is to say of the one without a bound.
         (self.count > 0).then(|| bucket.map_or(self.max_s, |(bound, _)| bound.min(self.max_s)))
     }
+
+    /// Those that came after `earlier`, of which this is a later state. The longest of them is not known: it is that of all.
+    pub(crate) fn since(&self, earlier: &Histogram) -> Histogram {
+        let before = |bound: f64| earlier.buckets.iter().find(|(other, _)| *other == bound).map_or(0, |(_, cumulated)| *cumulated);
+        Histogram {
+            count: self.count.saturating_sub(earlier.count),
+            sum_s: (self.sum_s - earlier.sum_s).max(0.0),
+            max_s: self.max_s,
+            buckets: self.buckets.iter().map(|(bound, cumulated)| (*bound, cumulated.saturating_sub(before(*bound)))).collect(),
+        }
+    }
+
+    /// Zero if there were none.
+    pub(crate) fn mean_s(&self) -> f64 {
+        if self.count > 0 { self.sum_s / self.count as f64 } else { 0.0 }
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -1,0 +1,78 @@
+//! The terminal, taken and given back: whatever happens, the shell finds it as it was.
+
+use std::io::{self, Stdout, stdout};
+use std::panic;
+use std::sync::Once;
+
+use ratatui::backend::CrosstermBackend;
+use ratatui::crossterm::cursor::Show;
+use ratatui::crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
+use ratatui::crossterm::execute;
+use ratatui::crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use ratatui::{Frame, Terminal};
+use signal_hook::consts::SIGSTOP;
+
+pub(super) struct Screen {
+    terminal: Terminal<CrosstermBackend<Stdout>>,
+}
+
+impl Screen {
+    pub(super) fn take() -> io::Result<Self> {
+        // The message of a panic is to be read, on the screen that is left when it is over; and in a release nothing is dropped after it.
+        static HOOK: Once = Once::new();
+        HOOK.call_once(|| {
+            let hook = panic::take_hook();
+            panic::set_hook(Box::new(move |info| {
+                give_back();
+                hook(info);
+            }));
+        });
+        enter()?;
+        match Terminal::new(CrosstermBackend::new(stdout())) {
+            Ok(terminal) => Ok(Screen { terminal }),
+            Err(error) => {
+                give_back();
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
+        self.terminal.draw(draw).map(drop)
+    }
+
+    /// Stops the process as Ctrl-Z does elsewhere; the terminal is the shell's meanwhile.
+    pub(super) fn suspend(&self) -> io::Result<()> {
+        give_back();
+        signal_hook::low_level::raise(SIGSTOP)
+    }
+
+    /// Takes the terminal again when the process goes on, and draws everything anew.
+    pub(super) fn resume(&mut self) -> io::Result<()> {
+        // Whoever has stopped the process may have changed the terminal without our knowledge, so nothing is taken for granted.
+        let _ = disable_raw_mode();
+        enter()?;
+        // Another one, since clearing this one would ask the terminal where its cursor is, and the answer be taken for keys.
+        self.terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
+        execute!(stdout(), Clear(ClearType::All))
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        give_back();
+    }
+}
+
+fn enter() -> io::Result<()> {
+    enable_raw_mode()?;
+    // Pasted text comes as such, and not as keys.
+    execute!(stdout(), EnterAlternateScreen, EnableBracketedPaste).inspect_err(|_| give_back())
+}
+
+/// Does no harm when it has been done before. A terminal that is gone is no concern of ours any more.
+fn give_back() {
+    // The first needs no writing, which may block or fail.
+    let _ = disable_raw_mode();
+    let _ = execute!(stdout(), DisableBracketedPaste, LeaveAlternateScreen, Show);
+}
