@@ -10,6 +10,8 @@ mod view;
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,7 +19,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use ratatui::crossterm::event::{self, Event as TerminalEvent};
 use ratatui::crossterm::terminal::disable_raw_mode;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
 use signal_hook::iterator::Signals;
 
 use super::admin_client::{AdminArgs, AdminClient};
@@ -83,11 +85,11 @@ pub(crate) fn run(args: TopArgs) -> Result<ExitCode, Error> {
         }
     }
     let (tell, events) = sync_channel(EVENTS);
-    watch_signals(tell.clone())?;
+    let ended_by = watch_signals(tell.clone())?;
     let poller = start_poller(client, args.interval, app.list.query(), tell.clone())?;
     let mut screen = Screen::take().map_err(Error::io("take the terminal"))?;
     start_thread("keys", move || read_terminal(&tell))?;
-    let session = Session { app, events, poller, unfinished: 0 };
+    let session = Session { app, events, ended_by, poller, unfinished: 0 };
     session.run(&mut screen).map(|(session, code)| {
         drop(screen);
         session.finish();
@@ -98,6 +100,8 @@ pub(crate) fn run(args: TopArgs) -> Result<ExitCode, Error> {
 struct Session {
     app: App,
     events: Receiver<Event>,
+    /// The signal that ends it; zero as long as there is none.
+    ended_by: Arc<AtomicI32>,
     poller: SyncSender<Order>,
     /// Actions whose outcome is not known yet.
     unfinished: usize,
@@ -120,13 +124,17 @@ impl Session {
                 .map_err(Error::io("write to the terminal"))?;
             drawn?;
             let first = match self.events.recv_timeout(REDRAW) {
-                Ok(event) => event,
-                Err(RecvTimeoutError::Timeout) => continue,
-                Err(RecvTimeoutError::Disconnected) => return Err(ended("it cannot hear anything any more")),
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return Err(ended("nothing is heard any more")),
             };
+            match self.ended_by.load(Ordering::Relaxed) {
+                0 => {}
+                signal => return Ok((self, exit_code(signal))),
+            }
             // All that has happened is drawn at once, but not so much that nothing is drawn.
             let rest: Vec<Event> = self.events.try_iter().take(EVENTS).collect();
-            for event in std::iter::once(first).chain(rest) {
+            for event in first.into_iter().chain(rest) {
                 if let Some(code) = self.handle(event, screen)? {
                     return Ok((self, code));
                 }
@@ -149,13 +157,19 @@ impl Session {
                 self.app.hear(news, now);
                 None
             }
-            Event::Signal(signal) => return Ok(Some(exit_code(signal))),
+            Event::Signal(SIGTSTP) => Some(Effect::Suspend),
+            Event::Signal(SIGCONT) => {
+                screen.resume().map_err(Error::io("take the terminal again"))?;
+                None
+            }
+            // What ends it is seen in any case, above.
+            Event::Signal(_) => None,
             Event::Deaf(error) => return Err(Error::io("read from the terminal")(error)),
         };
         match effect {
             None => {}
             Some(Effect::Quit) => return Ok(Some(ExitCode::SUCCESS)),
-            Some(Effect::Suspend) => screen.suspend().map_err(Error::io("take the terminal again"))?,
+            Some(Effect::Suspend) => screen.suspend().map_err(Error::io("stop"))?,
             Some(Effect::Act(action)) => match self.poller.try_send(Order::Act(action)) {
                 Ok(()) => self.unfinished += 1,
                 Err(TrySendError::Full(_)) => self.app.tell("the server is too slow: this was not done".to_string(), now),
@@ -183,13 +197,14 @@ impl Session {
     fn finish(self) {
         let deadline = Instant::now() + LAST_ACTIONS;
         let mut unfinished = self.unfinished;
+        // Another signal ends it at once.
         while unfinished > 0 {
             match self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(Event::News(News::Done(sentence))) => {
                     super::status(&sentence);
                     unfinished -= 1;
                 }
-                Ok(Event::Signal(_)) | Err(_) => return super::status("nobody knows what has become of what was asked for last"),
+                Err(_) => return super::status("nobody knows what has become of what was asked for last"),
                 Ok(_) => {}
             }
         }
@@ -207,20 +222,24 @@ fn start_poller(client: AdminClient, interval: Duration, query: Query, tell: Syn
     Ok(order)
 }
 
-/// A signal ends it as `q` does; a second one does not wait for that.
-fn watch_signals(tell: SyncSender<Event>) -> Result<(), Error> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT]).map_err(Error::io("watch for signals"))?;
+/// A signal ends it as `q` does, by way of what is returned: zero, or the signal. A second one does not wait for that.
+fn watch_signals(tell: SyncSender<Event>) -> Result<Arc<AtomicI32>, Error> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT]).map_err(Error::io("watch for signals"))?;
+    let ended_by = Arc::new(AtomicI32::new(0));
+    let end = Arc::clone(&ended_by);
     start_thread("signals", move || {
-        let mut signals = signals.forever();
-        if let Some(signal) = signals.next() {
-            let _ = tell.send(Event::Signal(signal));
+        for signal in signals.forever() {
+            let ends = ![SIGTSTP, SIGCONT].contains(&signal);
+            if ends && end.swap(signal, Ordering::Relaxed) != 0 {
+                // A terminal that takes nothing more may be what holds it up, so nothing is written.
+                let _ = disable_raw_mode();
+                signal_hook::low_level::exit(128 + signal);
+            }
+            // Where so much has happened that there is no room, it is awake already.
+            let _ = tell.try_send(Event::Signal(signal));
         }
-        if let Some(signal) = signals.next() {
-            // A terminal that takes nothing more may be what holds it up, so nothing is written.
-            let _ = disable_raw_mode();
-            signal_hook::low_level::exit(128 + signal);
-        }
-    })
+    })?;
+    Ok(ended_by)
 }
 
 fn read_terminal(tell: &SyncSender<Event>) {

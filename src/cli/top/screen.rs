@@ -8,7 +8,7 @@ use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
 use ratatui::crossterm::execute;
-use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use ratatui::crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
 use ratatui::{Frame, Terminal};
 use signal_hook::consts::SIGSTOP;
 
@@ -41,12 +41,20 @@ impl Screen {
         self.terminal.draw(draw).map(drop)
     }
 
-    /// Stops the process as Ctrl-Z does, and comes back when it goes on.
-    pub(super) fn suspend(&mut self) -> io::Result<()> {
+    /// Stops the process as Ctrl-Z does elsewhere; the terminal is the shell's meanwhile.
+    pub(super) fn suspend(&self) -> io::Result<()> {
         give_back();
-        signal_hook::low_level::raise(SIGSTOP)?;
+        signal_hook::low_level::raise(SIGSTOP)
+    }
+
+    /// Takes the terminal again when the process goes on, and draws everything anew.
+    pub(super) fn resume(&mut self) -> io::Result<()> {
+        // Whoever has stopped the process may have changed the terminal without our knowledge, so nothing is taken for granted.
+        let _ = disable_raw_mode();
         enter()?;
-        self.terminal.clear()
+        // Another one, since clearing this one would ask the terminal where its cursor is, and the answer be taken for keys.
+        self.terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
+        execute!(stdout(), Clear(ClearType::All))
     }
 }
 

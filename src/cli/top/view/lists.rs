@@ -58,7 +58,12 @@ fn columns(width: u16) -> (u16, &'static [Column]) {
 
 pub(super) fn draw_lines(buffer: &mut Buffer, [heading, names, lines]: [Rect; 3], app: &App, theme: Theme) {
     let list = &app.list;
-    let order = if list.descending() { "most first" } else { "least first" };
+    let order = match (list.sort(), list.descending()) {
+        (Sort::Queued | Sort::Bytes, true) => "most first",
+        (Sort::Queued | Sort::Bytes, false) => "least first",
+        (_, true) => "longest first",
+        (_, false) => "shortest first",
+    };
     let found = if list.address().is_empty() {
         format!("{} lines", grouped(list.matched()))
     } else {

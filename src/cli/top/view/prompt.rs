@@ -16,23 +16,20 @@ use crate::cli::top::input::Input;
 const KEYS: [&str; 8] =
     ["q quit", "? help", "sort: S A Q B R", "/ search", "k kick", "m message", "b broadcast", "arrows, page up/down, home, end: select"];
 
-const HELP: [&str; 17] = [
-    "S  sort by silence         Up, Down      select a line and follow it",
-    "A  sort by age             Page Up/Down  leaf through",
-    "Q  sort by queued bytes    Home, End     first, last line",
-    "B  sort by bytes           /             lines whose address begins so",
-    "R  sort by round trip      Esc           all lines again",
-    "   again: turn it round",
+/// Fits on 60 columns by 15 rows, with its border.
+const HELP: [&str; 13] = [
+    "S A Q B R     sort by silence, age, queued bytes, bytes,",
+    "              round trip; again: the other way round",
+    "Up, Down      select a line, and follow it",
+    "Page Up, Page Down, Home, End    leaf through",
+    "/             lines whose address begins so; Esc: all",
+    "m, b          write to the selected line, to all lines",
+    "k             close the selected line, after a yes",
+    "q, Esc, Ctrl-C  quit             Ctrl-Z  suspend",
     "",
-    "k  kick: close the selected line, after a yes",
-    "m  write a message to the selected line",
-    "b  write a message to all lines",
-    "",
-    "Yellow lines have been asked whether they live and have not",
-    "answered yet. Round trips are of the pings of the last seconds;",
+    "Yellow lines were asked whether they live and have not",
+    "answered yet. Round trips are those of the last pings;",
     "≤ is the bound of the bucket that they are counted in.",
-    "",
-    "q, Esc, Ctrl-C  quit       Ctrl-Z  suspend",
     "Any key closes this page.",
 ];
 

@@ -65,7 +65,7 @@ lines               messages/s          round trip          closes/s
 3 of 65,000         1,000 in, 1,000 out -                   0, 0 new/s
                 ███                  ██
 memory 4.0 MiB  cpu 0.0 %  descriptors 0 of 0  buffers 0 B
-3 lines by silence, most first
+3 lines by silence, longest first
 ADDRESS                     SILENCE▼     AGE     RTT  QUEUED     IN    OUT PINGS
 192.0.2.0:5000                  3.2s   1m30s       -      0B   1.5K    10B     0
 192.0.2.1:5000                  3.2s   1m30s     1ms      0B   1.5K    10B     0
@@ -95,7 +95,7 @@ fn with_little_room_what_matters_least_goes_first() {
 heartline 0.1.0  127.0.0.1:7879
 lines     messages/ round tri closes/s
 3         2,000     -         0
-3 lines by silence, most first
+3 lines by silence, longest first
 ADDRESS                 SILENCE▼     AGE
 192.0.2.0:5000              3.2s   1m30s
 192.0.2.1:5000              3.2s   1m30s
@@ -103,7 +103,11 @@ ADDRESS                 SILENCE▼     AGE
 
  q quit  ? help  sort: S A Q B R";
     assert_eq!(screen(&mut app, 40, 10, now).join("\n"), expected);
-    assert_eq!(screen(&mut app, 41, 3, now), ["heartline 0.1.0  127.0.0.1:7879  up 3h12m", "192.0.2.0:5000", ""].map(str::to_string));
+    let expected = "\
+heartline 0.1.0  127.0.0.1:7879  up 3h12m
+192.0.2.0:5000               3.2s   1m30s
+ q quit  ? help  sort: S A Q B R";
+    assert_eq!(screen(&mut app, 41, 3, now).join("\n"), expected);
 }
 
 #[test]
@@ -161,14 +165,14 @@ fn a_question_names_the_line_and_what_is_written_is_seen_where_the_cursor_is() {
 }
 
 #[test]
-fn help_fits_on_80_by_24() {
+fn help_fits_on_60_by_15() {
     let now = Instant::now();
     let mut app = app(now);
     app.key(KeyEvent::new(KeyCode::Char('?'), KeyModifiers::NONE), now);
-    let shown = screen(&mut app, 80, 24, now).join("\n");
-    for part in ["Ctrl-Z  suspend", "S  sort by silence", "Any key closes this page."] {
-        assert!(shown.contains(part), "{part}: {shown}");
-    }
+    let shown = screen(&mut app, 60, 15, now);
+    assert!(shown[1].starts_with("│ S A Q B R     sort by silence, age, queued bytes, bytes,"), "{shown:?}");
+    assert!(shown[13].starts_with("│ Any key closes this page."), "{shown:?}");
+    assert!(shown.iter().all(|line| line.ends_with(['│', '┐', '┘'])), "{shown:?}");
 }
 
 #[test]

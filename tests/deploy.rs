@@ -1,0 +1,146 @@
+//! What stands in docs/deploy speaks of metrics that there are, and of flags and pages as well.
+#![cfg(feature = "cli")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+
+use common::{DEADLINE, Serve};
+use serde_json::Value;
+
+fn doc(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Names of the metrics of a running server, as its TYPE lines have them.
+fn metrics() -> BTreeSet<String> {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let socket = dir.path().join("admin");
+    let _server = Serve::start(&["--admin", &format!("unix:{}", socket.display())]);
+    let mut stream = UnixStream::connect(socket).expect("the endpoint listens");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a timeout above zero");
+    stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").expect("the endpoint reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("text");
+    answer.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next().map(str::to_owned)).collect()
+}
+
+/// Names of metrics in a text, those of a histogram's parts under its own.
+fn mentioned(text: &str) -> BTreeSet<String> {
+    let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+    let words = text
+        .split(|c| !is_name(c))
+        .filter(|word| word.starts_with("heartline_") || word.starts_with("process_"))
+        .filter(|word| !word.ends_with('_'));
+    let of_histogram = |word: &str| ["_bucket", "_sum", "_count"].iter().find_map(|part| word.strip_suffix(part).map(str::to_owned));
+    words.map(|word| of_histogram(word).unwrap_or_else(|| word.to_owned())).collect()
+}
+
+fn expressions(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                if let (true, Value::String(text)) = (name == "expr" || name == "definition", value) {
+                    found.push(text.clone());
+                }
+                expressions(value, found);
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| expressions(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn dashboard_and_alerts_ask_for_metrics_that_there_are() {
+    let metrics = metrics();
+    assert!(metrics.len() > 30, "{metrics:?}");
+
+    let dashboard: Value = serde_json::from_str(&doc("deploy/grafana-dashboard.json")).expect("JSON");
+    let mut asked = Vec::new();
+    expressions(&dashboard, &mut asked);
+    let shown = mentioned(&asked.join("\n"));
+    assert_eq!(shown.difference(&metrics).collect::<Vec<_>>(), [""; 0], "not a metric");
+    assert_eq!(metrics.difference(&shown).collect::<Vec<_>>(), [""; 0], "not on the dashboard");
+
+    for file in ["prometheus-alerts.yml", "prometheus-alerts-test.yml"] {
+        let alerts = mentioned(&doc(&format!("deploy/{file}")));
+        assert_eq!(alerts.difference(&metrics).collect::<Vec<_>>(), [""; 0], "{file}");
+    }
+    let manual = mentioned(&doc("operations.md"));
+    assert_eq!(manual.difference(&metrics).collect::<Vec<_>>(), [""; 0], "operations.md");
+}
+
+#[test]
+fn each_panel_has_a_number_and_a_place_of_its_own() {
+    let dashboard: Value = serde_json::from_str(&doc("deploy/grafana-dashboard.json")).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("a list");
+    let ids: BTreeSet<u64> = panels.iter().map(|panel| panel["id"].as_u64().expect("a number")).collect();
+    assert_eq!(ids.len(), panels.len());
+    let mut taken = BTreeSet::new();
+    for panel in panels {
+        let at = |key: &str| panel["gridPos"][key].as_u64().expect("a number");
+        assert!(at("x") + at("w") <= 24, "{}", panel["title"]);
+        for y in at("y")..at("y") + at("h") {
+            for x in at("x")..at("x") + at("w") {
+                assert!(taken.insert((x, y)), "{} lies on another", panel["title"]);
+            }
+        }
+    }
+}
+
+/// As GitHub makes them: of a heading's letters and digits in lower case, spaces as hyphens.
+fn anchors(markdown: &str) -> BTreeSet<String> {
+    let headings = markdown.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let anchor =
+        |heading: &str| heading.to_lowercase().replace(' ', "-").chars().filter(|c| c.is_alphanumeric() || "-_".contains(*c)).collect();
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn each_alert_has_a_section_to_turn_to_and_a_test() {
+    let (alerts, anchors, tests) =
+        (doc("deploy/prometheus-alerts.yml"), anchors(&doc("operations.md")), doc("deploy/prometheus-alerts-test.yml"));
+    let values = |key: &str| alerts.lines().filter_map(|line| line.trim().strip_prefix(key).map(str::to_owned)).collect::<Vec<_>>();
+    let (names, runbooks) = (values("- alert: "), values("runbook: docs/operations.md#"));
+    assert!(names.len() >= 12);
+    assert_eq!(names.len(), runbooks.len());
+    for key in ["for: ", "labels: {severity: ", "summary: ", "description: "] {
+        assert_eq!(values(key).len(), names.len(), "{key}");
+    }
+    for (name, runbook) in names.iter().zip(runbooks) {
+        assert_eq!(name.to_lowercase(), runbook);
+        assert!(anchors.contains(&runbook), "operations.md has no section {runbook}");
+        assert!(tests.contains(&format!("alertname=\"{name}\"")), "{name} is not tested");
+    }
+}
+
+/// Flags of git, cargo and the container's engine.
+const NOT_OURS: &[&str] =
+    &["--format", "--rm", "--ulimit", "--stop-timeout", "--release", "--locked", "--target", "--from", "--interval", "--timeout"];
+
+/// The flags in a line that starts the server, be it a unit's, a container's or an example's.
+#[test]
+fn every_flag_that_is_shown_exists() {
+    let help = Command::new(env!("CARGO_BIN_EXE_heartline")).args(["serve", "--help"]).output().expect("the binary starts");
+    let help = String::from_utf8(help.stdout).expect("text");
+    for file in ["deploy/heartline.service", "deploy/heartline.default", "deploy/Containerfile"] {
+        let text = doc(file);
+        let flags = text.split(|c: char| !(c.is_ascii_lowercase() || c == '-')).filter(|word| word.starts_with("--"));
+        for flag in flags.filter(|flag| !NOT_OURS.contains(flag)) {
+            assert!(help.contains(&format!("{flag} ")) || help.contains(&format!("{flag}\n")), "{file}: {flag}");
+        }
+    }
+}
+
+#[test]
+fn the_debian_changelog_begins_with_this_version() {
+    let first = doc("deploy/debian/changelog").lines().next().expect("an entry").to_owned();
+    assert!(first.starts_with(&format!("heartline ({}-", env!("CARGO_PKG_VERSION"))), "{first}");
+}

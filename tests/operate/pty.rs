@@ -1,0 +1,139 @@
+//! A terminal of the test's own: a pseudo-terminal, and somebody who reads it and knows what would be seen on it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
+
+use crate::common::wait_until;
+
+pub struct Pty {
+    child: Child,
+    /// Where keys are pressed.
+    keyboard: File,
+    /// The side of the program; held open, so that the terminal outlives it.
+    line: File,
+    before: Termios,
+    parser: Arc<Mutex<vt100::Parser>>,
+}
+
+impl Pty {
+    /// Starts this on a terminal of so many columns and rows.
+    pub fn start(mut command: Command, columns: u16, rows: u16) -> Pty {
+        let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a pseudo-terminal");
+        grantpt(&keyboard).and_then(|()| unlockpt(&keyboard)).expect("it is ours");
+        let name = ptsname(&keyboard, Vec::new()).expect("it has a name").into_string().expect("of text");
+        // This process never becomes a session of its own, so the terminal cannot become its controlling one.
+        let line = OpenOptions::new().read(true).write(true).open(name).expect("it is ours");
+        resize(&keyboard, columns, rows);
+        let before = tcgetattr(&line).expect("a terminal");
+        let end = || line.try_clone().expect("a descriptor");
+        let child = command.env("TERM", "xterm-256color").stdin(end()).stdout(end()).stderr(end()).spawn().expect("the binary starts");
+        // What the command still holds of the terminal would keep it open for ever.
+        drop(command);
+        let parser = Arc::new(Mutex::new(vt100::Parser::new(rows, columns, 0)));
+        let keyboard = File::from(keyboard);
+        let (mut output, seen) = (keyboard.try_clone().expect("a descriptor"), Arc::clone(&parser));
+        thread::spawn(move || {
+            let mut chunk = [0; 4096];
+            // It ends with an error when nobody holds the other side any more.
+            while let Ok(read @ 1..) = output.read(&mut chunk) {
+                seen.lock().unwrap_or_else(PoisonError::into_inner).process(&chunk[..read]);
+            }
+        });
+        Pty { child, keyboard, line, before, parser }
+    }
+
+    fn parser(&self) -> MutexGuard<'_, vt100::Parser> {
+        self.parser.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is seen.
+    pub fn screen(&self) -> String {
+        self.parser().screen().contents()
+    }
+
+    /// Whether anything that is seen has a colour.
+    pub fn is_coloured(&self) -> bool {
+        let parser = self.parser();
+        let (rows, columns) = parser.screen().size();
+        let cells = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
+        cells
+            .filter_map(|(row, column)| parser.screen().cell(row, column))
+            .any(|cell| [cell.fgcolor(), cell.bgcolor()].iter().any(|colour| *colour != vt100::Color::Default))
+    }
+
+    /// Waits until this is seen.
+    pub fn wait_for(&self, text: &str) {
+        self.wait_until(&format!("{text:?} is seen"), |screen| screen.contains(text));
+    }
+
+    pub fn wait_until(&self, what: &str, seen: impl Fn(&str) -> bool) {
+        let mut last = String::new();
+        // Whoever waits in vain wants to know what there was instead.
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            wait_until(what, || {
+                last = self.screen();
+                seen(&last)
+            });
+        }));
+        assert!(result.is_ok(), "waited in vain until {what}; there was:\n{last}");
+    }
+
+    pub fn press(&mut self, keys: &str) {
+        self.keyboard.write_all(keys.as_bytes()).expect("the terminal takes it");
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("the process is ours");
+    }
+
+    /// Gives the terminal another size, and says so to the program as the kernel would if the terminal controlled it.
+    pub fn resize(&mut self, columns: u16, rows: u16) {
+        self.parser().screen_mut().set_size(rows, columns);
+        resize(&self.keyboard, columns, rows);
+        self.signal(Signal::WINCH);
+    }
+
+    /// Waits for the program to end, and for the terminal to be as it was.
+    pub fn end(&mut self) -> ExitStatus {
+        let mut status = None;
+        wait_until("the program ends", || {
+            status = self.child.try_wait().expect("the process is ours");
+            status.is_some()
+        });
+        let after = tcgetattr(&self.line).expect("a terminal");
+        assert_eq!(self.before.input_modes, after.input_modes);
+        assert_eq!(self.before.output_modes, after.output_modes);
+        assert_eq!(self.before.local_modes, after.local_modes);
+        wait_until("the screen is given back, with its cursor", || {
+            let parser = self.parser();
+            let screen = parser.screen();
+            !screen.alternate_screen() && !screen.hide_cursor() && !screen.bracketed_paste()
+        });
+        status.expect("waited for")
+    }
+
+    /// Whether the program has taken the terminal for itself: keys come as they are pressed.
+    pub fn is_taken(&self) -> bool {
+        self.parser().screen().alternate_screen()
+    }
+}
+
+impl Drop for Pty {
+    fn drop(&mut self) {
+        // It may have ended already, which is no concern of a test that is over.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn resize(terminal: impl AsFd, columns: u16, rows: u16) {
+    tcsetwinsize(terminal, Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 }).expect("a terminal");
+}
