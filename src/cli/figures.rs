@@ -15,6 +15,11 @@ pub(crate) fn grouped(number: u64) -> String {
     text
 }
 
+/// So many lines: `1 line`, `15,000 lines`.
+pub(crate) fn lines(count: u64) -> String {
+    format!("{} {}", grouped(count), if count == 1 { "line" } else { "lines" })
+}
+
 /// A number of bytes: `0 B`, `3.9 MiB`.
 pub(crate) fn bytes(bytes: u64) -> String {
     ByteSize::b(bytes).to_string()
@@ -65,6 +70,7 @@ mod tests {
     #[test]
     fn thousands_stand_apart() {
         assert_eq!([0, 999, 1000, 65_000, 1_234_567].map(grouped), ["0", "999", "1,000", "65,000", "1,234,567"]);
+        assert_eq!([0, 1, 15_000].map(lines), ["0 lines", "1 line", "15,000 lines"]);
     }
 
     #[test]

@@ -43,7 +43,7 @@ fn the_lines_and_the_closes_are_shown() {
     drop(one);
     top.wait_for("peer-closed");
     top.wait_until("the closed line is among the closes alone", |screen| screen.matches(first.as_str()).count() == 1);
-    top.wait_for("1 lines by silence");
+    top.wait_for("1 line by silence");
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_line_is_found_written_to_and_closed() {
 
     let addr = two.stream.local_addr().expect("connected").to_string();
     top.press(&format!("/{addr}\r"));
-    top.wait_for(&format!("1 lines at {addr}"));
+    top.wait_for(&format!("1 line at {addr}"));
     top.press("mjust you\r");
     two.expect("just you\n");
 
@@ -99,7 +99,7 @@ fn a_line_is_found_written_to_and_closed() {
     top.wait_for("requested");
     top.wait_for("No line matches");
     top.press("\x1b");
-    top.wait_for("1 lines by silence");
+    top.wait_for("1 line by silence");
     one.send("still here\n");
     one.expect("echo: still here\n");
     top.press("q");
@@ -111,7 +111,7 @@ fn a_message_that_cannot_be_sent_is_said_to_be_so() {
     let server = serve(&["--max-message", "8"]);
     let mut peer = server.served();
     let mut top = top(&server, 100, 24);
-    top.wait_for("1 lines by");
+    top.wait_for("1 line by");
     top.press("blonger than eight\r");
     top.wait_for("not sent: the server says:");
     top.press("bshort\r");
@@ -123,10 +123,10 @@ fn what_was_asked_for_last_is_done_before_it_ends() {
     let server = serve(&[]);
     let mut peer = server.served();
     let mut top = top(&server, 100, 24);
-    top.wait_for("1 lines by");
+    top.wait_for("1 line by");
     top.press("bgoodbye\rq");
     peer.expect("goodbye\n");
-    top.wait_for("queued for 1 lines");
+    top.wait_for("queued for 1 line");
     assert_eq!(top.end().code(), Some(0));
 }
 
@@ -172,7 +172,7 @@ fn a_server_that_is_lost_is_shown_and_found_again() {
     let server = Serve::start(&["--admin", &admin]);
     let _peer = server.served();
     top.wait_for("the server was started anew");
-    top.wait_for("1 lines by");
+    top.wait_for("1 line by");
     assert!(!top.screen().contains("No answer for"));
     server.signal(Signal::TERM);
     top.press("q");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::app::Peer;
 use super::list::Query;
 use crate::cli::admin_client::{AdminClient, AdminError, Closed, Closes, Connections, Status, printable};
-use crate::cli::figures::grouped;
+use crate::cli::figures::lines as lines_of;
 
 /// Most closes that are asked for: as many as the tallest terminal has room for.
 const CLOSES: usize = 20;
@@ -88,7 +88,7 @@ fn act(client: &AdminClient, action: &Action) -> String {
         }
         Action::Broadcast(text) => client.ask("POST", "/broadcast", text.as_bytes()).map(|answer| {
             let receivers = serde_json::from_slice::<serde_json::Value>(&answer.body).ok().and_then(|body| body["receivers"].as_u64());
-            format!("the message is queued for {} lines", receivers.map_or("all".to_string(), grouped))
+            format!("the message is queued for {}", receivers.map_or("all lines".to_string(), lines_of))
         }),
     };
     match (done, action) {

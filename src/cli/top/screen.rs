@@ -3,6 +3,7 @@
 use std::io::{self, Stdout, stdout};
 use std::panic;
 use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::Show;
@@ -64,15 +65,20 @@ impl Drop for Screen {
     }
 }
 
+/// Whether the terminal is ours. Giving it back twice would put the cursor back to where it was, over what has been said since.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
 fn enter() -> io::Result<()> {
-    enable_raw_mode()?;
+    TAKEN.store(true, Ordering::Relaxed);
     // Pasted text comes as such, and not as keys.
-    execute!(stdout(), EnterAlternateScreen, EnableBracketedPaste).inspect_err(|_| give_back())
+    enable_raw_mode().and_then(|()| execute!(stdout(), EnterAlternateScreen, EnableBracketedPaste)).inspect_err(|_| give_back())
 }
 
-/// Does no harm when it has been done before. A terminal that is gone is no concern of ours any more.
+/// Does nothing when it has been done before. A terminal that is gone is no concern of ours any more.
 fn give_back() {
-    // The first needs no writing, which may block or fail.
-    let _ = disable_raw_mode();
-    let _ = execute!(stdout(), DisableBracketedPaste, LeaveAlternateScreen, Show);
+    if TAKEN.swap(false, Ordering::Relaxed) {
+        // The first needs no writing, which may block or fail.
+        let _ = disable_raw_mode();
+        let _ = execute!(stdout(), DisableBracketedPaste, LeaveAlternateScreen, Show);
+    }
 }

@@ -7,7 +7,7 @@ use ratatui::text::{Line, Span};
 
 use super::{Theme, put};
 use crate::cli::admin_client::{Closed, Connection};
-use crate::cli::figures::{bytes, grouped, short_bytes, span};
+use crate::cli::figures::{bytes, lines as lines_of, short_bytes, span};
 use crate::cli::top::app::App;
 use crate::cli::top::list::Sort;
 
@@ -64,11 +64,8 @@ pub(super) fn draw_lines(buffer: &mut Buffer, [heading, names, lines]: [Rect; 3]
         (_, true) => "longest first",
         (_, false) => "shortest first",
     };
-    let found = if list.address().is_empty() {
-        format!("{} lines", grouped(list.matched()))
-    } else {
-        format!("{} lines at {}…", grouped(list.matched()), list.address())
-    };
+    let found =
+        if list.address().is_empty() { lines_of(list.matched()) } else { format!("{} at {}…", lines_of(list.matched()), list.address()) };
     let waiting = if list.is_current() { "" } else { " (asking)" };
     put(buffer, heading, format!("{found} by {}, {order}{waiting}", list.sort().name()).into(), theme.heading());
 

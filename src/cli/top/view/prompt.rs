@@ -9,7 +9,7 @@ use ratatui::text::Line;
 use ratatui::widgets::{Block, Clear, Paragraph, Widget};
 
 use super::{Theme, fitting, put};
-use crate::cli::figures::grouped;
+use crate::cli::figures::lines;
 use crate::cli::top::app::{App, Mode, Purpose};
 use crate::cli::top::input::Input;
 
@@ -45,7 +45,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: Theme, n
             let what = match purpose {
                 Purpose::Search => "Address begins with".to_string(),
                 Purpose::Message(peer) => format!("To {peer}"),
-                Purpose::Broadcast => format!("To all {} lines", grouped(app.history.status().connections.open)),
+                Purpose::Broadcast => format!("To all {}", lines(app.history.status().connections.open)),
             };
             draw_input(frame, area, &what, input, theme);
         }
