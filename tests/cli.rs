@@ -79,6 +79,8 @@ fn help_shows_every_flag_with_its_default() {
         "--backlog",
         "--reuse-port",
         "--drain",
+        "--admin",
+        "--admin-token-file",
         "--log-level",
         "--log-file",
     ];

@@ -1,5 +1,7 @@
 //! The applications that `heartline serve` can run.
 
+use std::fmt;
+
 use clap::ValueEnum;
 
 use crate::engine::{Context, Handler};
@@ -14,6 +16,13 @@ pub(super) enum App {
     Broadcast,
     /// Take messages and say nothing
     Sink,
+}
+
+/// The name by which it is asked for.
+impl fmt::Display for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_possible_value().map_or(Ok(()), |value| f.write_str(value.get_name()))
+    }
 }
 
 impl Handler for App {

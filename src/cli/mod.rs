@@ -1,5 +1,6 @@
 //! The binary `heartline`, as a library function: arguments in, an exit code out.
 
+mod admin;
 mod apps;
 mod args;
 mod bench;

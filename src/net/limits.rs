@@ -11,10 +11,10 @@ pub(crate) fn raise_descriptor_limit() -> usize {
             log::warn!("descriptor-limit soft={:?} hard={:?} error={error:?}", limit.current, limit.maximum);
         }
     }
-    open_descriptor_limit()
+    descriptor_limit()
 }
 
 /// The soft limit now in force.
-fn open_descriptor_limit() -> usize {
+pub(crate) fn descriptor_limit() -> usize {
     getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }

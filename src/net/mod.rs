@@ -7,10 +7,16 @@ mod limits;
 #[cfg(feature = "cli")]
 mod load;
 mod options;
+#[cfg(feature = "cli")]
+mod unix;
 
 pub(crate) use clock::{MonotonicClock, ResumeAlarm, SuspendClock};
 pub(crate) use evidence::unacknowledged_for;
+#[cfg(feature = "cli")]
+pub(crate) use limits::descriptor_limit;
 pub(crate) use limits::raise_descriptor_limit;
 #[cfg(feature = "cli")]
 pub(crate) use load::{PreciseTimer, dial_from, monotonic_ns, reset_on_close};
 pub(crate) use options::{SocketOptions, dial, listen, take_over};
+#[cfg(feature = "cli")]
+pub(crate) use unix::listen_unix;

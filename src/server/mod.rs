@@ -266,6 +266,25 @@ impl Server {
         Ok(kept)
     }
 
+    /// What is in force.
+    #[cfg(feature = "cli")]
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Keeps so many descriptors more from connections, for what the binary opens while the server runs. For the time before the first turn.
+    #[cfg(feature = "cli")]
+    pub(crate) fn reserve_descriptors(&mut self, number: usize) -> Result<(), Error> {
+        let before = self.most_connections;
+        self.most_connections = before.saturating_sub(number).max(1);
+        let mut config = self.config.clone();
+        // Who has not asked for fewer wants as many as there may be, and need not be told how many that is.
+        config.limits.max_connections = config.limits.max_connections.filter(|wanted| *wanted < before);
+        self.config = within_descriptors(config, self.most_connections);
+        self.engine.reconfigure(self.now, &self.config)?;
+        Ok(())
+    }
+
     /// Where the binary registers what else it watches on this loop, each under a [`Server::guest_token`] of its own.
     #[cfg(feature = "cli")]
     pub(crate) fn registry(&self) -> &mio::Registry {

@@ -18,6 +18,8 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 pub struct Serve {
     child: Child,
     pub addrs: Vec<SocketAddr>,
+    /// Where its admin endpoint is, as it says it: `http://ADDR` or `unix:PATH`; empty if there is none.
+    pub admin: String,
     log: PathBuf,
     /// Where the log is, if it is nowhere else.
     dir: Option<tempfile::TempDir>,
@@ -47,12 +49,17 @@ impl Serve {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the binary starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         // From here on it is ended whatever happens.
-        let mut serve = Serve { child, addrs: Vec::new(), log, dir: None };
-        for _ in addrs {
+        let mut serve = Serve { child, addrs: Vec::new(), admin: String::new(), log, dir: None };
+        let mut announced = |kind: &str| {
             let mut line = String::new();
             stdout.read_line(&mut line).expect("stdout is text");
-            let addr = line.trim_end().strip_prefix("listening ").unwrap_or_else(|| panic!("{line:?}"));
-            serve.addrs.push(addr.parse().expect("an address"));
+            line.trim_end().strip_prefix(kind).unwrap_or_else(|| panic!("{line:?}")).to_owned()
+        };
+        for _ in addrs {
+            serve.addrs.push(announced("listening ").parse().expect("an address"));
+        }
+        if args.contains(&"--admin") {
+            serve.admin = announced("admin ");
         }
         serve
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use crate::cli::admin::AdminArgs;
 use crate::cli::apps::App;
 use crate::cli::args::{FramingArgs, HeartbeatArgs, LogArgs, OsTimeoutArgs};
 use crate::cli::values::{DurationOrOff, Size, SizeOrOff, duration};
@@ -83,6 +84,8 @@ pub(crate) struct ServeArgs {
     /// On SIGTERM or SIGINT: the last message to each peer, when its turn to be closed has come
     #[arg(long, value_name = "TEXT", help_heading = "Listening")]
     goodbye: Option<String>,
+    #[command(flatten)]
+    pub(super) admin: AdminArgs,
     #[command(flatten)]
     pub(super) log: LogArgs,
 }

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use listenfd::ListenFd;
 
+use super::admin::Admin;
 use super::args::LogLevel;
 use super::logging;
 use crate::close::CloseReason;
@@ -18,7 +19,8 @@ use crate::server::{Server, Turn};
 pub(crate) use args::ServeArgs;
 use signals::Termination;
 
-/// Serves until a signal ends it. Only the addresses listened on go to stdout, one `listening ADDR` per line.
+/// Serves until a signal, or a request to the admin endpoint, ends it. Only the addresses listened on go to stdout, one `listening ADDR` per line, and `admin ADDR` where there is an admin
+/// endpoint.
 pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Error> {
     logging::start(&args.log, LogLevel::Info)?;
     let config = args.config();
@@ -31,10 +33,18 @@ pub(crate) fn run(args: ServeArgs) -> Result<ExitCode, Error> {
         log::warn!("config note=\"{note}\"");
     }
     let mut termination = Termination::watch(&server)?;
-    announce(&server.local_addrs());
-    while server.turn(&mut app, None)? == Turn::Running {
+    let mut admin = Admin::open(&args.admin, app, &mut server)?;
+    announce(&server.local_addrs(), admin.as_ref());
+    loop {
+        let wait = admin.as_ref().and_then(Admin::next_wait);
+        if server.turn(&mut Admin::remembering(admin.as_mut(), &mut app), wait)? == Turn::Finished {
+            break;
+        }
         if termination.has_come(&server) {
             server.handle().shutdown(args.drain);
+        }
+        if let Some(admin) = &mut admin {
+            admin.turn(&mut server, args.drain);
         }
     }
     log_end(server.stats());
@@ -73,12 +83,17 @@ fn resolve(addrs: &[String]) -> Result<Vec<SocketAddr>, Error> {
     Ok(resolved)
 }
 
-fn announce(addrs: &[SocketAddr]) {
+fn announce(addrs: &[SocketAddr], admin: Option<&Admin>) {
     // Who starts a server with its stdout closed does not want to know.
     let mut stdout = std::io::stdout().lock();
     for addr in addrs {
         let _ = writeln!(stdout, "listening {addr}");
         log::info!("listening addr={addr}");
+    }
+    if let Some(admin) = admin {
+        let addr = admin.address();
+        let _ = writeln!(stdout, "admin {addr}");
+        log::info!("admin addr={addr}");
     }
     let _ = stdout.flush();
 }

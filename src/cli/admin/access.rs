@@ -1,0 +1,242 @@
+//! Who may ask: the loopback rule, the token, and what keeps a browser from being used by other people's pages.
+
+use std::fs::File;
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use subtle::ConstantTimeEq;
+
+use super::http::{Failure, Head};
+use crate::error::ConfigError;
+
+/// Shorter tokens could be guessed.
+const SHORTEST_TOKEN: usize = 16;
+/// Longer ones are a wrong file; and they must fit a header.
+const LONGEST_TOKEN: usize = 1024;
+
+/// What a request must carry, if anything. Never logged.
+pub(super) struct Token(String);
+
+impl Token {
+    /// The one line of a file.
+    pub(super) fn read(path: &Path) -> Result<Self, ConfigError> {
+        let wrong = |problem: String| ConfigError::new("admin_token_file", format!("{}: {problem}", path.display()));
+        let mut text = String::new();
+        let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
+        file.take(LONGEST_TOKEN as u64 + 3).read_to_string(&mut text).map_err(|error| wrong(error.to_string()))?;
+        Token::parse(&text).map_err(wrong)
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let token = text.strip_suffix('\n').unwrap_or(text);
+        let token = token.strip_suffix('\r').unwrap_or(token);
+        if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("a token is one line of visible ASCII characters".into());
+        }
+        if !(SHORTEST_TOKEN..=LONGEST_TOKEN).contains(&token.len()) {
+            return Err(format!("a token has {SHORTEST_TOKEN} to {LONGEST_TOKEN} characters"));
+        }
+        Ok(Token(token.into()))
+    }
+
+    /// In a time that does not tell how much of `given` is right.
+    fn is(&self, given: &[u8]) -> bool {
+        self.0.as_bytes().ct_eq(given).into()
+    }
+
+    /// Whether a header carries it: as a bearer token, or as the password of anybody.
+    fn is_in(&self, authorization: &str) -> bool {
+        let Some((scheme, value)) = authorization.split_once(' ') else { return false };
+        let value = value.trim();
+        if scheme.eq_ignore_ascii_case("Bearer") {
+            return self.is(value.as_bytes());
+        }
+        let Ok(pair) = BASE64_STANDARD.decode(value) else { return false };
+        let password = memchr::memchr(b':', &pair).map(|colon| &pair[colon + 1..]);
+        scheme.eq_ignore_ascii_case("Basic") && password.is_some_and(|password| self.is(password))
+    }
+}
+
+/// The rules for one endpoint.
+pub(super) struct Access {
+    pub(super) token: Option<Token>,
+    /// Whether it listens on TCP, where a browser can come.
+    pub(super) tcp: bool,
+}
+
+impl Access {
+    /// Without a token nobody but the machine itself may ask.
+    pub(super) fn check_exposure(&self, ip: IpAddr) -> Result<(), ConfigError> {
+        if ip.is_loopback() || self.token.is_some() {
+            Ok(())
+        } else {
+            Err(ConfigError::new("admin", format!("{ip} is not a loopback address: others could reach it; set --admin-token-file")))
+        }
+    }
+
+    /// Whether this request may be answered at all.
+    pub(super) fn check(&self, head: &Head) -> Result<(), Failure> {
+        if let Some(token) = &self.token
+            && !head.authorization.as_ref().is_some_and(|authorization| token.is_in(authorization))
+        {
+            // One header line with both: a browser takes the one it knows a dialog for.
+            return Err(Failure::new(401, "this needs the token").with("WWW-Authenticate", "Basic realm=\"heartline\", Bearer"));
+        }
+        // A page of somebody else's may make a browser send requests, but not hide where they come from.
+        if let Some(origin) = &head.origin
+            && !is_same_origin(origin, head.host.as_deref())
+        {
+            return Err(Failure::new(403, "the Origin of this request is another site"));
+        }
+        // A name of somebody else's may be made to resolve to this machine, and a page there would then count as ours (DNS rebinding).
+        if let Some(host) = head.host.as_deref().filter(|_| self.tcp && self.token.is_none())
+            && !is_address_or_localhost(host)
+        {
+            return Err(Failure::new(403, "the Host of this request is neither an IP address nor localhost"));
+        }
+        Ok(())
+    }
+}
+
+/// Whether the authority of an origin is the host that was asked. The scheme is that of whoever ends TLS before us.
+fn is_same_origin(origin: &str, host: Option<&str>) -> bool {
+    // `null`, as of a sandboxed frame, has no authority.
+    let Some((_, authority)) = origin.split_once("://") else { return false };
+    host.is_some_and(|host| host.eq_ignore_ascii_case(authority))
+}
+
+fn is_address_or_localhost(host: &str) -> bool {
+    if let Some((ip, port)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return ip.parse::<Ipv6Addr>().is_ok() && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port));
+    }
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if is_port(port) => name,
+        Some(_) => return false,
+        None => host,
+    };
+    name.parse::<Ipv4Addr>().is_ok() || name.eq_ignore_ascii_case("localhost")
+}
+
+fn is_port(port: &str) -> bool {
+    port.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "correct-horse-battery";
+
+    fn head() -> Head {
+        Head { method: "GET".into(), path: "/".into(), host: Some("127.0.0.1:7879".into()), ..Head::default() }
+    }
+
+    fn open() -> Access {
+        Access { token: None, tcp: true }
+    }
+
+    fn guarded() -> Access {
+        Access { token: Some(Token(TOKEN.into())), tcp: true }
+    }
+
+    fn code(access: &Access, head: &Head) -> u16 {
+        access.check(head).err().map_or(200, |failure| failure.code)
+    }
+
+    #[test]
+    fn a_token_is_one_line_of_a_certain_length() {
+        for text in ["0123456789abcdef", "0123456789abcdef\n", "0123456789abcdef\r\n"] {
+            assert!(Token::parse(text).is_ok_and(|token| token.is(b"0123456789abcdef")), "{text:?}");
+        }
+        let long = "x".repeat(LONGEST_TOKEN + 1);
+        for text in ["", "\n", "0123456789abcde", "0123456789abcdef\n\n", "0123456789 abcdef", "0123456789abcdefé", long.as_str()] {
+            assert!(Token::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_taken_as_bearer_or_as_a_password_and_nothing_less_is() {
+        let basic = |pair: &str| format!("Basic {}", BASE64_STANDARD.encode(pair));
+        let code = |authorization: String| code(&guarded(), &Head { authorization: Some(authorization), ..head() });
+        for good in [format!("Bearer {TOKEN}"), format!("bearer  {TOKEN}"), basic(&format!("anybody:{TOKEN}")), basic(&format!(":{TOKEN}"))]
+        {
+            assert_eq!(code(good.clone()), 200, "{good}");
+        }
+        let bad = [
+            format!("Bearer {TOKEN}x"),
+            format!("Bearer {}", &TOKEN[1..]),
+            "Bearer ".into(),
+            "Bearer".into(),
+            TOKEN.into(),
+            format!("Digest {TOKEN}"),
+            basic(TOKEN),
+            basic("anybody:"),
+            basic(&format!("{TOKEN}:anybody")),
+            "Basic !!!".into(),
+            String::new(),
+        ];
+        for bad in bad {
+            assert_eq!(code(bad.clone()), 401, "{bad}");
+        }
+        assert_eq!(super::tests::code(&guarded(), &head()), 401);
+    }
+
+    #[test]
+    fn without_a_token_only_the_machine_itself_may_ask() {
+        for ip in ["127.0.0.1", "127.9.9.9", "::1"] {
+            assert!(open().check_exposure(ip.parse().expect("an address")).is_ok(), "{ip}");
+        }
+        for ip in ["0.0.0.0", "::", "192.0.2.1"] {
+            let ip = ip.parse().expect("an address");
+            assert!(open().check_exposure(ip).is_err_and(|error| error.field == "admin"), "{ip}");
+            assert!(guarded().check_exposure(ip).is_ok(), "{ip}");
+        }
+    }
+
+    #[test]
+    fn pages_of_other_sites_are_refused() {
+        let from = |origin: &str| Head { origin: Some(origin.into()), ..head() };
+        for (origin, expected) in [
+            ("http://127.0.0.1:7879", 200),
+            ("https://127.0.0.1:7879", 200),
+            ("http://127.0.0.1:80", 403),
+            ("http://127.0.0.1", 403),
+            ("http://evil.example", 403),
+            ("http://127.0.0.1:7879.evil.example", 403),
+            ("null", 403),
+            ("", 403),
+        ] {
+            assert_eq!(code(&open(), &from(origin)), expected, "{origin}");
+        }
+        let with_token = Head { authorization: Some(format!("Bearer {TOKEN}")), ..from("http://evil.example") };
+        assert_eq!(code(&guarded(), &with_token), 403, "a browser that is logged in as well");
+        assert_eq!(code(&open(), &Head { host: None, ..from("http://evil.example") }), 403);
+    }
+
+    #[test]
+    fn names_that_could_be_rebound_are_refused_where_there_is_no_token() {
+        for (host, expected) in [
+            ("127.0.0.1", 200),
+            ("127.0.0.1:7879", 200),
+            ("LocalHost:7879", 200),
+            ("[::1]:7879", 200),
+            ("[::1]", 200),
+            ("evil.example:7879", 403),
+            ("localhost.evil.example", 403),
+            ("[::1].evil.example", 403),
+            ("127.0.0.1:x", 403),
+            ("::1", 403),
+            ("", 403),
+        ] {
+            let asked = Head { host: Some(host.into()), ..head() };
+            assert_eq!(code(&open(), &asked), expected, "{host}");
+            assert_eq!(code(&Access { token: None, tcp: false }, &asked), 200, "no browser comes to a Unix socket: {host}");
+            let with_token = Head { authorization: Some(format!("Bearer {TOKEN}")), ..asked };
+            assert_eq!(code(&guarded(), &with_token), 200, "{host}");
+        }
+        assert_eq!(code(&open(), &Head { host: None, ..head() }), 200, "HTTP/1.0, which no browser speaks");
+    }
+}

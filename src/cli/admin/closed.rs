@@ -1,0 +1,146 @@
+//! The last lines that ended, remembered for whoever asks later.
+
+use std::collections::VecDeque;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use crate::close::Origin;
+use crate::engine::{Closed, Context, Handler};
+use crate::id::ConnId;
+
+/// Closes that are remembered: enough to see what has befallen a fleet in the last minute of trouble, in 200 kB.
+pub(super) const REMEMBERED: usize = 1000;
+
+/// The last closes, and how many there were in all.
+#[derive(Default)]
+pub(crate) struct ClosedRing {
+    entries: VecDeque<Entry>,
+    total: u64,
+}
+
+struct Entry {
+    id: ConnId,
+    at: SystemTime,
+    closed: Closed,
+}
+
+impl ClosedRing {
+    fn push(&mut self, id: ConnId, closed: &Closed) {
+        if self.entries.len() == REMEMBERED {
+            self.entries.pop_front();
+        }
+        self.entries.push_back(Entry { id, at: SystemTime::now(), closed: closed.clone() });
+        self.total += 1;
+    }
+
+    /// How many there ever were.
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// The last `limit` of them, newest first.
+    pub(super) fn newest(&self, limit: usize) -> Vec<ClosedView> {
+        self.entries.iter().rev().take(limit).map(view).collect()
+    }
+}
+
+/// A close as the endpoint shows it.
+#[derive(Serialize)]
+pub(super) struct ClosedView {
+    id: String,
+    address: String,
+    at: String,
+    reason: &'static str,
+    origin: &'static str,
+    age_s: f64,
+    silence_s: f64,
+    pings_unanswered: u8,
+    bytes_in: u64,
+    bytes_out: u64,
+    unsent: usize,
+    unfinished: usize,
+    unacknowledged_s: f64,
+}
+
+fn view(Entry { id, at, closed }: &Entry) -> ClosedView {
+    ClosedView {
+        id: id.to_string(),
+        address: closed.peer.to_string(),
+        at: humantime::format_rfc3339_millis(*at).to_string(),
+        reason: closed.reason.as_str(),
+        origin: match closed.reason.origin() {
+            Origin::Peer => "peer",
+            Origin::Network => "network",
+            Origin::Policy => "policy",
+            Origin::Local => "local",
+        },
+        age_s: closed.age.as_secs_f64(),
+        silence_s: closed.silence.as_secs_f64(),
+        pings_unanswered: closed.pings_unanswered,
+        bytes_in: closed.bytes_in,
+        bytes_out: closed.bytes_out,
+        unsent: closed.unsent,
+        unfinished: closed.unfinished,
+        unacknowledged_s: closed.unacknowledged.as_secs_f64(),
+    }
+}
+
+/// A handler whose closes are remembered, where there is a memory for them.
+pub(crate) struct Remembering<'a, H> {
+    pub(crate) handler: &'a mut H,
+    pub(crate) ring: Option<&'a mut ClosedRing>,
+}
+
+impl<H: Handler> Handler for Remembering<'_, H> {
+    fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId) {
+        self.handler.on_open(cx, id);
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_>, id: ConnId, message: &[u8]) {
+        self.handler.on_message(cx, id, message);
+    }
+
+    fn on_drained(&mut self, cx: &mut Context<'_>, id: ConnId) {
+        self.handler.on_drained(cx, id);
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_>, id: ConnId, closed: &Closed) {
+        if let Some(ring) = &mut self.ring {
+            ring.push(id, closed);
+        }
+        self.handler.on_close(cx, id, closed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::engine::{Close, Engine};
+    use crate::time::Millis;
+
+    struct Nothing;
+
+    impl Handler for Nothing {
+        fn on_message(&mut self, _: &mut Context<'_>, _: ConnId, _: &[u8]) {}
+    }
+
+    #[test]
+    fn the_newest_are_remembered_and_all_are_counted() {
+        let mut ring = ClosedRing::default();
+        let mut handler = Remembering { handler: &mut Nothing, ring: Some(&mut ring) };
+        let mut engine = Engine::new(&Config::default()).expect("it is valid");
+        let peer = "192.0.2.1:5000".parse().expect("an address");
+        for _ in 0..REMEMBERED + 5 {
+            let id = engine.handle_open(Millis::ZERO, peer, &mut handler).expect("there is room");
+            engine.close_on_request(id, Close::Now);
+            engine.poll_closed(Millis::ZERO, &mut handler).expect("it is closed");
+        }
+        assert_eq!((ring.total(), ring.entries.len()), (REMEMBERED as u64 + 5, REMEMBERED));
+        let newest = ring.newest(3);
+        let generations: Vec<&str> = newest.iter().filter_map(|view| Some(view.id.split_once('.')?.1)).collect();
+        assert_eq!(generations, ["1005", "1004", "1003"]);
+        assert_eq!((newest[0].reason, newest[0].origin, newest[0].address.as_str()), ("requested", "local", "192.0.2.1:5000"));
+    }
+}

@@ -1,0 +1,485 @@
+//! One client of the endpoint: its bytes in, its bytes out, and how long it may take over either. What its requests mean is not known here.
+
+use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
+
+use super::http::{self, Failure, HEADER_BYTES, Head, Response};
+use super::listener::Stream;
+use super::routes::Route;
+
+/// How long a request may take to arrive whole, the first one from the connection on: who trickles is not kept, nor who has nothing to ask.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
+/// How long a connection may be quiet between two requests: no shorter than a scraper waits, which so needs one dial only.
+const IDLE_TIME: Duration = Duration::from_secs(60);
+/// How long a client may read nothing of what waits for it.
+const WRITE_TIME: Duration = Duration::from_secs(10);
+/// How long the rest of a request that was refused is thrown away, so that the refusal is read: unread bytes would reset the connection.
+const LINGER_TIME: Duration = Duration::from_secs(1);
+/// Bytes read from a connection per turn, at most.
+pub(super) const READ_BYTES: usize = 16 * 1024;
+/// Bytes written to a connection per turn, at most.
+const WRITE_BYTES: usize = 64 * 1024;
+
+/// A request that is being answered, as far as its answer and the log need it.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) method: String,
+    pub(super) path: String,
+    pub(super) head_only: bool,
+    pub(super) keep_alive: bool,
+    /// Whether it had the right to ask.
+    pub(super) admitted: bool,
+}
+
+/// What a connection needs next.
+pub(super) enum Step {
+    /// An event, or time.
+    Wait,
+    /// Another step, when others had theirs.
+    Again,
+    /// A decision on this request, before its body.
+    Head(Head),
+    /// To have the request taken that was admitted: it is whole.
+    Whole,
+    /// This answer, for what came is not to be understood.
+    Refuse(Failure),
+    /// To be dropped.
+    Gone,
+}
+
+/// How far the output has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flushed {
+    All,
+    /// This turn's share has.
+    Some,
+    /// The kernel takes no more.
+    Full,
+    Failed,
+}
+
+enum State {
+    /// A head is to come.
+    Head,
+    /// A body of that length is to come, or has.
+    Body(Asked, Route, usize),
+    /// The answer is to come.
+    Busy,
+    /// Events are sent until the client leaves; closes up to this one were.
+    Streaming(u64),
+    /// What is queued goes out, and then nothing.
+    Ending,
+    /// All is sent; the client is read until it leaves.
+    Lingering,
+}
+
+pub(super) struct Connection {
+    stream: Stream,
+    /// What the log calls the client.
+    pub(super) peer: String,
+    /// Read and not yet used: a head and a read beyond it at most, or a body and a read beyond it.
+    input: Vec<u8>,
+    /// Bytes of it that hold no end of a head.
+    searched: usize,
+    /// One answer, or the events of one second.
+    output: Vec<u8>,
+    written: usize,
+    state: State,
+    /// Whether a request of it had the right to ask: strangers have no time to be idle in.
+    is_known: bool,
+    /// Whether there may be something to read: an event said so, and no read has found nothing since.
+    readable: bool,
+    /// When the state has lasted too long, while nothing is to be written.
+    due: Option<Instant>,
+    /// When the client has read nothing for too long, while something is.
+    write_due: Option<Instant>,
+    /// Whether it stands in the list of those to be worked on.
+    pub(super) queued: bool,
+}
+
+impl Connection {
+    pub(super) fn new(stream: Stream, peer: String, now: Instant) -> Self {
+        Connection {
+            stream,
+            peer,
+            input: Vec::new(),
+            searched: 0,
+            output: Vec::new(),
+            written: 0,
+            state: State::Head,
+            is_known: false,
+            readable: true,
+            due: Some(now + REQUEST_TIME),
+            write_due: None,
+            queued: false,
+        }
+    }
+
+    /// There may be something to read, or room to write.
+    pub(super) fn handle_event(&mut self) {
+        self.readable = true;
+    }
+
+    /// Writes what waits, and if nothing does reads on: one of each at most.
+    pub(super) fn step(&mut self, now: Instant, scratch: &mut [u8]) -> Step {
+        match self.flush(now) {
+            Flushed::All => {}
+            Flushed::Some => return Step::Again,
+            // Nothing is read meanwhile: who does not take one answer has no use for another.
+            Flushed::Full => return Step::Wait,
+            Flushed::Failed => return Step::Gone,
+        }
+        if let Some(step) = self.next_request() {
+            return step;
+        }
+        if !self.readable || matches!(self.state, State::Busy) {
+            return Step::Wait;
+        }
+        match self.stream.read(scratch) {
+            Ok(0) => Step::Gone,
+            Ok(n) => {
+                self.take_in(&scratch[..n], now);
+                self.next_request().unwrap_or(Step::Again)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.readable = false;
+                Step::Wait
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Step::Again,
+            Err(_) => Step::Gone,
+        }
+    }
+
+    fn take_in(&mut self, bytes: &[u8], now: Instant) {
+        match self.state {
+            State::Head if self.input.is_empty() => {
+                // A stranger's time goes on as it began.
+                if self.is_known {
+                    self.due = Some(now + REQUEST_TIME);
+                }
+                self.input.extend_from_slice(bytes);
+            }
+            State::Head | State::Body(..) => self.input.extend_from_slice(bytes),
+            // Nobody is interested.
+            State::Busy | State::Streaming(_) | State::Ending | State::Lingering => {}
+        }
+    }
+
+    /// What the bytes that are here come to, if anything yet.
+    fn next_request(&mut self) -> Option<Step> {
+        match &self.state {
+            State::Head => {}
+            State::Body(_, _, length) => return (self.input.len() >= *length).then_some(Step::Whole),
+            _ => return None,
+        }
+        if self.searched == 0 {
+            // Empty lines before a request are to be ignored (RFC 9112 section 2.2).
+            let blank = self.input.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+            self.input.drain(..blank);
+        }
+        if self.input.is_empty() {
+            return None;
+        }
+        let is_new = self.searched == 0;
+        let end = http::end_of_head(&self.input, self.searched);
+        self.searched = self.input.len();
+        if end.unwrap_or(self.input.len()) > HEADER_BYTES {
+            return Some(Step::Refuse(Failure::new(431, format!("a request's head has at most {HEADER_BYTES} bytes"))));
+        }
+        // Looked at when it is whole, so that who sends it byte by byte has it looked at once; and when it begins, to see off what is no HTTP.
+        if end.is_none() && !is_new {
+            return None;
+        }
+        match (http::parse(&self.input), end) {
+            (Ok(Some(head)), Some(end)) => {
+                self.consume(end);
+                Some(Step::Head(head))
+            }
+            (Ok(None), None) => None,
+            (Ok(_), _) => Some(Step::Refuse(Failure::new(400, "not an HTTP request: where its head ends is not clear"))),
+            (Err(failure), _) => Some(Step::Refuse(failure)),
+        }
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.input.drain(..bytes);
+        self.searched = 0;
+        if self.input.is_empty() {
+            // Idle connections own no buffers.
+            self.input = Vec::new();
+        }
+    }
+
+    /// The request whose head came last will be answered, when its body of that length is here.
+    pub(super) fn admit(&mut self, asked: Asked, route: Route, length: usize, expects_continue: bool) {
+        if expects_continue && self.input.len() < length {
+            self.output.extend_from_slice(http::CONTINUE);
+        }
+        self.state = State::Body(asked, route, length);
+        self.is_known = true;
+    }
+
+    /// The request that was admitted, once it is whole.
+    pub(super) fn take_request(&mut self) -> Option<(Asked, Route, Vec<u8>)> {
+        match std::mem::replace(&mut self.state, State::Busy) {
+            State::Body(asked, route, length) if self.input.len() >= length => {
+                let body = self.input[..length].to_vec();
+                self.consume(length);
+                self.due = None;
+                Some((asked, route, body))
+            }
+            state => {
+                self.state = state;
+                None
+            }
+        }
+    }
+
+    /// Bytes of a body that it will hold.
+    pub(super) fn body(&self) -> usize {
+        if let State::Body(_, _, length) = self.state { length } else { 0 }
+    }
+
+    /// Queues an answer. Without `keep_alive` it is the last.
+    pub(super) fn respond(&mut self, response: &Response, keep_alive: bool, head_only: bool) {
+        response.encode(keep_alive, head_only, &mut self.output);
+        self.state = if keep_alive { State::Head } else { State::Ending };
+    }
+
+    /// Queues the beginning of a stream of events, from the close of that number on.
+    pub(super) fn start_stream(&mut self, response: &Response, events: &[u8], closes: u64) {
+        response.encode_endless(&mut self.output);
+        self.output.extend_from_slice(events);
+        self.state = State::Streaming(closes);
+    }
+
+    pub(super) fn is_streaming(&self) -> bool {
+        matches!(self.state, State::Streaming(_))
+    }
+
+    /// Up to which close this stream has told, if it can be told more: what a slow client has not read yet is not added to.
+    pub(super) fn told_closes(&self) -> Option<u64> {
+        match self.state {
+            State::Streaming(closes) if self.output.is_empty() => Some(closes),
+            _ => None,
+        }
+    }
+
+    /// Queues events, which tell of closes up to that one.
+    pub(super) fn push_events(&mut self, events: Vec<u8>, closes: u64) {
+        self.output = events;
+        self.state = State::Streaming(closes);
+    }
+
+    /// Writes one share of what waits. `false` if the connection is over.
+    pub(super) fn write(&mut self, now: Instant) -> bool {
+        self.flush(now) != Flushed::Failed
+    }
+
+    fn flush(&mut self, now: Instant) -> Flushed {
+        if self.output.is_empty() {
+            return Flushed::All;
+        }
+        let rest = &self.output[self.written..];
+        match self.stream.write(&rest[..rest.len().min(WRITE_BYTES)]) {
+            Ok(0) => return Flushed::Failed,
+            Ok(n) => self.written += n,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.write_due.get_or_insert(now + WRITE_TIME);
+                return Flushed::Full;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return Flushed::Failed,
+        }
+        if self.written < self.output.len() {
+            self.write_due = Some(now + WRITE_TIME);
+            return Flushed::Some;
+        }
+        (self.output, self.written, self.write_due) = (Vec::new(), 0, None);
+        self.handle_written(now);
+        Flushed::All
+    }
+
+    /// All is written: on to what comes after it.
+    fn handle_written(&mut self, now: Instant) {
+        match self.state {
+            State::Head if self.input.is_empty() && self.is_known => self.due = Some(now + IDLE_TIME),
+            State::Head => self.due = Some(now + REQUEST_TIME),
+            State::Streaming(_) => self.due = None,
+            State::Ending => {
+                self.stream.finish();
+                self.state = State::Lingering;
+                self.input = Vec::new();
+                self.due = Some(now + LINGER_TIME);
+            }
+            State::Body(..) | State::Busy | State::Lingering => {}
+        }
+    }
+
+    /// Whether a step would find something to do without another event.
+    pub(super) fn has_work(&self) -> bool {
+        // With everything written, a request may be here already; with something left, the kernel may not have been asked for all of it.
+        !self.output.is_empty() || self.readable || !self.input.is_empty()
+    }
+
+    /// When it has to be looked at, whatever it does.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        if self.output.is_empty() { self.due } else { self.write_due }
+    }
+
+    /// Its time is over: what becomes of it.
+    pub(super) fn handle_timeout(&mut self) -> Step {
+        let waits_for_request = match self.state {
+            State::Head => !self.input.is_empty(),
+            State::Body(..) => true,
+            _ => false,
+        };
+        if waits_for_request && self.output.is_empty() {
+            Step::Refuse(Failure::new(408, format!("a request has to arrive whole within {} s", REQUEST_TIME.as_secs())))
+        } else {
+            Step::Gone
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mio::net::UnixStream;
+
+    use super::*;
+
+    struct Line {
+        client: UnixStream,
+        connection: Connection,
+        now: Instant,
+    }
+
+    impl Line {
+        fn new() -> Line {
+            let (client, server) = UnixStream::pair().expect("a pair of sockets");
+            let now = Instant::now();
+            Line { client, connection: Connection::new(Stream::Unix(server), "test".into(), now), now }
+        }
+
+        /// A connection whose first request was answered.
+        fn known() -> Line {
+            let mut line = Line::new();
+            line.say(REQUEST);
+            assert!(matches!(line.step(), Step::Head(_)));
+            line.connection.admit(asked(), Route::Health, 0, false);
+            line.connection.take_request().expect("it is whole");
+            line.connection.respond(&Response::text(200, "ok\n"), true, false);
+            assert!(matches!(line.step(), Step::Wait));
+            line
+        }
+
+        fn say(&mut self, text: &str) {
+            self.client.write_all(text.as_bytes()).expect("there is room");
+            self.connection.handle_event();
+        }
+
+        /// Steps until it waits for something or wants something.
+        fn step(&mut self) -> Step {
+            for _ in 0..10_000 {
+                match self.connection.step(self.now, &mut [0; READ_BYTES]) {
+                    Step::Again => {}
+                    step => return step,
+                }
+            }
+            panic!("it never waits");
+        }
+
+        fn left(&self) -> Option<Duration> {
+            self.connection.poll_timeout().map(|due| due - self.now)
+        }
+    }
+
+    const REQUEST: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+    fn asked() -> Asked {
+        Asked { method: "GET".into(), path: "/healthz".into(), head_only: false, keep_alive: true, admitted: true }
+    }
+
+    #[test]
+    fn a_stranger_has_the_time_of_one_request_and_who_is_known_may_be_idle() {
+        let mut stranger = Line::new();
+        assert!(matches!(stranger.step(), Step::Wait));
+        assert_eq!(stranger.left(), Some(REQUEST_TIME));
+        stranger.now += REQUEST_TIME / 2;
+        stranger.say("GET");
+        assert!(matches!(stranger.step(), Step::Wait));
+        assert_eq!(stranger.left(), Some(REQUEST_TIME / 2), "each byte more does not bring more time");
+        assert!(matches!(stranger.connection.handle_timeout(), Step::Refuse(failure) if failure.code == 408));
+        assert!(matches!(Line::new().connection.handle_timeout(), Step::Gone), "who has not begun is owed no answer");
+
+        let mut known = Line::known();
+        assert_eq!(known.left(), Some(IDLE_TIME));
+        known.now += IDLE_TIME / 2;
+        known.say("GET");
+        assert!(matches!(known.step(), Step::Wait));
+        assert_eq!(known.left(), Some(REQUEST_TIME));
+    }
+
+    #[test]
+    fn a_body_counts_to_the_time_of_its_request_and_none_is_waited_for_once_it_is_there() {
+        let mut line = Line::known();
+        line.say("POST /broadcast HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhel");
+        assert!(matches!(line.step(), Step::Head(head) if head.content_length == 5));
+        line.connection.admit(asked(), Route::Broadcast, 5, false);
+        assert!(line.connection.take_request().is_none());
+        line.now += Duration::from_secs(3);
+        assert!(matches!(line.step(), Step::Wait));
+        assert_eq!(line.left(), Some(REQUEST_TIME - Duration::from_secs(3)));
+        line.say("lo");
+        assert!(matches!(line.step(), Step::Whole));
+        let (_, route, body) = line.connection.take_request().expect("it is whole");
+        assert_eq!((route, body.as_slice(), line.left()), (Route::Broadcast, &b"hello"[..], None));
+    }
+
+    #[test]
+    fn what_is_not_read_is_not_added_to_and_has_its_own_time() {
+        let mut line = Line::known();
+        line.say(REQUEST);
+        assert!(matches!(line.step(), Step::Head(_)));
+        line.connection.start_stream(&Response::text(200, ""), &vec![b'x'; 1 << 20], 0);
+        assert!(matches!(line.step(), Step::Wait));
+        assert_eq!((line.connection.told_closes(), line.left()), (None, Some(WRITE_TIME)));
+        line.now += WRITE_TIME / 2;
+        assert!(matches!(line.step(), Step::Wait));
+        assert_eq!(line.left(), Some(WRITE_TIME / 2), "to try again is no progress");
+        assert!(matches!(line.connection.handle_timeout(), Step::Gone));
+
+        // Once it reads, it has time again, and in the end hears more.
+        let mut scratch = vec![0; 1 << 20];
+        let mut read = 0;
+        for _ in 0..1000 {
+            read += line.client.read(&mut scratch).unwrap_or(0);
+            line.connection.handle_event();
+            line.step();
+            if line.connection.told_closes().is_some() {
+                break;
+            }
+        }
+        assert!(read > 0);
+        assert_eq!((line.connection.told_closes(), line.left()), (Some(0), None));
+    }
+
+    #[test]
+    fn the_last_answer_is_followed_by_a_fin_and_what_comes_after_it_is_thrown_away() {
+        let mut line = Line::new();
+        line.say("nonsense\r\n\r\nand much more of it");
+        assert!(matches!(line.step(), Step::Refuse(failure) if failure.code == 400));
+        line.connection.respond(&Response::text(503, "no\n"), false, false);
+        assert!(matches!(line.step(), Step::Wait));
+        let mut answer = String::new();
+        line.client.read_to_string(&mut answer).expect("an orderly end");
+        assert!(answer.ends_with("no\n"), "{answer}");
+        assert_eq!(line.left(), Some(LINGER_TIME));
+        line.say(REQUEST);
+        assert!(matches!(line.step(), Step::Wait), "nothing is asked any more");
+        assert!(matches!(line.connection.handle_timeout(), Step::Gone));
+        drop(line.client);
+        line.connection.handle_event();
+        assert!(matches!(line.connection.step(line.now, &mut [0; READ_BYTES]), Step::Gone));
+    }
+}

@@ -1,0 +1,42 @@
+//! The stream of server-sent events (html.spec.whatwg.org, "Server-sent events"): the state of the server every second, and what has closed.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::closed::{ClosedRing, ClosedView};
+use super::http::Response;
+
+/// From one event to the next.
+pub(super) const PERIOD: Duration = Duration::from_secs(1);
+/// Closes told in one event; more than a person can read in a second. The rest are counted.
+const MOST_CLOSES: u64 = 50;
+
+pub(super) fn response() -> Response {
+    Response::new(200, "text/event-stream", Vec::new())
+}
+
+/// The event of the server's state.
+pub(super) fn status(status: &impl Serialize) -> Vec<u8> {
+    event("status", status)
+}
+
+/// The event of what has closed after the first `told` closes; `None` if nothing has.
+pub(super) fn closed(ring: &ClosedRing, told: u64) -> Option<Vec<u8>> {
+    #[derive(Serialize)]
+    struct Body {
+        closed: Vec<ClosedView>,
+        more: u64,
+    }
+    let untold = ring.total() - told;
+    let shown = untold.min(MOST_CLOSES);
+    (untold > 0).then(|| event("closed", &Body { closed: ring.newest(shown as usize), more: untold - shown }))
+}
+
+fn event(name: &str, data: &impl Serialize) -> Vec<u8> {
+    let mut event = format!("event: {name}\ndata: ").into_bytes();
+    // JSON as it is written here has no line feed, and neither of the ways in which writing it can fail.
+    let _ = serde_json::to_writer(&mut event, data);
+    event.extend_from_slice(b"\n\n");
+    event
+}

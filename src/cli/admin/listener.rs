@@ -1,0 +1,181 @@
+//! Where the endpoint listens, over TCP or at a Unix socket, and the streams that come from there.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use mio::event::Source;
+use mio::{Interest, Registry, Token};
+
+use super::access::Access;
+use crate::config::Keepalive;
+use crate::error::{ConfigError, Error};
+use crate::net::{self, SocketOptions};
+
+/// Clients that the kernel may hold ready: as many as there are connections, so that all of them may come at once.
+const BACKLOG: u32 = super::MAX_CONNECTIONS as u32;
+/// How long what was sent may stay unacknowledged: a client whose host has vanished is not written to for a quarter of an hour.
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// An address as it is given: `HOST:PORT` or `unix:PATH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Address {
+    Tcp(String),
+    Unix(PathBuf),
+}
+
+impl FromStr for Address {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(match text.strip_prefix("unix:") {
+            Some(path) => Address::Unix(path.into()),
+            None => Address::Tcp(text.into()),
+        })
+    }
+}
+
+impl Address {
+    pub(super) fn is_tcp(&self) -> bool {
+        matches!(self, Address::Tcp(_))
+    }
+}
+
+pub(super) enum Listener {
+    Tcp(mio::net::TcpListener),
+    Unix(mio::net::UnixListener, SocketFile),
+}
+
+impl Listener {
+    /// Fails, before anything is opened, on an address that `access` does not allow.
+    pub(super) fn open(address: &Address, access: &Access) -> Result<Self, Error> {
+        match address {
+            Address::Tcp(addr) => {
+                let addr = resolve(addr)?;
+                access.check_exposure(addr.ip())?;
+                let options = SocketOptions { keepalive: Some(Keepalive::default()), user_timeout: Some(USER_TIMEOUT) };
+                let listener = net::listen(addr, &options, BACKLOG, false);
+                listener.map(Listener::Tcp).map_err(Error::io(format!("listen on {addr} for --admin")))
+            }
+            Address::Unix(path) if path.as_os_str().is_empty() => Err(ConfigError::new("admin", "unix: needs a path").into()),
+            Address::Unix(path) => {
+                let listen = || Ok((net::listen_unix(path, BACKLOG as i32)?, SocketFile::find(path)?));
+                let (listener, file) = listen().map_err(Error::io(format!("listen on unix:{} for --admin", path.display())))?;
+                Ok(Listener::Unix(listener, file))
+            }
+        }
+    }
+
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        match self {
+            Listener::Tcp(listener) => registry.register(listener, token, Interest::READABLE),
+            Listener::Unix(listener, _) => registry.register(listener, token, Interest::READABLE),
+        }
+    }
+
+    /// Accepts the next client, with what the log calls it.
+    pub(super) fn accept(&self) -> io::Result<(Stream, String)> {
+        match self {
+            Listener::Tcp(listener) => listener.accept().map(|(stream, peer)| (Stream::Tcp(stream), peer.to_string())),
+            Listener::Unix(listener, _) => listener.accept().map(|(stream, _)| (Stream::Unix(stream), "unix".into())),
+        }
+    }
+}
+
+/// The address as a client wants it, as far as the system still tells it.
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listener::Tcp(listener) => match listener.local_addr() {
+                Ok(addr) => write!(f, "http://{addr}"),
+                Err(error) => write!(f, "http: {error}"),
+            },
+            Listener::Unix(_, file) => write!(f, "unix:{}", file.path.display()),
+        }
+    }
+}
+
+/// The first address that a name stands for.
+fn resolve(addr: &str) -> Result<SocketAddr, ConfigError> {
+    let wrong = |problem: String| ConfigError::new("admin", format!("{addr}: {problem}"));
+    let mut found = addr.to_socket_addrs().map_err(|error| wrong(format!("{error}; write HOST:PORT or unix:PATH")))?;
+    found.next().ok_or_else(|| wrong("no such host".into()))
+}
+
+/// The file of a Unix socket, which goes when the endpoint does.
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode: who has put another one there meanwhile keeps it.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn find(path: &Path) -> io::Result<Self> {
+        Ok(SocketFile { path: path.into(), identity: identity(path)? })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|identity| identity == self.identity) {
+            // What cannot be removed is replaced by the next who listens there.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
+}
+
+/// A client's connection.
+pub(super) enum Stream {
+    Tcp(mio::net::TcpStream),
+    Unix(mio::net::UnixStream),
+}
+
+impl Stream {
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let source: &mut dyn Source = match self {
+            Stream::Tcp(stream) => stream,
+            Stream::Unix(stream) => stream,
+        };
+        source.register(registry, token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    /// Says that nothing more will be sent. Who has gone need not be told.
+    pub(super) fn finish(&self) {
+        let _ = match self {
+            Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+        };
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.read(buffer),
+            Stream::Unix(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.write(bytes),
+            Stream::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

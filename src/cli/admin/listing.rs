@@ -1,0 +1,307 @@
+//! Lists of connections. A server may hold tens of thousands, so a listing goes through them a part at a time and keeps no more of them than it
+//! will show, or has to pass over.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use crate::engine::{Connection, Context};
+use crate::id::ConnId;
+
+/// Most connections in one listing.
+pub(super) const MOST_LISTED: usize = 1000;
+/// How far down a listing may reach, which bounds what it keeps to 1.6 MB.
+pub(super) const DEEPEST: usize = 100_000;
+/// Slots looked at per turn: some 50 us.
+const SLOTS_PER_TURN: usize = 1024;
+
+/// What a listing goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sort {
+    Silence,
+    Age,
+    Queued,
+    Bytes,
+    RoundTrip,
+}
+
+impl Sort {
+    const ALL: [Sort; 5] = [Sort::Silence, Sort::Age, Sort::Queued, Sort::Bytes, Sort::RoundTrip];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Sort::Silence => "silence",
+            Sort::Age => "age",
+            Sort::Queued => "queued",
+            Sort::Bytes => "bytes",
+            Sort::RoundTrip => "round_trip",
+        }
+    }
+
+    pub(super) fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|sort| sort.as_str() == name)
+    }
+
+    fn key(self, connection: &Connection) -> Option<u64> {
+        let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        match self {
+            Sort::Silence => Some(ms(connection.silence)),
+            Sort::Age => Some(ms(connection.age)),
+            Sort::Queued => Some(connection.queued as u64),
+            Sort::Bytes => Some(connection.bytes_in.saturating_add(connection.bytes_out)),
+            Sort::RoundTrip => connection.round_trip.map(ms),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    Descending,
+    Ascending,
+}
+
+impl Order {
+    fn as_str(self) -> &'static str {
+        match self {
+            Order::Descending => "desc",
+            Order::Ascending => "asc",
+        }
+    }
+
+    pub(super) fn from_name(name: &str) -> Option<Self> {
+        [Order::Descending, Order::Ascending].into_iter().find(|order| order.as_str() == name)
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Query {
+    pub(super) sort: Sort,
+    pub(super) order: Order,
+    pub(super) offset: usize,
+    pub(super) limit: usize,
+    /// What an address, with its port, must begin with.
+    pub(super) address: String,
+}
+
+impl Default for Query {
+    fn default() -> Self {
+        Query { sort: Sort::Silence, order: Order::Descending, offset: 0, limit: 100, address: String::new() }
+    }
+}
+
+/// Where a connection stands in a listing: the higher, the sooner. Those that have no such figure come last in either order, and those that
+/// are alike in the order of their slots, so that pages follow one another.
+type Rank = (u64, Reverse<ConnId>);
+
+/// A listing that is being made.
+pub(super) struct Listing {
+    query: Query,
+    /// Where the next part begins.
+    slot: usize,
+    matched: usize,
+    /// The best of those seen, the worst of them on top.
+    kept: BinaryHeap<Reverse<Rank>>,
+    /// For the address of one connection after the other.
+    text: String,
+}
+
+impl Listing {
+    pub(super) fn new(query: Query) -> Self {
+        Listing { query, slot: 0, matched: 0, kept: BinaryHeap::new(), text: String::new() }
+    }
+
+    /// Looks at some more connections; `true` if those were the last.
+    pub(super) fn advance(&mut self, cx: &Context<'_>) -> bool {
+        let Some(connections) = cx.inspect_slots(self.slot, SLOTS_PER_TURN) else { return true };
+        let most = self.query.offset + self.query.limit;
+        for connection in connections {
+            if !matches(&self.query.address, &connection, &mut self.text) {
+                continue;
+            }
+            self.matched += 1;
+            let rank = rank(&self.query, &connection);
+            if self.kept.len() < most {
+                self.kept.push(Reverse(rank));
+            } else if let Some(mut worst) = self.kept.peek_mut()
+                && worst.0 < rank
+            {
+                *worst = Reverse(rank);
+            }
+        }
+        self.slot += SLOTS_PER_TURN;
+        false
+    }
+
+    /// The page, as things stand now: who has left meanwhile is not on it.
+    pub(super) fn finish(self, cx: &Context<'_>) -> Page {
+        let mut kept = self.kept.into_vec();
+        let page = match self.query.offset {
+            offset if offset >= kept.len() => &mut [],
+            0 => &mut kept[..],
+            // Only the page need be in order, not what is passed over.
+            offset => kept.select_nth_unstable_by_key(offset - 1, |Reverse(rank)| Reverse(*rank)).2,
+        };
+        let mut page: Vec<(Rank, Connection)> = page
+            .iter()
+            .filter_map(|Reverse((_, Reverse(id)))| cx.inspect(*id))
+            .map(|connection| (rank(&self.query, &connection), connection))
+            .collect();
+        page.sort_unstable_by_key(|(rank, _)| Reverse(*rank));
+        Page {
+            open: cx.connections(),
+            matched: self.matched,
+            offset: self.query.offset,
+            limit: self.query.limit,
+            sort: self.query.sort.as_str(),
+            order: self.query.order.as_str(),
+            connections: page.iter().map(|(_, connection)| ConnectionView::from(connection)).collect(),
+        }
+    }
+}
+
+fn matches(prefix: &str, connection: &Connection, text: &mut String) -> bool {
+    text.clear();
+    prefix.is_empty() || write!(text, "{}", connection.peer).is_ok() && text.starts_with(prefix)
+}
+
+fn rank(query: &Query, connection: &Connection) -> Rank {
+    let rank = match (query.sort.key(connection), query.order) {
+        (None, _) => 0,
+        (Some(key), Order::Descending) => key.saturating_add(1),
+        (Some(key), Order::Ascending) => u64::MAX - key,
+    };
+    (rank, Reverse(connection.id))
+}
+
+/// A listing as the endpoint shows it.
+#[derive(Serialize)]
+pub(super) struct Page {
+    open: usize,
+    matched: usize,
+    offset: usize,
+    limit: usize,
+    sort: &'static str,
+    order: &'static str,
+    connections: Vec<ConnectionView>,
+}
+
+/// A connection as the endpoint shows it.
+#[derive(Serialize)]
+pub(super) struct ConnectionView {
+    id: String,
+    address: String,
+    age_s: f64,
+    silence_s: f64,
+    round_trip_ms: Option<u64>,
+    bytes_in: u64,
+    bytes_out: u64,
+    queued: usize,
+    unfinished: usize,
+    pings_out: u8,
+    closing: bool,
+}
+
+impl From<&Connection> for ConnectionView {
+    fn from(connection: &Connection) -> Self {
+        ConnectionView {
+            id: connection.id.to_string(),
+            address: connection.peer.to_string(),
+            age_s: connection.age.as_secs_f64(),
+            silence_s: connection.silence.as_secs_f64(),
+            round_trip_ms: Sort::RoundTrip.key(connection),
+            bytes_in: connection.bytes_in,
+            bytes_out: connection.bytes_out,
+            queued: connection.queued,
+            unfinished: connection.unfinished,
+            pings_out: connection.pings_out,
+            closing: connection.closing,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::engine::{Engine, Handler};
+    use crate::time::Millis;
+
+    struct Nothing;
+
+    impl Handler for Nothing {
+        fn on_message(&mut self, _: &mut Context<'_>, _: ConnId, _: &[u8]) {}
+    }
+
+    /// One connection opened per second, from ports 1000, 1001 and so on.
+    fn engine(connections: u16) -> Engine {
+        let mut engine = Engine::new(&Config::default()).expect("it is valid");
+        for n in 0..connections {
+            let peer = format!("192.0.2.1:{}", 1000 + n).parse().expect("an address");
+            engine.handle_open(Millis::from_ms(u64::from(n) * 1000), peer, &mut Nothing).expect("there is room");
+        }
+        engine
+    }
+
+    fn list(engine: &mut Engine, query: Query) -> (usize, Vec<u16>) {
+        let cx = Context { engine };
+        let mut listing = Listing::new(query.clone());
+        while !listing.advance(&cx) {
+            assert!(listing.kept.len() <= query.offset + query.limit, "nothing is kept in vain");
+        }
+        let page = listing.finish(&cx);
+        let port = |view: &ConnectionView| view.address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("a port");
+        (page.matched, page.connections.iter().map(port).collect())
+    }
+
+    #[test]
+    fn pages_follow_one_another_in_either_order() {
+        let mut engine = engine(3000);
+        for order in [Order::Descending, Order::Ascending] {
+            let mut all = Vec::new();
+            for offset in (0..3500).step_by(700) {
+                let query = Query { sort: Sort::Age, order, offset, limit: 700, ..Query::default() };
+                let (matched, page) = list(&mut engine, query);
+                assert_eq!(matched, 3000);
+                all.extend(page);
+            }
+            // The oldest came first, and has the lowest port.
+            let mut expected: Vec<u16> = (1000..4000).collect();
+            if order == Order::Ascending {
+                expected.reverse();
+            }
+            assert_eq!(all, expected, "{order:?}");
+        }
+    }
+
+    #[test]
+    fn those_alike_keep_their_places_and_those_without_a_figure_come_last() {
+        let mut engine = engine(2100);
+        for order in [Order::Descending, Order::Ascending] {
+            let query = Query { sort: Sort::RoundTrip, order, offset: 1500, limit: 3, ..Query::default() };
+            assert_eq!(list(&mut engine, query), (2100, vec![2500, 2501, 2502]), "{order:?}");
+        }
+        assert_eq!(list(&mut engine, Query { limit: 0, ..Query::default() }), (2100, vec![]));
+    }
+
+    #[test]
+    fn a_listing_can_be_narrowed_by_address() {
+        let mut engine = engine(300);
+        let narrowed = |prefix: &str| Query { address: prefix.into(), limit: 2, ..Query::default() };
+        assert_eq!(list(&mut engine, narrowed("192.0.2.1:10")), (100, vec![1000, 1001]));
+        assert_eq!(list(&mut engine, narrowed("192.0.2.2")), (0, vec![]));
+    }
+
+    #[test]
+    fn who_leaves_while_the_list_is_made_is_not_on_it() {
+        let mut engine = engine(10);
+        let mut listing = Listing::new(Query::default());
+        while !listing.advance(&Context { engine: &mut engine }) {}
+        engine.close_on_request(ConnId::new(3, 4), crate::engine::Close::Now);
+        let page = listing.finish(&Context { engine: &mut engine });
+        assert_eq!((page.matched, page.connections.len()), (10, 9));
+        assert!(page.connections.iter().all(|view| view.id != "3.4"));
+    }
+}

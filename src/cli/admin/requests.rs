@@ -1,0 +1,299 @@
+//! From a request to its answer.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::Admin;
+use super::closed::ClosedView;
+use super::connection::{Asked, Step};
+use super::events;
+use super::http::{Failure, Head, Response};
+use super::listing::{ConnectionView, Listing, Query};
+use super::metrics;
+use super::routes::{Route, gone};
+use super::status::Status;
+use crate::config::OnSlow;
+use crate::error::SendError;
+use crate::server::Server;
+
+/// Longest body of a request that needs none; some clients send one all the same.
+const IDLE_BODY_BYTES: usize = 1024;
+/// Bytes of messages that requests may hold together; one may always come, however long the longest message is.
+const BODY_BYTES: usize = 16 * 1024 * 1024;
+/// Longer paths are cut short in the log.
+const LOGGED_PATH: usize = 200;
+
+const PAGE: &str = include_str!("page.html");
+/// The page is one file and talks to this endpoint alone; and it may not be put in a frame, where its buttons could be clicked unseen.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; \
+                           base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// What a request is answered from: this turn, the server, and how long a shutdown takes if nothing else is said.
+pub(super) struct Moment<'a> {
+    pub(super) now: Instant,
+    pub(super) server: &'a mut Server,
+    pub(super) drain: Duration,
+}
+
+/// Listings that are asked for. They are made one after the other, so that a hundred cost no more memory than one, and no more time per turn.
+#[derive(Default)]
+pub(super) struct Listings {
+    current: Option<(usize, Asked, Listing)>,
+    waiting: VecDeque<(usize, Asked, Query)>,
+}
+
+impl Listings {
+    pub(super) fn is_active(&self) -> bool {
+        self.current.is_some() || !self.waiting.is_empty()
+    }
+
+    /// That connection is gone.
+    pub(super) fn forget(&mut self, key: usize) {
+        self.waiting.retain(|(of, ..)| *of != key);
+        self.current.take_if(|(of, ..)| *of == key);
+    }
+}
+
+impl Admin {
+    pub(super) fn step(&mut self, key: usize, cx: &mut Moment<'_>) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.queued = false;
+        match connection.step(cx.now, &mut self.scratch) {
+            Step::Wait => return,
+            Step::Again => self.enqueue(key),
+            Step::Gone => return self.remove(key),
+            Step::Refuse(failure) => return self.refuse(key, cx.now, failure),
+            Step::Whole => {}
+            Step::Head(head) => self.decide(key, cx.now, &head, cx.server),
+        }
+        if let Some((asked, route, body)) = self.connections.get_mut(key).and_then(|connection| connection.take_request()) {
+            self.perform(key, asked, route, &body, cx);
+        }
+    }
+
+    /// Sees whether a request may be answered, before its body is read.
+    fn decide(&mut self, key: usize, now: Instant, head: &Head, server: &Server) {
+        let mut asked = Asked {
+            method: head.method.clone(),
+            path: head.path.clone(),
+            head_only: head.is_head(),
+            keep_alive: head.keep_alive,
+            admitted: false,
+        };
+        let decided = self.access.check(head).and_then(|()| {
+            asked.admitted = true;
+            let route = Route::find(head)?;
+            let length = self.check_length(head.content_length, &route, server)?;
+            Ok((route, length))
+        });
+        match decided {
+            Ok((route, length)) => {
+                if let Some(connection) = self.connections.get_mut(key) {
+                    connection.admit(asked, route, length, head.expects_continue);
+                    self.enqueue(key);
+                }
+            }
+            Err(failure) => {
+                // What stands behind the head is a body that nobody wants, not another request.
+                asked.keep_alive &= head.content_length == 0;
+                self.answer(key, now, &asked, &failure.into());
+            }
+        }
+    }
+
+    fn check_length(&self, length: u64, route: &Route, server: &Server) -> Result<usize, Failure> {
+        let most = if route.takes_message() { server.config().limits.max_message } else { IDLE_BODY_BYTES };
+        let length = usize::try_from(length).ok().filter(|length| *length <= most);
+        let length = length.ok_or_else(|| Failure::new(413, format!("the body may have at most {most} bytes")))?;
+        let held: usize = self.connections.iter().map(|(_, connection)| connection.body()).sum();
+        if held > 0 && held + length > BODY_BYTES {
+            return Err(Failure::new(503, "other requests hold too many bytes").with("Retry-After", "1"));
+        }
+        Ok(length)
+    }
+
+    fn perform(&mut self, key: usize, asked: Asked, route: Route, body: &[u8], cx: &mut Moment<'_>) {
+        let response = match route {
+            Route::Connections(query) => return self.listings.waiting.push_back((key, asked, query)),
+            Route::Events if !asked.head_only => return self.start_stream(key, cx.now, &asked, cx.server),
+            Route::Events => Ok(events::response()),
+            Route::Page => Ok(page()),
+            Route::Health => Ok(health(cx.server)),
+            Route::Metrics => {
+                let text = metrics::render(cx.server, &self.identity, &self.requests, self.connections.len());
+                Ok(Response::new(200, metrics::CONTENT_TYPE, text.into_bytes()))
+            }
+            Route::Status => Ok(Response::json(200, &Status::of(cx.server, &self.identity, self.connections.len()))),
+            Route::Connection(id) => {
+                cx.server.context().inspect(id).map(|connection| Response::json(200, &ConnectionView::from(&connection))).ok_or_else(gone)
+            }
+            Route::Send(id) => {
+                let sent = cx.server.context().send(id, body);
+                sent.map(|()| Response::json(202, &Queued { queued: true })).map_err(|error| cannot_send(error, cx.server))
+            }
+            Route::Broadcast => {
+                let sent = cx.server.context().broadcast(body, None);
+                sent.map(|receivers| Response::json(200, &Receivers { receivers })).map_err(|error| cannot_send(error, cx.server))
+            }
+            Route::Close(id, how) => match cx.server.context().inspect(id) {
+                Some(_) => {
+                    cx.server.context().close(id, how);
+                    Ok(Response::json(202, &Closing { closing: true }))
+                }
+                None => Err(gone()),
+            },
+            Route::Closed { limit } => Ok(Response::json(200, &ClosedList { closed: self.closed.newest(limit) })),
+            Route::Drain(grace) => {
+                let grace = grace.unwrap_or(cx.drain);
+                cx.server.handle().shutdown(grace);
+                Ok(Response::json(202, &Draining { draining: true, grace_s: grace.as_secs_f64() }))
+            }
+        };
+        self.answer(key, cx.now, &asked, &response.unwrap_or_else(Response::from));
+    }
+
+    fn start_stream(&mut self, key: usize, now: Instant, asked: &Asked, server: &mut Server) {
+        let status = events::status(&Status::of(server, &self.identity, self.connections.len()));
+        let response = events::response();
+        self.record(key, asked, response.code);
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.start_stream(&response, &status, self.closed.total());
+            self.next_events.get_or_insert(now + events::PERIOD);
+            self.settle(key, now);
+        }
+    }
+
+    /// Tells the streams what has happened in the last second.
+    pub(super) fn tell_streams(&mut self, now: Instant, server: &mut Server) {
+        if self.next_events.is_none_or(|at| now < at) {
+            return;
+        }
+        self.next_events = Some(now + events::PERIOD);
+        let status = events::status(&Status::of(server, &self.identity, self.connections.len()));
+        // Streams that have kept up have all been told the same.
+        let mut closed: Option<(u64, Option<Vec<u8>>)> = None;
+        for (key, connection) in &mut self.connections {
+            let Some(told) = connection.told_closes() else { continue };
+            if closed.as_ref().is_none_or(|(after, _)| *after != told) {
+                closed = Some((told, events::closed(&self.closed, told)));
+            }
+            let mut output = status.clone();
+            output.extend(closed.iter().filter_map(|(_, event)| event.as_deref()).flatten());
+            connection.push_events(output, self.closed.total());
+            if !connection.queued {
+                connection.queued = true;
+                self.work.push_back(key);
+            }
+        }
+    }
+
+    /// Goes on with the listing that is being made, or begins the next.
+    pub(super) fn advance_listing(&mut self, now: Instant, server: &mut Server) {
+        if self.listings.current.is_none() {
+            let next = self.listings.waiting.pop_front();
+            self.listings.current = next.map(|(key, asked, query)| (key, asked, Listing::new(query)));
+        }
+        let Some((key, asked, mut listing)) = self.listings.current.take() else { return };
+        let cx = server.context();
+        if listing.advance(&cx) {
+            let response = Response::json(200, &listing.finish(&cx));
+            self.answer(key, now, &asked, &response);
+        } else {
+            self.listings.current = Some((key, asked, listing));
+        }
+    }
+
+    pub(super) fn handle_timeouts(&mut self, now: Instant) {
+        let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now);
+        if !is_due(self.due) {
+            return;
+        }
+        let over: Vec<usize> =
+            self.connections.iter().filter(|(_, connection)| is_due(connection.poll_timeout())).map(|(key, _)| key).collect();
+        for key in over {
+            match self.connections.get_mut(key).map(|connection| connection.handle_timeout()) {
+                Some(Step::Refuse(failure)) => self.refuse(key, now, failure),
+                _ => self.remove(key),
+            }
+        }
+    }
+
+    /// Answers what was not understood, and ends the connection: where the next request would begin is not known.
+    fn refuse(&mut self, key: usize, now: Instant, failure: Failure) {
+        let asked = Asked { method: "-".into(), path: "-".into(), head_only: false, keep_alive: false, admitted: false };
+        self.answer(key, now, &asked, &failure.into());
+    }
+
+    fn answer(&mut self, key: usize, now: Instant, asked: &Asked, response: &Response) {
+        self.record(key, asked, response.code);
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.respond(response, asked.keep_alive, asked.head_only);
+            self.settle(key, now);
+        }
+    }
+
+    /// Writes at once what it can of an answer, so that it leaves even where the server is about to finish.
+    fn settle(&mut self, key: usize, now: Instant) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if !connection.write(now) {
+            self.remove(key);
+        } else if connection.has_work() {
+            self.enqueue(key);
+        }
+    }
+
+    fn record(&mut self, key: usize, asked: &Asked, code: u16) {
+        self.requests.count(code);
+        // Who has no right to ask cannot fill the log.
+        let is_mutating = !matches!(asked.method.as_str(), "GET" | "HEAD");
+        let level = if asked.admitted && is_mutating { log::Level::Info } else { log::Level::Debug };
+        let peer = self.connections.get(key).map_or("", |connection| &connection.peer);
+        let path: String = asked.path.chars().take(LOGGED_PATH).collect();
+        log::log!(level, "admin method={} path={path} status={code} peer={peer}", asked.method);
+    }
+}
+
+#[derive(Serialize)]
+struct Queued {
+    queued: bool,
+}
+
+#[derive(Serialize)]
+struct Receivers {
+    receivers: usize,
+}
+
+#[derive(Serialize)]
+struct Closing {
+    closing: bool,
+}
+
+#[derive(Serialize)]
+struct Draining {
+    draining: bool,
+    grace_s: f64,
+}
+
+#[derive(Serialize)]
+struct ClosedList {
+    closed: Vec<ClosedView>,
+}
+
+fn page() -> Response {
+    Response::new(200, "text/html; charset=utf-8", PAGE.as_bytes()).with("Content-Security-Policy", PAGE_POLICY)
+}
+
+fn health(server: &mut Server) -> Response {
+    if server.context().is_draining() { Response::text(503, "draining\n") } else { Response::text(200, "ok\n") }
+}
+
+fn cannot_send(error: SendError, server: &Server) -> Failure {
+    match error {
+        SendError::Closed => gone(),
+        SendError::Full if server.config().limits.on_slow == OnSlow::Drop => Failure::new(409, "its queue is full; the message is dropped"),
+        SendError::Full => Failure::new(409, "its queue is full; the connection is closed as a slow reader"),
+        SendError::Unframeable => Failure::new(422, error.to_string()),
+    }
+}

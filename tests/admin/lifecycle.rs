@@ -1,0 +1,99 @@
+//! Draining, descriptors, and what the endpoint costs while nobody uses it.
+
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::client::Client;
+use crate::common::{Peer, Serve, wait_until};
+use crate::{get, serve};
+
+#[test]
+fn a_drain_is_a_shutdown_that_the_endpoint_lives_to_see() {
+    let mut server = serve(&["--drain", "60s"]);
+    let mut peer = server.served();
+    let mut stream = Client::connect(&server);
+    stream.ask("GET /events", &[]);
+    assert_eq!(stream.head().code, 200);
+    let mut client = Client::connect(&server);
+    assert_eq!(client.post("/drain", "").expect(202), json!({"draining": true, "grace_s": 60.0}));
+    wait_until("it is logged as a signal is", || server.log().contains("shutdown connections=1 grace_ms=60000"));
+    let health = client.get("/healthz");
+    assert_eq!((health.code, health.body.as_str()), (503, "draining\n"));
+    let status = get(&server, "/status");
+    assert_eq!((&status["draining"], &status["listening"]), (&json!(true), &json!([])));
+
+    // A later end than the one that is set changes nothing; an earlier one does.
+    client.post("/drain?grace=2m", "").expect(202);
+    assert_eq!(client.post("/drain?grace=0s", "").expect(202), json!({"draining": true, "grace_s": 0.0}));
+    peer.expect_end();
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(server.closes()[0].contains("reason=shutdown"));
+    stream.drain();
+}
+
+#[test]
+fn with_no_line_left_the_answer_still_comes() {
+    let mut server = serve(&[]);
+    let mut client = Client::connect(&server);
+    client.post("/drain?grace=10ms", "").expect(202);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn nobody_there_no_wake_up() {
+    let server = serve(&["--heartbeat", "60s"]);
+    let wake_ups = || server.status("voluntary_ctxt_switches");
+    let settle = || {
+        let mut last = wake_ups();
+        wait_until("the server sleeps", || {
+            thread::sleep(Duration::from_millis(300));
+            std::mem::replace(&mut last, wake_ups()) == last
+        });
+        last
+    };
+    let quiet = |when: &str| {
+        let asleep = settle();
+        thread::sleep(Duration::from_millis(1500));
+        assert_eq!(wake_ups(), asleep, "woken up {when}");
+    };
+    quiet("before anybody came");
+    let mut client = Client::connect(&server);
+    client.get("/connections").expect(200);
+    let mut stream = Client::connect(&server);
+    stream.ask("GET /events", &[]);
+    assert_eq!((stream.head().code, stream.event().0.as_str()), (200, "status"));
+    drop(stream);
+    quiet("by a client that says nothing");
+    drop(client);
+    quiet("after all had gone");
+}
+
+#[test]
+fn the_endpoint_has_descriptors_of_its_own() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 512 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_heartline")]);
+    let server = Serve::spawn(command, &["127.0.0.1:0"], &["--admin", "127.0.0.1:0"]);
+    let most = get(&server, "/status")["connections"]["max"].as_u64().expect("a number") as usize;
+    assert!(most > 256, "{most}");
+    let mut peers: Vec<Peer> = (0..most).map(|_| server.served()).collect();
+    server.connect().expect_end();
+    // An eighth of them is the endpoint's.
+    let mut clients: Vec<Client> = (0..64).map(|_| Client::connect(&server)).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/healthz").code, 200);
+    }
+    let status = clients[0].get("/status").expect(200);
+    assert_eq!(status["refused"]["full"], 1);
+    assert_eq!(status["refused"]["no-descriptors"], 0);
+    let mut one_more = Client::connect(&server);
+    one_more.ask("GET /healthz", &[]);
+    one_more.reply().expect(503);
+    assert!(!server.log().contains("accept-error"), "{}", server.log());
+    for peer in &mut peers {
+        peer.send("ping\n");
+        peer.expect("pong\n");
+    }
+}

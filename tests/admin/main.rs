@@ -1,0 +1,40 @@
+//! The admin endpoint of `heartline serve`, as its clients see it: every request, every refusal, and what those meet who mean it no good.
+#![cfg(feature = "cli")]
+
+mod abuse;
+mod access;
+mod client;
+#[path = "../common/mod.rs"]
+mod common;
+mod endpoints;
+mod lifecycle;
+
+use client::Client;
+use common::Serve;
+use serde_json::Value;
+
+/// A server with an endpoint on a free port of 127.0.0.1.
+fn serve(args: &[&str]) -> Serve {
+    let mut all = vec!["--admin", "127.0.0.1:0"];
+    all.extend(args);
+    Serve::start(&all)
+}
+
+/// The answer to one request, on a connection of its own.
+fn get(server: &Serve, target: &str) -> Value {
+    Client::connect(server).get(target).expect(200)
+}
+
+/// The ids of the connections, the oldest first.
+fn ids(server: &Serve) -> Vec<String> {
+    let page = get(server, "/connections?sort=age");
+    let id = |connection: &Value| connection["id"].as_str().expect("an id").to_owned();
+    page["connections"].as_array().expect("a list").iter().map(id).collect()
+}
+
+/// A sample of /metrics.
+fn metric(server: &Serve, name: &str) -> f64 {
+    let reply = Client::connect(server).get("/metrics");
+    let line = reply.body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|figure| figure.parse().ok()).unwrap_or_else(|| panic!("no {name} in {}", reply.body))
+}
