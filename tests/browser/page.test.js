@@ -355,7 +355,18 @@ test('hostile strings stay text, and nothing else may be loaded', async t => {
       asked.push(`${route.request().method()} ${route.request().url()}`);
       return route.fulfill({ status, contentType, body });
     });
-    await answer('**/events', `event: status\ndata: ${JSON.stringify(hostile)}\n\nevent: closed\ndata: ${JSON.stringify({ closed, more: 0 })}\n\nevent: status\ndata: {not json\n\n`, 'text/event-stream');
+    // A stream that can be faked ends at once, so it is faked one floor higher: the first thing said is not even JSON.
+    await page.addInitScript(([status, closed]) => {
+      window.EventSource = class extends EventTarget {
+        constructor() {
+          super();
+          const say = (name, data) => this.dispatchEvent(new MessageEvent(name, { data }));
+          setTimeout(() => { say('status', '{not json'); say('status', status); say('closed', closed); });
+          setInterval(() => say('status', status), 1_000);
+        }
+        close() {}
+      };
+    }, [JSON.stringify(hostile), JSON.stringify({ closed, more: 0 })]);
     await answer('**/connections?*', JSON.stringify({ open: 1, matched: 1, offset: 0, limit: 50, sort: 'silence', order: 'desc', connections: [connection] }));
     await answer('**/closed?*', JSON.stringify({ closed }));
     await answer('**/connections/**', JSON.stringify({ error: evil }), 'application/json', 404);
