@@ -83,7 +83,9 @@ impl Access {
             && !head.authorization.as_ref().is_some_and(|authorization| token.is_in(authorization))
         {
             // One header line with both: a browser takes the one it knows a dialog for.
-            return Err(Failure::new(401, "this needs the token").with("WWW-Authenticate", "Basic realm=\"heartline\", Bearer"));
+            // A line each: with both in one, Chromium does not ask for a password.
+            let failure = Failure::new(401, "this needs the token");
+            return Err(failure.with("WWW-Authenticate", "Basic realm=\"heartline\"").with("WWW-Authenticate", "Bearer"));
         }
         // A page of somebody else's may make a browser send requests, but not hide where they come from.
         if let Some(origin) = &head.origin

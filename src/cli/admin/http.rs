@@ -105,17 +105,17 @@ pub(super) fn parse(input: &[u8]) -> Result<Option<Head>, Failure> {
 pub(super) struct Failure {
     pub(super) code: u16,
     sentence: Cow<'static, str>,
-    header: Option<(&'static str, &'static str)>,
+    headers: Vec<(&'static str, &'static str)>,
 }
 
 impl Failure {
     pub(super) fn new(code: u16, sentence: impl Into<Cow<'static, str>>) -> Self {
-        Failure { code, sentence: sentence.into(), header: None }
+        Failure { code, sentence: sentence.into(), headers: Vec::new() }
     }
 
     /// The same with a header that the code asks for.
     pub(super) fn with(mut self, name: &'static str, value: &'static str) -> Self {
-        self.header = Some((name, value));
+        self.headers.push((name, value));
         self
     }
 }
@@ -127,7 +127,7 @@ impl From<Failure> for Response {
             error: &'a str,
         }
         let mut response = Response::json(failure.code, &Body { error: &failure.sentence });
-        response.headers.extend(failure.header);
+        response.headers.extend(failure.headers);
         response
     }
 }
