@@ -6,7 +6,7 @@ use ratatui::Frame;
 use ratatui::layout::{Position, Rect};
 use ratatui::style::Style;
 use ratatui::text::Line;
-use ratatui::widgets::{Block, Clear, Paragraph, Widget};
+use ratatui::widgets::{Clear, Widget};
 
 use super::{Theme, fitting, put};
 use crate::cli::figures::lines;
@@ -82,10 +82,15 @@ fn draw_input(frame: &mut Frame<'_>, area: Rect, what: &str, input: &Input, them
 
 fn draw_help(frame: &mut Frame<'_>) {
     let area = frame.area();
-    let widest = HELP.iter().map(|line| Line::raw(*line).width()).max().unwrap_or(0) as u16;
-    let (width, height) = ((widest + 4).min(area.width), (HELP.len() as u16 + 2).min(area.height));
-    let page = Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height };
-    Clear.render(page, frame.buffer_mut());
-    let lines: Vec<Line<'_>> = HELP.iter().map(|line| Line::raw(format!(" {line}"))).collect();
-    Paragraph::new(lines).block(Block::bordered().title(" heartline top ")).render(page, frame.buffer_mut());
+    let widest = HELP.iter().map(|line| Line::raw(*line).width()).max().unwrap_or(0);
+    let rule = "─".repeat(widest + 2);
+    // Drawn by hand: ratatui's boxes and paragraphs can do much more, and bring it all into the binary.
+    let body = HELP.iter().map(|line| format!("│ {line}{} │", " ".repeat(widest - Line::raw(*line).width())));
+    let page = std::iter::once(format!("┌{rule}┐")).chain(body).chain([format!("└{rule}┘")]);
+    let (width, height) = ((widest as u16 + 4).min(area.width), (HELP.len() as u16 + 2).min(area.height));
+    let room = Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height };
+    Clear.render(room, frame.buffer_mut());
+    for (row, line) in room.rows().zip(page) {
+        put(frame.buffer_mut(), row, line.into(), Style::new());
+    }
 }
