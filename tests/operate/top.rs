@@ -72,7 +72,7 @@ fn every_way_out_gives_the_terminal_back() {
 
 #[test]
 fn a_line_is_found_written_to_and_closed() {
-    let server = serve(&["--framing", "lines"]);
+    let server = serve(&["--heartbeat", "off"]);
     let (mut one, mut two) = (server.served(), server.served());
     let mut top = top(&server, 100, 30);
     top.wait_for("2 lines by silence");
