@@ -74,6 +74,7 @@ fn a_check_fails_as_a_start_would() {
     refused(&["nowhere"], "ADDR");
     refused(&["--admin", "0.0.0.0:0"], "--admin");
     refused(&["--config", "/nowhere/at/all"], "/nowhere/at/all");
+    refused(&["--config", "/dev/zero"], "not a regular file");
     refused(&["--config", &file(dir.path(), "\nmised = 3")], "heartline.toml:2: mised: no such key; did you mean missed?");
     refused(&["--config", &file(dir.path(), "max-message = 'lots'")], "heartline.toml:1: max-message: invalid value 'lots'");
     let wrong = heartline(&["serve"], &[("HEARTLINE_HEARTBEAT", "soon")]);
@@ -109,9 +110,11 @@ fn a_reload_changes_what_can_change_for_those_who_are_here() {
     }
     assert_eq!(serve.connect().read_line(), None, "one is as many as there may be now");
 
-    file(dir.path(), "heartbeat = '10m'\ndeny = ['127.0.0.1']");
+    file(dir.path(), "heartbeat = '10m'\nframing = 'length'\ndeny = ['127.0.0.1']");
     let said = reload(&serve);
-    assert!(said.contains("deny") && said.contains("kept=none"), "{said}");
+    assert!(said.contains("deny") && said.contains("kept=framing"), "what waits for a restart is named each time: {said}");
+    file(dir.path(), "heartbeat = '10m'\nframing = 'lines'\ndeny = ['127.0.0.1']");
+    assert!(reload(&serve).contains("changed=none kept=none"), "what was never in force has not changed");
     assert_eq!(serve.connect().read_line(), None);
     wait_until("the refusal is logged", || serve.refusals().iter().any(|refusal| refusal.contains("reason=denied")));
     here.send("still here\n");
@@ -124,8 +127,9 @@ fn a_broken_file_changes_nothing() {
     let path = file(dir.path(), "max-connections-per-ip = 1");
     let serve = Serve::start(&["--config", &path]);
     let mut here = serve.served();
-    for broken in ["max-connections-per-ip = ", "max-connections-per-ip = 2\nheartbeet = 1", "max-connections-per-ip = 2\nmissed = 0"] {
-        file(dir.path(), broken);
+    for broken in ["", "\nheartbeet = 1", "\nmissed = 0"] {
+        let per_ip = if broken.is_empty() { "" } else { "2" };
+        file(dir.path(), &format!("max-connections-per-ip = {per_ip}{broken}"));
         let said = reload(&serve);
         assert!(said.contains("[ERROR] reload failed="), "{said}");
         assert_eq!(serve.connect().read_line(), None, "the old bound holds");
@@ -152,6 +156,26 @@ fn a_log_that_was_renamed_is_opened_anew_at_the_level_that_is_asked_for_now() {
     wait_until("closes are logged now", || serve.closes().len() == 1);
     let old = fs::read_to_string(dir.path().join("log.1")).expect("it is there");
     assert!(!old.contains("] close ") && !old.contains("] reload "), "{old}");
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_changes_nothing_either() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = file(dir.path(), "max-connections-per-ip = 2");
+    let (logs, moved) = (dir.path().join("logs"), dir.path().join("moved"));
+    fs::create_dir(&logs).expect("room on the disk");
+    let command = Command::new(env!("CARGO_BIN_EXE_heartline"));
+    let serve = Serve::logging_to(logs.join("log"), command, &["127.0.0.1:0"], &["--config", &path]);
+    let _here = serve.served();
+    fs::rename(&logs, &moved).expect("it can be renamed");
+    file(dir.path(), "max-connections-per-ip = 1");
+    serve.signal(Signal::HUP);
+    let log = || fs::read_to_string(moved.join("log")).expect("it is there");
+    wait_until("it is said in the log that there is", || {
+        log().contains("[ERROR] reload failed=") && log().contains("cannot open the log file")
+    });
+    // The old bound holds: a second one is let in.
+    serve.served();
 }
 
 #[test]

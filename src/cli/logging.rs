@@ -10,7 +10,7 @@ use simplelog::{ConfigBuilder, LevelPadding, WriteLogger};
 use super::args::{LogArgs, LogLevel};
 use crate::error::Error;
 
-/// Where the lines go. It can be another file than at the start: see [`reopen`].
+/// Where the lines go. It can be another file than at the start: see [`prepare`].
 static SINK: OnceLock<Arc<Mutex<Box<dyn Write + Send>>>> = OnceLock::new();
 
 struct Sink(Arc<Mutex<Box<dyn Write + Send>>>);
@@ -41,18 +41,30 @@ pub(crate) fn start(args: &LogArgs, default: LogLevel) -> Result<(), Error> {
         .build();
     // It lets everything through: the level that counts is the one that can be set anew.
     let _ = WriteLogger::init(LevelFilter::Trace, config, Sink(sink));
-    reopen(args, default)
+    prepare(args, default)?.take_effect();
+    Ok(())
 }
 
-/// Goes on with the level and the file that the flags say. A file of the same name is opened anew, so that the old one can have been renamed. If
+/// A log that is open, and not yet written to.
+pub(crate) struct Prepared {
+    sink: Box<dyn Write + Send>,
+    level: LevelFilter,
+}
+
+/// Makes ready to go on with the level and the file that the flags say. A file of the same name is opened anew, so that the old one can have been renamed. If
 /// it cannot be opened, all stays as it was.
-pub(crate) fn reopen(args: &LogArgs, default: LogLevel) -> Result<(), Error> {
-    let opened = open(args)?;
-    if let Some(sink) = SINK.get() {
-        *sink.lock().unwrap_or_else(PoisonError::into_inner) = opened;
+pub(crate) fn prepare(args: &LogArgs, default: LogLevel) -> Result<Prepared, Error> {
+    Ok(Prepared { sink: open(args)?, level: filter(args.log_level.unwrap_or(default)) })
+}
+
+impl Prepared {
+    /// From now on this is the log.
+    pub(crate) fn take_effect(self) {
+        if let Some(sink) = SINK.get() {
+            *sink.lock().unwrap_or_else(PoisonError::into_inner) = self.sink;
+        }
+        log::set_max_level(self.level);
     }
-    log::set_max_level(filter(args.log_level.unwrap_or(default)));
-    Ok(())
 }
 
 /// Each line is one write, so that lines of several processes in one file do not mix.

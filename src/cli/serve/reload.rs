@@ -29,9 +29,11 @@ pub(super) fn reload(server: &mut Server, settings: &mut Settings) {
     }
 }
 
-fn apply(server: &mut Server, old: &mut Settings, new: Settings) -> Result<(), Error> {
+fn apply(server: &mut Server, old: &mut Settings, mut new: Settings) -> Result<(), Error> {
+    // What can fail comes before what changes anything.
+    let log = logging::prepare(&new.args().log, LogLevel::Info)?;
     let kept = server.reconfigure(new.args().config())?;
-    logging::reopen(&new.args().log, LogLevel::Info)?;
+    log.take_effect();
     let differs = |key: &str| {
         let value = |settings: &Settings| settings.effective.iter().find(|setting| setting.key == key).map(|setting| setting.value.clone());
         value(old) != value(&new)
@@ -48,6 +50,13 @@ fn apply(server: &mut Server, old: &mut Settings, new: Settings) -> Result<(), E
     }
     for note in server.config().notes() {
         log::warn!("config note=\"{note}\"");
+    }
+    // What is in force is what the next reload is held against.
+    let kept: Vec<String> = kept.into_iter().map(str::to_owned).collect();
+    for setting in new.effective.iter_mut().filter(|setting| kept.contains(&setting.key)) {
+        if let Some(in_force) = old.effective.iter().find(|old| old.key == setting.key) {
+            *setting = in_force.clone();
+        }
     }
     *old = new;
     Ok(())

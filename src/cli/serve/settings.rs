@@ -5,7 +5,8 @@
 use std::collections::HashMap;
 use std::env;
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
@@ -19,6 +20,8 @@ use super::args::{Options, ServeArgs};
 const PREFIX: &str = "HEARTLINE_";
 /// What is no setting: where the settings are, and what is to be done with them.
 const NOT_SETTINGS: [&str; 3] = ["config", "check", "help"];
+/// A longer file is no list of settings.
+const MOST_BYTES: u64 = 1024 * 1024;
 /// A name that is less like a known one than this is no slip of the pen.
 const LIKENESS: f64 = 0.8;
 
@@ -192,9 +195,21 @@ fn from_environment(
     Ok(said)
 }
 
+/// A reload reads on the loop of the server: what could make it wait, or never ends, is refused.
+fn read(path: &Path) -> io::Result<String> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let mut text = String::new();
+    if File::open(path)?.take(MOST_BYTES + 1).read_to_string(&mut text)? as u64 > MOST_BYTES {
+        return Err(io::Error::other(format!("longer than {MOST_BYTES} bytes")));
+    }
+    Ok(text)
+}
+
 fn from_file(path: &Path, known: &[&Arg]) -> Result<HashMap<String, Said>, Fault> {
     let file = path.display();
-    let text = fs::read_to_string(path).map_err(|error| Fault::Settings(format!("cannot read {file}: {error}")))?;
+    let text = read(path).map_err(|error| Fault::Settings(format!("cannot read {file}: {error}")))?;
     let line = |at: usize| text.as_bytes()[..at.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1;
     let table = DeTable::parse(&text).map_err(|error| {
         let line = line(error.span().map_or(0, |span| span.start));
@@ -353,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_double_hyphen_ends_only_the_users_own_flags() {
-        let settings = layer(&["--config=/dev/null", "--", "127.0.0.1:3"], &[("HEARTLINE_MISSED", "7")], None).expect("valid");
+        let settings = layer(&["--", "127.0.0.1:3"], &[("HEARTLINE_MISSED", "7")], None).expect("valid");
         assert_eq!(get(&settings, "missed"), (one("7"), Origin::Environment));
         assert_eq!(get(&settings, "addr").0, Value::Many(vec!["127.0.0.1:3".into()]));
     }
