@@ -25,20 +25,20 @@ export async function until(what, ask) {
   }
 }
 
-const undone = new WeakMap();
-/** Has this done when the test is over, what came last first: a page does not outlive its server, or it would complain of that. */
-function afterwards(t, undo) {
-  if (!undone.has(t)) {
-    undone.set(t, []);
+/** Undone when the test ends, the last thing first: the page goes before its server, and complains of nothing. */
+const undo = new WeakMap();
+export function atEnd(t, act) {
+  if (!undo.has(t)) {
+    undo.set(t, []);
     t.after(async () => {
       const failed = [];
-      for (const undo of undone.get(t).reverse()) {
-        try { await undo(); } catch (error) { failed.push(error); }
+      for (const each of undo.get(t).reverse()) {
+        try { await each(); } catch (error) { failed.push(error); }
       }
-      if (failed.length > 0) throw failed[0];
+      if (failed.length) throw failed[0];
     });
   }
-  undone.get(t).push(undo);
+  undo.get(t).push(act);
 }
 
 /** `heartline serve` with its admin endpoint, ended with the test. */
@@ -53,7 +53,7 @@ export async function serve(t, args = [], { listen = '127.0.0.1:0', admin = '127
       await gone;
     },
   };
-  afterwards(t, () => server.kill());
+  atEnd(t, () => server.kill());
   for await (const line of createInterface({ input: child.stdout })) {
     const [word, address] = line.split(' ');
     if (word === 'listening') server.listening = address;
@@ -76,7 +76,7 @@ export async function peer(t, server, localAddress = '127.0.0.1') {
   const input = createInterface({ input: socket }).on('line', line => lines.push(line));
   socket.on('error', () => {});
   socket.on('close', () => { ended = true; });
-  afterwards(t, () => socket.destroy());
+  atEnd(t, () => socket.destroy());
   await once(socket, 'connect');
   return {
     address: `${localAddress}:${socket.localPort}`,
@@ -108,7 +108,7 @@ export async function open(t, url, options = {}, expected = /^$/, prepare = asyn
   page.setDefaultTimeout(PATIENCE_MS);
   page.on('pageerror', error => complaints.push(error.stack));
   page.on('console', message => { if (message.type() === 'error' && !expected.test(message.text())) complaints.push(message.text()); });
-  afterwards(t, async () => {
+  atEnd(t, async () => {
     await context.close();
     assert.deepEqual(complaints, []);
   });
