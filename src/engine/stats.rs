@@ -28,7 +28,8 @@ pub struct Stats {
     pub pongs_in: u64,
     /// Pings pushed to quiet peers.
     pub pings_out: u64,
-    /// From a ping to the next sign of life of its peer, for all that were answered. The engine's clock counts whole milliseconds.
+    /// From a ping, the last one where several were out, to the next sign of life of its peer; a stuck queue that asks in a ping's place counts as
+    /// one. The engine's clock counts whole milliseconds.
     pub round_trip: Histogram,
     /// How far past their deadlines verdicts of silence came. The engine's clock counts whole milliseconds.
     pub overshoot: Histogram,

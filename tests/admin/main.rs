@@ -10,15 +10,8 @@ mod endpoints;
 mod lifecycle;
 
 use client::Client;
-use common::Serve;
+use common::{Serve, serve_with_admin as serve};
 use serde_json::Value;
-
-/// A server with an endpoint on a free port of 127.0.0.1.
-fn serve(args: &[&str]) -> Serve {
-    let mut all = vec!["--admin", "127.0.0.1:0"];
-    all.extend(args);
-    Serve::start(&all)
-}
 
 /// The answer to one request, on a connection of its own.
 fn get(server: &Serve, target: &str) -> Value {

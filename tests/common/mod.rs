@@ -160,6 +160,13 @@ impl Drop for Serve {
     }
 }
 
+/// A server with an admin endpoint on a free port of 127.0.0.1.
+pub fn serve_with_admin(args: &[&str]) -> Serve {
+    let mut all = vec!["--admin", "127.0.0.1:0"];
+    all.extend(args);
+    Serve::start(&all)
+}
+
 /// A plain TCP peer. Every read has a deadline.
 pub struct Peer {
     pub stream: TcpStream,

@@ -9,14 +9,7 @@ mod top;
 
 use std::process::{Command, Output, Stdio};
 
-use common::Serve;
-
-/// A server with an admin endpoint on a free port of 127.0.0.1.
-fn serve(args: &[&str]) -> Serve {
-    let mut all = vec!["--admin", "127.0.0.1:0"];
-    all.extend(args);
-    Serve::start(&all)
-}
+use common::serve_with_admin as serve;
 
 /// `heartline` with these arguments, and without the token that whoever runs the tests may have.
 fn heartline(args: &[&str]) -> Command {

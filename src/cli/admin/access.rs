@@ -18,12 +18,13 @@ const SHORTEST_TOKEN: usize = 16;
 const LONGEST_TOKEN: usize = 1024;
 
 /// What a request must carry, if anything. Never logged.
-pub(super) struct Token(String);
+#[derive(Clone)]
+pub(crate) struct Token(String);
 
 impl Token {
-    /// The one line of a file.
-    pub(super) fn read(path: &Path) -> Result<Self, ConfigError> {
-        let wrong = |problem: String| ConfigError::new("admin_token_file", format!("{}: {problem}", path.display()));
+    /// The one line of a file, which `field` names.
+    pub(crate) fn read(field: &'static str, path: &Path) -> Result<Self, ConfigError> {
+        let wrong = |problem: String| ConfigError::new(field, format!("{}: {problem}", path.display()));
         let mut text = String::new();
         let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
         file.take(LONGEST_TOKEN as u64 + 3).read_to_string(&mut text).map_err(|error| wrong(error.to_string()))?;
@@ -40,6 +41,11 @@ impl Token {
             return Err(format!("a token has {SHORTEST_TOKEN} to {LONGEST_TOKEN} characters"));
         }
         Ok(Token(token.into()))
+    }
+
+    /// As it goes into a header.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
     }
 
     /// In a time that does not tell how much of `given` is right.

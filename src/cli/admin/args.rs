@@ -25,6 +25,6 @@ impl AdminArgs {
     }
 
     pub(super) fn token(&self) -> Result<Option<Token>, ConfigError> {
-        self.admin_token_file.as_deref().map(Token::read).transpose()
+        self.admin_token_file.as_deref().map(|path| Token::read("admin_token_file", path)).transpose()
     }
 }

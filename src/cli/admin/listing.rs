@@ -11,15 +11,15 @@ use crate::engine::{Connection, Context};
 use crate::id::ConnId;
 
 /// Most connections in one listing.
-pub(super) const MOST_LISTED: usize = 1000;
+pub(crate) const MOST_LISTED: usize = 1000;
 /// How far down a listing may reach, which bounds what it keeps to 1.6 MB.
-pub(super) const DEEPEST: usize = 100_000;
+pub(crate) const DEEPEST: usize = 100_000;
 /// Slots looked at per turn: some 50 us.
 const SLOTS_PER_TURN: usize = 1024;
 
 /// What a listing goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sort {
+pub(crate) enum Sort {
     Silence,
     Age,
     Queued,
@@ -30,7 +30,8 @@ pub(super) enum Sort {
 impl Sort {
     const ALL: [Sort; 5] = [Sort::Silence, Sort::Age, Sort::Queued, Sort::Bytes, Sort::RoundTrip];
 
-    fn as_str(self) -> &'static str {
+    /// Its name in queries.
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Sort::Silence => "silence",
             Sort::Age => "age",

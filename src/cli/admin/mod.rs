@@ -23,8 +23,10 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+pub(crate) use access::Token;
 pub(crate) use args::AdminArgs;
 pub(crate) use closed::Remembering;
+pub(crate) use listing::{DEEPEST, MOST_LISTED, Sort};
 
 use crate::cli::apps::App;
 use crate::engine::Handler;

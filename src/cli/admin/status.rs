@@ -6,6 +6,7 @@ use serde::{Serialize, Serializer};
 
 use super::process::{Process, Usage};
 use crate::close::{CloseReason, Refusal};
+use crate::config::Heartbeat;
 use crate::engine::{Histogram, Stats};
 use crate::framing::Framing;
 use crate::server::Server;
@@ -142,8 +143,7 @@ impl<'a> Status<'a> {
 
 /// How long a peer may be silent.
 pub(super) fn bound(server: &Server) -> Option<Duration> {
-    let heartbeat = server.config().heartbeat.as_ref()?;
-    Some(heartbeat.interval.saturating_mul(u32::from(heartbeat.missed) + 1))
+    server.config().heartbeat.as_ref().map(Heartbeat::bound)
 }
 
 fn framing(framing: Framing) -> &'static str {

@@ -5,20 +5,17 @@ mod model;
 mod target;
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 
 use clap::Args;
 use serde::de::DeserializeOwned;
 
+use super::admin::Token;
 use crate::error::ConfigError;
 use http::{Answer, exchange};
 pub(crate) use model::{Closed, Closes, Connection, Connections, Histogram, Status};
 use target::Target;
-
-/// Most of a token file that is read: a token is a line, and a file that was named by mistake may have no end.
-const MAX_TOKEN_FILE: u64 = 4096;
 
 #[derive(Args, Debug)]
 pub(crate) struct AdminArgs {
@@ -34,7 +31,7 @@ pub(crate) struct AdminArgs {
 #[derive(Clone)]
 pub(crate) struct AdminClient {
     target: Target,
-    token: Option<String>,
+    token: Option<Token>,
 }
 
 /// Why there is no answer, in sentences for the person at the terminal.
@@ -55,7 +52,7 @@ pub(crate) enum AdminError {
 impl AdminClient {
     pub(crate) fn new(args: &AdminArgs) -> Result<Self, ConfigError> {
         let target = args.addr.parse().map_err(|problem: String| ConfigError::new("addr", format!("{}: {problem}", args.addr)))?;
-        let token = args.token_file.as_deref().map(read_token).transpose()?;
+        let token = args.token_file.as_deref().map(|path| Token::read("token_file", path)).transpose()?;
         Ok(AdminClient { target, token })
     }
 
@@ -82,7 +79,7 @@ impl AdminClient {
 
     /// Asks and expects a yes.
     pub(crate) fn ask(&self, method: &str, path: &str, body: &[u8]) -> Result<Answer, AdminError> {
-        let answer = exchange(&self.target, self.token.as_deref(), method, path, body)?;
+        let answer = exchange(&self.target, self.token.as_ref().map(Token::as_str), method, path, body)?;
         match answer.code {
             200..300 => Ok(answer),
             401 => Err(AdminError::Unauthorized { addr: self.addr(), had_token: self.token.is_some() }),
@@ -128,37 +125,9 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
 }
 
-fn read_token(path: &Path) -> Result<String, ConfigError> {
-    let problem = |problem: String| ConfigError::new("token_file", format!("{}: {problem}", path.display()));
-    let mut text = String::new();
-    let file = File::open(path).map_err(|error| problem(error.to_string()))?;
-    file.take(MAX_TOKEN_FILE + 1).read_to_string(&mut text).map_err(|error| problem(error.to_string()))?;
-    let token = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
-    if text.len() as u64 > MAX_TOKEN_FILE || token.is_empty() || token.chars().any(char::is_control) {
-        return Err(problem("a token is one line of text".to_string()));
-    }
-    Ok(token.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn token(content: &[u8]) -> Result<String, ConfigError> {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let path = dir.path().join("token");
-        std::fs::write(&path, content).expect("it is ours");
-        read_token(&path)
-    }
-
-    #[test]
-    fn a_token_is_the_one_line_of_its_file() {
-        assert_eq!(token(b"0123456789abcdef\n").as_deref(), Ok("0123456789abcdef"));
-        assert_eq!(token(b"with spaces \r\n").as_deref(), Ok("with spaces "));
-        for content in [&b""[..], b"\n", b"two\nlines\n", b"a\r\nX-Other: header", b"\xff\xfe", &[b'x'; 5000]] {
-            assert_eq!(token(content).map_err(|error| error.field), Err("token_file"), "{content:?}");
-        }
-    }
 
     #[test]
     fn what_a_server_says_cannot_command_the_terminal() {

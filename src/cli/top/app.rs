@@ -6,8 +6,9 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::history::History;
 use super::input::Input;
-use super::list::{List, Sort};
+use super::list::List;
 use super::poller::{Action, News};
+use crate::cli::admin::Sort;
 use crate::cli::admin_client::{Closed, Connection};
 
 /// How long a sentence about what was done stays.

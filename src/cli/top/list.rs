@@ -1,42 +1,7 @@
 //! The list of lines: how it is sorted and searched, which part of it is seen, and which line is selected.
 
+use crate::cli::admin::{DEEPEST, MOST_LISTED, Sort};
 use crate::cli::admin_client::{Connection, Connections};
-
-/// The server shows no line behind so many.
-const REACH: usize = 100_000;
-
-/// The server shows no more at once.
-const MOST_AT_ONCE: usize = 1000;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sort {
-    Silence,
-    Age,
-    Queued,
-    Bytes,
-    RoundTrip,
-}
-
-impl Sort {
-    /// Its name in the server's queries.
-    fn key(self) -> &'static str {
-        match self {
-            Sort::Silence => "silence",
-            Sort::Age => "age",
-            Sort::Queued => "queued",
-            Sort::Bytes => "bytes",
-            Sort::RoundTrip => "round_trip",
-        }
-    }
-
-    /// Its name for people.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Sort::RoundTrip => "round trip",
-            sort => sort.key(),
-        }
-    }
-}
 
 /// What the server is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +18,7 @@ impl Query {
         let order = if self.descending { "desc" } else { "asc" };
         const PATH: &str = "/connections?";
         let mut path = form_urlencoded::Serializer::for_suffix(PATH.to_string(), PATH.len());
-        path.append_pair("sort", self.sort.key()).append_pair("order", order);
+        path.append_pair("sort", self.sort.as_str()).append_pair("order", order);
         path.append_pair("offset", &self.offset.to_string()).append_pair("limit", &self.limit.to_string());
         if !self.address.is_empty() {
             path.append_pair("address", &self.address);
@@ -121,7 +86,7 @@ impl List {
     pub(super) fn query(&self) -> Query {
         let page = self.top / self.rows * self.rows;
         let offset = page.saturating_sub(self.rows);
-        let limit = (self.rows * 4).min(MOST_AT_ONCE).min(REACH - offset.min(REACH - 1));
+        let limit = (self.rows * 4).min(MOST_LISTED).min(DEEPEST - offset.min(DEEPEST - 1));
         Query { sort: self.sort, descending: self.descending, address: self.address.clone(), offset, limit }
     }
 
@@ -143,7 +108,7 @@ impl List {
 
     /// So many lines are seen.
     pub(super) fn fit(&mut self, rows: usize) {
-        self.rows = rows.clamp(1, MOST_AT_ONCE / 4);
+        self.rows = rows.clamp(1, MOST_LISTED / 4);
         self.keep_in_view();
     }
 
@@ -210,7 +175,7 @@ impl List {
     }
 
     fn reachable(&self) -> usize {
-        usize::try_from(self.part.matched).unwrap_or(usize::MAX).min(REACH)
+        usize::try_from(self.part.matched).unwrap_or(usize::MAX).min(DEEPEST)
     }
 
     /// The place of the first line that is here.

@@ -6,10 +6,10 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 
 use super::{Theme, put};
+use crate::cli::admin::Sort;
 use crate::cli::admin_client::{Closed, Connection};
 use crate::cli::figures::{bytes, lines as lines_of, short_bytes, span};
 use crate::cli::top::app::App;
-use crate::cli::top::list::Sort;
 
 struct Column {
     name: &'static str,
@@ -67,7 +67,7 @@ pub(super) fn draw_lines(buffer: &mut Buffer, [heading, names, lines]: [Rect; 3]
     let found =
         if list.address().is_empty() { lines_of(list.matched()) } else { format!("{} at {}…", lines_of(list.matched()), list.address()) };
     let waiting = if list.is_current() { "" } else { " (asking)" };
-    put(buffer, heading, format!("{found} by {}, {order}{waiting}", list.sort().name()).into(), theme.heading());
+    put(buffer, heading, format!("{found} by {}, {order}{waiting}", list.sort().as_str().replace('_', " ")).into(), theme.heading());
 
     let (address, columns) = columns(names.width);
     let mut head = vec![Span::raw(cell("ADDRESS", address, false))];
