@@ -59,9 +59,33 @@ pub struct Closed {
     pub unacknowledged: Duration,
     /// Bytes of a message that had not ended. Dropped: nobody can tell what it would have become.
     pub unfinished: usize,
-    /// Whether the driver should shut the writing side and see the peer's unread bytes off before it drops the socket: closing a socket
-    /// with unread bytes resets the connection, and a reset may overtake the last reply (RFC 1122 section 4.2.2.13).
-    pub(crate) linger: bool,
+    /// What becomes of the socket.
+    pub(crate) farewell: Farewell,
+}
+
+/// How a driver is to end a connection on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Farewell {
+    /// Close the socket: a FIN, or a reset if bytes are left that nobody has read.
+    Close,
+    /// Shut the writing side, and see the peer's unread bytes off before the socket is closed: the reset that they would cause may overtake
+    /// the last reply (RFC 1122 section 4.2.2.13).
+    Linger,
+    /// Reset the connection (the ABORT of RFC 9293 section 3.10.5). Who does not answer does not answer a FIN either: the kernel would keep it, with
+    /// all that is in its buffers, and repeat it for minutes.
+    Reset,
+}
+
+impl Farewell {
+    pub(super) fn of(reason: CloseReason, unsent: usize) -> Self {
+        match reason {
+            CloseReason::HeartbeatLost | CloseReason::HalfOpen | CloseReason::SlowReader | CloseReason::MemoryLimit => Farewell::Reset,
+            CloseReason::FrameTooLarge | CloseReason::Flood | CloseReason::Requested | CloseReason::Shutdown if unsent == 0 => {
+                Farewell::Linger
+            }
+            _ => Farewell::Close,
+        }
+    }
 }
 
 /// How to close.

@@ -36,6 +36,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
+pub(crate) use handler::Farewell;
 pub use handler::{Close, Closed, Context, Handler};
 pub use inspect::Connection;
 pub use stats::{Histogram, Stats};
@@ -204,8 +205,7 @@ impl Engine {
             unsent,
             unacknowledged: Duration::from_millis(self.take_evidence(id)),
             unfinished: conn.inbox.unfinished(),
-            linger: unsent == 0
-                && matches!(reason, CloseReason::FrameTooLarge | CloseReason::Flood | CloseReason::Requested | CloseReason::Shutdown),
+            farewell: Farewell::of(reason, unsent),
         };
         handler.on_close(&mut Context { engine: self }, id, &closed);
         Some((id, closed))

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mio::{Registry, Token};
 use rustix::time::{ClockId, Timespec, clock_gettime};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Alarm;
 
@@ -36,12 +36,6 @@ pub(crate) fn dial_from(source: Option<SocketAddr>, addr: SocketAddr) -> io::Res
         Err(error) => return Err(error),
     }
     Ok(mio::net::TcpStream::from_std(socket.into()))
-}
-
-/// Makes the close of a connection, when it comes, a reset: the port is free again at once instead of resting in TIME_WAIT for a minute.
-pub(crate) fn reset_on_close(stream: &mio::net::TcpStream) {
-    // Without it the port rests, which is no harm to anybody but the next measurement.
-    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 /// Wakes a poll at an instant of [`monotonic_ns`]. A poll's timeout is rounded up to milliseconds, which would be most of the latency that there is

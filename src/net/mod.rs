@@ -18,7 +18,7 @@ pub(crate) use evidence::unacknowledged_for;
 pub(crate) use limits::descriptor_limit;
 pub(crate) use limits::raise_descriptor_limit;
 #[cfg(feature = "cli")]
-pub(crate) use load::{PreciseTimer, dial_from, monotonic_ns, reset_on_close};
-pub(crate) use options::{SocketOptions, dial, listen, take_over};
+pub(crate) use load::{PreciseTimer, dial_from, monotonic_ns};
+pub(crate) use options::{SocketOptions, dial, listen, reset_on_close, take_over};
 #[cfg(feature = "cli")]
 pub(crate) use unix::listen_unix;

@@ -75,6 +75,12 @@ pub(crate) fn dial(addr: SocketAddr, options: &SocketOptions) -> io::Result<mio:
     Ok(stream)
 }
 
+/// Makes the close of a connection, when it comes, a reset: the kernel keeps nothing of it, neither buffers nor its port.
+pub(crate) fn reset_on_close(stream: &mio::net::TcpStream) {
+    // Without it the connection takes its leave as any other does, which is slower and no worse.
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

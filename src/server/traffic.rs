@@ -12,7 +12,7 @@ use super::report::Kind;
 use super::sockets::ReadEnd;
 use super::{ACCEPTS_PER_TURN, ALARM, EVENTS_PER_TURN, FIRST_GUEST, FIRST_LISTENER, FLUSHES_PER_TURN, Server, WAKER};
 use crate::close::{CloseReason, Refusal};
-use crate::engine::{Closed, Handler};
+use crate::engine::{Closed, Farewell, Handler};
 use crate::id::ConnId;
 use crate::net;
 use crate::time::duration_to_ms;
@@ -253,8 +253,11 @@ impl Server {
             if self.report.admits(self.now, Kind::Close) {
                 log_close(id, &closed);
             }
-            if let Some(stream) = stream.filter(|_| closed.linger) {
-                self.lingering.insert(self.now, id.token(), stream, &mut self.scratch);
+            let Some(stream) = stream else { continue };
+            match closed.farewell {
+                Farewell::Close => drop(stream),
+                Farewell::Linger => self.lingering.insert(self.now, id.token(), stream, &mut self.scratch),
+                Farewell::Reset => net::reset_on_close(&stream),
             }
         }
     }

@@ -215,6 +215,14 @@ impl Peer {
         assert!(rest.is_empty(), "{:?} before the end", String::from_utf8_lossy(&rest));
     }
 
+    /// Waits for a reset, which throws nothing away that had arrived before it; returns that.
+    pub fn expect_reset(&mut self) -> Vec<u8> {
+        let mut all = Vec::new();
+        let error = self.stream.read_to_end(&mut all).expect_err("a reset, not an orderly end");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
+        all
+    }
+
     /// Reads one line, without its LF; `None` at the end, be it orderly or a reset.
     pub fn read_line(&mut self) -> Option<String> {
         loop {
