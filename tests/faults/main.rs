@@ -1,7 +1,7 @@
 //! Faults as they come, on real sockets and real processes: networks that swallow packets, peers that reset, freeze, die, dawdle and flood, and a
 //! machine that has no more to give. After each the server does what it promised to the line at fault, and its neighbours notice nothing.
 //!
-//! What makes network namespaces or mounts needs root and iproute2: `cargo test --test faults -- --ignored`. The long run of the churn:
+//! What makes network namespaces or mounts needs root and iproute2, what makes system calls fail needs strace: `cargo test --test faults -- --ignored`. The long run of the churn:
 //! `HEARTLINE_CHURN_SECONDS=600 cargo test --release --test faults churn`.
 #![cfg(feature = "cli")]
 
@@ -13,6 +13,7 @@ mod connect;
 mod dawdling;
 mod death;
 mod endings;
+mod injected;
 mod network;
 mod shortage;
 
