@@ -321,6 +321,34 @@ fn a_server_that_never_answers_is_given_up_at_the_bound_and_dialled_again() {
     assert_eq!(pings, "ping\nping\n");
 }
 
+/// Any byte of the server's is life, but what waits for it would wait for ever.
+#[test]
+fn a_server_that_beats_and_never_reads_is_given_up_after_the_write_timeout_and_gets_all_on_the_next_line() {
+    const LEN: usize = 16 << 20;
+    let (addr, server) = server(|listener| {
+        let mut deaf = accept(&listener);
+        let beats = thread::spawn(move || {
+            while deaf.write_all(b"ping\n").is_ok() {
+                thread::sleep(ms(50));
+            }
+        });
+        let mut again = accept(&listener);
+        let mut message = vec![0; LEN + 1];
+        again.read_exact(&mut message).expect("the message, from its beginning");
+        beats.join().expect("no panic");
+        message
+    });
+    let config = ClientConfig { heartbeat: heartbeat(ms(1000), 3), write_timeout: Some(ms(400)), max_queue: 2 * LEN, ..config() };
+    let mut client = Client::connect(addr.to_string(), config).expect("connects");
+    client.send(&vec![b'a'; LEN]).expect("room");
+    let mut notes = Notes::default();
+    turn_until(&mut client, &mut notes, "it is given up", |_, notes| notes.count("disconnected 1 slow-reader") == 1);
+    client.finish();
+    assert_eq!(outcome(&mut client, &mut notes), Outcome::Finished);
+    let message = server.join().expect("the server is content");
+    assert!(message.len() == LEN + 1 && message[..LEN].iter().all(|byte| *byte == b'a'));
+}
+
 /// A message that fits no buffer is the question; that it drains, however slowly, is life.
 #[test]
 fn a_slow_server_that_reads_on_is_alive() {

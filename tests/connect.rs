@@ -162,6 +162,7 @@ fn wrong_usage_exits_with_2_and_names_the_flag() {
         (&["--retry-delay", "0s"], "--retry-delay"),
         (&["--backoff", "exponential", "--max-retry-delay", "1s"], "--max-retry-delay"),
         (&["--dial-timeout", "0s"], "--dial-timeout"),
+        (&["--write-timeout", "0s"], "--write-timeout"),
         (&["--max-message", "0"], "--max-message"),
         (&["--keepalive-idle", "1500ms"], "--keepalive-idle"),
         (&["--keepalive-count", "0"], "--keepalive-count"),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::args::{FramingArgs, HeartbeatArgs, LogArgs, LogLevel, OsTimeoutArgs};
-use super::values::{Tries, display, duration};
+use super::values::{DurationOrOff, Tries, display, duration};
 use super::{logging, status};
 use crate::client::{Backoff, Client, ClientConfig, ClientContext, ClientHandle, ClientHandler, ClientState, Event, Outcome};
 use crate::close::CloseReason;
@@ -50,6 +50,9 @@ struct ReconnectArgs {
     /// How long a dial may take, for each address of a name
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
     dial_timeout: Duration,
+    /// Dial again when the server has taken nothing of what waits for it for so long, or off
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    write_timeout: DurationOrOff,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -93,6 +96,7 @@ impl ConnectArgs {
             heartbeat: self.heartbeat.heartbeat(true),
             keepalive: self.os_timeouts.keepalive(),
             user_timeout: self.os_timeouts.user_timeout(),
+            write_timeout: self.reconnect.write_timeout.0,
             tries: self.reconnect.tries.0,
             backoff: match self.reconnect.backoff {
                 BackoffArg::Fixed => Backoff::fixed(self.reconnect.retry_delay),

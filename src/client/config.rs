@@ -25,6 +25,9 @@ pub struct ClientConfig {
     pub keepalive: Option<Keepalive>,
     /// `TCP_USER_TIMEOUT`, as in [`Config::user_timeout`](crate::Config::user_timeout). Default: `None`.
     pub user_timeout: Option<Duration>,
+    /// A server that takes nothing of what is queued for it for so long ends the line as [`CloseReason::SlowReader`](crate::CloseReason::SlowReader), whatever
+    /// it sends meanwhile: the queue then goes to the next line. At least 1 ms; `None` waits as long as the server lives. Default: 30 s.
+    pub write_timeout: Option<Duration>,
     /// Dials in a row that may fail before the client gives up; `None` goes on for ever. A dial counts as failed until its line has
     /// received a byte. At least 1. Default: 5.
     pub tries: Option<u32>,
@@ -49,6 +52,7 @@ impl Default for ClientConfig {
             heartbeat: Some(Heartbeat::default()),
             keepalive: Some(Keepalive::default()),
             user_timeout: None,
+            write_timeout: Some(Duration::from_secs(30)),
             tries: Some(5),
             backoff: Backoff::exponential(Duration::from_secs(3), Duration::from_secs(60)),
             dial_timeout: Duration::from_secs(5),
@@ -78,6 +82,9 @@ impl ClientConfig {
         self.backoff.check()?;
         if self.dial_timeout < Duration::from_millis(1) {
             return Err(ConfigError::new("dial_timeout", "must be at least 1 ms"));
+        }
+        if self.write_timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
+            return Err(ConfigError::new("write_timeout", "must be at least 1 ms, or off"));
         }
         if let Some(heartbeat) = &self.heartbeat {
             heartbeat.check()?;
@@ -119,6 +126,7 @@ mod tests {
         assert_eq!(field_at_fault(|config| config.tries = Some(0)), "tries");
         assert_eq!(field_at_fault(|config| config.backoff = Backoff::fixed(Duration::ZERO)), "retry_delay");
         assert_eq!(field_at_fault(|config| config.dial_timeout = Duration::ZERO), "dial_timeout");
+        assert_eq!(field_at_fault(|config| config.write_timeout = Some(Duration::ZERO)), "write_timeout");
         assert_eq!(field_at_fault(|config| config.heartbeat = Some(Heartbeat { missed: 0, ..Heartbeat::default() })), "missed");
         assert_eq!(field_at_fault(|config| config.user_timeout = Some(Duration::from_secs(60))), "user_timeout");
     }

@@ -20,6 +20,7 @@ use crate::time::{Millis, duration_to_ms};
 #[derive(Debug)]
 pub(crate) struct Session {
     heartbeat: Option<Beat>,
+    write_timeout_ms: Option<u64>,
     dial_timeout_ms: u64,
     backoff: Backoff,
     tries: Option<u32>,
@@ -55,7 +56,7 @@ pub(crate) enum Action {
     /// Ask whether the peer lives. `ping` is off when bytes are stuck in the queue: they are the question then. `silence` is set when
     /// an earlier question got no answer.
     Ask { ping: bool, silence: Option<Duration> },
-    /// The line is about to be given up for silence. Read once more, then ask [`Session::is_silent_for_good`].
+    /// The line is about to be given up. Read and write once more, then ask [`Session::verdict`].
     Judge,
 }
 
@@ -71,6 +72,7 @@ impl Session {
     pub(crate) fn new(config: &ClientConfig, seed: u64) -> Self {
         Session {
             heartbeat: config.heartbeat.as_ref().map(Beat::new),
+            write_timeout_ms: config.write_timeout.map(duration_to_ms),
             dial_timeout_ms: duration_to_ms(config.dial_timeout),
             backoff: config.backoff.clone(),
             tries: config.tries,
@@ -87,6 +89,9 @@ impl Session {
 
     /// The next thing to do at `now`, if any. Call until `None`.
     pub(crate) fn poll(&mut self, now: Millis) -> Option<Action> {
+        if self.verdict(now).is_some() {
+            return Some(Action::Judge);
+        }
         match &mut self.state {
             State::Waiting { until } if *until <= now => {
                 self.tries_used = self.tries_used.saturating_add(1);
@@ -105,7 +110,11 @@ impl Session {
         match &self.state {
             State::Waiting { until } => Some(*until),
             State::Dialing { deadline } => Some(*deadline),
-            State::Up(line) => line.poll_timeout(self.heartbeat.as_ref()?),
+            State::Up(line) => {
+                let beat = self.heartbeat.as_ref();
+                let silent_at = beat.and_then(|beat| line.verdict_at(beat));
+                [silent_at, line.slow_at(self.write_timeout_ms), beat.and_then(|beat| line.ask_at(beat))].into_iter().flatten().min()
+            }
             State::Done(_) => None,
         }
     }
@@ -228,10 +237,17 @@ impl Session {
         self.done(Outcome::Stopped);
     }
 
-    /// Whether the line has been silent for so long that it is to be given up.
-    pub(crate) fn is_silent_for_good(&self, now: Millis) -> bool {
-        let (State::Up(line), Some(beat)) = (&self.state, &self.heartbeat) else { return false };
-        line.verdict_at(beat).is_some_and(|at| at <= now)
+    /// Why the line is to be given up, if it is: the server has been silent for too long, or has not read for too long.
+    pub(crate) fn verdict(&self, now: Millis) -> Option<CloseReason> {
+        let State::Up(line) = &self.state else { return None };
+        let is_due = |at: Option<Millis>| at.is_some_and(|at| at <= now);
+        if is_due(self.heartbeat.as_ref().and_then(|beat| line.verdict_at(beat))) {
+            Some(CloseReason::HeartbeatLost)
+        } else if is_due(line.slow_at(self.write_timeout_ms)) {
+            Some(CloseReason::SlowReader)
+        } else {
+            None
+        }
     }
 
     /// Time since the line's last sign of life; nothing if there is no line.
@@ -321,8 +337,8 @@ struct Line {
     asked: u32,
     /// When the last question that the peer is owed was asked.
     all_asked: Option<Millis>,
-    /// Bytes are queued that the kernel does not take.
-    stuck: bool,
+    /// Since when bytes are queued of which the kernel takes none.
+    stuck: Option<Millis>,
     half_closed: bool,
     probe: Probe,
     outstanding: Outstanding,
@@ -345,7 +361,7 @@ impl Line {
             last_asked: now,
             asked: 0,
             all_asked: None,
-            stuck: false,
+            stuck: None,
             half_closed: false,
             probe: Probe::None,
             outstanding: Outstanding::default(),
@@ -353,9 +369,6 @@ impl Line {
     }
 
     fn poll(&mut self, now: Millis, beat: &Beat) -> Option<Action> {
-        if self.verdict_at(beat).is_some_and(|at| at <= now) {
-            return Some(Action::Judge);
-        }
         if self.ask_at(beat)? > now {
             return None;
         }
@@ -368,14 +381,11 @@ impl Line {
         if self.probe == Probe::Due {
             self.probe = Probe::Asked { at: now };
         }
-        if !self.stuck {
+        let ping = self.stuck.is_none();
+        if ping {
             self.outstanding.handle_ping(now);
         }
-        Some(Action::Ask { ping: !self.stuck, silence })
-    }
-
-    fn poll_timeout(&self, beat: &Beat) -> Option<Millis> {
-        [self.verdict_at(beat), self.ask_at(beat)].into_iter().flatten().min()
+        Some(Action::Ask { ping, silence })
     }
 
     /// When the next question is due: an interval after the last one, and an interval after one of the directions was last busy. `None`
@@ -405,6 +415,12 @@ impl Line {
         }
     }
 
+    /// When the line is given up if the peer has read nothing before.
+    fn slow_at(&self, write_timeout_ms: Option<u64>) -> Option<Millis> {
+        // Instants are rounded down, hence the one more.
+        Some(self.stuck?.plus_ms(write_timeout_ms?).plus_ms(1))
+    }
+
     fn handle_life(&mut self, now: Millis) {
         self.life = now;
         self.asked = 0;
@@ -416,11 +432,11 @@ impl Line {
         if sent > 0 {
             self.last_out = now;
             // The first fill of the kernel's buffer proves nothing; that it drained does.
-            if self.stuck {
+            if self.stuck.take().is_some() {
                 self.handle_life(now);
             }
         }
-        self.stuck = stuck;
+        self.stuck = stuck.then(|| self.stuck.unwrap_or(now));
     }
 
     fn silence(&self, now: Millis) -> Duration {

@@ -156,13 +156,14 @@ impl Client {
                     }
                 }
                 Action::Judge => {
-                    // What lies unread is life, however late we are to read it.
+                    // What lies unread is life, however late we are to read it; and so is room that no event has told of yet.
                     if let Some(link) = &mut self.link {
-                        link.readable = true;
+                        (link.readable, link.writable) = (true, true);
                     }
                     self.read(handler, now);
-                    if self.session.is_silent_for_good(now) {
-                        self.lose(handler, now, CloseReason::HeartbeatLost);
+                    self.write(handler, now);
+                    if let Some(reason) = self.session.verdict(now) {
+                        self.lose(handler, now, reason);
                     }
                 }
             }

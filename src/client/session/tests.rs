@@ -43,7 +43,7 @@ fn run_silent(session: &mut Session, mut now: u64, end: u64) -> Vec<(u64, Action
         while let Some(action) = session.poll(at(now)) {
             seen.push((now, action));
             if action == Action::Judge {
-                assert!(session.is_silent_for_good(at(now)));
+                assert_eq!(session.verdict(at(now)), Some(CloseReason::HeartbeatLost));
                 session.handle_lost(at(now), CloseReason::HeartbeatLost, false);
                 return seen;
             }
@@ -220,7 +220,7 @@ fn a_byte_found_by_the_last_read_is_life() {
     assert_eq!(session.poll(at(BOUND)), None);
     assert_eq!(session.poll(at(BOUND + 1)), Some(Action::Judge));
     session.handle_received(at(BOUND + 1));
-    assert!(!session.is_silent_for_good(at(BOUND + 1)));
+    assert_eq!(session.verdict(at(BOUND + 1)), None);
     assert!(session.poll(at(BOUND + 1)).is_none_or(|action| is_ask(&action)));
 }
 
@@ -247,6 +247,31 @@ fn a_stuck_queue_is_the_question_and_its_progress_is_life() {
     }
     let seen = run_silent(&mut session, now, now + BOUND + 1);
     assert_eq!(seen.last(), Some(&(now + BOUND + 1, Action::Judge)));
+}
+
+#[test]
+fn a_server_that_beats_and_never_reads_is_given_up_after_the_write_timeout() {
+    for heartbeat in [config().heartbeat, None] {
+        let mut session =
+            up_at(0, |config| (config.heartbeat, config.write_timeout) = (heartbeat.clone(), Some(Duration::from_millis(5 * I))));
+        session.handle_sent(at(10), 100, true);
+        // It beats all the while, and once takes a little: the time counts anew.
+        for beat in 1..=9 {
+            if beat == 5 {
+                session.handle_sent(at(beat * I), 1, true);
+            }
+            session.handle_received(at(beat * I));
+            assert_ne!(session.poll(at(beat * I)), Some(Action::Judge), "beat {beat}");
+        }
+        assert_ne!(session.poll(at(10 * I)), Some(Action::Judge));
+        assert_eq!(session.poll_timeout(), Some(at(10 * I + 1)));
+        assert_eq!(session.poll(at(10 * I + 1)), Some(Action::Judge));
+        assert_eq!(session.verdict(at(10 * I + 1)), Some(CloseReason::SlowReader));
+        // The last write finds room.
+        session.handle_sent(at(10 * I + 1), 50, false);
+        assert_eq!(session.verdict(at(10 * I + 1)), None);
+        assert!(session.handle_lost(at(11 * I), CloseReason::PeerClosed, true).is_some());
+    }
 }
 
 #[test]
@@ -421,7 +446,7 @@ fn simulate(seed: u64) {
                     assert!(now - heard > BOUND, "seed {seed}: given up after only {} ms", now - heard);
                     assert!(asked >= 3, "seed {seed}: given up after only {asked} questions");
                     assert!(temper == Temper::FallsSilent, "seed {seed}: {temper:?} lives");
-                    assert!(session.is_silent_for_good(at(now)));
+                    assert_eq!(session.verdict(at(now)), Some(CloseReason::HeartbeatLost));
                     session.handle_lost(at(now), CloseReason::HeartbeatLost, false);
                 }
             }
