@@ -9,7 +9,7 @@ use std::time::Duration;
 use socket2::{Domain, Socket, Type};
 
 use crate::child::{Child, Failure, check_interrupt};
-use crate::harness::{self, Urgency};
+use crate::harness::{self, Found, Urgency};
 use crate::peers::{Mode, Ready, Server};
 use crate::rounds::Bench;
 use crate::scenarios::{Measured, Metric, metric};
@@ -32,11 +32,10 @@ pub fn measure(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
     let mut p99 = |length: &str, disturb: fn(&Bench, &Server) -> Result<Beside, Failure>| -> Result<f64, Failure> {
         let server = ready.start(Mode::Reply, OPTIONS)?;
         let beside = disturb(bench, &server)?;
-        let args = ["beat", "--connections", "50", "--beat", "20ms", "--ramp", "max", "--for", length].map(str::to_string);
-        let found = harness::run_at(Urgency::First, &bench.dir, &[server], &ready.peer.wire(Mode::Reply), &args)?;
+        let found = quiet(bench, ready, server, length)?;
         drop(beside);
         remarks.extend(found.remarks());
-        found.figure("/groups/0/latency_us/p99")
+        found.figure(P99)
     };
     let (length, of_a_storm) = (bench.size.fairness_for, bench.size.storm_for);
     let alone = p99(length, |_, _| Ok(Beside::Nobody))?;
@@ -44,6 +43,14 @@ pub fn measure(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
     let accepts = p99(of_a_storm, accepts)?;
     let expiry = p99(length, expiry)?;
     Ok(Measured { figures: vec![alone, flood / alone, accepts / alone, expiry / alone], remarks })
+}
+
+pub const P99: &str = "/groups/0/latency_us/p99";
+
+/// What 50 quiet peers feel, for so long.
+pub fn quiet(bench: &Bench, ready: &Ready, server: Server, length: &str) -> Result<Found, Failure> {
+    let args = ["beat", "--connections", "50", "--beat", "20ms", "--ramp", "max", "--for", length].map(str::to_string);
+    harness::run_at(Urgency::First, &bench.dir, &[server], &ready.peer.wire(Mode::Reply), &args)
 }
 
 /// Goes on until it is dropped.
@@ -102,11 +109,16 @@ impl Drop for Storm {
 /// Lines of whom nobody looks whether they are closed: a load generator that answered 15,000 closes would keep its own core so busy that the
 /// quiet peers' packets wait there.
 fn expiry(bench: &Bench, server: &Server) -> Result<Beside, Failure> {
+    mute_lines(bench, server).map(Beside::Mute)
+}
+
+/// As many as there are to be, that never say a thing.
+pub fn mute_lines(bench: &Bench, server: &Server) -> Result<Vec<TcpStream>, Failure> {
     let dial = |index: u32| -> Result<TcpStream, Failure> {
         check_interrupt()?;
         mute(index, server.addr).map_err(|error| Failure::Failed(format!("dial: {error}")))
     };
-    (0..bench.size.many).map(dial).collect::<Result<_, _>>().map(Beside::Mute)
+    (0..bench.size.many).map(dial).collect()
 }
 
 /// From a source address of its own per thousand, so that ports last.

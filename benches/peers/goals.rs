@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::fairness;
 use crate::peers::Peer;
 use crate::report::Report;
+use crate::watched;
 
 /// How a figure is held against its bound.
 #[derive(Clone, Copy)]
@@ -103,6 +104,11 @@ const GOALS: &[Goal] = &[
         title: "p99 of quiet peers beside a flood; an accept storm; a mass expiry",
         goal: "≤ 3 × without them",
         rules: &[(fairness::ID, "flood", Median(3.0)), (fairness::ID, "accepts", Median(3.0)), (fairness::ID, "expiry", Median(3.0))],
+    },
+    Goal {
+        title: "p99 of quiet peers beside 15k lines while these are scraped and watched",
+        goal: "≤ 1.2 × unwatched",
+        rules: &[(watched::ID, "watched", Median(1.2))],
     },
     Goal { title: "wake-ups with nobody connected", goal: "0", rules: &[("wake-ups", "count", Worst(0.0))] },
     Goal {

@@ -22,6 +22,7 @@ mod sizes;
 mod stats;
 mod table;
 mod virtual_lines;
+mod watched;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -14,6 +14,7 @@ use crate::proc;
 use crate::rounds::Bench;
 use crate::sizes;
 use crate::stats::{Spread, Unit};
+use crate::watched;
 
 pub struct Metric {
     pub id: &'static str,
@@ -152,6 +153,7 @@ pub const SCENARIOS: &[Scenario] = &[
         measure: dead,
     },
     Scenario { id: fairness::ID, peers: &[Heartline], metrics: fairness::METRICS, once: false, measure: fairness::measure },
+    Scenario { id: watched::ID, peers: &[Heartline], metrics: watched::METRICS, once: false, measure: watched::measure },
     Scenario {
         id: "wake-ups",
         peers: &[Heartline],
