@@ -72,7 +72,11 @@ fn hold(mut settings: Settings) -> Result<(), Error> {
         while let Some(signal) = signals.next(&server) {
             match signal {
                 Signal::Terminate => server.handle().shutdown(settings.args().drain),
-                Signal::HangUp => reload::reload(&mut server, &mut settings),
+                Signal::HangUp => {
+                    manager.reloading();
+                    reload::reload(&mut server, &mut settings);
+                    manager.ready(&server);
+                }
             }
         }
         if let Some(admin) = &mut admin {
