@@ -191,6 +191,9 @@ fn completions_and_manual_pages_speak_of_all_that_is_not_hidden() {
     for shell in ["bash", "zsh", "fish"] {
         let output = heartline(&["completions", shell], &[]);
         assert!(output.status.success() && text(&output.stdout).contains("max-connections-per-ip"), "{shell}");
+        // A hidden subcommand of `bench`. `--workers` is a flag of the others.
+        let mut words = text(&output.stdout).split(|c: char| !c.is_ascii_alphanumeric());
+        assert!(!words.any(|word| word == "worker"), "{shell}");
     }
     let dir = tempfile::tempdir().expect("a temporary directory");
     assert!(heartline(&["man", dir.path().to_str().expect("text")], &[]).status.success());
