@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Command, CommandFactory};
+use clap::{Arg, ArgAction, Args, Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
@@ -27,7 +27,7 @@ pub(crate) struct ManArgs {
 
 pub(crate) fn completions(args: &CompletionsArgs) -> Result<ExitCode, Error> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut without_hidden(&Cli::command()), "heartline", &mut script);
+    clap_complete::generate(args.shell, &mut to_complete(&Cli::command()), "heartline", &mut script);
     print(&script)
 }
 
@@ -41,10 +41,18 @@ pub(crate) fn man(args: &ManArgs) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The command as far as completions speak of it. clap_complete completes hidden subcommands as well, and clap cannot take one away.
-fn without_hidden(command: &Command) -> Command {
+/// The command as far as completions speak of it: clap_complete completes hidden subcommands as well, which clap cannot take away, and offers the
+/// value of a switch as a word of its own, which would be taken for an address.
+fn to_complete(command: &Command) -> Command {
+    let alone = |arg: &Arg| match (arg.get_num_args(), arg.get_long()) {
+        (Some(number), Some(long)) if number.min_values() == 0 => {
+            let help = arg.get_help().cloned().unwrap_or_default();
+            Arg::new(arg.get_id().clone()).long(long.to_owned()).help(help).action(ArgAction::SetTrue)
+        }
+        _ => arg.clone(),
+    };
     let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
-    let mut copy = Command::new(command.get_name().to_owned()).args(command.get_arguments()).subcommands(shown.map(without_hidden));
+    let mut copy = Command::new(command.get_name().to_owned()).args(command.get_arguments().map(alone)).subcommands(shown.map(to_complete));
     if let Some(about) = command.get_about() {
         copy = copy.about(about.clone());
     }
