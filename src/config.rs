@@ -220,7 +220,8 @@ impl Keepalive {
                     self.count,
                     self.bound()
                 ),
-            )),
+            )
+            .against(&["keepalive_idle", "keepalive_interval", "keepalive_count"])),
             _ => Ok(()),
         }
     }
@@ -245,7 +246,8 @@ pub(crate) fn check_os_timeouts(
                     "{timeout:?} would let the kernel end a slow but live peer before the heartbeat's verdict at {:?}; make it at least that",
                     heartbeat.bound()
                 ),
-            ));
+            )
+            .against(&["heartbeat", "missed"]));
         }
     }
     keepalive.map_or(Ok(()), |keepalive| keepalive.check(user_timeout))
@@ -294,7 +296,8 @@ impl Config {
         if let Some(goodbye) = &self.goodbye
             && (goodbye.len() > self.limits.max_message || self.codec()?.encoded_len(&[goodbye]).is_err())
         {
-            return Err(ConfigError::new("goodbye", "must be one message that the framing can carry, no longer than max_message"));
+            let problem = "must be one message that the framing can carry, no longer than max_message";
+            return Err(ConfigError::new("goodbye", problem).against(&["framing", "max_message"]));
         }
         if self.limits.max_outbox < SMALLEST_OUTBOX {
             return Err(ConfigError::new("max_outbox", format!("must be at least {SMALLEST_OUTBOX} bytes")));
@@ -304,7 +307,8 @@ impl Config {
             return Err(ConfigError::new(
                 "max_memory",
                 format!("must have room for one peer's max_outbox and max_message: {largest} bytes"),
-            ));
+            )
+            .against(&["max_outbox", "max_message"]));
         }
         let Limits { write_timeout, frame_timeout, first_message_timeout, .. } = self.limits;
         for (field, timeout) in
@@ -326,7 +330,8 @@ impl Config {
                 return Err(ConfigError::new(
                     "tick",
                     format!("{:?} is too coarse for a heartbeat of {:?}: at most half of it", self.tick, heartbeat.interval),
-                ));
+                )
+                .against(&["heartbeat"]));
             }
         }
         if self.backlog == 0 || i32::try_from(self.backlog).is_err() {

@@ -11,11 +11,18 @@ pub struct ConfigError {
     pub field: &'static str,
     /// What is wrong with it and what would be right.
     pub problem: String,
+    /// The fields that it contradicts, if it is not wrong by itself.
+    pub against: &'static [&'static str],
 }
 
 impl ConfigError {
     pub(crate) fn new(field: &'static str, problem: impl Into<String>) -> Self {
-        ConfigError { field, problem: problem.into() }
+        ConfigError { field, problem: problem.into(), against: &[] }
+    }
+
+    pub(crate) fn against(mut self, fields: &'static [&'static str]) -> Self {
+        self.against = fields;
+        self
     }
 }
 

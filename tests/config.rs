@@ -77,9 +77,54 @@ fn a_check_fails_as_a_start_would() {
     refused(&["--config", "/dev/zero"], "not a regular file");
     refused(&["--config", &file(dir.path(), "\nmised = 3")], "heartline.toml:2: mised: no such key; did you mean missed?");
     refused(&["--config", &file(dir.path(), "max-message = 'lots'")], "heartline.toml:1: max-message: invalid value 'lots'");
+    refused(&["--config", &file(dir.path(), "\naddr = ['127.0.0.1:0', 'nowhere']")], "heartline.toml:2: addr: nowhere: ");
+    refused(&["--config", &file(dir.path(), "admin = '0.0.0.0:0'")], "heartline.toml:1: admin: 0.0.0.0 is not a loopback address");
+    refused(&["--config", &file(dir.path(), "admin-token-file = '/x'")], "heartline.toml:1: admin-token-file: there is no admin endpoint");
     let wrong = heartline(&["serve"], &[("HEARTLINE_HEARTBEAT", "soon")]);
     assert_eq!(wrong.status.code(), Some(2));
     assert!(text(&wrong.stderr).contains("HEARTLINE_HEARTBEAT: invalid value 'soon'"), "{}", text(&wrong.stderr));
+}
+
+#[test]
+fn a_start_fails_as_the_check_does_and_names_the_place() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    for (config, code, said) in [
+        ("heartbeat = '100ms'", 2, "heartline: --tick (default): 100ms is too coarse"),
+        ("tick = '4s'", 2, "heartline.toml:1: tick: 4s is too coarse"),
+        ("addr = ['nowhere']", 2, "heartline.toml:1: addr: nowhere: "),
+        ("log-file = '/no/such/directory/log'", 1, "cannot open the log file /no/such/directory/log ("),
+        ("log-file = '/'", 1, "heartline.toml:1: log-file): "),
+    ] {
+        for args in [&["serve"][..], &["serve", "--check"]] {
+            let output = heartline(&[args, &["--config", &file(dir.path(), config)]].concat(), &[]);
+            assert_eq!((output.status.code(), text(&output.stdout)), (Some(code), ""), "{args:?} {config}");
+            assert!(text(&output.stderr).contains(said), "{args:?} {config}: {}", text(&output.stderr));
+        }
+    }
+    let flag = heartline(&["serve", "--log-file", "/no/such/directory/log"], &[]);
+    assert!(text(&flag.stderr).contains("(--log-file): "), "{}", text(&flag.stderr));
+    let variable = heartline(&["serve", "127.0.0.1:0"], &[("HEARTLINE_LOG_FILE", "/no/such/directory/log")]);
+    assert!(text(&variable.stderr).contains("(HEARTLINE_LOG_FILE): "), "{}", text(&variable.stderr));
+}
+
+#[test]
+fn a_check_makes_no_log_and_writes_to_none() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let log = dir.path().join("log");
+    let check = || heartline(&["serve", "--check", "--log-file", log.to_str().expect("text")], &[]).status.code();
+    assert_eq!(check(), Some(0), "it could be made");
+    assert!(!log.exists());
+    fs::write(&log, "old\n").expect("room on the disk");
+    assert_eq!(check(), Some(0));
+    assert_eq!(fs::read_to_string(&log).expect("it is there"), "old\n");
+}
+
+#[test]
+fn a_reload_that_fails_names_the_place() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let serve = Serve::start(&["--config", &file(dir.path(), "missed = 3")]);
+    file(dir.path(), "\nheartbeat = '100ms'");
+    assert!(reload(&serve).contains("heartline.toml:2"));
 }
 
 #[test]
@@ -191,6 +236,10 @@ fn completions_and_manual_pages_speak_of_all_that_is_not_hidden() {
     for shell in ["bash", "zsh", "fish"] {
         let output = heartline(&["completions", shell], &[]);
         assert!(output.status.success() && text(&output.stdout).contains("max-connections-per-ip"), "{shell}");
+        // A hidden subcommand of `bench`. `--workers` is a flag of the others.
+        let mut words = text(&output.stdout).split(|c: char| !c.is_ascii_alphanumeric());
+        assert!(!words.any(|word| word == "worker"), "{shell}");
+        assert!(text(&output.stdout).contains("no-ping") && !text(&output.stdout).contains("true"), "no value is offered: {shell}");
     }
     let dir = tempfile::tempdir().expect("a temporary directory");
     assert!(heartline(&["man", dir.path().to_str().expect("text")], &[]).status.success());

@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -136,6 +136,59 @@ fn every_flag_that_is_shown_exists() {
         for flag in flags.filter(|flag| !NOT_OURS.contains(flag)) {
             assert!(help.contains(&format!("{flag} ")) || help.contains(&format!("{flag}\n")), "{file}: {flag}");
         }
+    }
+}
+
+fn check(args: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_heartline")).args(["serve", "--check"]).args(args).output().expect("the binary starts");
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// What a check prints, by its key; `None` for what is not set.
+fn settings(printed: &str) -> BTreeMap<&str, Option<&str>> {
+    printed
+        .lines()
+        .map(|line| match line.strip_prefix("# ").and_then(|line| line.strip_suffix(" is not set")) {
+            Some(key) => (key, None),
+            None => {
+                let (key, value) = line.rsplit_once("  # ").and_then(|(setting, _)| setting.split_once(" = ")).expect("a setting");
+                (key, Some(value))
+            }
+        })
+        .collect()
+}
+
+/// It admits whoever was admitted without it, and says so of every setting.
+#[test]
+fn the_settings_of_the_package_are_the_defaults_and_an_admin_socket() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/deploy/heartline.toml");
+    let (defaults, installed) = (check(&[]), check(&["--config", path]));
+    let (defaults, mut installed) = (settings(&defaults), settings(&installed));
+    assert_eq!(installed.insert("admin", None), Some(Some("\"unix:/run/heartline/admin.sock\"")));
+    assert_eq!(installed, defaults);
+
+    let text = doc("deploy/heartline.toml");
+    let shown: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.strip_prefix('#').unwrap_or(line).split_once(" = ")).collect();
+    assert_eq!(shown.keys().collect::<Vec<_>>(), defaults.keys().collect::<Vec<_>>());
+    for (key, value) in defaults {
+        assert!(value.is_none_or(|value| value == shown[key]), "{key}");
+    }
+}
+
+/// Those that are in the repository: docs/deploy/debian/build makes the others.
+#[test]
+fn what_the_package_is_made_of_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).expect("it is there");
+    let manifest = toml::de::DeTable::parse(&manifest).expect("valid TOML");
+    let assets = manifest.get_ref()["package"].get_ref()["metadata"].get_ref()["deb"].get_ref()["assets"].get_ref();
+    let sources = assets.as_array().expect("a list").iter().map(|asset| asset.get_ref()[0].get_ref().as_str().expect("a path"));
+    for source in sources.filter(|source| !source.starts_with("target/")) {
+        let (directory, name) = source.rsplit_once('/').unwrap_or((".", source));
+        let (start, end) = name.split_once('*').unwrap_or((name, ""));
+        let mut names = fs::read_dir(root.join(directory)).expect(directory).map(|entry| entry.expect("an entry").file_name());
+        assert!(names.any(|name| name.to_str().is_some_and(|name| name.starts_with(start) && name.ends_with(end))), "{source}");
     }
 }
 

@@ -86,6 +86,38 @@ fn ready_once_it_listens_and_stopping_once_it_drains() {
     assert_eq!(manager.pending(), [""; 0]);
 }
 
+/// On the clock that sd_notify(3) asks for: microseconds of `CLOCK_MONOTONIC`.
+fn monotonic_usec() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec.unsigned_abs() * 1_000_000 + now.tv_nsec.unsigned_abs() / 1000
+}
+
+#[test]
+fn reloading_while_the_settings_are_read_again_and_ready_whatever_came_of_it() {
+    let manager = Manager::start();
+    let config = manager.dir.path().join("heartline.toml");
+    fs::write(&config, "missed = 3").expect("room on the disk");
+    let server = Serve::spawn(manager.command(), &["127.0.0.1:0"], &["--config", config.to_str().expect("text"), "--drain", "25s"]);
+    assert!(is(&manager.next(), "READY=1"));
+    let _peer = server.served();
+    for (text, outcome) in [("missed = 4", "] reload changed=missed kept=none"), ("missed = 'many'", "] reload failed=")] {
+        fs::write(&config, text).expect("room on the disk");
+        let before = monotonic_usec();
+        server.signal(Signal::HUP);
+        let reloading = manager.next();
+        let began = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").and_then(|rest| rest.trim_end().parse().ok());
+        // A service manager takes an instant before its own signal for that of an older reload.
+        assert!(began.is_some_and(|began: u64| (before..=monotonic_usec()).contains(&began)), "{reloading:?}");
+        assert_eq!(manager.next(), "READY=1\nSTATUS=serving, 1 open, 1 since start\n");
+        assert!(server.log().contains(outcome), "who is ready again is done with it: {}", server.log());
+    }
+    server.signal(Signal::TERM);
+    assert!(is(&manager.next(), "STOPPING=1"));
+    server.signal(Signal::HUP);
+    wait_until("it has reloaded", || server.log().matches("] reload failed=").count() == 2);
+    assert_eq!(manager.pending(), [""; 0], "who stops is not ready any more");
+}
+
 #[test]
 fn a_server_that_ends_at_once_says_so_as_well() {
     let manager = Manager::start();

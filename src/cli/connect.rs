@@ -64,7 +64,7 @@ enum BackoffArg {
 }
 
 pub(crate) fn run(args: ConnectArgs) -> Result<ExitCode, Error> {
-    logging::start(&args.log, LogLevel::Warn)?;
+    logging::start(&args.log, LogLevel::Warn, "--log-file")?;
     let config = args.config();
     let (framing, max_message) = (config.framing, config.max_message);
     let mut client = Client::connect(args.addr.as_str(), config)?;

@@ -2,9 +2,11 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, LineWriter, Write};
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use log::LevelFilter;
+use rustix::fs::{Access, access};
 use simplelog::{ConfigBuilder, LevelPadding, WriteLogger};
 
 use super::args::{LogArgs, LogLevel};
@@ -25,10 +27,10 @@ impl Write for Sink {
     }
 }
 
-/// Starts logging as the flags say, at `default` if they say nothing. Fails if the file cannot be opened.
+/// Starts logging as the flags say, at `default` if they say nothing. Fails if the file cannot be opened, which comes from `place`.
 ///
 /// A second call has no effect: the first logger of a process stays.
-pub(crate) fn start(args: &LogArgs, default: LogLevel) -> Result<(), Error> {
+pub(crate) fn start(args: &LogArgs, default: LogLevel, place: &str) -> Result<(), Error> {
     let sink = Arc::clone(SINK.get_or_init(|| Arc::new(Mutex::new(Box::new(io::sink())))));
     // `2026-01-31T12:00:00.123456789Z [INFO] message`: the time in UTC, and neither thread nor module, since there is one of each.
     let config = ConfigBuilder::new()
@@ -41,7 +43,7 @@ pub(crate) fn start(args: &LogArgs, default: LogLevel) -> Result<(), Error> {
         .build();
     // It lets everything through: the level that counts is the one that can be set anew.
     let _ = WriteLogger::init(LevelFilter::Trace, config, Sink(sink));
-    prepare(args, default)?.take_effect();
+    prepare(args, default, place)?.take_effect();
     Ok(())
 }
 
@@ -53,8 +55,8 @@ pub(crate) struct Prepared {
 
 /// Makes ready to go on with the level and the file that the flags say. A file of the same name is opened anew, so that the old one can have been renamed. If
 /// it cannot be opened, all stays as it was.
-pub(crate) fn prepare(args: &LogArgs, default: LogLevel) -> Result<Prepared, Error> {
-    Ok(Prepared { sink: open(args)?, level: filter(args.log_level.unwrap_or(default)) })
+pub(crate) fn prepare(args: &LogArgs, default: LogLevel, place: &str) -> Result<Prepared, Error> {
+    Ok(Prepared { sink: open(args, place)?, level: filter(args.log_level.unwrap_or(default)) })
 }
 
 impl Prepared {
@@ -67,12 +69,28 @@ impl Prepared {
     }
 }
 
+/// Fails as [`prepare`] would, as far as that can be known without making the file.
+pub(crate) fn check(args: &LogArgs, place: &str) -> Result<(), Error> {
+    let Some(path) = &args.log_file else { return Ok(()) };
+    let opened = match OpenOptions::new().append(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            access(directory, Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from)
+        }
+        opened => opened.map(drop),
+    };
+    opened.map_err(Error::io(opening(path, place)))
+}
+
 /// Each line is one write, so that lines of several processes in one file do not mix.
-fn open(args: &LogArgs) -> Result<Box<dyn Write + Send>, Error> {
+fn open(args: &LogArgs, place: &str) -> Result<Box<dyn Write + Send>, Error> {
     let Some(path) = &args.log_file else { return Ok(Box::new(LineWriter::new(io::stderr()))) };
-    let doing = format!("open the log file {}", path.display());
-    let file = OpenOptions::new().append(true).create(true).open(path).map_err(Error::io(doing))?;
+    let file = OpenOptions::new().append(true).create(true).open(path).map_err(Error::io(opening(path, place)))?;
     Ok(Box::new(LineWriter::new(file)))
+}
+
+fn opening(path: &Path, place: &str) -> String {
+    format!("open the log file {} ({place})", path.display())
 }
 
 fn filter(level: LogLevel) -> LevelFilter {

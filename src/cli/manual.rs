@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Command, CommandFactory};
+use clap::{Arg, ArgAction, Args, Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
@@ -27,16 +27,13 @@ pub(crate) struct ManArgs {
 
 pub(crate) fn completions(args: &CompletionsArgs) -> Result<ExitCode, Error> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "heartline", &mut script);
+    clap_complete::generate(args.shell, &mut to_complete(&Cli::command()), "heartline", &mut script);
     print(&script)
 }
 
 pub(crate) fn man(args: &ManArgs) -> Result<ExitCode, Error> {
-    let mut command = Cli::command().disable_help_subcommand(true);
-    command.build();
-    let Some(dir) = &args.dir else { return print(&page(&command)?) };
-    let mut pages = Vec::new();
-    collect(&command, &mut pages)?;
+    let pages = pages()?;
+    let Some(dir) = &args.dir else { return print(&pages[0].1) };
     for (name, page) in pages {
         let path = dir.join(name);
         fs::write(&path, page).map_err(Error::io(format!("write {}", path.display())))?;
@@ -44,7 +41,37 @@ pub(crate) fn man(args: &ManArgs) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The pages of a command and of all below it, each with the name of its file.
+/// The command as far as completions speak of it: clap_complete completes hidden subcommands as well, which clap cannot take away, and offers the
+/// value of a switch as a word of its own, which would be taken for an address.
+fn to_complete(command: &Command) -> Command {
+    let alone = |arg: &Arg| match (arg.get_num_args(), arg.get_long()) {
+        (Some(number), Some(long)) if number.min_values() == 0 => {
+            let help = arg.get_help().cloned().unwrap_or_default();
+            Arg::new(arg.get_id().clone()).long(long.to_owned()).help(help).action(ArgAction::SetTrue)
+        }
+        _ => arg.clone(),
+    };
+    let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
+    let mut copy = Command::new(command.get_name().to_owned()).args(command.get_arguments().map(alone)).subcommands(shown.map(to_complete));
+    if let Some(about) = command.get_about() {
+        copy = copy.about(about.clone());
+    }
+    if let Some(version) = command.get_version() {
+        copy = copy.version(version.to_owned());
+    }
+    copy
+}
+
+/// All pages, each with the name of its file; the program's own comes first.
+fn pages() -> Result<Vec<(String, Vec<u8>)>, Error> {
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    let mut pages = Vec::new();
+    collect(&command, &mut pages)?;
+    Ok(pages)
+}
+
+/// The pages of a command and of all below it.
 fn collect(command: &Command, pages: &mut Vec<(String, Vec<u8>)>) -> Result<(), Error> {
     let name = command.get_display_name().unwrap_or(command.get_name());
     pages.push((format!("{name}.1"), page(command)?));
@@ -61,5 +88,38 @@ fn print(bytes: &[u8]) -> Result<ExitCode, Error> {
     match io::stdout().write_all(bytes) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("write stdout")(error)),
         _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether troff takes every backslash of the line for what it is meant to be.
+    fn is_escaped(line: &str) -> bool {
+        // clap_mangen escapes what it sets as text, and nothing in a request: those with backslashes of their own are these.
+        let own = [r".ie \n(.g .ds Aq \(aq", r".IP \(bu 2"];
+        if line.starts_with('.') {
+            return own.contains(&line) || !line.contains('\\');
+        }
+        let mut rest = line;
+        while let Some((_, escape)) = rest.split_once('\\') {
+            let known = [r"\", "-", "fB", "fI", "fR", "*(Aq", "&"];
+            let Some(known) = known.into_iter().find(|known| escape.starts_with(known)) else { return false };
+            rest = &escape[known.len()..];
+        }
+        true
+    }
+
+    #[test]
+    fn no_text_of_the_help_is_taken_for_an_escape_of_troff() {
+        assert!(is_escaped(r"ping\\n \fB\-\-send\fR"));
+        assert!(!is_escaped(r"ping\n") && !is_escaped(r".SH A\\B"), "in a request it would have to be escaped once more");
+        for (name, page) in pages().expect("they can be made") {
+            let page = String::from_utf8(page).expect("text");
+            for line in page.lines() {
+                assert!(is_escaped(line), "{name}: {line}");
+            }
+        }
     }
 }

@@ -81,10 +81,14 @@ pub(crate) fn status(sentence: &str) {
 
 fn describe(error: &Error) -> String {
     match error {
-        Error::Config(error) if error.field == "addr" => format!("ADDR: {}", error.problem),
-        Error::Config(error) => format!("--{}: {}", error.field.replace('_', "-"), error.problem),
+        Error::Config(error) => format!("{}: {}", flag(&error.field.replace('_', "-")), error.problem),
         error => error.to_string(),
     }
+}
+
+/// How messages name the flag of a key.
+fn flag(key: &str) -> String {
+    if key == "addr" { "ADDR".into() } else { format!("--{key}") }
 }
 
 #[cfg(test)]

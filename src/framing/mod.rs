@@ -74,11 +74,15 @@ pub struct Codec {
 impl Codec {
     /// A codec for messages of at most `max_message` bytes, the framing itself not counted.
     ///
-    /// Fails if a word is empty, longer than 64 bytes, equal to the other or the beginning of it, or cannot stand in a line.
+    /// Fails if a word is empty, longer than 64 bytes or than a message may be, equal to the other or the beginning of it, or cannot stand in a line.
     pub fn new(framing: Framing, words: HeartbeatWords, max_message: usize) -> Result<Self, ConfigError> {
         for word in [&words.ping, &words.pong] {
-            if word.is_empty() || word.len() > LONGEST_WORD || word.len() > max_message {
-                return Err(ConfigError::new("words", "a heartbeat word has 1 to 64 bytes, and no more than the longest message"));
+            if word.is_empty() || word.len() > LONGEST_WORD {
+                return Err(ConfigError::new("words", "a heartbeat word has 1 to 64 bytes"));
+            }
+            if word.len() > max_message {
+                let problem = format!("must have room for a heartbeat word: {} bytes", word.len());
+                return Err(ConfigError::new("max_message", problem).against(&["words"]));
             }
             if word.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
                 return Err(ConfigError::new("words", "a heartbeat word holds no line feed and no carriage return"));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::access::Token;
+use super::access::{Access, Token};
 use super::listener::Address;
 use crate::error::ConfigError;
 
@@ -15,16 +15,19 @@ pub(crate) struct AdminArgs {
     #[arg(long, value_name = "ADDR")]
     admin: Option<Address>,
     /// What every request must carry is the line in this file, of 16 characters or more; needed for an address that is not loopback
-    #[arg(long, value_name = "PATH", requires = "admin")]
+    #[arg(long, value_name = "PATH")]
     admin_token_file: Option<PathBuf>,
 }
 
 impl AdminArgs {
-    pub(super) fn address(&self) -> Option<&Address> {
-        self.admin.as_ref()
-    }
-
-    pub(super) fn token(&self) -> Result<Option<Token>, ConfigError> {
-        self.admin_token_file.as_deref().map(|path| Token::read("admin_token_file", path)).transpose()
+    /// Where to listen, and for whom, if anywhere.
+    pub(super) fn endpoint(&self) -> Result<Option<(&Address, Access)>, ConfigError> {
+        let Some(address) = &self.admin else {
+            // Said here rather than to clap, which knows of flags only.
+            let forgotten = ConfigError::new("admin_token_file", "there is no admin endpoint to protect: set --admin as well");
+            return if self.admin_token_file.is_some() { Err(forgotten) } else { Ok(None) };
+        };
+        let token = self.admin_token_file.as_deref().map(|path| Token::read("admin_token_file", path)).transpose()?;
+        Ok(Some((address, Access { token, tcp: address.is_tcp() })))
     }
 }

@@ -86,8 +86,7 @@ pub(crate) struct Admin {
 impl Admin {
     /// Listens where the flags say, if they say anything, and keeps the descriptors for it. Nobody is accepted before the first turn.
     pub(crate) fn open(args: &AdminArgs, app: App, server: &mut Server) -> Result<Option<Self>, Error> {
-        let Some(address) = args.address() else { return Ok(None) };
-        let access = Access { token: args.token()?, tcp: address.is_tcp() };
+        let Some((address, access)) = args.endpoint()? else { return Ok(None) };
         let mut listener = Listener::open(address, &access)?;
         listener.register(server.registry(), Server::guest_token(LISTENER)).map_err(Error::io("poll the admin socket"))?;
         let max_connections = (net::descriptor_limit() / DESCRIPTOR_SHARE).clamp(1, MAX_CONNECTIONS);
@@ -112,8 +111,7 @@ impl Admin {
 
     /// Fails as [`Admin::open`] would, but for what only listening can tell.
     pub(crate) fn check(args: &AdminArgs) -> Result<(), Error> {
-        let Some(address) = args.address() else { return Ok(()) };
-        let access = Access { token: args.token()?, tcp: address.is_tcp() };
+        let Some((address, access)) = args.endpoint()? else { return Ok(()) };
         address.resolve(&access).map(drop)
     }
 

@@ -66,20 +66,22 @@ pub(super) struct CommonArgs {
     pub(super) source: Option<Sources>,
 }
 
+/// Said of each flag, since `next_help_heading` would be that of the flags behind these as well.
+const WIRE: &str = "What goes over the wire";
+
 #[derive(Args, Debug)]
-#[command(next_help_heading = "What goes over the wire (\\r, \\n, \\t, \\0, \\\\ and \\xNN are understood)")]
 pub(super) struct WireArgs {
-    /// What a connection sends [default: ping\n; echo and push: a line of --size bytes]
-    #[arg(long, value_name = "TEXT")]
+    /// What a connection sends; \r, \n, \t, \0, \\ and \xNN are understood, here and below [default: ping\n; echo and push: a line of --size bytes]
+    #[arg(long, value_name = "TEXT", help_heading = WIRE)]
     pub(super) send: Option<Text>,
     /// When a reply is complete: after N lines (lines:N), or when TEXT has arrived
-    #[arg(long, value_name = "lines:N|TEXT", default_value = "lines:1")]
+    #[arg(long, value_name = "lines:N|TEXT", default_value = "lines:1", help_heading = WIRE)]
     pub(super) expect: Expect,
     /// A line that the server may send at any time, and the answer to it, or off [default: ping\n=pong\n, with --send off]
-    #[arg(long, value_name = "ASK=REPLY")]
+    #[arg(long, value_name = "ASK=REPLY", help_heading = WIRE)]
     pub(super) answer: Option<AnswerOrOff>,
     /// Sent once on each connection when it is established, but for push's speaker
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", help_heading = WIRE)]
     pub(super) hello: Option<Text>,
 }
 
@@ -222,4 +224,19 @@ pub(super) fn resolve(addr: &str) -> Result<SocketAddr, Error> {
     let wrong = |problem: String| Error::from(ConfigError::new("addr", format!("{addr}: {problem}")));
     let mut addrs = addr.to_socket_addrs().map_err(|error| wrong(error.to_string()))?;
     addrs.next().ok_or_else(|| wrong("resolves to nothing".to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command};
+
+    use super::*;
+
+    #[test]
+    fn the_heading_of_a_group_ends_with_the_group() {
+        let hold = HoldArgs::augment_args(Command::new("hold"));
+        let under_wire: Vec<&str> =
+            hold.get_arguments().filter(|arg| arg.get_help_heading() == Some(WIRE)).filter_map(clap::Arg::get_long).collect();
+        assert_eq!(under_wire, ["send", "expect", "answer", "hello"]);
+    }
 }

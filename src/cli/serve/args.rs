@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 
 use crate::cli::admin::AdminArgs;
 use crate::cli::apps::App;
@@ -13,6 +13,9 @@ use crate::cli::values::{DurationOrOff, Size, SizeOrOff, duration};
 use crate::config::{Config, Limits, OnFull, OnSlow};
 use crate::framing::HeartbeatWords;
 use crate::networks::{AccessList, Network};
+
+/// A switch may have a value, so that a flag can turn off what file or environment have turned on.
+const SWITCH: &str = "true|false";
 
 /// What `heartline serve` takes: where its settings are, and the settings.
 #[derive(Args, Debug)]
@@ -44,7 +47,8 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     heartbeat: HeartbeatArgs,
     /// Never push pings: a peer must speak by itself within heartbeat * (missed + 1)
-    #[arg(long, help_heading = "Liveness")]
+    #[arg(long, help_heading = "Liveness", value_name = SWITCH, action = ArgAction::Set, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value_t = false, default_missing_value = "true", hide_possible_values = true)]
     no_ping: bool,
     /// Resolution of the timers; a verdict comes at most one tick late
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = duration, help_heading = "Liveness")]
@@ -94,7 +98,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "N", default_value_t = 4096, help_heading = "Listening")]
     backlog: u32,
     /// Let several processes listen on one address, and the kernel spread connections over them
-    #[arg(long, help_heading = "Listening")]
+    #[arg(long, help_heading = "Listening", value_name = SWITCH, action = ArgAction::Set, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value_t = false, default_missing_value = "true", hide_possible_values = true)]
     reuse_port: bool,
     /// On SIGTERM or SIGINT: how long to take over closing the connections; a second signal ends at once
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration, help_heading = "Listening")]

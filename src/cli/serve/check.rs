@@ -2,12 +2,12 @@
 
 use std::fmt::Write;
 
-use super::settings::{Origin, Setting, Settings, Value};
+use super::settings::{Setting, Settings, Value};
 use crate::cli::admin::Admin;
-use crate::cli::status;
+use crate::cli::{logging, status};
 use crate::error::Error;
 
-/// Fails as a start would, but for what only binding an address or opening the log can tell. Otherwise prints the settings, as a file that could be
+/// Fails as a start would, but for what only binding an address or making the log can tell. Otherwise prints the settings, as a file that could be
 /// given with `--config`, and what is legal but probably not meant, to stderr.
 pub(super) fn run(settings: &Settings) -> Result<(), Error> {
     let args = settings.args();
@@ -15,6 +15,7 @@ pub(super) fn run(settings: &Settings) -> Result<(), Error> {
     config.check()?;
     super::resolve(&args.addrs)?;
     Admin::check(&args.admin)?;
+    logging::check(&args.log, &settings.place("log-file"))?;
     for note in config.notes().iter().chain(&settings.warnings) {
         status(note);
     }
@@ -27,12 +28,7 @@ pub(super) fn run(settings: &Settings) -> Result<(), Error> {
 fn to_toml(settings: &[Setting]) -> String {
     let mut text = String::new();
     for Setting { key, value, origin } in settings {
-        let origin = match origin {
-            Origin::Default => "default",
-            Origin::File => "file",
-            Origin::Environment => "environment",
-            Origin::Flag => "flag",
-        };
+        let origin = origin.kind();
         // Writing to a string does not fail.
         let _ = match written(value) {
             Some(value) => writeln!(text, "{key} = {value}  # {origin}"),

@@ -3,6 +3,7 @@
 mod args;
 mod check;
 mod notify;
+mod origin;
 mod reload;
 mod settings;
 mod signals;
@@ -27,30 +28,36 @@ use signals::{Signal, Signals};
 
 /// Serves as flags, environment and file say, or only checks what they say.
 pub(crate) fn run() -> Result<ExitCode, Error> {
-    let settings = match reload::load() {
+    let mut settings = match reload::load() {
         Ok(settings) => settings,
         Err(Fault::Usage(error)) => error.exit(),
-        Err(Fault::Settings(problem)) => {
-            status(&problem);
-            return Ok(ExitCode::from(2));
-        }
+        Err(Fault::Settings(problem)) => return Ok(misconfigured(&problem)),
     };
-    if settings.options.check { check::run(&settings) } else { hold(settings) }.map(|()| ExitCode::SUCCESS)
+    match if settings.options.check { check::run(&settings) } else { hold(&mut settings) } {
+        Err(error @ Error::Config(_)) => Ok(misconfigured(&settings.describe(&error))),
+        result => result.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn misconfigured(problem: &str) -> ExitCode {
+    status(problem);
+    ExitCode::from(2)
 }
 
 /// Serves as these flags say, whatever the environment does.
 pub(crate) fn run_with(args: ServeArgs) -> Result<ExitCode, Error> {
-    hold(Settings::fixed(args)).map(|()| ExitCode::SUCCESS)
+    hold(&mut Settings::fixed(args)).map(|()| ExitCode::SUCCESS)
 }
 
 /// Serves until a signal, or a request to the admin endpoint, ends it. Only the addresses listened on go to stdout, one `listening ADDR` per line, and
 /// `admin ADDR` where there is an admin endpoint.
-fn hold(mut settings: Settings) -> Result<(), Error> {
+fn hold(settings: &mut Settings) -> Result<(), Error> {
     let args = settings.args();
-    logging::start(&args.log, LogLevel::Info)?;
+    logging::start(&args.log, LogLevel::Info, &settings.place("log-file"))?;
     let config = args.config();
     let notes = config.notes();
     let mut app = args.app;
+    Admin::check(&args.admin)?;
     let passed = passed_listeners()?;
     let mut server =
         if passed.is_empty() { Server::bind(&resolve(&args.addrs)?[..], config)? } else { Server::from_listeners(passed, config)? };
@@ -72,7 +79,11 @@ fn hold(mut settings: Settings) -> Result<(), Error> {
         while let Some(signal) = signals.next(&server) {
             match signal {
                 Signal::Terminate => server.handle().shutdown(settings.args().drain),
-                Signal::HangUp => reload::reload(&mut server, &mut settings),
+                Signal::HangUp => {
+                    manager.reloading();
+                    reload::reload(&mut server, settings);
+                    manager.ready(&server);
+                }
             }
         }
         if let Some(admin) = &mut admin {

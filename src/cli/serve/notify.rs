@@ -1,4 +1,4 @@
-//! What the service manager is told: that the server listens, that its loop turns, that it drains (sd_notify(3)).
+//! What the service manager is told: that the server listens, that its loop turns, that it reads its settings again, that it drains (sd_notify(3)).
 //!
 //! A socket of std's and no crate: that of the crates blocks for as long as the manager does not read, and the loop with it.
 
@@ -10,7 +10,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process;
 use std::time::Duration;
 
-use crate::net::MonotonicClock;
+use crate::net::{self, MonotonicClock};
 use crate::server::Server;
 
 /// For how long one message may wait for a manager that does not read. It is lost then: a manager that is stuck must not hold up the lines for longer
@@ -54,10 +54,19 @@ impl Manager {
         }
     }
 
-    /// The server listens: whoever depends on it can be started.
+    /// The server listens: whoever depends on it can be started. Or it has read its settings again.
     pub(super) fn ready(&mut self, server: &Server) {
-        if let Some(link) = &mut self.0 {
+        if let Some(link) = self.0.as_mut().filter(|link| !link.told_of_drain) {
             link.tell(format_args!("READY=1\nSTATUS={}\n", Summary(server)));
+        }
+    }
+
+    /// The settings are about to be read again. [`Manager::ready`] has to follow, whatever comes of it: the manager waits for that.
+    ///
+    /// Who drains has said that it stops, which is not taken back.
+    pub(super) fn reloading(&mut self) {
+        if let Some(link) = self.0.as_mut().filter(|link| !link.told_of_drain) {
+            link.tell(format_args!("RELOADING=1\nMONOTONIC_USEC={}\n", net::monotonic_ns() / 1000));
         }
     }
 

@@ -7,7 +7,6 @@ use clap::CommandFactory;
 use super::settings::{Fault, Settings};
 use crate::cli::args::LogLevel;
 use crate::cli::logging;
-use crate::error::Error;
 use crate::server::Server;
 
 /// What is decided at the start, beside what [`Server::reconfigure`] keeps.
@@ -23,16 +22,15 @@ pub(super) fn reload(server: &mut Server, settings: &mut Settings) {
     if !settings.is_layered {
         return;
     }
-    match load().map_err(|fault| describe(&fault)).and_then(|new| apply(server, settings, new).map_err(|error| error.to_string())) {
-        Ok(()) => {}
-        Err(problem) => log::error!("reload failed=\"{problem}\" settings=\"as they were\""),
+    if let Err(problem) = load().map_err(|fault| describe(&fault)).and_then(|new| apply(server, settings, new)) {
+        log::error!("reload failed=\"{problem}\" settings=\"as they were\"");
     }
 }
 
-fn apply(server: &mut Server, old: &mut Settings, mut new: Settings) -> Result<(), Error> {
+fn apply(server: &mut Server, old: &mut Settings, mut new: Settings) -> Result<(), String> {
     // What can fail comes before what changes anything.
-    let log = logging::prepare(&new.args().log, LogLevel::Info)?;
-    let kept = server.reconfigure(new.args().config())?;
+    let log = logging::prepare(&new.args().log, LogLevel::Info, &new.place("log-file")).map_err(|error| error.to_string())?;
+    let kept = server.reconfigure(new.args().config()).map_err(|error| new.describe(&error))?;
     log.take_effect();
     let differs = |key: &str| {
         let value = |settings: &Settings| settings.effective.iter().find(|setting| setting.key == key).map(|setting| setting.value.clone());

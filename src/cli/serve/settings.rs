@@ -4,17 +4,22 @@
 
 use std::collections::HashMap;
 use std::env;
+use std::error::Error as _;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::num::ParseIntError;
 use std::path::{Path, PathBuf};
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 use toml::de::{DeTable, DeValue};
 
 use super::args::{Options, ServeArgs};
+use super::origin::Origin;
+use crate::cli;
+use crate::error::Error;
 
 /// Environment variables that mean settings begin with this.
 const PREFIX: &str = "HEARTLINE_";
@@ -24,15 +29,6 @@ const NOT_SETTINGS: [&str; 3] = ["config", "check", "help"];
 const MOST_BYTES: u64 = 1024 * 1024;
 /// A name that is less like a known one than this is no slip of the pen.
 const LIKENESS: f64 = 0.8;
-
-/// Where a setting comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
-    Default,
-    File,
-    Environment,
-    Flag,
-}
 
 /// One setting that is in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,8 +77,6 @@ impl From<clap::Error> for Fault {
 struct Said {
     value: Value,
     origin: Origin,
-    /// For messages: the variable, or the file with its line and key.
-    place: String,
 }
 
 impl Settings {
@@ -100,8 +94,15 @@ impl Settings {
         let mut said = from_environment(&known, variables, &mut warnings)?;
         let named = flags.get_one::<PathBuf>("config").cloned();
         if let Some(path) = named.or_else(|| set(variables, &format!("{PREFIX}CONFIG")).map(PathBuf::from)) {
-            for (key, value) in from_file(&path, &known)? {
-                said.entry(key).or_insert(value);
+            for (key, in_file) in from_file(&path, &known)? {
+                if let Some(Said { value: Value::Many(none), origin }) = said.get(&key)
+                    && none.is_empty()
+                    && in_file.value != Value::Many(Vec::new())
+                {
+                    let (variable, place) = (origin.place(&key), in_file.origin.place(&key));
+                    warnings.push(format!("{variable} is empty, and takes the place of the list at {place}"));
+                }
+                said.entry(key).or_insert(in_file);
             }
         }
 
@@ -111,10 +112,8 @@ impl Settings {
             let given = flags.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
             if let Some(said) = said.get(key(arg)).filter(|_| !given) {
                 let as_flags = as_flags(arg, &said.value);
-                if arg.is_positional() && as_flags.iter().any(|addr| addr.to_string_lossy().starts_with('-')) {
-                    return Err(Fault::Settings(format!("{}: an address does not begin with a hyphen", said.place)));
-                }
-                check_alone(program, &as_flags, said)?;
+                check_alone(program, arg, &as_flags)
+                    .map_err(|problem| Fault::Settings(format!("{}: {problem}", said.origin.place(key(arg)))))?;
                 // Right behind the subcommand, where nothing that the user has written can change its meaning.
                 argv.splice(2..2, as_flags);
             }
@@ -132,6 +131,28 @@ impl Settings {
     pub(super) fn args(&self) -> &ServeArgs {
         &self.options.serve
     }
+
+    /// How messages name a setting: by where its value stands.
+    pub(super) fn place(&self, key: &str) -> String {
+        self.find(key).map_or_else(|| cli::flag(key), |setting| setting.origin.place(key))
+    }
+
+    /// What is wrong, said of the places where the values stand that are at fault.
+    pub(super) fn describe(&self, error: &Error) -> String {
+        let Error::Config(error) = error else { return error.to_string() };
+        let key = |field: &str| field.replace('_', "-");
+        let mut text = format!("{}: {}", self.place(&key(error.field)), error.problem);
+        for other in error.against.iter().filter_map(|field| self.find(&key(field))) {
+            if let Some(place) = other.origin.elsewhere() {
+                text += &format!("; {} is from {place}", other.key);
+            }
+        }
+        text
+    }
+
+    fn find(&self, key: &str) -> Option<&Setting> {
+        self.effective.iter().find(|setting| setting.key == key)
+    }
 }
 
 fn matches(program: &Command, argv: &[OsString]) -> Result<ArgMatches, Fault> {
@@ -145,14 +166,15 @@ fn key(arg: &Arg) -> &str {
 }
 
 fn is_list(arg: &Arg) -> bool {
-    matches!(arg.get_action(), ArgAction::Append)
+    matches!(arg.get_action(), ArgAction::Append) || arg.is_positional()
 }
 
+/// A flag that may go without its value.
 fn is_switch(arg: &Arg) -> bool {
-    matches!(arg.get_action(), ArgAction::SetTrue)
+    arg.get_num_args().is_some_and(|number| number.min_values() == 0)
 }
 
-/// An environment variable that is set to something: one that is set to nothing is as good as none.
+/// An environment variable that is set to something.
 fn set<'a>(variables: &'a HashMap<String, OsString>, name: &str) -> Option<&'a OsString> {
     variables.get(name).filter(|value| !value.is_empty())
 }
@@ -169,7 +191,9 @@ fn from_environment(
     let mut said = HashMap::new();
     for arg in known {
         let name = variable(arg);
-        let Some(value) = set(variables, &name) else { continue };
+        // A list can be empty; nothing else can, and a variable that is set to nothing is as good as none.
+        let value = if is_list(arg) { variables.get(&name) } else { set(variables, &name) };
+        let Some(value) = value else { continue };
         let Some(text) = value.to_str() else { return Err(Fault::Settings(format!("{name}: not UTF-8"))) };
         let value = if is_switch(arg) {
             match text {
@@ -177,12 +201,13 @@ fn from_environment(
                 "false" | "0" => Value::Switch(false),
                 _ => return Err(Fault::Settings(format!("{name}: write true or false, not {text:?}"))),
             }
-        } else if is_list(arg) || arg.is_positional() {
-            Value::Many(text.split(',').map(|part| part.trim().to_owned()).collect())
+        } else if is_list(arg) {
+            let parts = text.split(',').filter(|_| !text.is_empty());
+            Value::Many(parts.map(|part| part.trim().to_owned()).collect())
         } else {
             Value::One(Some(text.to_owned()))
         };
-        said.insert(key(arg).to_owned(), Said { value, origin: Origin::Environment, place: name });
+        said.insert(key(arg).to_owned(), Said { value, origin: Origin::Environment(name) });
     }
     let names: Vec<String> = known.iter().map(|arg| variable(arg)).chain([format!("{PREFIX}CONFIG")]).collect();
     let mut unknown: Vec<&String> = variables.keys().filter(|name| name.starts_with(PREFIX) && !names.contains(name)).collect();
@@ -217,15 +242,20 @@ fn from_file(path: &Path, known: &[&Arg]) -> Result<HashMap<String, Said>, Fault
     })?;
     let mut said = HashMap::new();
     for (name, value) in table.get_ref() {
-        let place = format!("{file}:{}: {}", line(name.span().start), name.get_ref());
+        let origin = Origin::File(format!("{file}:{}", line(name.span().start)));
+        let place = origin.place(name.get_ref());
         let Some(arg) = known.iter().find(|arg| key(arg) == &**name.get_ref()) else {
             let hint = nearest(name.get_ref(), known.iter().map(|arg| key(arg)));
             let hint =
                 hint.map_or_else(|| "`heartline serve --help` has the known ones".into(), |nearest| format!("did you mean {nearest}?"));
             return Err(Fault::Settings(format!("{place}: no such key; {hint}")));
         };
-        let value = from_toml(arg, value.get_ref()).map_err(|wanted| Fault::Settings(format!("{place}: write {wanted}")))?;
-        said.insert(key(arg).to_owned(), Said { value, origin: Origin::File, place });
+        let value = from_toml(arg, value.get_ref()).map_err(|wanted| {
+            // Of a value that is longer, the beginning will do.
+            let written = text[value.span()].lines().next().unwrap_or_default();
+            Fault::Settings(format!("{place}: invalid value {written}; write {wanted}"))
+        })?;
+        said.insert(key(arg).to_owned(), Said { value, origin });
     }
     Ok(said)
 }
@@ -240,7 +270,7 @@ fn from_toml(arg: &Arg, value: &DeValue<'_>) -> Result<Value, &'static str> {
     if is_switch(arg) {
         return value.as_bool().map(Value::Switch).ok_or("true or false");
     }
-    if is_list(arg) || arg.is_positional() {
+    if is_list(arg) {
         const WANTED: &str = "an array of strings, as [\"one\", \"two\"]";
         return match value {
             DeValue::Array(values) => {
@@ -263,26 +293,39 @@ fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a s
 fn as_flags(arg: &Arg, value: &Value) -> Vec<OsString> {
     let flag = |value: &str| format!("--{}={value}", key(arg)).into();
     match value {
-        Value::Switch(on) => on.then(|| format!("--{}", key(arg)).into()).into_iter().collect(),
+        Value::Switch(on) => vec![flag(&on.to_string())],
         Value::One(value) => value.iter().map(|value| flag(value)).collect(),
         Value::Many(values) if arg.is_positional() => values.iter().map(OsString::from).collect(),
         Value::Many(values) => values.iter().map(|value| flag(value)).collect(),
     }
 }
 
-/// Lets clap look at a value by itself, so that what is wrong with it is said of where it stands, not of a flag that nobody has written.
-fn check_alone(program: &Command, as_flags: &[OsString], said: &Said) -> Result<(), Fault> {
-    let argv = ["heartline".into(), "serve".into()].into_iter().chain(as_flags.iter().cloned());
-    match program.clone().try_get_matches_from(argv) {
-        // That another one is needed beside it is for the whole to say.
-        Err(error) if error.kind() != ErrorKind::MissingRequiredArgument => {
-            let rendered = error.render().to_string();
-            let first = rendered.lines().next().unwrap_or_default();
-            let problem = first.strip_prefix("error: ").unwrap_or(first);
-            Err(Fault::Settings(format!("{}: {problem}", said.place)))
-        }
-        _ => Ok(()),
+/// Lets clap look at a value by itself, and says what is wrong with it without the flag that nobody has written.
+fn check_alone(program: &Command, arg: &Arg, as_flags: &[OsString]) -> Result<(), String> {
+    if arg.is_positional() && as_flags.is_empty() {
+        return Err("write one address at least".into());
     }
+    if arg.is_positional() && as_flags.iter().any(|addr| addr.to_string_lossy().starts_with('-')) {
+        return Err("an address does not begin with a hyphen".into());
+    }
+    let argv = ["heartline".into(), "serve".into()].into_iter().chain(as_flags.iter().cloned());
+    program.clone().try_get_matches_from(argv).map(drop).map_err(|error| problem(&error))
+}
+
+/// What clap finds wrong with a value, and what it expects.
+fn problem(error: &clap::Error) -> String {
+    let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) else {
+        let rendered = error.render().to_string();
+        let first = rendered.lines().next().unwrap_or_default();
+        return first.strip_prefix("error: ").unwrap_or(first).to_owned();
+    };
+    let expected = match (error.get(ContextKind::ValidValue), error.source()) {
+        (Some(ContextValue::Strings(possible)), _) => format!("; write one of {}", possible.join(", ")),
+        (_, Some(source)) if source.is::<ParseIntError>() => format!(": {source}; write a whole number"),
+        (_, Some(source)) => format!(": {source}"),
+        _ => String::new(),
+    };
+    format!("invalid value '{value}'{expected}")
 }
 
 fn effective(arg: &Arg, flags: &ArgMatches, merged: &ArgMatches, said: &HashMap<String, Said>) -> Setting {
@@ -290,7 +333,7 @@ fn effective(arg: &Arg, flags: &ArgMatches, merged: &ArgMatches, said: &HashMap<
     let values: Vec<String> = merged.get_raw(id).into_iter().flatten().map(|value| value.to_string_lossy().into_owned()).collect();
     let value = if is_switch(arg) {
         Value::Switch(merged.get_flag(id))
-    } else if is_list(arg) || arg.is_positional() {
+    } else if is_list(arg) {
         Value::Many(values)
     } else {
         Value::One(values.into_iter().next())
@@ -323,9 +366,9 @@ mod tests {
         Settings::layer(&Cli::command(), &argv, &variables)
     }
 
-    fn get(settings: &Settings, key: &str) -> (Value, Origin) {
-        let setting = settings.effective.iter().find(|setting| setting.key == key).expect("a known key");
-        (setting.value.clone(), setting.origin.clone())
+    fn get(settings: &Settings, key: &str) -> (Value, &'static str) {
+        let setting = settings.find(key).expect("a known key");
+        (setting.value.clone(), setting.origin.kind())
     }
 
     fn one(text: &str) -> Value {
@@ -345,14 +388,14 @@ mod tests {
         let file = "heartbeat = '1s'\nmissed = 1\ntick = '10ms'\nno-ping = true\nallow = ['10.0.0.0/8', '::1']\naddr = '127.0.0.1:1'";
         let variables = [("HEARTLINE_HEARTBEAT", "2s"), ("HEARTLINE_MISSED", "2"), ("HEARTLINE_NO_PING", "false")];
         let settings = layer(&["--heartbeat", "3s", "127.0.0.1:3", "127.0.0.1:4"], &variables, Some(file)).expect("valid");
-        assert_eq!(get(&settings, "heartbeat"), (one("3s"), Origin::Flag));
-        assert_eq!(get(&settings, "missed"), (one("2"), Origin::Environment));
-        assert_eq!(get(&settings, "tick"), (one("10ms"), Origin::File));
-        assert_eq!(get(&settings, "max-outbox"), (one("1MiB"), Origin::Default));
-        assert_eq!(get(&settings, "max-connections"), (Value::One(None), Origin::Default));
-        assert_eq!(get(&settings, "no-ping"), (Value::Switch(false), Origin::Environment));
-        assert_eq!(get(&settings, "allow"), (Value::Many(vec!["10.0.0.0/8".into(), "::1".into()]), Origin::File));
-        assert_eq!(get(&settings, "addr"), (Value::Many(vec!["127.0.0.1:3".into(), "127.0.0.1:4".into()]), Origin::Flag));
+        assert_eq!(get(&settings, "heartbeat"), (one("3s"), "flag"));
+        assert_eq!(get(&settings, "missed"), (one("2"), "environment"));
+        assert_eq!(get(&settings, "tick"), (one("10ms"), "file"));
+        assert_eq!(get(&settings, "max-outbox"), (one("1MiB"), "default"));
+        assert_eq!(get(&settings, "max-connections"), (Value::One(None), "default"));
+        assert_eq!(get(&settings, "no-ping"), (Value::Switch(false), "environment"));
+        assert_eq!(get(&settings, "allow"), (Value::Many(vec!["10.0.0.0/8".into(), "::1".into()]), "file"));
+        assert_eq!(get(&settings, "addr"), (Value::Many(vec!["127.0.0.1:3".into(), "127.0.0.1:4".into()]), "flag"));
         let config = settings.args().config();
         assert_eq!(config.heartbeat.map(|heartbeat| (heartbeat.interval.as_secs(), heartbeat.missed, heartbeat.push)), Some((3, 2, true)));
         assert!(settings.warnings.is_empty());
@@ -362,14 +405,14 @@ mod tests {
     fn lists_are_as_long_as_they_are_said_to_be() {
         let settings = layer(&[], &[("HEARTLINE_ADDR", "127.0.0.1:5, [::1]:5")], Some("deny = []\nallow = '10.0.0.0/8'")).expect("valid");
         assert_eq!(get(&settings, "addr").0, Value::Many(vec!["127.0.0.1:5".into(), "[::1]:5".into()]));
-        assert_eq!(get(&settings, "deny"), (Value::Many(Vec::new()), Origin::File));
+        assert_eq!(get(&settings, "deny"), (Value::Many(Vec::new()), "file"));
         assert_eq!(get(&settings, "allow").0, Value::Many(vec!["10.0.0.0/8".into()]));
     }
 
     #[test]
     fn a_double_hyphen_ends_only_the_users_own_flags() {
         let settings = layer(&["--", "127.0.0.1:3"], &[("HEARTLINE_MISSED", "7")], None).expect("valid");
-        assert_eq!(get(&settings, "missed"), (one("7"), Origin::Environment));
+        assert_eq!(get(&settings, "missed"), (one("7"), "environment"));
         assert_eq!(get(&settings, "addr").0, Value::Many(vec!["127.0.0.1:3".into()]));
     }
 
@@ -382,9 +425,9 @@ mod tests {
         assert!(fault(&[], &[], Some("check = true")).contains("no such key"), "what is to be done is no setting");
         let wrong = fault(&[], &[], Some("missed = 3\nheartbeat = 'soon'"));
         assert!(wrong.contains(":2: heartbeat: invalid value 'soon'"), "{wrong}");
-        assert!(fault(&[], &[], Some("heartbeat = true")).contains(":1: heartbeat: write a string"));
-        assert!(fault(&[], &[], Some("no-ping = 'yes'")).contains(":1: no-ping: write true or false"));
-        assert!(fault(&[], &[], Some("allow = [1.5]")).contains(":1: allow: write an array"));
+        assert!(fault(&[], &[], Some("heartbeat = true")).contains(":1: heartbeat: invalid value true; write a string"));
+        assert!(fault(&[], &[], Some("no-ping = 'yes'")).contains(":1: no-ping: invalid value 'yes'; write true or false"));
+        assert!(fault(&[], &[], Some("allow = [1.5]")).contains(":1: allow: invalid value [1.5]; write an array"));
         assert!(fault(&[], &[], Some("addr = ['-x']")).contains(":1: addr: an address"));
         assert!(fault(&[], &[], Some("addr = ['--check']")).contains(":1: addr: "));
         assert!(fault(&[], &[], Some("a = 1\nb = ")).contains(":2: "));
@@ -395,16 +438,83 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_value_is_said_with_what_is_expected_and_without_a_flag() {
+        for (file, said) in [
+            ("app = 'eco'", "invalid value 'eco'; write one of echo, broadcast, sink"),
+            ("missed = 'many'", "invalid value 'many': invalid digit found in string; write a whole number"),
+            ("missed = 300", "invalid value '300': 300 is not in 0..=255"),
+            ("max-outbox = 'lots'", "invalid value 'lots': not a size; write 65536, 64KiB or 1MiB"),
+            (
+                "allow = ['::1', '10.1.0.0/8']",
+                "invalid value '10.1.0.0/8': \"10.1.0.0/8\" is not a network: bits are set beyond the prefix",
+            ),
+            ("addr = []", "write one address at least"),
+        ] {
+            let key = file.split(' ').next().unwrap_or_default();
+            let problem = fault(&[], &[], Some(file));
+            assert!(problem.contains(&format!(":1: {key}: {said}")) && !problem.contains("--"), "{problem}");
+        }
+        let variable = fault(&[], &[("HEARTLINE_ON_FULL", "panic")], None);
+        assert_eq!(variable, "HEARTLINE_ON_FULL: invalid value 'panic'; write one of refuse, evict-idlest");
+        assert_eq!(fault(&[], &[("HEARTLINE_ADDR", "")], None), "HEARTLINE_ADDR: write one address at least");
+    }
+
+    #[test]
+    fn a_contradiction_is_said_of_all_places_that_it_comes_from() {
+        let described = |flags: &[&str], variables: &[(&str, &str)], file: &str| {
+            let settings = layer(flags, variables, Some(file)).expect("each by itself is valid");
+            let error = settings.args().config().check().expect_err("they contradict each other");
+            settings.describe(&error.into())
+        };
+        let problem = described(&[], &[], "\ntick = '4s'");
+        assert!(
+            problem.contains(":2: tick: 4s is too coarse for a heartbeat of 5s") && problem.ends_with("at most half of it"),
+            "{problem}"
+        );
+        let problem = described(&[], &[("HEARTLINE_HEARTBEAT", "100ms")], "");
+        assert!(problem.starts_with("--tick (default): 100ms is too coarse"), "{problem}");
+        assert!(problem.ends_with("; heartbeat is from HEARTLINE_HEARTBEAT"), "{problem}");
+        let problem = described(&["--user-timeout", "10s"], &[("HEARTLINE_HEARTBEAT", "8s")], "missed = 2");
+        assert!(problem.starts_with("--user-timeout: 10s") && problem.contains("; heartbeat is from HEARTLINE_HEARTBEAT"), "{problem}");
+        assert!(problem.contains("; missed is from ") && problem.ends_with(":1"), "{problem}");
+        let problem = described(&[], &[], "max-message = 1");
+        assert!(problem.contains(":1: max-message: must have room for a heartbeat word: 4 bytes"), "{problem}");
+    }
+
+    #[test]
+    fn a_flag_turns_off_what_others_have_turned_on() {
+        for flag in ["--no-ping=false", "--no-ping=true", "--no-ping"] {
+            for there in ["false", "true"] {
+                let settings = layer(&[flag, "127.0.0.1:3"], &[("HEARTLINE_NO_PING", there)], None).expect("valid");
+                assert_eq!(get(&settings, "no-ping"), (Value::Switch(!flag.ends_with("false")), "flag"), "{flag} {there}");
+                assert_eq!(get(&settings, "addr").0, Value::Many(vec!["127.0.0.1:3".into()]), "which is no value of the switch");
+            }
+        }
+    }
+
+    #[test]
+    fn a_variable_can_empty_a_list_and_that_is_wondered_at() {
+        let settings = layer(&[], &[("HEARTLINE_ALLOW", ""), ("HEARTLINE_DENY", "")], Some("allow = ['10.0.0.0/8']")).expect("valid");
+        assert_eq!(get(&settings, "allow"), (Value::Many(Vec::new()), "environment"));
+        assert_eq!(get(&settings, "deny"), (Value::Many(Vec::new()), "environment"));
+        let [warning] = &settings.warnings[..] else { panic!("{:?}", settings.warnings) };
+        assert!(
+            warning.starts_with("HEARTLINE_ALLOW is empty, and takes the place of the list at ") && warning.ends_with(":1: allow"),
+            "{warning}"
+        );
+    }
+
+    #[test]
     fn a_variable_that_is_empty_is_none_and_one_that_looks_like_a_setting_is_wondered_at() {
         let variables = [("HEARTLINE_MISSED", ""), ("HEARTLINE_CONFIG", ""), ("HEARTLINE_HEARTBEET", "1s"), ("HEARTLINE_QQQ", "1")];
         let settings = layer(&[], &variables, None).expect("valid");
-        assert_eq!(get(&settings, "missed").1, Origin::Default);
+        assert_eq!(get(&settings, "missed").1, "default");
         assert_eq!(settings.warnings, ["HEARTLINE_HEARTBEET is no setting; did you mean HEARTLINE_HEARTBEAT?"]);
     }
 
     #[test]
     fn wrong_flags_are_clap_s_to_name() {
         assert!(matches!(layer(&["--missed", "many"], &[], None), Err(Fault::Usage(_))));
-        assert!(matches!(layer(&[], &[], Some("admin-token-file = '/x'")), Err(Fault::Usage(_))), "the whole lacks --admin");
+        assert!(matches!(layer(&["--no-ping=maybe"], &[], None), Err(Fault::Usage(_))));
     }
 }
