@@ -41,6 +41,11 @@ impl Admission {
         self.max_connections
     }
 
+    /// Whether there are more than the bound allows, because it was lowered.
+    pub(super) fn is_over_full(&self) -> bool {
+        self.open > self.max_connections
+    }
+
     /// Without an address, because it is not known yet, only the bound on all counts; [`Admission::name`] follows.
     pub(super) fn enter(&mut self, ip: Option<IpAddr>) -> Result<(), Refusal> {
         // The address comes first: who may not come in any case puts nobody else out.

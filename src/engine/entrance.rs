@@ -51,7 +51,10 @@ impl Engine {
         }
         let ip = (!brought).then(|| peer.ip().to_canonical());
         match self.admission.enter(ip) {
-            Err(Refusal::Full) if self.on_full == OnFull::EvictIdlest && self.evict_idlest() => self.admission.enter(ip),
+            // Where there are more than may be, since the bound was lowered, one that left would make room for nobody.
+            Err(Refusal::Full) if self.on_full == OnFull::EvictIdlest && !self.admission.is_over_full() && self.evict_idlest() => {
+                self.admission.enter(ip)
+            }
             admitted => admitted,
         }
     }

@@ -63,6 +63,15 @@ fn bounds_on_newcomers_count_those_who_are_here() {
 }
 
 #[test]
+fn nobody_is_put_out_for_a_newcomer_who_finds_no_room_all_the_same() {
+    let on_full = OnFull::EvictIdlest;
+    let mut rig = Rig::new(&Config { limits: Limits { max_connections: Some(4), on_full, ..Limits::default() }, ..config() });
+    rig.open_many(4);
+    reconfigure(&mut rig, |config| (config.limits.max_connections, config.limits.on_full) = (Some(2), on_full));
+    assert_eq!((rig.try_open(2), rig.reap().len()), (Err(Refusal::Full), 0), "who is here may stay");
+}
+
+#[test]
 fn addresses_that_are_counted_late_leave_nothing_behind() {
     let mut rig =
         Rig::new(&Config { limits: Limits { max_connections: Some(2), on_full: OnFull::EvictIdlest, ..Limits::default() }, ..config() });
