@@ -32,6 +32,7 @@ pub struct App {
     pub opening: Option<usize>,
     /// Pauses begun and not handed to the world yet: for how long, and whose.
     pub pauses: Vec<(u64, ConnId)>,
+    /// Those once paused, the dead among them included: to resume them must do nothing.
     paused: Vec<ConnId>,
     pub opened: u64,
     pub closed: u64,
@@ -198,7 +199,6 @@ impl Handler for App {
 
     fn on_close(&mut self, cx: &mut Context<'_>, id: ConnId, closed: &Closed) {
         let line = self.by_id.remove(&id).expect("one on_close for each on_open");
-        self.paused.retain(|paused| *paused != id);
         self.closed += 1;
         self.trace.note("close", cx.now().as_ms(), &[line as u64, closed.reason.index() as u64, closed.bytes_in, closed.bytes_out]);
         assert!(self.lines[line].closed.replace(closed.clone()).is_none());

@@ -61,6 +61,7 @@ pub enum Command {
     Close(ConnId, Close),
     Resume(ConnId),
     Shutdown(u64),
+    Reconfigure(Box<Config>),
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -73,9 +74,11 @@ pub struct Driver {
     pub engine: Engine,
     pub oracle: Oracle,
     pub commands: VecDeque<Command>,
+    /// What is in force.
+    pub config: Config,
     budgets: Budgets,
-    max_outbox: usize,
-    max_memory: usize,
+    /// Most bytes that any queue may hold: the bound, or what it held already when the bound was lowered.
+    most_queued: usize,
     rng: fastrand::Rng,
     /// The line of each slot, as the server keeps its sockets.
     sockets: Vec<Option<usize>>,
@@ -96,19 +99,18 @@ pub struct Driver {
 
 impl Driver {
     pub fn new(config: &Config, budgets: Budgets, seed: u64) -> Self {
-        let stall_ms = config.heartbeat.as_ref().map_or(u64::MAX, |heartbeat| duration_to_ms(heartbeat.interval) / 2);
         Driver {
             engine: Engine::new(config).expect("a valid configuration"),
             oracle: Oracle::new(config),
             commands: VecDeque::new(),
-            max_outbox: config.limits.max_outbox,
-            max_memory: config.limits.max_memory.unwrap_or(usize::MAX),
+            config: config.clone(),
+            most_queued: config.limits.max_outbox,
             rng: fastrand::Rng::with_seed(seed),
             sockets: Vec::new(),
             ready: VecDeque::new(),
             ready_slots: BTreeSet::new(),
             scratch: vec![0; budgets.scratch_bytes],
-            awake: AwakeClock::new(stall_ms),
+            awake: AwakeClock::new(stall_ms(config)),
             now: Millis::ZERO,
             raw_ms: 0,
             sockets_since_clock: 0,
@@ -144,7 +146,8 @@ impl Driver {
         self.check_the_quiet(net, app);
         self.flush(net, app);
         self.reap(net, app);
-        assert!(self.engine.buffered() <= self.max_memory, "{} bytes held, over the bound of {}", self.engine.buffered(), self.max_memory);
+        let max_memory = self.config.limits.max_memory.unwrap_or(usize::MAX);
+        assert!(self.engine.buffered() <= max_memory, "{} bytes held, over the bound of {max_memory}", self.engine.buffered());
         assert!(self.engine.buffered() == 0 || self.engine.connections() > 0, "nobody is here, and something is held");
         net.now_ms = self.raw_ms;
         self.busy
@@ -197,8 +200,25 @@ impl Driver {
                     self.oracle.draining = true;
                     self.engine.handle_shutdown(self.now, grace_ms);
                 }
+                Command::Reconfigure(config) => self.reconfigure(*config, app),
             }
         }
+    }
+
+    /// As `Server::reconfigure` does it: framing, words and tick stay, and what is at fault changes nothing.
+    fn reconfigure(&mut self, wanted: Config, app: &mut App) {
+        let Config { framing, ref words, tick, .. } = self.config;
+        let config = Config { framing, words: words.clone(), tick, ..wanted };
+        let before = (self.engine.stats().clone(), self.engine.has_work(), self.engine.poll_timeout(), self.engine.max_connections());
+        if self.engine.reconfigure(self.now, &config).is_err() {
+            let after = (self.engine.stats().clone(), self.engine.has_work(), self.engine.poll_timeout(), self.engine.max_connections());
+            return assert_eq!(before, after, "settings at fault changed something");
+        }
+        self.awake.set_threshold_ms(stall_ms(&config));
+        self.most_queued = app.live_ids().map(|(id, _)| self.engine.queued(id)).max().unwrap_or(0).max(config.limits.max_outbox);
+        self.oracle.reconfigured(self.now, &config);
+        app.trace.note("reconfigure", self.now.as_ms(), &[]);
+        self.config = config;
     }
 
     /// Events of connections that are gone must change nothing at all.
@@ -341,11 +361,13 @@ impl Driver {
                 continue;
             }
             app.opening = Some(line);
+            let (before, max_connections) = (self.engine.connections(), self.config.limits.max_connections.unwrap_or(usize::MAX));
             let [_, b, c, d] = (line as u32 % self.budgets.addresses).to_be_bytes();
             let peer = SocketAddr::from((Ipv4Addr::new(10, b, c, d), line as u16));
             let admitted = if self.accepting { self.engine.handle_open(self.now, peer, app) } else { Err(Refusal::ShuttingDown) };
             let Ok(id) = admitted else {
                 app.opening = None;
+                assert!(admitted != Err(Refusal::Full) || before >= max_connections, "there was room");
                 self.oracle.refused += u64::from(self.accepting);
                 net.close(line);
                 continue;
@@ -359,7 +381,9 @@ impl Driver {
             if self.engine.is_over_full() {
                 self.reap(net, app);
             }
-            assert!(!self.engine.is_over_full(), "more connections than the limit allows");
+            // Who was here before the limit was lowered may stay.
+            assert!(self.engine.connections() <= before.max(max_connections), "more connections than the limit allows");
+            self.oracle.made_room += u64::from(before >= max_connections);
         }
     }
 
@@ -377,7 +401,7 @@ impl Driver {
         let mut edge_follows = false;
         for _ in 0..self.budgets.writes {
             let queued = self.engine.queued(id);
-            assert!(queued <= self.max_outbox, "{queued} bytes queued, over the bound of {}", self.max_outbox);
+            assert!(queued <= self.most_queued, "{queued} bytes queued, over the bound of {}", self.most_queued);
             let interrupted = self.interrupts();
             let mut slices = [IoSlice::new(&[]); 16];
             let slices = &mut slices[..self.budgets.slices];
@@ -440,4 +464,9 @@ impl Driver {
     fn kernel_takes(&mut self, len: usize) -> usize {
         if self.rng.u32(0..1000) < self.budgets.faults { self.rng.usize(0..=len.min(64)) } else { usize::MAX }
     }
+}
+
+/// As the server's own.
+fn stall_ms(config: &Config) -> u64 {
+    config.heartbeat.as_ref().map_or(u64::MAX, |heartbeat| duration_to_ms(heartbeat.interval) / 2)
 }

@@ -4,8 +4,10 @@
 
 mod app;
 mod border;
+mod dice;
 mod driver;
 mod ledger;
+mod million;
 mod net;
 mod oracle;
 mod peer;

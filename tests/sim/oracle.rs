@@ -16,10 +16,14 @@ pub struct Oracle {
     tick_ms: u64,
     /// `None` without a heartbeat.
     bound_ms: Option<u64>,
+    /// When settings were last changed.
+    reconfigured: Option<Millis>,
     watches: Vec<Watch>,
     /// Time by which turns came late or took long, in all.
     lag_ms: u64,
     pub refused: u64,
+    /// Connections that came in although there were as many as there may be.
+    pub made_room: u64,
     /// Since a shutdown has begun, the drain's own deadline holds instead of the heartbeat's.
     pub draining: bool,
     bytes_in: u64,
@@ -48,15 +52,22 @@ impl Oracle {
     pub fn new(config: &Config) -> Self {
         Oracle {
             tick_ms: duration_to_ms(config.tick),
-            bound_ms: config.heartbeat.as_ref().map(|heartbeat| duration_to_ms(heartbeat.bound())),
+            bound_ms: bound_ms(config),
+            reconfigured: None,
             config: config.clone(),
             watches: Vec::new(),
             lag_ms: 0,
             refused: 0,
+            made_room: 0,
             draining: false,
             bytes_in: 0,
             bytes_out: 0,
         }
+    }
+
+    /// Other settings are in force, for those who are here as well.
+    pub fn reconfigured(&mut self, now: Millis, config: &Config) {
+        (self.config, self.bound_ms, self.reconfigured) = (config.clone(), bound_ms(config), Some(now));
     }
 
     /// Called in the order of the lines' numbers.
@@ -79,6 +90,10 @@ impl Oracle {
 
     pub fn late_ms(&mut self, ms: u64) {
         self.lag_ms += ms;
+    }
+
+    pub fn lag_ms(&self) -> u64 {
+        self.lag_ms
     }
 
     pub fn opened(&mut self, line: usize, now: Millis) {
@@ -172,9 +187,10 @@ impl Oracle {
         // Raw echoes may look like pings; and in a loop that lags by the heartbeat itself, pings wait for their flush.
         let lag_ms = self.lag_ms - watch.lag_at_life_ms;
         if heartbeat.push && !watch.blocked_since_life && self.config.framing != Framing::Raw && lag_ms < interval_ms {
-            // One more may have been queued before the last sign of life and written after it.
+            // One more may have been queued before the last sign of life and written after it; and many more while more were asked for.
             let (pings, missed) = (watch.tap.pings_since_life, u64::from(heartbeat.missed));
-            assert!((missed..=missed + 1).contains(&pings), "line {line}: {pings} pings before the verdict, not {missed}");
+            let most = if self.reconfigured.is_some_and(|at| at >= watch.life) { u64::MAX } else { missed + 1 };
+            assert!((missed..=most).contains(&pings), "line {line}: {pings} pings before the verdict, not {missed}");
             let patience_ms = raw_ms - watch.tap.last_ping_ms + lag_ms;
             assert!(patience_ms >= interval_ms, "line {line}: {patience_ms} ms to answer the last ping, not {interval_ms}");
         }
@@ -193,8 +209,16 @@ impl Oracle {
         let watch = &self.watches[line];
         let Some(bound_ms) = self.bound_ms.filter(|_| !self.draining) else { return };
         let lag_ms = self.lag_ms - watch.lag_at_life_ms;
-        let latest = watch.life.plus_ms(bound_ms + 1 + self.tick_ms + lag_ms);
+        let latest = watch.life.plus_ms(bound_ms).max(self.asked_by()).plus_ms(1 + self.tick_ms + lag_ms);
         assert!(now <= latest, "line {line}: silent since {}, still there at {now}, bound {bound_ms} ms, lag {lag_ms} ms", watch.life);
+    }
+
+    /// When those who have been silent for longer than new settings allow were asked as often as these say, at half the interval, and had the
+    /// whole of it to answer the last time. Where nobody is asked any more, who was asked just before still has it.
+    fn asked_by(&self) -> Millis {
+        let Some((at, heartbeat)) = self.reconfigured.zip(self.config.heartbeat.as_ref()) else { return Millis::ZERO };
+        let asking_ms = duration_to_ms(heartbeat.bound()) / 2 + self.tick_ms * u64::from(heartbeat.missed);
+        at.plus_ms(1 + if heartbeat.push { asking_ms } else { duration_to_ms(heartbeat.interval) })
     }
 
     pub fn assert_counters_add_up(&self, stats: &Stats, app: &App, connections: usize) {
@@ -203,8 +227,10 @@ impl Oracle {
         assert_eq!((stats.bytes_in, stats.bytes_out), (self.bytes_in, self.bytes_out));
         assert_eq!(stats.messages_in, app.messages);
         assert_eq!(heartline::Refusal::ALL.iter().map(|refusal| stats.refused(*refusal)).sum::<u64>(), self.refused);
+        assert!(stats.closed(CloseReason::Evicted) <= self.made_room, "who was evicted made room for nobody");
+        // By new settings a deadline may have passed long before they were in force.
         assert!(
-            stats.overshoot.max().as_millis() <= u128::from(self.tick_ms + self.lag_ms),
+            self.reconfigured.is_some() || stats.overshoot.max().as_millis() <= u128::from(self.tick_ms + self.lag_ms),
             "{} ms past the deadline",
             stats.overshoot.max().as_millis()
         );
@@ -214,4 +240,8 @@ impl Oracle {
 fn assert_had(had_ms: u64, timeout: Option<Duration>, to_do: &str, line: usize) {
     let timeout_ms = duration_to_ms(timeout.expect("no timeout, no verdict"));
     assert!(had_ms >= timeout_ms, "line {line}: {had_ms} ms to {to_do}, not {timeout_ms}");
+}
+
+fn bound_ms(config: &Config) -> Option<u64> {
+    config.heartbeat.as_ref().map(|heartbeat| duration_to_ms(heartbeat.bound()))
 }

@@ -87,6 +87,9 @@ pub struct Peer {
     pub unsent: Vec<u8>,
     pub reading: bool,
     pub vanished: bool,
+    /// What it sends does not arrive for now, nor what is sent to it.
+    pub cut_off: bool,
+    pub ever_cut_off: bool,
     /// Says nothing new; FIN follows the last of `unsent`.
     pub closing: bool,
     pub fin_sent: bool,
@@ -107,6 +110,8 @@ impl Peer {
             unsent: Vec::new(),
             reading: true,
             vanished: false,
+            cut_off: false,
+            ever_cut_off: false,
             closing: false,
             fin_sent: false,
             over: false,
@@ -119,11 +124,11 @@ impl Peer {
         !self.vanished && !self.closing && !self.over
     }
 
-    /// Random messages, put behind what is unsent already.
-    pub fn talk(&mut self) -> Vec<Rc<[u8]>> {
+    /// Random messages, none longer than what is allowed now, put behind what is unsent already.
+    pub fn talk(&mut self, max_message: usize) -> Vec<Rc<[u8]>> {
         let Some(talk) = self.plan.talk.clone() else { return Vec::new() };
         let burst = self.rng.usize(1..=talk.burst);
-        (0..burst).map(|_| self.say(talk.longest)).collect()
+        (0..burst).map(|_| self.say(talk.longest.min(max_message))).collect()
     }
 
     /// One random message, mostly a short one, put behind what is unsent already.

@@ -44,46 +44,6 @@ fn five_thousand_lines_fall_silent_at_once_and_none_is_early_or_late() {
     assert!(world.driver.engine.stats().overshoot.max() < Duration::from_millis(TICK_MS));
 }
 
-/// Takes minutes and a few gigabytes: `cargo test --release --test sim million -- --ignored --nocapture`.
-#[test]
-#[ignore = "takes minutes"]
-fn a_million_lines_for_hours() {
-    const LINES: usize = 1_000_000;
-    const MINUTE_MS: u64 = 60_000;
-    let heartbeat = Heartbeat { interval: Duration::from_millis(10 * MINUTE_MS), missed: 2, push: true };
-    let limits = Limits { max_connections: Some(LINES), ..Limits::default() };
-    let mut setup = Setup::calm(Config { heartbeat: Some(heartbeat), limits, ..config() });
-    (setup.inbound_capacity, setup.outbound_capacity) = (4096, 4096);
-    let mut world = World::new(setup);
-    let plans = [
-        answering(),
-        Plan { answer_ms: Some(20), talk: Some(Talk { every_ms: 40 * MINUTE_MS, burst: 2, longest: 100 }), ..Plan::silent() },
-        Plan { beat_ms: Some(10 * MINUTE_MS - 1), fate_ms: Some(400 * MINUTE_MS), ..Plan::silent() },
-        Plan { answer_ms: Some(5), fate_ms: Some(200 * MINUTE_MS), reconnect_ms: Some(MINUTE_MS), ..Plan::silent() },
-    ];
-    for line in 0..LINES {
-        world.at(line as u64 / 10, Action::Connect(plans[line % plans.len()].clone()));
-    }
-    world.at(61 * MINUTE_MS, Action::Freeze(11 * MINUTE_MS));
-    for hour in 1..=3 {
-        world.run_until(hour * 60 * MINUTE_MS);
-        let stats = world.driver.engine.stats();
-        println!(
-            "{hour} h: {} lines, {} opened, {} pings, {} lost, overshoot {} ms",
-            world.driver.engine.connections(),
-            stats.opened,
-            stats.pings_out,
-            stats.closed(CloseReason::HeartbeatLost),
-            stats.overshoot.max().as_millis()
-        );
-    }
-    assert!(world.closed_for(CloseReason::HeartbeatLost) > 1000, "the vanished are found");
-    for (line, books) in world.app.lines.iter().enumerate().filter(|(line, _)| world.peers[*line].plan.fate_ms.is_none()) {
-        assert!(books.closed.is_none(), "line {line} lived: {:?}", books.closed);
-    }
-    world.end(true, MINUTE_MS);
-}
-
 #[test]
 fn a_freeze_of_eight_seconds_evicts_nobody_who_lives() {
     for (name, plan) in [("beating", beating()), ("answering", answering())] {

@@ -49,6 +49,9 @@ pub enum Action {
     Befall(usize, Fate),
     /// Most peers vanish in the same instant.
     Blackout,
+    /// A quarter of the peers is cut off for so long, and then everything arrives that was said meanwhile.
+    Split(u64),
+    Heal(Vec<usize>),
     /// The server's process does not run for so long.
     Freeze(u64),
     /// The poll returns for no reason.
@@ -198,6 +201,14 @@ impl World {
                     }
                 }
             }
+            Action::Split(ms) => self.split(ms),
+            Action::Heal(lines) => {
+                for line in lines {
+                    self.peers[line].cut_off = false;
+                    self.deliver_later(line, 0);
+                    self.tell(line);
+                }
+            }
             Action::Freeze(ms) => self.busy_until = self.busy_until.max(self.net.now_ms + ms),
             Action::Wake => self.server_wakes_at = Some(self.net.now_ms),
             Action::Command(command) => {
@@ -205,6 +216,18 @@ impl World {
                 self.server_wakes_at = Some(self.net.now_ms);
             }
         }
+    }
+
+    fn split(&mut self, ms: u64) {
+        let mut lines = Vec::new();
+        for (line, peer) in self.peers.iter_mut().enumerate() {
+            if !peer.cut_off && !peer.over && self.rng.u8(0..4) == 0 {
+                (peer.cut_off, peer.ever_cut_off) = (true, true);
+                lines.push(line);
+            }
+        }
+        self.app.trace.note("split", self.net.now_ms, &[lines.len() as u64]);
+        self.after(ms, Action::Heal(lines));
     }
 
     pub fn connect(&mut self, plan: Plan) -> usize {
@@ -244,7 +267,7 @@ impl World {
         }
         // A peer that cannot get rid of what it said does not say more.
         if peer.unsent.len() < 64 * 1024 {
-            for message in peer.talk() {
+            for message in peer.talk(self.driver.config.limits.max_message) {
                 self.app.lines[line].asked.push(&message);
             }
         }
@@ -274,7 +297,7 @@ impl World {
     fn deliver(&mut self, line: usize) {
         let peer = &mut self.peers[line];
         peer.delivery_due = false;
-        if peer.vanished || peer.over {
+        if peer.vanished || peer.over || peer.cut_off {
             return;
         }
         let piece = peer.rng.usize(1..=peer.plan.piece).min(peer.unsent.len());
@@ -293,7 +316,7 @@ impl World {
     fn read(&mut self, line: usize) {
         let peer = &mut self.peers[line];
         peer.reading_due = false;
-        if !peer.reading || peer.vanished {
+        if !peer.reading || peer.vanished || peer.cut_off {
             return;
         }
         let received = self.net.receive(line, peer.plan.read_bytes);
@@ -351,7 +374,7 @@ impl World {
     }
 
     fn befall(&mut self, line: usize, fate: Fate) {
-        let max_message = self.setup.config.limits.max_message;
+        let max_message = self.driver.config.limits.max_message;
         let peer = &mut self.peers[line];
         if peer.vanished || peer.over || self.net.is_reset(line) {
             return;
@@ -390,6 +413,7 @@ impl World {
             self.at(now_ms, Action::Command(Command::Shutdown(within_ms)));
         } else {
             for line in 0..self.peers.len() {
+                self.peers[line].cut_off = false;
                 let plan = &mut self.peers[line].plan;
                 (plan.piece, plan.piece_gap_ms, plan.read_bytes, plan.read_delay_ms) = (usize::MAX, 0, u64::MAX, 0);
                 self.befall(line, Fate::Recover);
@@ -402,7 +426,7 @@ impl World {
             let end_ms = self.net.now_ms + 1;
             self.run_until(end_ms);
             assert!(!by_shutdown || self.net.now_ms <= now_ms + within_ms + lag_ms + 10_000, "the drain does not end");
-            assert!(self.net.now_ms < now_ms + 100_000, "the run does not end: {:?}", self.app.live_ids().collect::<Vec<_>>());
+            assert!(self.net.now_ms < now_ms + within_ms + 100_000, "the run does not end: {:?}", self.app.live_ids().collect::<Vec<_>>());
         }
     }
 
@@ -410,15 +434,15 @@ impl World {
         self.app.lines.iter().filter(|line| line.closed.as_ref().is_some_and(|closed| closed.reason == reason)).count()
     }
 
-    /// A random command from another thread, for a random connection, living or not.
-    pub fn random_command(&mut self) -> Command {
+    /// A random command from another thread, for a random connection, living or not, or for `everybody`.
+    pub fn random_command(&mut self, everybody: bool) -> Command {
         let line = self.rng.usize(0..=self.app.lines.len());
         let id = self.app.lines.get(line).and_then(|line| line.id).unwrap_or(ConnId::from_u64(self.rng.u64(..)));
         let message: Rc<[u8]> = b"COMMAND".as_slice().into();
         match self.rng.u8(0..12) {
             0 => Command::Close(id, Close::Now),
             1 => Command::Close(id, Close::AfterFlush),
-            2 => Command::Broadcast(message),
+            2 if everybody => Command::Broadcast(message),
             _ => Command::Send(id, message),
         }
     }

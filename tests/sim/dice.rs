@@ -1,0 +1,189 @@
+//! What a seed decides: the options of a run, the habits of its application, the faults of its kernel, and how each peer lives.
+
+use std::num::NonZeroU32;
+use std::ops::{Range, RangeInclusive};
+use std::time::Duration;
+
+use heartline::{Config, Framing, Heartbeat, Limits, OnFull, OnSlow};
+
+use crate::app::Habits;
+use crate::driver::Budgets;
+use crate::peer::{Plan, Talk};
+use crate::world::Setup;
+
+/// How large a run is. The dice are the same for all; what one line may cost is not.
+pub struct Scale {
+    pub peers: usize,
+    pub tick_ms: u64,
+    intervals_ms: RangeInclusive<u64>,
+    heartbeat_always: bool,
+    longest_message: usize,
+    spare_outbox: usize,
+    spare_memory: usize,
+    connections: RangeInclusive<usize>,
+    addresses: RangeInclusive<u32>,
+    /// The power of two that a wire holds.
+    wire: Range<u32>,
+    /// Most messages of a peer at once.
+    bursts: [usize; 3],
+    /// One in so many suffers no trouble of its own.
+    spared: u8,
+    least_budget: usize,
+    /// Sockets between two readings of a clock that drifts by at most so many milliseconds: with more lines the load, and so the lag that the
+    /// bounds must allow for, would be all there is.
+    sockets_per_clock_reading: RangeInclusive<u32>,
+    drift_ms: u64,
+    /// Messages to everybody, which cost as much as there are lines.
+    broadcasts: bool,
+}
+
+impl Scale {
+    pub fn of_seconds(rng: &mut fastrand::Rng) -> Self {
+        let tick_ms = 1 << rng.u32(0..8);
+        let peers = match rng.u8(0..50) {
+            0..=24 => rng.usize(1..=4),
+            25..=44 => rng.usize(5..=60),
+            45..=48 => rng.usize(61..=400),
+            _ => rng.usize(401..=3000),
+        };
+        Scale {
+            peers,
+            tick_ms,
+            intervals_ms: tick_ms * 2..=tick_ms * 31,
+            heartbeat_always: false,
+            longest_message: 8192,
+            spare_outbox: 64 * 1024,
+            spare_memory: 16 * 1024,
+            connections: 1..=100,
+            addresses: 1..=20,
+            wire: 6..18,
+            bursts: if peers > 400 { [2; 3] } else { [1, 4, 200] },
+            spared: 3,
+            least_budget: 1,
+            sockets_per_clock_reading: 1..=64,
+            drift_ms: 2,
+            broadcasts: true,
+        }
+    }
+
+    /// A heartbeat so long that a million lines can be afforded for hours.
+    pub fn of_hours(rng: &mut fastrand::Rng, peers: usize) -> Self {
+        Scale {
+            peers,
+            tick_ms: rng.u64(20..=1000),
+            intervals_ms: 10 * 60_000..=20 * 60_000,
+            heartbeat_always: true,
+            longest_message: 512,
+            spare_outbox: 2048,
+            spare_memory: 64 * peers,
+            connections: peers / 10 * 9..=peers,
+            addresses: peers as u32 / 20..=peers as u32,
+            wire: 8..13,
+            bursts: [1, 2, 4],
+            spared: 2,
+            least_budget: 16,
+            sockets_per_clock_reading: 64..=256,
+            drift_ms: 1,
+            broadcasts: false,
+        }
+    }
+}
+
+pub fn setup(rng: &mut fastrand::Rng, seed: u64, scale: &Scale) -> Setup {
+    let config = config(rng, scale);
+    let wild = rng.bool();
+    let least = scale.least_budget;
+    let budgets = Budgets {
+        events: rng.usize(least..=256),
+        accepts: rng.usize(least..=128),
+        commands: rng.usize(1..=16),
+        read_bytes: rng.usize(1..=64 * 1024),
+        scratch_bytes: rng.usize(16..=32 * 1024),
+        checks: rng.usize(least..=256),
+        flushes: rng.usize(64..=1024),
+        writes: rng.usize(1..=4),
+        slices: rng.usize(1..=16),
+        sockets_per_clock_reading: rng.u32(scale.sockets_per_clock_reading.clone()),
+        drift_ms: if wild { rng.u64(0..=scale.drift_ms) } else { 0 },
+        faults: if wild { rng.u32(0..=200) } else { 0 },
+        addresses: rng.u32(scale.addresses.clone()),
+    };
+    let mut rarely = |most: u32| if rng.bool() { 0 } else { rng.u32(0..=most) };
+    // Answers alone hardly ever use up the memory: those who do not read are not read from.
+    let crowds_memory = config.limits.max_memory.is_some() && scale.broadcasts;
+    let habits = Habits {
+        broadcast: if crowds_memory { 200 } else { rarely(if scale.broadcasts { 10 } else { 0 }) },
+        close_after_flush: rarely(10),
+        close_now: rarely(10),
+        pause: rarely(100),
+        resume_another: rarely(100),
+        send_when_drained: rarely(500),
+        broadcast_on_close: rarely(if scale.broadcasts { 20 } else { 0 }),
+        longest_pause_ms: rarely(1000).into(),
+    };
+    Setup {
+        seed,
+        config,
+        budgets,
+        habits,
+        inbound_capacity: 1 << rng.u32(scale.wire.start.max(8)..scale.wire.end),
+        outbound_capacity: 1 << if crowds_memory { 6 } else { rng.u32(scale.wire.clone()) },
+    }
+}
+
+pub fn config(rng: &mut fastrand::Rng, scale: &Scale) -> Config {
+    let interval_ms = rng.u64(scale.intervals_ms.clone());
+    let heartbeat = Heartbeat { interval: Duration::from_millis(interval_ms), missed: rng.u8(1..=4), push: rng.u8(0..4) > 0 };
+    let max_message = rng.usize(64..=scale.longest_message);
+    // Room for one reply more than what stops reading, but now and then not.
+    let max_outbox =
+        if rng.u8(0..8) > 0 { 256 + 2 * max_message + rng.usize(0..=scale.spare_outbox) } else { rng.usize(256..=max_message + 256) };
+    let max_memory = max_outbox + max_message + rng.usize(0..=scale.spare_memory);
+    let most_per_address = scale.peers.div_ceil(*scale.addresses.start() as usize).clamp(1, 20);
+    Config {
+        framing: [Framing::Lines, Framing::Length, Framing::Raw][rng.usize(0..3)],
+        heartbeat: (rng.u8(0..10) > 0 || scale.heartbeat_always).then_some(heartbeat),
+        tick: Duration::from_millis(scale.tick_ms),
+        limits: Limits {
+            max_message,
+            max_outbox,
+            on_slow: if rng.u8(0..3) > 0 { OnSlow::Close } else { OnSlow::Drop },
+            max_memory: (rng.u8(0..3) == 0).then_some(max_memory),
+            write_timeout: timeout(rng, interval_ms * 6),
+            frame_timeout: timeout(rng, interval_ms * 6),
+            first_message_timeout: timeout(rng, interval_ms * 6),
+            max_message_rate: NonZeroU32::new(if rng.u8(0..4) == 0 { 1 << rng.u32(0..9) } else { 0 }),
+            max_connections: (rng.u8(0..6) == 0).then(|| rng.usize(scale.connections.clone())),
+            max_connections_per_ip: if rng.u8(0..6) == 0 { rng.usize(1..=most_per_address) } else { 0 },
+            on_full: if rng.bool() { OnFull::Refuse } else { OnFull::EvictIdlest },
+        },
+        ..Config::default()
+    }
+}
+
+fn timeout(rng: &mut fastrand::Rng, most_ms: u64) -> Option<Duration> {
+    rng.bool().then(|| Duration::from_millis(rng.u64(1..=most_ms)))
+}
+
+pub fn plan(rng: &mut fastrand::Rng, config: &Config, scale: &Scale) -> Plan {
+    let (interval_ms, bound_ms) = rhythm_ms(config);
+    let burst = scale.bursts[rng.usize(0..3)];
+    let talk = Talk { every_ms: rng.u64(1..=bound_ms * 2), burst, longest: config.limits.max_message };
+    let slow = rng.u8(0..8) == 0;
+    Plan {
+        talk: rng.bool().then_some(talk),
+        beat_ms: rng.bool().then(|| rng.u64(interval_ms / 2..=bound_ms - 1).max(1)),
+        answer_ms: rng.bool().then(|| rng.u64(0..=interval_ms / 2)),
+        piece: if rng.bool() { usize::MAX } else { 1 << rng.u32(3..12) },
+        piece_gap_ms: rng.u64(0..=interval_ms / 4).min(20),
+        read_bytes: if slow { rng.u64(16..=4096) } else { u64::MAX },
+        read_delay_ms: if slow { rng.u64(0..=interval_ms / 2) } else { 0 },
+        fate_ms: (rng.u8(0..scale.spared) > 0).then(|| bound_ms * 4),
+        reconnect_ms: rng.bool().then(|| rng.u64(bound_ms / 8 + 1..=bound_ms)),
+    }
+}
+
+/// The heartbeat's interval and bound; without one, what takes their place in the calendar of a run.
+pub fn rhythm_ms(config: &Config) -> (u64, u64) {
+    config.heartbeat.as_ref().map_or((500, 2000), |heartbeat| (heartbeat.interval.as_millis() as u64, heartbeat.bound().as_millis() as u64))
+}
