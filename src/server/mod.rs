@@ -228,9 +228,11 @@ impl Server {
         self.accept_batch(handler);
         self.read_ready(handler);
         // Replies first: they do not wait for those that are asked or given up.
-        self.flush(handler);
+        let flushes_left = self.flush(handler, FLUSHES_PER_TURN);
         self.check_the_quiet(handler);
-        self.flush(handler);
+        if self.flush(handler, flushes_left) == 0 {
+            self.engine.stats_mut().yields += 1;
+        }
         self.reap(handler);
         self.lingering.handle_timers(self.now);
         self.report.handle_timers(self.now);

@@ -10,7 +10,7 @@ use mio::{Events, Interest, Token};
 use super::listener::Accepted;
 use super::report::Kind;
 use super::sockets::ReadEnd;
-use super::{ACCEPTS_PER_TURN, ALARM, EVENTS_PER_TURN, FIRST_GUEST, FIRST_LISTENER, FLUSHES_PER_TURN, Server, WAKER};
+use super::{ACCEPTS_PER_TURN, ALARM, EVENTS_PER_TURN, FIRST_GUEST, FIRST_LISTENER, Server, WAKER};
 use crate::close::{CloseReason, Refusal};
 use crate::engine::{Closed, Farewell, Handler};
 use crate::id::ConnId;
@@ -194,13 +194,13 @@ impl Server {
         }
     }
 
-    /// Writes once to each connection for which something was queued in this turn.
-    pub(super) fn flush<H: Handler + ?Sized>(&mut self, handler: &mut H) {
-        for _ in 0..FLUSHES_PER_TURN {
-            let Some(id) = self.engine.poll_dirty() else { return };
+    /// Writes once to each connection for which something was queued, to `budget` of them at most. Returns what is left of the budget.
+    pub(super) fn flush<H: Handler + ?Sized>(&mut self, handler: &mut H, budget: usize) -> usize {
+        for left in (0..budget).rev() {
+            let Some(id) = self.engine.poll_dirty() else { return left + 1 };
             self.write(id, handler);
         }
-        self.engine.stats_mut().yields += 1;
+        0
     }
 
     fn write<H: Handler + ?Sized>(&mut self, id: ConnId, handler: &mut H) {

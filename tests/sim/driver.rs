@@ -143,8 +143,9 @@ impl Driver {
         }
         self.accept_batch(net, app);
         self.read_ready(net, app);
+        let flushes_left = self.flush(net, app, self.budgets.flushes);
         self.check_the_quiet(net, app);
-        self.flush(net, app);
+        self.flush(net, app, flushes_left);
         self.reap(net, app);
         let max_memory = self.config.limits.max_memory.unwrap_or(usize::MAX);
         assert!(self.engine.buffered() <= max_memory, "{} bytes held, over the bound of {max_memory}", self.engine.buffered());
@@ -387,12 +388,13 @@ impl Driver {
         }
     }
 
-    fn flush(&mut self, net: &mut Net, app: &mut App) {
-        for _ in 0..self.budgets.flushes {
-            let Some(id) = self.engine.poll_dirty() else { return };
+    fn flush(&mut self, net: &mut Net, app: &mut App, budget: usize) -> usize {
+        for left in (0..budget).rev() {
+            let Some(id) = self.engine.poll_dirty() else { return left + 1 };
             self.busy = true;
             self.write(id, net, app);
         }
+        0
     }
 
     fn write(&mut self, id: ConnId, net: &mut Net, app: &mut App) {
