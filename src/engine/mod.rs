@@ -70,6 +70,8 @@ pub struct Engine {
     grain_ms: u64,
     codec: Codec,
     liveness: Option<Liveness>,
+    /// Since when these settings are in force: silence before is no lateness by them.
+    in_force_since: Millis,
     deadlines: Deadlines,
     /// How long a closing connection may sit on bytes that do not move.
     flush_patience_ms: u64,
@@ -134,6 +136,7 @@ impl Engine {
             codec: config.codec()?,
             flush_patience_ms: liveness.map_or(FLUSH_PATIENCE_MS, |liveness| liveness.bound_ms()),
             liveness,
+            in_force_since: Millis::ZERO,
             deadlines: Deadlines::new(&config.limits),
             max_outbox: config.limits.max_outbox,
             on_slow: config.limits.on_slow,

@@ -25,6 +25,7 @@ impl Engine {
         Config { tick: Duration::from_millis(self.tick_ms), ..config.clone() }.check()?;
         self.codec = self.codec.with_max_message(config.limits.max_message)?;
         self.advance(now);
+        self.in_force_since = self.now;
         self.liveness = config.heartbeat.as_ref().map(|heartbeat| Liveness::new(heartbeat, self.tick_ms));
         self.flush_patience_ms = self.liveness.map_or(FLUSH_PATIENCE_MS, |liveness| liveness.bound_ms());
         self.deadlines = Deadlines::new(&config.limits);

@@ -31,7 +31,8 @@ pub struct Stats {
     /// From a ping, the last one where several were out, to the next sign of life of its peer; a stuck queue that asks in a ping's place counts as
     /// one. The engine's clock counts whole milliseconds.
     pub round_trip: Histogram,
-    /// How far past their deadlines verdicts of silence came. The engine's clock counts whole milliseconds.
+    /// How far past their deadlines verdicts of silence came; after a change of settings a deadline counts from the change at the earliest. The engine's
+    /// clock counts whole milliseconds.
     pub overshoot: Histogram,
     /// How late turns began that a timer was due for: the loop's own lag, in whole milliseconds.
     pub lag: Histogram,

@@ -24,6 +24,8 @@ fn a_shorter_heartbeat_asks_anew_before_it_gives_anybody_up() {
     // Silent for longer than the new bound already, it has three pings and the time to answer each.
     assert_eq!((rig.engine.stats().pings_out, rig.reasons()), (3, vec![CloseReason::HeartbeatLost]));
     assert!((32_000..=33_200).contains(&rig.now.as_ms()), "{}", rig.now);
+    let overshoot = rig.engine.stats().overshoot.max();
+    assert!(overshoot <= Duration::from_millis(TICK_MS), "no verdict could be due before there was the bound: {overshoot:?}");
 }
 
 #[test]
