@@ -111,9 +111,8 @@ impl Session {
             State::Waiting { until } => Some(*until),
             State::Dialing { deadline } => Some(*deadline),
             State::Up(line) => {
-                let beat = self.heartbeat.as_ref();
-                let silent_at = beat.and_then(|beat| line.verdict_at(beat));
-                [silent_at, line.slow_at(self.write_timeout_ms), beat.and_then(|beat| line.ask_at(beat))].into_iter().flatten().min()
+                let ask_at = self.heartbeat.as_ref().and_then(|beat| line.ask_at(beat));
+                self.ends_of(line).map(|(at, _)| at).chain(ask_at).min()
             }
             State::Done(_) => None,
         }
@@ -240,14 +239,15 @@ impl Session {
     /// Why the line is to be given up, if it is: the server has been silent for too long, or has not read for too long.
     pub(crate) fn verdict(&self, now: Millis) -> Option<CloseReason> {
         let State::Up(line) = &self.state else { return None };
-        let is_due = |at: Option<Millis>| at.is_some_and(|at| at <= now);
-        if is_due(self.heartbeat.as_ref().and_then(|beat| line.verdict_at(beat))) {
-            Some(CloseReason::HeartbeatLost)
-        } else if is_due(line.slow_at(self.write_timeout_ms)) {
-            Some(CloseReason::SlowReader)
-        } else {
-            None
-        }
+        self.ends_of(line).find(|(at, _)| *at <= now).map(|(_, reason)| reason)
+    }
+
+    /// When the line is given up for what, if nothing happens before.
+    fn ends_of(&self, line: &Line) -> impl Iterator<Item = (Millis, CloseReason)> + use<> {
+        let silent_at = self.heartbeat.as_ref().and_then(|beat| line.verdict_at(beat));
+        let slow_at = line.slow_at(self.write_timeout_ms);
+        let ends = [(silent_at, CloseReason::HeartbeatLost), (slow_at, CloseReason::SlowReader)];
+        ends.into_iter().filter_map(|(at, reason)| Some((at?, reason)))
     }
 
     /// Time since the line's last sign of life; nothing if there is no line.
