@@ -33,7 +33,8 @@ pub(crate) fn run() -> Result<ExitCode, Error> {
         Err(Fault::Usage(error)) => error.exit(),
         Err(Fault::Settings(problem)) => return Ok(misconfigured(&problem)),
     };
-    match if settings.options.check { check::run(&settings) } else { hold(&mut settings) } {
+    let done = if settings.options.check { check::run(&settings) } else { hold(&mut settings) };
+    match done {
         Err(error @ Error::Config(_)) => Ok(misconfigured(&settings.describe(&error))),
         result => result.map(|()| ExitCode::SUCCESS),
     }
@@ -57,6 +58,7 @@ fn hold(settings: &mut Settings) -> Result<(), Error> {
     let config = args.config();
     let notes = config.notes();
     let mut app = args.app;
+    // What is wrong with the settings is said before anything is listened on.
     Admin::check(&args.admin)?;
     let passed = passed_listeners()?;
     let mut server =

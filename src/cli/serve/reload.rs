@@ -33,7 +33,7 @@ fn apply(server: &mut Server, old: &mut Settings, mut new: Settings) -> Result<(
     let kept = server.reconfigure(new.args().config()).map_err(|error| new.describe(&error))?;
     log.take_effect();
     let differs = |key: &str| {
-        let value = |settings: &Settings| settings.effective.iter().find(|setting| setting.key == key).map(|setting| setting.value.clone());
+        let value = |settings: &Settings| settings.find(key).map(|setting| setting.value.clone());
         value(old) != value(&new)
     };
     let stays = |key: &str| KEPT.contains(&key) || kept.iter().any(|field| field.replace('_', "-") == key);
@@ -52,7 +52,7 @@ fn apply(server: &mut Server, old: &mut Settings, mut new: Settings) -> Result<(
     // What is in force is what the next reload is held against.
     let kept: Vec<String> = kept.into_iter().map(str::to_owned).collect();
     for setting in new.effective.iter_mut().filter(|setting| kept.contains(&setting.key)) {
-        if let Some(in_force) = old.effective.iter().find(|old| old.key == setting.key) {
+        if let Some(in_force) = old.find(&setting.key) {
             *setting = in_force.clone();
         }
     }

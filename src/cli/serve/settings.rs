@@ -150,7 +150,7 @@ impl Settings {
         text
     }
 
-    fn find(&self, key: &str) -> Option<&Setting> {
+    pub(super) fn find(&self, key: &str) -> Option<&Setting> {
         self.effective.iter().find(|setting| setting.key == key)
     }
 }
