@@ -1,13 +1,12 @@
 //! What a quiet peer feels of those who are not.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
+use crate::aside::Aside;
 use crate::child::{Child, Failure, check_interrupt};
 use crate::harness::{self, Found, Urgency};
 use crate::peers::{Mode, Ready, Server};
@@ -59,7 +58,7 @@ enum Beside {
     #[expect(dead_code, reason = "held for its drop")]
     Harness(Child),
     #[expect(dead_code, reason = "held for its drop")]
-    Storm(Storm),
+    Storm(Aside<Vec<TcpStream>>),
     #[expect(dead_code, reason = "held for its drop")]
     Mute(Vec<TcpStream>),
 }
@@ -71,39 +70,18 @@ fn flood(_: &Bench, server: &Server) -> Result<Beside, Failure> {
     harness::disturb(server, &args).map(Beside::Harness)
 }
 
-fn accepts(bench: &Bench, server: &Server) -> Result<Beside, Failure> {
-    Ok(Beside::Storm(Storm::start(bench.size.many, server.addr)))
-}
-
-/// Everybody dials at once, as fast as one thread can, and stays: closing as many would be another disturbance.
-struct Storm {
-    over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Vec<TcpStream>>>,
-}
-
-/// The quiet peers are to be connected, and measured, when it breaks.
+/// The quiet peers are to be connected, and measured, when the storm breaks.
 const CALM_BEFORE: Duration = Duration::from_millis(500);
 
-impl Storm {
-    fn start(dials: u32, to: SocketAddr) -> Self {
-        let over = Arc::new(AtomicBool::new(false));
-        let ends = Arc::clone(&over);
-        let thread = thread::spawn(move || {
-            thread::sleep(CALM_BEFORE);
-            let dials = (0..dials).take_while(|_| !ends.load(Ordering::Relaxed));
-            // Who is not let in is part of any storm.
-            dials.filter_map(|index| mute(index, to).ok()).collect()
-        });
-        Storm { over, thread: Some(thread) }
-    }
-}
-
-impl Drop for Storm {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        // What it may have panicked of has been printed.
-        let _ = self.thread.take().map(JoinHandle::join);
-    }
+/// Everybody dials at once, as fast as one thread can, and stays: closing as many would be another disturbance.
+fn accepts(bench: &Bench, server: &Server) -> Result<Beside, Failure> {
+    let (dials, to) = (bench.size.many, server.addr);
+    Ok(Beside::Storm(Aside::start(move |over| {
+        thread::sleep(CALM_BEFORE);
+        let dials = (0..dials).take_while(|_| !over.is_over());
+        // Who is not let in is part of any storm.
+        dials.filter_map(|index| mute(index, to).ok()).collect()
+    })))
 }
 
 /// Lines of whom nobody looks whether they are closed: a load generator that answered 15,000 closes would keep its own core so busy that the

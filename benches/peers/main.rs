@@ -3,6 +3,7 @@
 //!
 //!     cargo bench --bench peers
 
+mod aside;
 mod child;
 mod curves;
 mod docs;

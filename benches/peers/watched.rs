@@ -3,11 +3,10 @@
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
+use crate::aside::{Aside, Over};
 use crate::child::Failure;
 use crate::fairness::{P99, mute_lines, quiet};
 use crate::peers::{Mode, Ready};
@@ -34,11 +33,11 @@ pub fn measure(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
         let operators = if watch { operators(&socket) } else { Vec::new() };
         let found = quiet(bench, ready, server, bench.size.fairness_for);
         drop(lines);
-        let answers: Vec<u32> = operators.into_iter().map(Operator::end).collect();
+        let answers: Vec<u32> = operators.into_iter().map(|operator| operator.end().unwrap_or(0)).collect();
+        let found = found?;
         if answers.contains(&0) {
             return Err(Failure::Failed(format!("the admin endpoint answered {answers:?} times")));
         }
-        let found = found?;
         remarks.extend(found.remarks());
         found.figure(P99)
     };
@@ -47,53 +46,37 @@ pub fn measure(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
     Ok(Measured { figures: vec![unwatched, watched / unwatched], remarks })
 }
 
-/// What a scraper and one page ask for, and how often.
-fn operators(socket: &Path) -> Vec<Operator> {
+/// What a scraper and one page ask for, and how often; each says how often it was answered.
+fn operators(socket: &Path) -> Vec<Aside<u32>> {
     let second = Duration::from_secs(1);
     vec![
-        Operator::start(socket, "metrics", second),
-        Operator::start(socket, "events", second),
-        Operator::start(socket, "connections?sort=silence&limit=100", 2 * second),
+        operator(socket, "metrics", second),
+        operator(socket, "events", second),
+        operator(socket, "connections?sort=silence&limit=100", 2 * second),
     ]
 }
 
-/// Asks for one thing again and again until it is ended.
-struct Operator {
-    over: Arc<AtomicBool>,
-    /// Returns how often it was answered.
-    thread: JoinHandle<u32>,
-}
-
-impl Operator {
-    fn start(socket: &Path, path: &'static str, every: Duration) -> Self {
-        let over = Arc::new(AtomicBool::new(false));
-        let (socket, ends): (PathBuf, _) = (socket.into(), Arc::clone(&over));
-        let thread = thread::spawn(move || {
-            let mut answers = 0;
-            while !ends.load(Ordering::Relaxed) {
-                // An error is no answer, and none at all is a failure of the scenario.
-                answers += u32::from(ask(&socket, path, &ends).is_ok());
-                thread::sleep(every);
-            }
-            answers
-        });
-        Operator { over, thread }
-    }
-
-    fn end(self) -> u32 {
-        self.over.store(true, Ordering::Relaxed);
-        // What it may have panicked of has been printed.
-        self.thread.join().unwrap_or(0)
-    }
+/// Asks for one thing again and again.
+fn operator(socket: &Path, path: &'static str, every: Duration) -> Aside<u32> {
+    let socket = PathBuf::from(socket);
+    Aside::start(move |over| {
+        let mut answers = 0;
+        while !over.is_over() {
+            // An error is no answer, and none at all is a failure of the scenario.
+            answers += u32::from(ask(&socket, path, over).is_ok());
+            thread::sleep(every);
+        }
+        answers
+    })
 }
 
 /// Reads the answer to its end, which that of `events` has only when the server goes.
-fn ask(socket: &Path, path: &str, over: &AtomicBool) -> io::Result<()> {
+fn ask(socket: &Path, path: &str, over: &Over) -> io::Result<()> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(Duration::from_millis(500)))?;
     write!(stream, "GET /{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let (mut read, mut buffer) = (0, [0; 4096]);
-    while !over.load(Ordering::Relaxed) {
+    while !over.is_over() {
         match stream.read(&mut buffer) {
             Ok(0) => break,
             Ok(n) => read += n,

@@ -1,0 +1,46 @@
+//! What goes on beside a measurement, on a thread of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+/// Goes on until it is ended, or dropped.
+pub struct Aside<T> {
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<T>>,
+}
+
+/// Asked by the thread itself, again and again.
+pub struct Over(Arc<AtomicBool>);
+
+impl Over {
+    pub fn is_over(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl<T: Send + 'static> Aside<T> {
+    pub fn start(run: impl FnOnce(&Over) -> T + Send + 'static) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let told = Over(Arc::clone(&over));
+        Aside { over, thread: Some(thread::spawn(move || run(&told))) }
+    }
+}
+
+impl<T> Aside<T> {
+    /// Waits for its end. Nothing comes of it if it panicked, which has been printed.
+    pub fn end(mut self) -> Option<T> {
+        self.join()
+    }
+
+    fn join(&mut self) -> Option<T> {
+        self.over.store(true, Ordering::Relaxed);
+        self.thread.take()?.join().ok()
+    }
+}
+
+impl<T> Drop for Aside<T> {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
