@@ -47,19 +47,24 @@ fn to_complete(command: &Command) -> Command {
     let alone = |arg: &Arg| match (arg.get_num_args(), arg.get_long()) {
         (Some(number), Some(long)) if number.min_values() == 0 => {
             let help = arg.get_help().cloned().unwrap_or_default();
-            Arg::new(arg.get_id().clone()).long(long.to_owned()).help(help).action(ArgAction::SetTrue)
+            Arg::new(leaked(arg.get_id().as_str())).long(leaked(long)).help(help).action(ArgAction::SetTrue)
         }
         _ => arg.clone(),
     };
     let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
-    let mut copy = Command::new(command.get_name().to_owned()).args(command.get_arguments().map(alone)).subcommands(shown.map(to_complete));
+    let mut copy = Command::new(leaked(command.get_name())).args(command.get_arguments().map(alone)).subcommands(shown.map(to_complete));
     if let Some(about) = command.get_about() {
         copy = copy.about(about.clone());
     }
     if let Some(version) = command.get_version() {
-        copy = copy.version(version.to_owned());
+        copy = copy.version(leaked(version));
     }
     copy
+}
+
+/// clap wants names for good, and the process ends with the script.
+fn leaked(name: &str) -> &'static str {
+    name.to_owned().leak()
 }
 
 /// All pages, each with the name of its file; the program's own comes first.
