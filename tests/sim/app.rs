@@ -6,6 +6,7 @@ use std::rc::Rc;
 use heartline::{Close, CloseReason, Closed, ConnId, Context, Framing, Handler, SendError};
 
 use crate::ledger::Ledger;
+use crate::origin::Origin;
 use crate::trace::Trace;
 
 /// What the application does with a message, in parts of a thousand; the rest is echoed.
@@ -41,7 +42,10 @@ pub struct App {
 
 /// What is known of one connection, dead ones included.
 pub struct Line {
+    pub origin: Origin,
     pub id: Option<ConnId>,
+    /// Whether the application knows of it. Who is half in has an id already.
+    pub told: bool,
     /// From the peer to the application.
     pub asked: Ledger,
     /// From the application to the peer.
@@ -72,9 +76,10 @@ impl App {
     }
 
     /// Called in the order of the lines' numbers.
-    pub fn add_line(&mut self) {
+    pub fn add_line(&mut self, origin: Origin) {
         let (asked, answered) = (Ledger::new(self.framing), Ledger::new(self.framing));
-        self.lines.push(Line { id: None, asked, answered, closed: None, asked_to_close: false, overfilled: false, drained: 0 });
+        let (id, told, closed, asked_to_close, overfilled) = (None, false, None, false, false);
+        self.lines.push(Line { origin, id, told, asked, answered, closed, asked_to_close, overfilled, drained: 0 });
     }
 
     pub fn live_ids(&self) -> impl Iterator<Item = (ConnId, usize)> + '_ {
@@ -153,8 +158,10 @@ impl Handler for App {
     fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId) {
         let line = self.opening.take().expect("a connection opens when the driver says so");
         assert_eq!(self.by_id.insert(id, line), None, "ids are never used again");
-        assert!(self.lines[line].id.replace(id).is_none(), "one on_open for each connection");
-        assert!(cx.is_open(id) && cx.peer_addr(id).is_some());
+        assert!(!std::mem::replace(&mut self.lines[line].told, true), "one on_open for each connection");
+        assert_eq!(*self.lines[line].id.get_or_insert(id), id);
+        assert!(cx.is_open(id));
+        assert_eq!(cx.peer_addr(id), Some(self.lines[line].origin.name), "line {line} under another name");
         self.opened += 1;
         self.trace.note("open", cx.now().as_ms(), &[line as u64, id.as_u64()]);
     }
@@ -202,6 +209,7 @@ impl Handler for App {
         self.closed += 1;
         self.trace.note("close", cx.now().as_ms(), &[line as u64, closed.reason.index() as u64, closed.bytes_in, closed.bytes_out]);
         assert!(self.lines[line].closed.replace(closed.clone()).is_none());
+        assert_eq!(closed.peer, self.lines[line].origin.name);
         assert!(!cx.is_open(id) && cx.queued(id) == 0 && cx.peer_addr(id).is_none());
         assert_eq!(cx.send(id, b"LATE"), Err(SendError::Closed));
         assert!(!cx.close(id, Close::AfterFlush) && !cx.close(id, Close::Now));

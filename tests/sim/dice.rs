@@ -4,10 +4,12 @@ use std::num::NonZeroU32;
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
+use heartline::networks::{AccessList, Networks};
 use heartline::{Config, Framing, Heartbeat, Limits, OnFull, OnSlow};
 
 use crate::app::Habits;
 use crate::driver::Budgets;
+use crate::origin;
 use crate::peer::{Plan, Talk};
 use crate::world::Setup;
 
@@ -16,16 +18,21 @@ pub struct Scale {
     pub peers: usize,
     pub tick_ms: u64,
     intervals_ms: RangeInclusive<u64>,
-    heartbeat_always: bool,
+    /// Always with a heartbeat, and with a kernel that interrupts, takes less, and runs out of descriptors.
+    in_full: bool,
     longest_message: usize,
     spare_outbox: usize,
     spare_memory: usize,
     connections: RangeInclusive<usize>,
     addresses: RangeInclusive<u32>,
+    /// The same for all settings of a run: what is said before a name is known would change its meaning.
+    balancers: bool,
     /// The power of two that a wire holds.
     wire: Range<u32>,
-    /// Most messages of a peer at once.
+    /// Most messages of a peer at once, how often at most it talks, and the power of two of the pieces in which that arrives.
     bursts: [usize; 3],
+    least_talk_ms: u64,
+    pieces: Range<u32>,
     /// One in so many suffers no trouble of its own.
     spared: u8,
     least_budget: usize,
@@ -50,14 +57,17 @@ impl Scale {
             peers,
             tick_ms,
             intervals_ms: tick_ms * 2..=tick_ms * 31,
-            heartbeat_always: false,
+            in_full: false,
             longest_message: 8192,
             spare_outbox: 64 * 1024,
             spare_memory: 16 * 1024,
             connections: 1..=100,
             addresses: 1..=20,
+            balancers: rng.bool(),
             wire: 6..18,
             bursts: if peers > 400 { [2; 3] } else { [1, 4, 200] },
+            least_talk_ms: 1,
+            pieces: 3..12,
             spared: 3,
             least_budget: 1,
             sockets_per_clock_reading: 1..=64,
@@ -72,14 +82,17 @@ impl Scale {
             peers,
             tick_ms: rng.u64(20..=1000),
             intervals_ms: 10 * 60_000..=20 * 60_000,
-            heartbeat_always: true,
+            in_full: true,
             longest_message: 512,
             spare_outbox: 2048,
             spare_memory: 64 * peers,
             connections: peers / 10 * 9..=peers,
             addresses: peers as u32 / 20..=peers as u32,
+            balancers: rng.bool(),
             wire: 8..13,
             bursts: [1, 2, 4],
+            least_talk_ms: 10 * 60_000,
+            pieces: 6..12,
             spared: 2,
             least_budget: 16,
             sockets_per_clock_reading: 64..=256,
@@ -91,7 +104,7 @@ impl Scale {
 
 pub fn setup(rng: &mut fastrand::Rng, seed: u64, scale: &Scale) -> Setup {
     let config = config(rng, scale);
-    let wild = rng.bool();
+    let wild = rng.bool() || scale.in_full;
     let least = scale.least_budget;
     let budgets = Budgets {
         events: rng.usize(least..=256),
@@ -106,7 +119,6 @@ pub fn setup(rng: &mut fastrand::Rng, seed: u64, scale: &Scale) -> Setup {
         sockets_per_clock_reading: rng.u32(scale.sockets_per_clock_reading.clone()),
         drift_ms: if wild { rng.u64(0..=scale.drift_ms) } else { 0 },
         faults: if wild { rng.u32(0..=200) } else { 0 },
-        addresses: rng.u32(scale.addresses.clone()),
     };
     let mut rarely = |most: u32| if rng.bool() { 0 } else { rng.u32(0..=most) };
     // Answers alone hardly ever use up the memory: those who do not read are not read from.
@@ -128,6 +140,8 @@ pub fn setup(rng: &mut fastrand::Rng, seed: u64, scale: &Scale) -> Setup {
         habits,
         inbound_capacity: 1 << rng.u32(scale.wire.start.max(8)..scale.wire.end),
         outbound_capacity: 1 << if crowds_memory { 6 } else { rng.u32(scale.wire.clone()) },
+        addresses: rng.u32(scale.addresses.clone()),
+        balancers: scale.balancers,
     }
 }
 
@@ -142,7 +156,7 @@ pub fn config(rng: &mut fastrand::Rng, scale: &Scale) -> Config {
     let most_per_address = scale.peers.div_ceil(*scale.addresses.start() as usize).clamp(1, 20);
     Config {
         framing: [Framing::Lines, Framing::Length, Framing::Raw][rng.usize(0..3)],
-        heartbeat: (rng.u8(0..10) > 0 || scale.heartbeat_always).then_some(heartbeat),
+        heartbeat: (rng.u8(0..10) > 0 || scale.in_full).then_some(heartbeat),
         tick: Duration::from_millis(scale.tick_ms),
         limits: Limits {
             max_message,
@@ -157,6 +171,8 @@ pub fn config(rng: &mut fastrand::Rng, scale: &Scale) -> Config {
             max_connections_per_ip: if rng.u8(0..6) == 0 { rng.usize(1..=most_per_address) } else { 0 },
             on_full: if rng.bool() { OnFull::Refuse } else { OnFull::EvictIdlest },
         },
+        access: if rng.u8(0..3) == 0 { origin::access(rng, *scale.addresses.end()) } else { AccessList::default() },
+        proxies: if scale.balancers { origin::networks(&[origin::BALANCERS.to_string()]) } else { Networks::default() },
         ..Config::default()
     }
 }
@@ -168,18 +184,21 @@ fn timeout(rng: &mut fastrand::Rng, most_ms: u64) -> Option<Duration> {
 pub fn plan(rng: &mut fastrand::Rng, config: &Config, scale: &Scale) -> Plan {
     let (interval_ms, bound_ms) = rhythm_ms(config);
     let burst = scale.bursts[rng.usize(0..3)];
-    let talk = Talk { every_ms: rng.u64(1..=bound_ms * 2), burst, longest: config.limits.max_message };
+    let talk = Talk { every_ms: rng.u64(scale.least_talk_ms..=bound_ms * 2), burst, longest: config.limits.max_message };
     let slow = rng.u8(0..8) == 0;
+    // Of a run at full size there are enough who live to say something of them.
+    let sheltered = scale.in_full && rng.u8(0..4) == 0;
     Plan {
         talk: rng.bool().then_some(talk),
-        beat_ms: rng.bool().then(|| rng.u64(interval_ms / 2..=bound_ms - 1).max(1)),
+        beat_ms: (rng.bool() || sheltered).then(|| rng.u64(interval_ms / 2..=bound_ms - 1).max(1)),
         answer_ms: rng.bool().then(|| rng.u64(0..=interval_ms / 2)),
-        piece: if rng.bool() { usize::MAX } else { 1 << rng.u32(3..12) },
+        piece: if rng.bool() { usize::MAX } else { 1 << rng.u32(scale.pieces.clone()) },
         piece_gap_ms: rng.u64(0..=interval_ms / 4).min(20),
         read_bytes: if slow { rng.u64(16..=4096) } else { u64::MAX },
         read_delay_ms: if slow { rng.u64(0..=interval_ms / 2) } else { 0 },
-        fate_ms: (rng.u8(0..scale.spared) > 0).then(|| bound_ms * 4),
+        fate_ms: (rng.u8(0..scale.spared) > 0 && !sheltered).then(|| bound_ms * 4),
         reconnect_ms: rng.bool().then(|| rng.u64(bound_ms / 8 + 1..=bound_ms)),
+        sheltered,
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{ErrorKind, IoSlice};
-use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 
 use heartline::engine::Engine;
 use heartline::time::{AwakeClock, Millis, duration_to_ms};
+use heartline::wheel::SLOTS;
 use heartline::{Close, CloseReason, Config, ConnId, Refusal};
 
 use crate::app::App;
@@ -30,8 +30,6 @@ pub struct Budgets {
     pub drift_ms: u64,
     /// Chances in a thousand: a read or write that is interrupted, finds nothing, or takes less than it could.
     pub faults: u32,
-    /// Addresses that peers come from.
-    pub addresses: u32,
 }
 
 impl Default for Budgets {
@@ -50,7 +48,6 @@ impl Default for Budgets {
             sockets_per_clock_reading: 16,
             drift_ms: 0,
             faults: 0,
-            addresses: 1,
         }
     }
 }
@@ -119,6 +116,11 @@ impl Driver {
             busy: false,
             budgets,
         }
+    }
+
+    /// How far ahead the wheel sees: its steps are an eighth of a tick.
+    pub fn horizon_ms(&self) -> u64 {
+        SLOTS as u64 * (duration_to_ms(self.config.tick) / 8).max(1)
     }
 
     /// One turn at `net.now_ms`; time may have moved on when it returns. Says whether it did anything but look.
@@ -190,6 +192,9 @@ impl Driver {
                 }
                 Command::Close(id, how) => {
                     let closed = self.engine.close_on_request(id, how);
+                    if let Some(line) = self.sockets.get(id.slot()).copied().flatten().filter(|line| self.oracle.is_half_in(*line)) {
+                        app.lines[line].asked_to_close |= app.lines[line].id == Some(id);
+                    }
                     if let Some(line) = app.line_of(id) {
                         app.lines[line].asked_to_close |= closed;
                         self.oracle.alive(line, self.now, self.engine.is_blocked(id));
@@ -281,7 +286,12 @@ impl Driver {
                 Ok(n) => {
                     self.oracle.alive(line, self.now, self.engine.is_blocked(id));
                     self.oracle.read(line, self.now, &self.scratch[..n]);
+                    let half_in = self.oracle.is_half_in(line);
+                    app.opening = half_in.then_some(line);
                     self.engine.handle_bytes(self.now, id, &self.scratch[..n], app);
+                    if half_in && app.opening.take().is_none() {
+                        self.oracle.opened(line, self.now, &app.lines[line]);
+                    }
                     if end == ReadEnd::Short && n < self.scratch.len() {
                         return;
                     }
@@ -363,17 +373,25 @@ impl Driver {
             }
             app.opening = Some(line);
             let (before, max_connections) = (self.engine.connections(), self.config.limits.max_connections.unwrap_or(usize::MAX));
-            let [_, b, c, d] = (line as u32 % self.budgets.addresses).to_be_bytes();
-            let peer = SocketAddr::from((Ipv4Addr::new(10, b, c, d), line as u16));
-            let admitted = if self.accepting { self.engine.handle_open(self.now, peer, app) } else { Err(Refusal::ShuttingDown) };
-            let Ok(id) = admitted else {
-                app.opening = None;
-                assert!(admitted != Err(Refusal::Full) || before >= max_connections, "there was room");
-                self.oracle.refused += u64::from(self.accepting);
-                net.close(line);
-                continue;
+            let from = app.lines[line].origin.from;
+            let admitted = if self.accepting { self.engine.handle_open(self.now, from, app) } else { Err(Refusal::ShuttingDown) };
+            let told = app.opening.take().is_none();
+            let id = match admitted {
+                Ok(id) => id,
+                Err(refusal) => {
+                    assert!(refusal != Refusal::Full || before >= max_connections, "there was room");
+                    self.oracle.refused(line, refusal, &app.lines[line]);
+                    self.oracle.refused += u64::from(self.accepting);
+                    net.close(line);
+                    continue;
+                }
             };
-            self.oracle.opened(line, self.now);
+            app.lines[line].id = Some(id);
+            if told {
+                self.oracle.opened(line, self.now, &app.lines[line]);
+            } else {
+                self.oracle.half_in(line, self.now, &app.lines[line]);
+            }
             net.watch(line, false);
             if self.sockets.len() <= id.slot() {
                 self.sockets.resize(id.slot() + 1, None);
@@ -448,6 +466,13 @@ impl Driver {
     }
 
     fn reap(&mut self, net: &mut Net, app: &mut App) {
+        while let Some((id, _, refusal)) = self.engine.poll_refused() {
+            self.busy = true;
+            let line = self.sockets[id.slot()].take().expect("who is half in has a socket");
+            self.oracle.refused_half_in(line, self.now, refusal, net, &app.lines[line]);
+            net.close(line);
+            self.stale.push(id);
+        }
         while let Some((id, closed)) = self.engine.poll_closed(self.now, app) {
             self.busy = true;
             let line = self.sockets[id.slot()].take().expect("what closes has a socket");

@@ -10,6 +10,7 @@ mod ledger;
 mod million;
 mod net;
 mod oracle;
+mod origin;
 mod peer;
 mod random;
 mod scenarios;

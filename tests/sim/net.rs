@@ -16,11 +16,15 @@ pub struct Net {
     backlog: VecDeque<usize>,
     /// Connections that have something new for their peer, for the world to tell it.
     pub news: Vec<usize>,
+    /// Connections whose peer found the server's receive buffer full, and where there is room now.
+    pub roomy: Vec<usize>,
 }
 
 struct Wire {
     inbound: VecDeque<u8>,
     inbound_capacity: usize,
+    /// The peer has more to send than there was room for.
+    sender_waits: bool,
     outbound_capacity: usize,
     /// Bytes that the server has written, and that the peer has read.
     written: u64,
@@ -51,6 +55,7 @@ impl Net {
         self.wires.push(Wire {
             inbound: VecDeque::new(),
             inbound_capacity,
+            sender_waits: false,
             outbound_capacity,
             written: 0,
             received: 0,
@@ -74,6 +79,7 @@ impl Net {
             return bytes.len();
         }
         let n = bytes.len().min(wire.inbound_capacity - wire.inbound.len().min(wire.inbound_capacity));
+        wire.sender_waits = n == 0 && !bytes.is_empty();
         if n > 0 {
             wire.inbound.extend(&bytes[..n]);
             self.arrived(line);
@@ -177,6 +183,9 @@ impl Net {
         }
         let n = wire.inbound.len().min(buffer.len()).min(max);
         let n = io::Read::read(&mut wire.inbound, &mut buffer[..n])?;
+        if n > 0 && std::mem::take(&mut wire.sender_waits) {
+            self.roomy.push(line);
+        }
         if n < buffer.len() && !wire.inbound.is_empty() {
             self.edge(line);
         }

@@ -1,14 +1,20 @@
 //! What must be true of every connection, whatever the seed.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use heartline::time::{Millis, duration_to_ms};
-use heartline::{CloseReason, Closed, Config, Framing, OnFull, Stats};
+use heartline::{CloseReason, Closed, Config, Framing, OnFull, Refusal, Stats};
 
 use crate::app::{App, Line};
 use crate::border::Border;
 use crate::ledger::{Ledger, Tap};
 use crate::net::Net;
+use crate::origin::{Header, Origin, Rules};
+
+/// How long a balancer has for its header.
+const HEADER_MS: u64 = 10_000;
 
 /// Watches the driver from beside it, and keeps books of its own.
 pub struct Oracle {
@@ -18,6 +24,10 @@ pub struct Oracle {
     bound_ms: Option<u64>,
     /// When settings were last changed.
     reconfigured: Option<Millis>,
+    rules: Rules,
+    /// Connections of each address, by the name under which the application knows them.
+    held: BTreeMap<IpAddr, usize>,
+    half_in: usize,
     watches: Vec<Watch>,
     /// Time by which turns came late or took long, in all.
     lag_ms: u64,
@@ -32,6 +42,10 @@ pub struct Oracle {
 
 struct Watch {
     open: bool,
+    /// Its balancer has not named it yet.
+    half_in: bool,
+    /// How much of its header is still to come.
+    header_left: usize,
     /// The latest instant that may count as a sign of life, in awake time, and the lag until then.
     life: Millis,
     lag_at_life_ms: u64,
@@ -54,6 +68,9 @@ impl Oracle {
             tick_ms: duration_to_ms(config.tick),
             bound_ms: bound_ms(config),
             reconfigured: None,
+            rules: Rules::of(&config.access),
+            held: BTreeMap::new(),
+            half_in: 0,
             config: config.clone(),
             watches: Vec::new(),
             lag_ms: 0,
@@ -68,12 +85,15 @@ impl Oracle {
     /// Other settings are in force, for those who are here as well.
     pub fn reconfigured(&mut self, now: Millis, config: &Config) {
         (self.config, self.bound_ms, self.reconfigured) = (config.clone(), bound_ms(config), Some(now));
+        self.rules = Rules::of(&config.access);
     }
 
     /// Called in the order of the lines' numbers.
-    pub fn add_line(&mut self) {
+    pub fn add_line(&mut self, origin: &Origin) {
         self.watches.push(Watch {
             open: false,
+            half_in: false,
+            header_left: if let Header::Whole(len) = origin.header { len } else { 0 },
             life: Millis::ZERO,
             lag_at_life_ms: 0,
             blocked_since_life: false,
@@ -96,14 +116,79 @@ impl Oracle {
         self.lag_ms
     }
 
-    pub fn opened(&mut self, line: usize, now: Millis) {
-        self.watches[line].open = true;
-        (self.watches[line].opened, self.watches[line].spoke) = (now, now);
+    pub fn is_half_in(&self, line: usize) -> bool {
+        self.watches[line].half_in
+    }
+
+    pub fn half_in(&mut self, line: usize, now: Millis, books: &Line) {
+        assert_ne!(books.origin.header, Header::None, "line {line} comes straight");
         self.alive(line, now, false);
+        self.watches[line].half_in = true;
+        self.half_in += 1;
+    }
+
+    pub fn opened(&mut self, line: usize, now: Millis, books: &Line) {
+        let watch = &mut self.watches[line];
+        watch.open = true;
+        self.half_in -= usize::from(std::mem::take(&mut watch.half_in));
+        (watch.opened, watch.spoke) = (now, now);
+        let Origin { name, header, .. } = books.origin;
+        assert!(watch.header_left == 0 && !matches!(header, Header::Broken | Header::Torn), "line {line}: let in with half a header");
+        assert!(self.rules.admits(name.ip()), "line {line}: {name} is denied");
+        assert!(!self.is_address_full(name.ip()), "line {line}: {name} has as many as it may");
+        *self.held.entry(name.ip()).or_default() += 1;
+        self.alive(line, now, false);
+    }
+
+    fn is_address_full(&self, ip: IpAddr) -> bool {
+        let most = self.config.limits.max_connections_per_ip;
+        most > 0 && self.held.get(&ip).is_some_and(|held| *held >= most)
+    }
+
+    /// Refused at once, by the address that it comes from.
+    pub fn refused(&self, line: usize, refusal: Refusal, books: &Line) {
+        let Origin { from, header, .. } = books.origin;
+        let ip = from.ip().to_canonical();
+        match refusal {
+            Refusal::Denied => assert!(header == Header::None && !self.rules.admits(ip), "line {line}: {from} is not denied"),
+            Refusal::AddressFull => {
+                assert!(header == Header::None && self.is_address_full(ip), "line {line}: {from} has fewer than it may")
+            }
+            Refusal::ShuttingDown => assert!(self.draining),
+            Refusal::Full => {}
+            _ => panic!("line {line}: {refusal} at once"),
+        }
+    }
+
+    /// Refused when it was half in: by the address that its header names, or for want of one.
+    pub fn refused_half_in(&mut self, line: usize, now: Millis, refusal: Refusal, net: &Net, books: &Line) {
+        let watch = &mut self.watches[line];
+        assert!(std::mem::take(&mut watch.half_in) && !books.told, "only those who are half in, and only once");
+        self.half_in -= 1;
+        self.refused += 1;
+        let Origin { name, header, .. } = books.origin;
+        let whole = watch.header_left == 0 && matches!(header, Header::Whole(_));
+        let waited_ms = now.ms_since(watch.life);
+        match refusal {
+            Refusal::Denied => assert!(whole && !self.rules.admits(name.ip()), "line {line}: {name} is not denied"),
+            Refusal::AddressFull => assert!(whole && self.is_address_full(name.ip()), "line {line}: {name} has fewer than it may"),
+            Refusal::ShuttingDown => assert!(self.draining),
+            Refusal::ProxyHeader => {
+                let cut_short = net.is_reset(line) || books.asked_to_close || self.config.limits.max_memory.is_some();
+                assert!(!whole, "line {line}: its header was good");
+                let ended = header == Header::Broken || net.has_unread(line);
+                assert!(cut_short || ended || waited_ms >= HEADER_MS, "line {line}: {waited_ms} ms for a header");
+            }
+            _ => panic!("line {line}: {refusal} when half in"),
+        }
     }
 
     pub fn alive(&mut self, line: usize, now: Millis, blocked: bool) {
         let watch = &mut self.watches[line];
+        // For a header there is a fixed time, whatever comes.
+        if watch.half_in {
+            return;
+        }
         (watch.life, watch.lag_at_life_ms, watch.blocked_since_life) = (now, self.lag_ms, blocked);
         watch.tap.pings_since_life = 0;
     }
@@ -119,8 +204,13 @@ impl Oracle {
     pub fn read(&mut self, line: usize, now: Millis, bytes: &[u8]) {
         self.watches[line].bytes_in += bytes.len() as u64;
         self.bytes_in += bytes.len() as u64;
-        self.watches[line].spoke = now;
-        self.watches[line].border.read(now, bytes);
+        let watch = &mut self.watches[line];
+        watch.spoke = now;
+        let header = watch.header_left.min(bytes.len());
+        watch.header_left -= header;
+        if header < bytes.len() {
+            watch.border.read(now, &bytes[header..]);
+        }
     }
 
     pub fn written(&mut self, line: usize, now: Millis, raw_ms: u64, bytes: &[u8], answered: &mut Ledger) {
@@ -138,6 +228,7 @@ impl Oracle {
         self.assert_in_time(line, now);
         let watch = &mut self.watches[line];
         assert!(std::mem::take(&mut watch.open), "only the open close");
+        *self.held.get_mut(&books.origin.name.ip()).expect("it was counted") -= 1;
         assert_eq!((closed.bytes_in, closed.bytes_out), (watch.bytes_in, watch.bytes_out), "line {line}");
         if closed.unsent == 0 {
             assert!(books.answered.is_empty() && watch.tap.is_whole(), "line {line}: a reply is missing");
@@ -201,6 +292,10 @@ impl Oracle {
         for line in 0..self.watches.len() {
             if self.watches[line].open {
                 self.assert_in_time(line, now);
+            } else if self.watches[line].half_in {
+                let watch = &self.watches[line];
+                let latest = watch.life.plus_ms(HEADER_MS + 1 + self.tick_ms + self.lag_ms - watch.lag_at_life_ms);
+                assert!(now <= latest, "line {line}: half in since {}, still there at {now}", watch.life);
             }
         }
     }
@@ -223,10 +318,10 @@ impl Oracle {
 
     pub fn assert_counters_add_up(&self, stats: &Stats, app: &App, connections: usize) {
         assert_eq!((stats.opened, stats.closed_in_all()), (app.opened, app.closed));
-        assert_eq!(stats.opened, stats.closed_in_all() + connections as u64, "opened = closed + open");
+        assert_eq!(stats.opened, stats.closed_in_all() + (connections - self.half_in) as u64, "opened = closed + open");
         assert_eq!((stats.bytes_in, stats.bytes_out), (self.bytes_in, self.bytes_out));
         assert_eq!(stats.messages_in, app.messages);
-        assert_eq!(heartline::Refusal::ALL.iter().map(|refusal| stats.refused(*refusal)).sum::<u64>(), self.refused);
+        assert_eq!(Refusal::ALL.iter().map(|refusal| stats.refused(*refusal)).sum::<u64>(), self.refused);
         assert!(stats.closed(CloseReason::Evicted) <= self.made_room, "who was evicted made room for nobody");
         assert!(
             stats.overshoot.max().as_millis() <= u128::from(self.tick_ms + self.lag_ms),

@@ -25,6 +25,8 @@ pub struct Plan {
     pub fate_ms: Option<u64>,
     /// Comes back this long after its connection has ended.
     pub reconnect_ms: Option<u64>,
+    /// No trouble of the network's reaches it either.
+    pub sheltered: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -55,6 +57,7 @@ impl Plan {
             read_delay_ms: 0,
             fate_ms: None,
             reconnect_ms: None,
+            sheltered: false,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Whole runs at random.
 
-use heartline::{CloseReason, Stats};
+use heartline::{CloseReason, Refusal, Stats};
 
 use crate::dice::{self, Scale};
 use crate::driver::Command;
@@ -14,14 +14,17 @@ const FRESH_RUNS: u64 = 20;
 #[test]
 fn fixed_seeds() {
     let mut closed = [0; CloseReason::ALL.len()];
+    let mut refused = [0; Refusal::ALL.len()];
     for seed in 0..FIXED_SEEDS {
         let (_, stats) = play(seed);
         CloseReason::ALL.iter().for_each(|reason| closed[reason.index()] += stats.closed(*reason));
+        Refusal::ALL.iter().for_each(|refusal| refused[refusal.index()] += stats.refused(*refusal));
     }
     // What never happens is not tested. These take a kernel: it alone knows of timeouts of its own and of what is unacknowledged.
     let beyond = [CloseReason::NetworkTimeout, CloseReason::ReadFailed, CloseReason::WriteFailed, CloseReason::HalfOpen];
     let never = |reason: &&CloseReason| closed[reason.index()] == 0 && !beyond.contains(reason);
     assert_eq!(CloseReason::ALL.iter().filter(never).collect::<Vec<_>>(), [&CloseReason::Shutdown; 0]);
+    assert_eq!(Refusal::ALL.iter().filter(|refusal| refused[refusal.index()] == 0).collect::<Vec<_>>(), [&Refusal::Full; 0]);
 }
 
 #[test]
