@@ -9,7 +9,7 @@ use clap::{Arg, ArgAction, Args, Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use super::Cli;
+use super::{Cli, serve};
 use crate::error::Error;
 
 #[derive(Args, Debug)]
@@ -44,8 +44,8 @@ pub(crate) fn man(args: &ManArgs) -> Result<ExitCode, Error> {
 /// The command as far as completions speak of it: clap_complete completes hidden subcommands as well, which clap cannot take away, and offers the
 /// value of a switch as a word of its own, which would be taken for an address.
 fn to_complete(command: &Command) -> Command {
-    let alone = |arg: &Arg| match (arg.get_num_args(), arg.get_long()) {
-        (Some(number), Some(long)) if number.min_values() == 0 => {
+    let alone = |arg: &Arg| match arg.get_long() {
+        Some(long) if serve::is_switch(arg) => {
             let help = arg.get_help().cloned().unwrap_or_default();
             Arg::new(leaked(arg.get_id().as_str())).long(leaked(long)).help(help).action(ArgAction::SetTrue)
         }

@@ -23,6 +23,7 @@ use crate::error::{ConfigError, Error};
 use crate::server::{Server, Turn};
 pub(crate) use args::{Options, ServeArgs};
 use notify::Manager;
+pub(crate) use settings::is_switch;
 use settings::{Fault, Settings};
 use signals::{Signal, Signals};
 

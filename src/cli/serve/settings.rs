@@ -170,7 +170,7 @@ fn is_list(arg: &Arg) -> bool {
 }
 
 /// A flag that may go without its value.
-fn is_switch(arg: &Arg) -> bool {
+pub(crate) fn is_switch(arg: &Arg) -> bool {
     arg.get_num_args().is_some_and(|number| number.min_values() == 0)
 }
 
