@@ -1,6 +1,7 @@
 //! What a quiet peer feels of those who are not.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::slice;
 use std::thread;
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ pub fn measure(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
     let mut p99 = |length: &str, disturb: fn(&Bench, &Server) -> Result<Beside, Failure>| -> Result<f64, Failure> {
         let server = ready.start(Mode::Reply, OPTIONS)?;
         let beside = disturb(bench, &server)?;
-        let found = quiet(bench, ready, server, length)?;
+        let found = quiet(bench, ready, &server, length)?;
         drop(beside);
         remarks.extend(found.remarks());
         found.figure(P99)
@@ -47,9 +48,9 @@ pub fn measure(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
 pub const P99: &str = "/groups/0/latency_us/p99";
 
 /// What 50 quiet peers feel, for so long.
-pub fn quiet(bench: &Bench, ready: &Ready, server: Server, length: &str) -> Result<Found, Failure> {
+pub fn quiet(bench: &Bench, ready: &Ready, server: &Server, length: &str) -> Result<Found, Failure> {
     let args = ["beat", "--connections", "50", "--beat", "20ms", "--ramp", "max", "--for", length].map(str::to_string);
-    harness::run_at(Urgency::First, &bench.dir, &[server], &ready.peer.wire(Mode::Reply), &args)
+    harness::run_at(Urgency::First, &bench.dir, slice::from_ref(server), &ready.peer.wire(Mode::Reply), &args)
 }
 
 /// Goes on until it is dropped.

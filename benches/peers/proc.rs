@@ -38,7 +38,7 @@ pub fn rest(pid: u32) -> Result<(), Failure> {
 }
 
 /// From the scheduler's accounting. What /proc/PID/schedstat says is of the first thread alone.
-fn cpu_ns(pid: u32) -> Result<f64, Failure> {
+pub fn cpu_ns(pid: u32) -> Result<f64, Failure> {
     let time = |task: PathBuf| fs::read_to_string(task.join("schedstat")).ok()?.split_ascii_whitespace().next()?.parse::<f64>().ok();
     Ok(tasks(pid)?.into_iter().filter_map(time).sum())
 }

@@ -214,6 +214,8 @@ pub struct Size {
     pub fairness_for: &'static str,
     /// An accept storm is over sooner.
     pub storm_for: &'static str,
+    /// Time for a listing, two scrapes and two events.
+    pub watched_for: &'static str,
     pub huge_for: &'static str,
     pub no_connections_for: Duration,
 }
@@ -234,6 +236,7 @@ impl Size {
             tail_for: "10s",
             fairness_for: "6s",
             storm_for: "2s",
+            watched_for: "2s",
             huge_for: "60s",
             no_connections_for: Duration::from_secs(5),
         }
@@ -254,6 +257,7 @@ impl Size {
             tail_for: "500ms",
             fairness_for: "500ms",
             storm_for: "700ms",
+            watched_for: "300ms",
             huge_for: "1s",
             no_connections_for: Duration::from_secs(1),
         }

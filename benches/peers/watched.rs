@@ -4,46 +4,80 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::aside::{Aside, Over};
-use crate::child::Failure;
+use crate::child::{Failure, pause};
 use crate::fairness::{P99, mute_lines, quiet};
 use crate::peers::{Mode, Ready};
+use crate::proc;
 use crate::rounds::Bench;
 use crate::scenarios::{Measured, Metric, metric};
-use crate::stats::Unit;
+use crate::stats::{Spread, Unit};
 
 pub const ID: &str = "watched";
 
 pub const METRICS: &[Metric] = &[
     metric("unwatched", "p99 of 50 quiet peers beside 15k lines", Unit::Microseconds, false),
+    metric("again", "the same once more: what no difference looks like", Unit::Times, false),
     metric("watched", "the same, scraped every second and with a page open", Unit::Times, false),
+    metric("processor", "processor time of the server that operators take, per second", Unit::Milliseconds, false),
 ];
+
+/// Short spells on one server in turn, and medians over them, so that whatever changes on the machine meets all three kinds alike. Each kind comes first,
+/// in the middle and last.
+const ORDER: [[Kind; 3]; 3] = [[Unwatched, Again, Watched], [Again, Watched, Unwatched], [Watched, Unwatched, Again]];
+
+const TIMES: usize = 3;
+/// With nobody but them, who would otherwise wake nobody.
+const ALONE_FOR: Duration = Duration::from_secs(4);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Unwatched,
+    Again,
+    Watched,
+}
+
+use Kind::{Again, Unwatched, Watched};
 
 pub fn measure(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
     let socket = bench.dir.join("admin.sock");
     let admin = format!("unix:{}", socket.display());
     // Nobody is asked meanwhile: what is to be seen is the operators' part alone.
-    let options = ["--heartbeat", "60s", "--admin", &admin];
-    let mut remarks = Vec::new();
-    let mut p99 = |watch: bool| -> Result<f64, Failure> {
-        let server = ready.start(Mode::Reply, &options)?;
-        let lines = mute_lines(bench, &server)?;
-        let operators = if watch { operators(&socket) } else { Vec::new() };
-        let found = quiet(bench, ready, server, bench.size.fairness_for);
-        drop(lines);
-        let answers: Vec<u32> = operators.into_iter().map(|operator| operator.end().unwrap_or(0)).collect();
-        let found = found?;
-        if answers.contains(&0) {
-            return Err(Failure::Failed(format!("the admin endpoint answered {answers:?} times")));
-        }
+    let server = ready.start(Mode::Reply, &["--heartbeat", "10m", "--admin", &admin])?;
+    let lines = mute_lines(bench, &server)?;
+    let (mut p99, mut remarks) = (Vec::new(), Vec::new());
+    for kind in [ORDER; TIMES].into_iter().flatten().flatten() {
+        let quiet = || quiet(bench, ready, &server, bench.size.watched_for);
+        let found = if kind == Watched { beside_operators(&socket, quiet)? } else { quiet()? };
         remarks.extend(found.remarks());
-        found.figure(P99)
+        p99.push((kind, found.figure(P99)?));
+    }
+    let alone = || -> Result<f64, Failure> {
+        let (began, before) = (Instant::now(), proc::cpu_ns(server.pid())?);
+        pause(ALONE_FOR)?;
+        Ok((proc::cpu_ns(server.pid())? - before) / 1e6 / began.elapsed().as_secs_f64())
     };
-    let unwatched = p99(false)?;
-    let watched = p99(true)?;
-    Ok(Measured { figures: vec![unwatched, watched / unwatched], remarks })
+    let processor = beside_operators(&socket, alone)?;
+    drop(lines);
+    let median = |of: Kind| {
+        let figures = p99.iter().filter(|(kind, _)| *kind == of).map(|(_, p99)| *p99);
+        Spread::of(figures).map_or(f64::NAN, |spread| spread.median)
+    };
+    let [unwatched, again, watched] = [Unwatched, Again, Watched].map(median);
+    Ok(Measured { figures: vec![unwatched, again / unwatched, watched / unwatched, processor], remarks })
+}
+
+/// What is done while a scraper and one page ask, all of whom have to be answered.
+fn beside_operators<T>(socket: &Path, run: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    let operators = operators(socket);
+    let done = run()?;
+    let answers: Vec<u32> = operators.into_iter().map(|operator| operator.end().unwrap_or(0)).collect();
+    match answers.contains(&0) {
+        true => Err(Failure::Failed(format!("the admin endpoint answered {answers:?} times"))),
+        false => Ok(done),
+    }
 }
 
 /// What a scraper and one page ask for, and how often; each says how often it was answered.
