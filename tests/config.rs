@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use common::{Serve, wait_until};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 
 fn heartline(args: &[&str], variables: &[(&str, &str)]) -> Output {
@@ -88,12 +89,15 @@ fn a_check_fails_as_a_start_would() {
 #[test]
 fn a_start_fails_as_the_check_does_and_names_the_place() {
     let dir = tempfile::tempdir().expect("a temporary directory");
+    let fifo = dir.path().join("fifo");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("it can be made");
     for (config, code, said) in [
         ("heartbeat = '100ms'", 2, "heartline: --tick (default): 100ms is too coarse"),
         ("tick = '4s'", 2, "heartline.toml:1: tick: 4s is too coarse"),
         ("addr = ['nowhere']", 2, "heartline.toml:1: addr: nowhere: "),
         ("log-file = '/no/such/directory/log'", 1, "cannot open the log file /no/such/directory/log ("),
         ("log-file = '/'", 1, "heartline.toml:1: log-file): "),
+        (&format!("log-file = '{}'", fifo.display()), 1, "heartline.toml:1: log-file): nobody reads from this FIFO"),
     ] {
         for args in [&["serve"][..], &["serve", "--check"]] {
             let output = heartline(&[args, &["--config", &file(dir.path(), config)]].concat(), &[]);

@@ -1,12 +1,13 @@
 //! Logs: one line per event, `key=value`, to stderr or to a file.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, LineWriter, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use log::LevelFilter;
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, OFlags, access, fcntl_getfl, fcntl_setfl};
 use simplelog::{ConfigBuilder, LevelPadding, WriteLogger};
 
 use super::args::{LogArgs, LogLevel};
@@ -72,7 +73,7 @@ impl Prepared {
 /// Fails as [`prepare`] would, as far as that can be known without making the file.
 pub(crate) fn check(args: &LogArgs, place: &str) -> Result<(), Error> {
     let Some(path) = &args.log_file else { return Ok(()) };
-    let opened = match OpenOptions::new().append(true).open(path) {
+    let opened = match at_end(path, OpenOptions::new().append(true)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
             access(directory, Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from)
@@ -85,8 +86,21 @@ pub(crate) fn check(args: &LogArgs, place: &str) -> Result<(), Error> {
 /// Each line is one write, so that lines of several processes in one file do not mix.
 fn open(args: &LogArgs, place: &str) -> Result<Box<dyn Write + Send>, Error> {
     let Some(path) = &args.log_file else { return Ok(Box::new(LineWriter::new(io::stderr()))) };
-    let file = OpenOptions::new().append(true).create(true).open(path).map_err(Error::io(opening(path, place)))?;
+    let file = at_end(path, OpenOptions::new().append(true).create(true)).map_err(Error::io(opening(path, place)))?;
     Ok(Box::new(LineWriter::new(file)))
+}
+
+/// A FIFO that nobody reads is an error, as nobody says when that ends: fifo(7).
+fn at_end(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let file = match options.custom_flags(libc::O_NONBLOCK).open(path) {
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) && path.metadata()?.file_type().is_fifo() => {
+            return Err(io::Error::other("nobody reads from this FIFO"));
+        }
+        opened => opened?,
+    };
+    // Writing waits for a slow reader, as it does on stderr.
+    fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+    Ok(file)
 }
 
 fn opening(path: &Path, place: &str) -> String {
