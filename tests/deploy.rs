@@ -197,3 +197,48 @@ fn the_debian_changelog_begins_with_this_version() {
     let first = doc("deploy/debian/changelog").lines().next().expect("an entry").to_owned();
     assert!(first.starts_with(&format!("heartline ({}-", env!("CARGO_PKG_VERSION"))), "{first}");
 }
+
+/// A server that has closed a line and holds others, by the function that asks its endpoint, asked for all that the manual asks.
+fn run_as_written(server: &mut Serve, function: &str) {
+    server.served().finish();
+    server.wait_for_closes(1);
+    let _held = [server.served(), server.served()];
+    let manual = doc("operations.md");
+    let (ends, looks): (Vec<_>, Vec<_>) = manual.lines().filter(|line| line.starts_with("ask ")).partition(|line| line.contains(" -X "));
+    assert!(looks.len() >= 12, "{looks:?}");
+    for command in looks {
+        let output = bash(&format!("{function}\n{command}"));
+        assert!(output.lines().all(|line| line != "null"), "{command}: {output}");
+        assert!(!output.is_empty() || command.contains("select("), "{command}");
+    }
+    let [drain, kick] = ends[..] else { panic!("{ends:?}") };
+    let id = bash(&format!("{function}\nask connections | jq -j '.connections[0].id'"));
+    bash(&format!("{function}\n{}", kick.replace("ID", &id)));
+    assert_eq!(common::field(&server.wait_for_closes(2)[1], "reason"), "requested");
+    bash(&format!("{function}\n{drain}"));
+    assert!(server.wait().success());
+}
+
+fn bash(script: &str) -> String {
+    let output = Command::new("bash").args(["-euo", "pipefail", "-c", script]).output().expect("bash is installed");
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && stderr.is_empty(), "{script}: {stderr}{stdout}");
+    stdout.into_owned()
+}
+
+#[test]
+#[ignore = "needs bash, curl and jq"]
+fn the_manuals_requests_are_answered_as_they_are_written() {
+    let manual = doc("operations.md");
+    let mut functions = manual.lines().filter(|line| line.starts_with("ask() "));
+    let (socket, address) = (functions.next().expect("one"), functions.next().expect("another"));
+
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("admin.sock");
+    let mut server = Serve::start(&["--admin", &format!("unix:{}", path.display())]);
+    run_as_written(&mut server, &socket.replace("/run/heartline/admin.sock", path.to_str().expect("text")));
+
+    let mut server = common::serve_with_admin(&[]);
+    let function = address.replace("http://127.0.0.1:7879", &server.admin);
+    run_as_written(&mut server, &function);
+}
