@@ -11,12 +11,15 @@
 //! jitter is at least a tick, so that the last ping, which fires up to a tick late, still leaves its full `H` for an answer before the
 //! first term is due: on a loop without lag the verdict comes within `(H*(M+1), H*(M+1) + tick]` of the last byte. Lag delays the
 //! pings and with them the verdict; it never brings it forward.
+//!
+//! Where the rules have changed since `L`, the verdict is due as if the last sign of life had come at the change: nobody is judged by rules that they have
+//! not lived under for as long as these allow silence.
 
 use crate::config::Heartbeat;
 use crate::time::{Millis, duration_to_ms};
 
 /// The rules of one server.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Liveness {
     interval_ms: u64,
     bound_ms: u64,
@@ -25,6 +28,7 @@ pub(super) struct Liveness {
     tick_ms: u64,
     /// Whether a peer that beats by itself is asked a little later.
     waits_for_beats: bool,
+    in_force_since: Millis,
 }
 
 /// What the liveness of one connection depends on.
@@ -50,7 +54,7 @@ pub(super) enum Verdict {
 }
 
 impl Liveness {
-    pub(super) fn new(heartbeat: &Heartbeat, tick_ms: u64) -> Self {
+    pub(super) fn new(heartbeat: &Heartbeat, tick_ms: u64, in_force_since: Millis) -> Self {
         Liveness {
             interval_ms: duration_to_ms(heartbeat.interval),
             bound_ms: duration_to_ms(heartbeat.bound()),
@@ -58,6 +62,7 @@ impl Liveness {
             push: heartbeat.push,
             tick_ms,
             waits_for_beats: heartbeat.missed >= 2 && duration_to_ms(heartbeat.interval) >= 8 * tick_ms,
+            in_force_since,
         }
     }
 
@@ -88,7 +93,11 @@ impl Liveness {
 
     /// The earliest instant at which silence since `last_seen` may be a verdict.
     pub(super) fn deadline(&self, last_seen: Millis) -> Millis {
-        last_seen.plus_ms(self.bound_ms + 1)
+        last_seen.max(self.in_force_since).plus_ms(self.bound_ms + 1)
+    }
+
+    pub(super) fn in_force_since(&self) -> Millis {
+        self.in_force_since
     }
 
     pub(super) fn interval_ms(&self) -> u64 {
@@ -118,7 +127,7 @@ mod tests {
     use std::time::Duration;
 
     fn liveness(interval_ms: u64, missed: u8, push: bool, tick_ms: u64) -> Liveness {
-        Liveness::new(&Heartbeat { interval: Duration::from_millis(interval_ms), missed, push }, tick_ms)
+        Liveness::new(&Heartbeat { interval: Duration::from_millis(interval_ms), missed, push }, tick_ms, Millis::ZERO)
     }
 
     fn silent_since(last_seen_ms: u64) -> Evidence {

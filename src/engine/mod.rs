@@ -70,8 +70,6 @@ pub struct Engine {
     grain_ms: u64,
     codec: Codec,
     liveness: Option<Liveness>,
-    /// Since when these settings are in force: silence before is no lateness by them.
-    in_force_since: Millis,
     deadlines: Deadlines,
     /// How long a closing connection may sit on bytes that do not move.
     flush_patience_ms: u64,
@@ -125,7 +123,7 @@ impl Engine {
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         config.check()?;
         let tick_ms = duration_to_ms(config.tick);
-        let liveness = config.heartbeat.as_ref().map(|heartbeat| Liveness::new(heartbeat, tick_ms));
+        let liveness = config.heartbeat.as_ref().map(|heartbeat| Liveness::new(heartbeat, tick_ms, Millis::ZERO));
         Ok(Engine {
             now: Millis::ZERO,
             conns: Slab::new(),
@@ -136,7 +134,6 @@ impl Engine {
             codec: config.codec()?,
             flush_patience_ms: liveness.map_or(FLUSH_PATIENCE_MS, |liveness| liveness.bound_ms()),
             liveness,
-            in_force_since: Millis::ZERO,
             deadlines: Deadlines::new(&config.limits),
             max_outbox: config.limits.max_outbox,
             on_slow: config.limits.on_slow,

@@ -9,7 +9,7 @@ use super::liveness::Liveness;
 use super::ration::Ration;
 use super::{Engine, FLUSH_PATIENCE_MS, max_connections};
 use crate::close::CloseReason;
-use crate::config::Config;
+use crate::config::{Config, Heartbeat};
 use crate::error::ConfigError;
 use crate::id::ConnId;
 use crate::time::Millis;
@@ -18,15 +18,14 @@ impl Engine {
     /// Puts the settings of `config` in force for all connections, those included that are open, but for framing, words and tick, which stay
     /// as they are: what peers have begun to say by them would change its meaning. Fails, and changes nothing, as [`Config::check`] does.
     ///
-    /// Nobody is closed by it at once. Who is over a bound in number may stay; who may not connect any more is not let in again. What has been due
-    /// for long by the new settings is due at the next [`Engine::handle_timers`], where silence still needs as many unanswered pings as the new
-    /// settings say, and a last look.
+    /// Nobody is closed by it at once. Who is over a bound in number may stay; who may not connect any more is not let in again. Another heartbeat gives
+    /// up nobody before its own bound has passed, however long they have been silent, and not before as many pings are unanswered as it says. What has
+    /// been due for long by other new settings is due at the next [`Engine::handle_timers`].
     pub fn reconfigure(&mut self, now: Millis, config: &Config) -> Result<(), ConfigError> {
         Config { tick: Duration::from_millis(self.tick_ms), ..config.clone() }.check()?;
         self.codec = self.codec.with_max_message(config.limits.max_message)?;
         self.advance(now);
-        self.in_force_since = self.now;
-        self.liveness = config.heartbeat.as_ref().map(|heartbeat| Liveness::new(heartbeat, self.tick_ms));
+        self.liveness = config.heartbeat.as_ref().map(|heartbeat| self.liveness_by(heartbeat));
         self.flush_patience_ms = self.liveness.map_or(FLUSH_PATIENCE_MS, |liveness| liveness.bound_ms());
         self.deadlines = Deadlines::new(&config.limits);
         self.max_outbox = config.limits.max_outbox;
@@ -41,6 +40,13 @@ impl Engine {
         self.reschedule();
         self.keep_within_memory();
         Ok(())
+    }
+
+    /// That which is in force already, if it is of the same heartbeat.
+    fn liveness_by(&self, heartbeat: &Heartbeat) -> Liveness {
+        let since = |in_force_since| Liveness::new(heartbeat, self.tick_ms, in_force_since);
+        let same = self.liveness.filter(|old| *old == since(old.in_force_since()));
+        same.unwrap_or_else(|| since(self.now))
     }
 
     /// Every bucket is full anew, and who was held back goes on.

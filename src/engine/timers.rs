@@ -147,8 +147,7 @@ impl Engine {
     /// Closes a silent connection, for what its silence most likely is.
     fn give_up(&mut self, id: ConnId, unacknowledged_ms: Option<u64>) {
         let (Some(conn), Some(liveness)) = (self.conn(id), self.liveness) else { return };
-        let deadline = liveness.deadline(conn.last_seen.max(self.in_force_since));
-        let (overshoot_ms, blocked) = (self.now.ms_since(deadline), conn.is_blocked());
+        let (overshoot_ms, blocked) = (self.now.ms_since(liveness.deadline(conn.last_seen)), conn.is_blocked());
         // What was sent just now may well be on its way still.
         let lost_ms = unacknowledged_ms.filter(|ms| *ms >= liveness.interval_ms() / 2);
         let reason = match lost_ms {

@@ -1,6 +1,6 @@
 //! What the kernel knows of a peer that does not speak.
 //!
-//! The one unsafe call of the crate: nothing safe reads `TCP_INFO`, and without it a program that hangs and a host that is gone look the same.
+//! The only unsafe code of the crate: nothing safe reads `TCP_INFO`, and without it a program that hangs and a host that is gone look the same.
 #![allow(unsafe_code)]
 
 use std::time::Duration;

@@ -24,6 +24,8 @@ pub struct Oracle {
     bound_ms: Option<u64>,
     /// When settings were last changed.
     reconfigured: Option<Millis>,
+    /// When another heartbeat came into force: silence before does not count.
+    other_heartbeat: Millis,
     rules: Rules,
     /// Connections of each address, by the name under which the application knows them.
     held: BTreeMap<IpAddr, usize>,
@@ -68,6 +70,7 @@ impl Oracle {
             tick_ms: duration_to_ms(config.tick),
             bound_ms: bound_ms(config),
             reconfigured: None,
+            other_heartbeat: Millis::ZERO,
             rules: Rules::of(&config.access),
             held: BTreeMap::new(),
             half_in: 0,
@@ -84,6 +87,9 @@ impl Oracle {
 
     /// Other settings are in force, for those who are here as well.
     pub fn reconfigured(&mut self, now: Millis, config: &Config) {
+        if self.config.heartbeat != config.heartbeat {
+            self.other_heartbeat = now;
+        }
         (self.config, self.bound_ms, self.reconfigured) = (config.clone(), bound_ms(config), Some(now));
         self.rules = Rules::of(&config.access);
     }
@@ -234,10 +240,10 @@ impl Oracle {
             assert!(books.answered.is_empty() && watch.tap.is_whole(), "line {line}: a reply is missing");
         }
         match closed.reason {
-            CloseReason::HeartbeatLost => self.assert_dead(line, raw_ms, net),
+            CloseReason::HeartbeatLost => self.assert_dead(line, now, raw_ms, net),
             CloseReason::HalfOpen => {
                 assert!(!closed.unacknowledged.is_zero(), "line {line}: by what evidence?");
-                self.assert_dead(line, raw_ms, net);
+                self.assert_dead(line, now, raw_ms, net);
             }
             CloseReason::SlowReader => {
                 // A server that is slower than its own patience cannot tell who is to blame.
@@ -268,13 +274,15 @@ impl Oracle {
     }
 
     /// Evicted for silence: then it was silent, and had its chances to answer.
-    fn assert_dead(&self, line: usize, raw_ms: u64, net: &Net) {
+    fn assert_dead(&self, line: usize, now: Millis, raw_ms: u64, net: &Net) {
         let watch = &self.watches[line];
         let heartbeat = self.config.heartbeat.as_ref().expect("no heartbeat, no verdict");
         let (bound_ms, interval_ms) = (duration_to_ms(heartbeat.bound()), duration_to_ms(heartbeat.interval));
         assert!(!net.has_unread(line), "line {line}: evicted with bytes unread");
         let silence_ms = raw_ms - net.last_arrival_ms(line);
         assert!(silence_ms >= bound_ms, "line {line}: evicted after {silence_ms} ms of silence, not {bound_ms}");
+        let known_ms = now.ms_since(self.other_heartbeat);
+        assert!(known_ms >= bound_ms, "line {line}: evicted by a heartbeat that is in force for {known_ms} ms, not {bound_ms}");
         // Raw echoes may look like pings; and in a loop that lags by the heartbeat itself, pings wait for their flush.
         let lag_ms = self.lag_ms - watch.lag_at_life_ms;
         if heartbeat.push && !watch.blocked_since_life && self.config.framing != Framing::Raw && lag_ms < interval_ms {
@@ -304,16 +312,8 @@ impl Oracle {
         let watch = &self.watches[line];
         let Some(bound_ms) = self.bound_ms.filter(|_| !self.draining) else { return };
         let lag_ms = self.lag_ms - watch.lag_at_life_ms;
-        let latest = watch.life.plus_ms(bound_ms).max(self.asked_by()).plus_ms(1 + self.tick_ms + lag_ms);
+        let latest = watch.life.max(self.other_heartbeat).plus_ms(bound_ms + 1 + self.tick_ms + lag_ms);
         assert!(now <= latest, "line {line}: silent since {}, still there at {now}, bound {bound_ms} ms, lag {lag_ms} ms", watch.life);
-    }
-
-    /// When those who have been silent for longer than new settings allow were asked as often as these say, at half the interval, and had the
-    /// whole of it to answer the last time. Where nobody is asked any more, who was asked just before still has it.
-    fn asked_by(&self) -> Millis {
-        let Some((at, heartbeat)) = self.reconfigured.zip(self.config.heartbeat.as_ref()) else { return Millis::ZERO };
-        let asking_ms = duration_to_ms(heartbeat.bound()) / 2 + self.tick_ms * u64::from(heartbeat.missed);
-        at.plus_ms(1 + if heartbeat.push { asking_ms } else { duration_to_ms(heartbeat.interval) })
     }
 
     pub fn assert_counters_add_up(&self, stats: &Stats, app: &App, connections: usize) {

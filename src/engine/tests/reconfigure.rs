@@ -21,11 +21,28 @@ fn a_shorter_heartbeat_asks_anew_before_it_gives_anybody_up() {
     rig.pass_until(30_000, false);
     reconfigure(&mut rig, |config| config.heartbeat = interval(1000));
     rig.pass_until(100_000, false);
-    // Silent for longer than the new bound already, it has three pings and the time to answer each.
+    // Silent for longer than the new bound already, it has three pings, and as long as somebody who is last seen now.
     assert_eq!((rig.engine.stats().pings_out, rig.reasons()), (3, vec![CloseReason::HeartbeatLost]));
-    assert!((32_000..=33_200).contains(&rig.now.as_ms()), "{}", rig.now);
+    assert!((34_001..=34_000 + TICK_MS).contains(&rig.now.as_ms()), "{}", rig.now);
     let overshoot = rig.engine.stats().overshoot.max();
     assert!(overshoot <= Duration::from_millis(TICK_MS), "no verdict could be due before there was the bound: {overshoot:?}");
+}
+
+#[test]
+fn who_is_not_asked_has_the_new_bound_from_the_change_on_and_no_longer() {
+    for heartbeat in [Heartbeat { push: false, ..interval(60_000).expect("one") }, interval(60_000).expect("one")] {
+        let unasked = Some(Heartbeat { push: false, ..interval(1000).expect("one") });
+        let mut rig = Rig::new(&Config { heartbeat: Some(heartbeat), ..config() });
+        rig.open();
+        rig.pass_until(30_000, false);
+        reconfigure(&mut rig, |config| config.heartbeat = unasked.clone());
+        rig.pass_until(33_000, false);
+        // Other settings with the same heartbeat are no change of it.
+        reconfigure(&mut rig, |config| (config.heartbeat, config.limits.max_message) = (unasked.clone(), 5));
+        rig.pass_until(100_000, false);
+        assert_eq!(rig.reasons(), [CloseReason::HeartbeatLost]);
+        assert!((34_001..=34_000 + TICK_MS).contains(&rig.now.as_ms()), "{}", rig.now);
+    }
 }
 
 #[test]
