@@ -39,7 +39,7 @@ fn reload(serve: &Serve) -> String {
 fn a_check_prints_what_is_in_force_and_that_is_a_file_again() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let first = file(dir.path(), "heartbeat = '2s'\nmissed = 2\nallow = ['127.0.0.0/8', '::1']\nno-ping = true");
-    let args = ["serve", "--check", "127.0.0.1:0", "--tick", "50ms", "--goodbye", "so \"long\"", "--config", &first];
+    let args = ["serve", "--check", "127.0.0.1:0", "--tick", "50ms", "--goodbye", "so \"long\"", "--log-file", "007", "--config", &first];
     let checked = heartline(&args, &[("HEARTLINE_MISSED", "4")]);
     assert!(checked.status.success(), "{}", text(&checked.stderr));
     for line in [
@@ -52,6 +52,7 @@ fn a_check_prints_what_is_in_force_and_that_is_a_file_again() {
         "max-outbox = \"1MiB\"  # default",
         "# max-connections is not set",
         "goodbye = \"so \\\"long\\\"\"  # flag",
+        "log-file = \"007\"  # flag",
     ] {
         assert!(text(&checked.stdout).lines().any(|printed| printed == line), "{line:?} is not in\n{}", text(&checked.stdout));
     }
@@ -129,6 +130,11 @@ fn a_reload_that_fails_names_the_place() {
     let serve = Serve::start(&["--config", &file(dir.path(), "missed = 3")]);
     file(dir.path(), "\nheartbeat = '100ms'");
     assert!(reload(&serve).contains("heartline.toml:2"));
+    // Right by itself, and wrong for a server that keeps its tick.
+    file(dir.path(), "heartbeat = '100ms'\ntick = '10ms'");
+    let failed = reload(&serve);
+    assert!(failed.contains("tick: 100ms is too coarse") && failed.contains("still as it was"), "{failed}");
+    assert!(!failed.contains("heartline.toml"), "{failed}");
 }
 
 #[test]

@@ -96,9 +96,9 @@ impl OsTimeoutArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Logs")]
 pub(crate) struct LogArgs {
-    /// Least severe level that is logged [default: info for serve, warn for connect]
-    #[arg(long, value_enum, value_name = "LEVEL")]
-    pub(crate) log_level: Option<LogLevel>,
+    /// Least severe level that is logged
+    #[arg(long, value_enum, value_name = "LEVEL", default_value = "info")]
+    pub(crate) log_level: LogLevel,
     /// Append logs to this file instead of writing them to stderr
     #[arg(long, value_name = "PATH")]
     pub(crate) log_file: Option<PathBuf>,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::args::{FramingArgs, HeartbeatArgs, LogArgs, LogLevel, OsTimeoutArgs};
+use super::args::{FramingArgs, HeartbeatArgs, LogArgs, OsTimeoutArgs};
 use super::values::{DurationOrOff, Tries, display, duration};
 use super::{logging, status};
 use crate::client::{Backoff, Client, ClientConfig, ClientContext, ClientHandle, ClientHandler, ClientState, Event, Outcome};
@@ -15,7 +15,9 @@ use crate::close::CloseReason;
 use crate::error::{Error, SendError};
 use crate::framing::{Framing, HeartbeatWords};
 
+// A server's log is a record; this one is beside a conversation.
 #[derive(Args, Debug)]
+#[command(mut_arg("log_level", |level| level.default_value("warn")))]
 pub(crate) struct ConnectArgs {
     /// The server, as host:port
     #[arg(value_name = "ADDR")]
@@ -64,7 +66,7 @@ enum BackoffArg {
 }
 
 pub(crate) fn run(args: ConnectArgs) -> Result<ExitCode, Error> {
-    logging::start(&args.log, LogLevel::Warn, "--log-file")?;
+    logging::start(&args.log, "--log-file")?;
     let config = args.config();
     let (framing, max_message) = (config.framing, config.max_message);
     let mut client = Client::connect(args.addr.as_str(), config)?;

@@ -28,10 +28,10 @@ impl Write for Sink {
     }
 }
 
-/// Starts logging as the flags say, at `default` if they say nothing. Fails if the file cannot be opened, which comes from `place`.
+/// Starts logging as the flags say. Fails if the file cannot be opened, which comes from `place`.
 ///
 /// A second call has no effect: the first logger of a process stays.
-pub(crate) fn start(args: &LogArgs, default: LogLevel, place: &str) -> Result<(), Error> {
+pub(crate) fn start(args: &LogArgs, place: &str) -> Result<(), Error> {
     let sink = Arc::clone(SINK.get_or_init(|| Arc::new(Mutex::new(Box::new(io::sink())))));
     // `2026-01-31T12:00:00.123456789Z [INFO] message`: the time in UTC, and neither thread nor module, since there is one of each.
     let config = ConfigBuilder::new()
@@ -44,7 +44,7 @@ pub(crate) fn start(args: &LogArgs, default: LogLevel, place: &str) -> Result<()
         .build();
     // It lets everything through: the level that counts is the one that can be set anew.
     let _ = WriteLogger::init(LevelFilter::Trace, config, Sink(sink));
-    prepare(args, default, place)?.take_effect();
+    prepare(args, place)?.take_effect();
     Ok(())
 }
 
@@ -56,8 +56,8 @@ pub(crate) struct Prepared {
 
 /// Makes ready to go on with the level and the file that the flags say. A file of the same name is opened anew, so that the old one can have been renamed. If
 /// it cannot be opened, all stays as it was.
-pub(crate) fn prepare(args: &LogArgs, default: LogLevel, place: &str) -> Result<Prepared, Error> {
-    Ok(Prepared { sink: open(args, place)?, level: filter(args.log_level.unwrap_or(default)) })
+pub(crate) fn prepare(args: &LogArgs, place: &str) -> Result<Prepared, Error> {
+    Ok(Prepared { sink: open(args, place)?, level: filter(args.log_level) })
 }
 
 impl Prepared {

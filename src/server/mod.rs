@@ -88,8 +88,9 @@ pub struct Server {
     commands: Commands,
     /// What is in force.
     config: Config,
-    /// As many connections as there can be descriptors for.
+    /// As many connections as there can be descriptors for, and as were asked for.
     most_connections: usize,
+    wanted_connections: Option<usize>,
     options: SocketOptions,
     report: Report,
     clock: MonotonicClock,
@@ -131,6 +132,7 @@ impl Server {
         let descriptors = net::raise_descriptor_limit();
         let max_lingering = (descriptors / LINGER_SHARE).min(MAX_LINGERING);
         let most_connections = descriptors.saturating_sub(RESERVED_DESCRIPTORS + max_lingering).max(1);
+        let wanted_connections = config.limits.max_connections;
         let config = within_descriptors(config, most_connections);
         let options = socket_options(&config);
         let mut listeners = Listeners::new(sockets);
@@ -155,6 +157,7 @@ impl Server {
             commands,
             config,
             most_connections,
+            wanted_connections,
             options,
             report: Report::new(),
             clock: MonotonicClock::start(),
@@ -274,14 +277,21 @@ impl Server {
     pub fn reconfigure(&mut self, mut config: Config) -> Result<Vec<&'static str>, Error> {
         let kept = config.keep_fixed(&self.config);
         config.check()?;
+        let wanted = config.limits.max_connections;
         let config = within_descriptors(config, self.most_connections);
         let options = socket_options(&config);
         self.listeners.apply(&options)?;
         self.read_clock(self.due_ms());
         self.engine.reconfigure(self.now, &config)?;
         self.awake.set_threshold_ms(stall_ms(&config));
-        (self.options, self.config) = (options, config);
+        (self.options, self.config, self.wanted_connections) = (options, config, wanted);
         Ok(kept)
+    }
+
+    /// How long a shutdown that has begun may still take.
+    #[cfg(feature = "cli")]
+    pub(crate) fn drain_left(&self) -> Option<Duration> {
+        self.engine.drain_deadline().map(|end| Duration::from_millis(end.ms_since(self.now)))
     }
 
     /// What is in force.
@@ -293,11 +303,9 @@ impl Server {
     /// Keeps so many descriptors more from connections, for what the binary opens while the server runs. For the time before the first turn.
     #[cfg(feature = "cli")]
     pub(crate) fn reserve_descriptors(&mut self, number: usize) -> Result<(), Error> {
-        let before = self.most_connections;
-        self.most_connections = before.saturating_sub(number).max(1);
+        self.most_connections = self.most_connections.saturating_sub(number).max(1);
         let mut config = self.config.clone();
-        // Who has not asked for fewer wants as many as there may be, and need not be told how many that is.
-        config.limits.max_connections = config.limits.max_connections.filter(|wanted| *wanted < before);
+        config.limits.max_connections = self.wanted_connections;
         self.config = within_descriptors(config, self.most_connections);
         self.engine.reconfigure(self.now, &self.config)?;
         Ok(())
@@ -368,9 +376,12 @@ impl Server {
         self.commands.look();
         if let Some(grace) = self.commands.take_shutdown() {
             self.accept_the_last(handler);
-            log::info!("shutdown connections={} grace_ms={}", self.engine.connections(), grace.as_millis());
+            let connections = self.engine.connections();
             self.listeners.close();
             self.engine.handle_shutdown(self.now, duration_to_ms(grace));
+            // An earlier one may leave less.
+            let grace_ms = self.engine.drain_deadline().map_or(0, |end| end.ms_since(self.now));
+            log::info!("shutdown connections={connections} grace_ms={grace_ms}");
         }
         for _ in 0..COMMANDS_PER_TURN {
             let Some(command) = self.commands.next() else { return };

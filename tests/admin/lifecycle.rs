@@ -26,7 +26,10 @@ fn a_drain_is_a_shutdown_that_the_endpoint_lives_to_see() {
     assert_eq!((&status["draining"], &status["listening"]), (&json!(true), &json!([])));
 
     // A later end than the one that is set changes nothing; an earlier one does.
-    client.post("/drain?grace=2m", "").expect(202);
+    let left = client.post("/drain?grace=2m", "").expect(202)["grace_s"].as_f64().expect("a figure");
+    assert!((1.0..=60.0).contains(&left), "{left}");
+    wait_until("what is left is logged", || server.log().matches("] shutdown ").count() == 2);
+    assert!(!server.log().contains("grace_ms=120000"), "{}", server.log());
     assert_eq!(client.post("/drain?grace=0s", "").expect(202), json!({"draining": true, "grace_s": 0.0}));
     peer.expect_end();
     assert_eq!(server.wait().code(), Some(0));

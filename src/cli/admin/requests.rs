@@ -148,6 +148,7 @@ impl Admin {
             Route::Drain(grace) => {
                 let grace = grace.unwrap_or(cx.drain);
                 cx.server.handle().shutdown(grace);
+                let grace = cx.server.drain_left().map_or(grace, |left| left.min(grace));
                 Ok(Response::json(202, &Draining { draining: true, grace_s: grace.as_secs_f64() }))
             }
         };

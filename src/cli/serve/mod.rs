@@ -15,7 +15,6 @@ use std::process::ExitCode;
 use listenfd::ListenFd;
 
 use super::admin::Admin;
-use super::args::LogLevel;
 use super::{logging, status};
 use crate::close::CloseReason;
 use crate::engine::Stats;
@@ -55,7 +54,7 @@ pub(crate) fn run_with(args: ServeArgs) -> Result<ExitCode, Error> {
 /// `admin ADDR` where there is an admin endpoint.
 fn hold(settings: &mut Settings) -> Result<(), Error> {
     let args = settings.args();
-    logging::start(&args.log, LogLevel::Info, &settings.place("log-file"))?;
+    logging::start(&args.log, &settings.place("log-file"))?;
     let config = args.config();
     let notes = config.notes();
     let mut app = args.app;

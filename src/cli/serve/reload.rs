@@ -5,7 +5,6 @@ use std::env;
 use clap::CommandFactory;
 
 use super::settings::{Fault, Settings};
-use crate::cli::args::LogLevel;
 use crate::cli::logging;
 use crate::server::Server;
 
@@ -29,8 +28,13 @@ pub(super) fn reload(server: &mut Server, settings: &mut Settings) {
 
 fn apply(server: &mut Server, old: &mut Settings, mut new: Settings) -> Result<(), String> {
     // What can fail comes before what changes anything.
-    let log = logging::prepare(&new.args().log, LogLevel::Info, &new.place("log-file")).map_err(|error| error.to_string())?;
-    let kept = server.reconfigure(new.args().config()).map_err(|error| new.describe(&error))?;
+    let log = logging::prepare(&new.args().log, &new.place("log-file")).map_err(|error| error.to_string())?;
+    let config = new.args().config();
+    let kept = server.reconfigure(config.clone()).map_err(|error| match config.check() {
+        Err(_) => new.describe(&error),
+        // At fault is what they meet here, which no place of theirs says.
+        Ok(()) => format!("{error}; what changes with a restart only is still as it was"),
+    })?;
     log.take_effect();
     let differs = |key: &str| {
         let value = |settings: &Settings| settings.find(key).map(|setting| setting.value.clone());
