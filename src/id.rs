@@ -12,7 +12,8 @@ const SLOT_MASK: usize = (1 << SLOT_BITS) - 1;
 /// Names one connection: its slot in the slab, and the generation that tells it from every earlier and later tenant of that slot.
 ///
 /// An id outlives its connection without harm: calls with the id of a closed connection do nothing and say so. The generation is a
-/// 32-bit count of connections opened by this engine, so a stale id could meet a new tenant only after 2^32 further connections.
+/// 32-bit count of connections opened by this engine, so a stale id could meet a new tenant only after 2^32 further connections. A server begins to
+/// count at random, so an id of the process before it could meet a tenant once in 2^32 connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId {
     slot: u32,

@@ -62,7 +62,7 @@ use timers::Drain;
 pub struct Engine {
     now: Millis,
     conns: Slab<Conn>,
-    /// Connections ever opened, which makes the generation of the next one.
+    /// That of the connection that was opened last.
     generation: u32,
     wheel: Wheel,
     tick_ms: u64,
@@ -156,6 +156,13 @@ impl Engine {
             evidence: VecDeque::new(),
             refused: VecDeque::new(),
         })
+    }
+
+    /// The generation of the first connection is `generation`, not 1, so that ids of another engine, such as that of the process before this one, name
+    /// nobody here. For the time before the first connection.
+    pub fn begin_at(&mut self, generation: u32) {
+        debug_assert!(self.conns.is_empty());
+        self.generation = generation.wrapping_sub(1);
     }
 
     /// Tells the time at the beginning of a turn, for the calls that do not take it: those of the commands. After a long quiet they would

@@ -142,10 +142,12 @@ impl Server {
         let sleep = Sleep::register(poll.registry(), ALARM).map_err(Error::io("make a timer"))?;
         listeners.register(poll.registry(), |index| Token(FIRST_LISTENER + index))?;
         let (handle, commands) = handle::channel(waker);
+        let mut engine = Engine::new(&config)?;
+        engine.begin_at(fastrand::u32(..));
         Ok(Server {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
-            engine: Engine::new(&config)?,
+            engine,
             awake: AwakeClock::new(stall_ms(&config)),
             sockets: Sockets::default(),
             listeners,

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::client::Client;
 use crate::common::{Serve, wait_until};
-use crate::serve;
+use crate::{ids, serve};
 
 const TOKEN: &str = "correct-horse-battery-staple";
 
@@ -108,7 +108,7 @@ fn without_the_token_nothing_is_reachable() {
     for right in
         [format!("Authorization: Bearer {TOKEN}"), "Authorization: Basic YW55Ym9keTpjb3JyZWN0LWhvcnNlLWJhdHRlcnktc3RhcGxl".to_owned()]
     {
-        client.ask("GET /connections/0.1", &[&right]);
+        client.ask("GET /status", &[&right]);
         client.reply().expect(200);
         // Whoever has it may come under any name.
         client.send(format!("GET /healthz HTTP/1.1\r\nHost: heartline.example\r\n{right}\r\n\r\n"));
@@ -125,6 +125,7 @@ fn without_the_token_nothing_is_reachable() {
 fn pages_of_other_sites_and_names_that_may_be_rebound_are_refused() {
     let server = serve(&[]);
     let _peer = server.served();
+    let id = &ids(&server)[0];
     let mut client = Client::connect(&server);
     let host = client.host().to_owned();
     let port = host.rsplit_once(':').expect("a port").1.to_owned();
@@ -139,7 +140,7 @@ fn pages_of_other_sites_and_names_that_may_be_rebound_are_refused() {
         (format!("Host: evil.example:{port}"), 403),
         ("X-No: host".to_owned(), 400),
     ] {
-        client.send(format!("POST /connections/0.1/send HTTP/1.1\r\n{headers}\r\n\r\n"));
+        client.send(format!("POST /connections/{id}/send HTTP/1.1\r\n{headers}\r\n\r\n"));
         client.reply().expect(expected);
         if expected == 400 {
             client.expect_end();

@@ -95,32 +95,34 @@ fn connections_are_listed_in_the_order_asked_for() {
         assert!(first[figure].is_f64(), "{first}");
     }
 
-    assert_eq!(ids(&server), ["0.1", "1.2", "2.3", "3.4", "4.5"]);
+    let ids = ids(&server);
+    assert_eq!(ids.len(), 5);
     let page = get(&server, "/connections?sort=bytes&order=asc&offset=1&limit=3");
     let page: Vec<&str> =
         page["connections"].as_array().expect("a list").iter().filter_map(|connection| connection["id"].as_str()).collect();
-    assert_eq!(page, ["1.2", "4.5", "3.4"]);
+    assert_eq!(page, [&ids[1], &ids[4], &ids[3]]);
     wait_until("the one that was heard last is the least silent", || {
         peers[2].send("hello\n");
         peers[2].expect("echo: hello\n");
-        get(&server, "/connections?sort=silence&order=asc&limit=1")["connections"][0]["id"] == "2.3"
+        get(&server, "/connections?sort=silence&order=asc&limit=1")["connections"][0]["id"] == *ids[2]
     });
     let address = peers[3].stream.local_addr().expect("connected");
     let narrowed = get(&server, &format!("/connections?address=127.0.0.1%3A{}", address.port()));
-    assert_eq!((&narrowed["matched"], &narrowed["connections"][0]["id"]), (&json!(1), &json!("3.4")));
-    assert_eq!(get(&server, "/connections/3.4")["address"], address.to_string());
+    assert_eq!((&narrowed["matched"], &narrowed["connections"][0]["id"]), (&json!(1), &json!(ids[3])));
+    assert_eq!(get(&server, &format!("/connections/{}", ids[3]))["address"], address.to_string());
 }
 
 #[test]
 fn a_ping_that_was_answered_tells_the_round_trip() {
     let server = serve(&["--heartbeat", "200ms"]);
     let mut peer = server.served();
-    assert_eq!(get(&server, "/connections/0.1")["round_trip_ms"], json!(null));
+    let path = format!("/connections/{}", ids(&server)[0]);
+    assert_eq!(get(&server, &path)["round_trip_ms"], json!(null));
     peer.expect("ping\n");
     peer.send("pong\n");
     wait_until("the answer is measured", || {
         // Another may be out by now.
-        let shown = get(&server, "/connections/0.1");
+        let shown = get(&server, &path);
         shown["round_trip_ms"].is_u64() || shown["pings_out"] == 1
     });
     wait_until("it is in the histogram", || metric(&server, "heartline_heartbeat_round_trip_seconds_count") >= 1.0);
@@ -130,14 +132,16 @@ fn a_ping_that_was_answered_tells_the_round_trip() {
 fn an_id_that_has_gone_stale_names_nobody_though_its_slot_is_taken() {
     let server = serve(&[]);
     let mut client = Client::connect(&server);
-    drop(server.served());
+    let first = server.served();
+    let stale = format!("/connections/{}", ids(&server)[0]);
+    drop(first);
     server.wait_for_closes(1);
     let mut next = server.served();
-    assert_eq!(ids(&server), ["0.2"], "the slot is used again");
-    client.get("/connections/0.1").expect(404);
-    client.post("/connections/0.1/send", "for somebody else").expect(404);
-    client.delete("/connections/0.1").expect(404);
-    client.delete("/connections/0.1?now=true").expect(404);
+    assert!(ids(&server)[0].starts_with("0."), "the slot is used again");
+    client.get(&stale).expect(404);
+    client.post(&format!("{stale}/send"), "for somebody else").expect(404);
+    client.delete(&stale).expect(404);
+    client.delete(&format!("{stale}?now=true")).expect(404);
     for id in ["7.7", "0", "x", "0.2.1", "-1.2", "0.99999999999"] {
         client.get(&format!("/connections/{id}")).expect(404);
     }
@@ -146,14 +150,26 @@ fn an_id_that_has_gone_stale_names_nobody_though_its_slot_is_taken() {
 }
 
 #[test]
+fn an_id_of_the_process_before_names_nobody() {
+    let before = serve(&[]);
+    let _here = before.served();
+    let id = ids(&before)[0].clone();
+    let after = serve(&[]);
+    let _here = after.served();
+    assert!(id.starts_with("0.") && ids(&after)[0].starts_with("0."), "both have the first slot");
+    Client::connect(&after).delete(&format!("/connections/{id}")).expect(404);
+}
+
+#[test]
 fn a_message_reaches_one_and_a_broadcast_reaches_all() {
     let server = serve(&["--app", "sink"]);
     let mut peers: Vec<Peer> = (0..5).map(|_| server.served()).collect();
     let mut client = Client::connect(&server);
-    assert_eq!(client.post("/connections/1.2/send", "you alone").expect(202), json!({"queued": true}));
+    let second = format!("/connections/{}/send", ids(&server)[1]);
+    assert_eq!(client.post(&second, "you alone").expect(202), json!({"queued": true}));
     assert_eq!(client.post("/broadcast", "all of you").expect(200), json!({"receivers": 5}));
     // An empty message is a message.
-    client.ask("POST /connections/1.2/send", &[]);
+    client.ask(&format!("POST {second}"), &[]);
     client.reply().expect(202);
     for (index, peer) in peers.iter_mut().enumerate() {
         peer.expect(if index == 1 { "you alone\nall of you\n\n" } else { "all of you\n" });
@@ -167,7 +183,7 @@ fn a_message_that_cannot_be_carried_is_refused_for_its_reason() {
     let server = serve(&["--max-message", "1KiB"]);
     let mut peer = server.served();
     let mut client = Client::connect(&server);
-    for target in ["/broadcast", "/connections/0.1/send"] {
+    for target in ["/broadcast", &format!("/connections/{}/send", ids(&server)[0])] {
         client.post(target, "two\nlines").expect(422);
         assert_eq!(client.post(target, &"x".repeat(1024)).code / 100, 2);
         let mut large = Client::connect(&server);
@@ -188,22 +204,24 @@ fn a_full_queue_is_a_conflict_and_costs_the_line_unless_messages_are_dropped() {
         let peer = server.served();
         let mut client = Client::connect(&server);
         let message = "x".repeat(60_000);
+        let id = &ids(&server)[0];
+        let path = format!("/connections/{id}");
         // The kernel takes a few megabytes before the queue grows.
-        let refused = (0..1000).map(|_| client.post("/connections/0.1/send", &message)).find(|reply| reply.code != 202);
+        let refused = (0..1000).map(|_| client.post(&format!("{path}/send"), &message)).find(|reply| reply.code != 202);
         refused.expect("it fills up").expect(409);
         match on_slow {
             "close" => {
                 let closes = server.wait_for_closes(1);
                 assert!(closes[0].contains("reason=slow-reader"), "{closes:?}");
-                client.get("/connections/0.1").expect(404);
+                client.get(&path).expect(404);
             }
             _ => {
-                let shown = client.get("/connections/0.1").expect(200);
+                let shown = client.get(&path).expect(200);
                 assert!(shown["queued"].as_u64() > Some(100_000), "{shown}");
                 assert!(metric(&server, "heartline_messages_dropped_total") >= 1.0);
                 assert!(metric(&server, "heartline_buffered_bytes") > 100_000.0);
                 let listed = get(&server, "/connections?sort=queued&limit=1");
-                assert_eq!(listed["connections"][0]["id"], "0.1");
+                assert_eq!(listed["connections"][0]["id"], **id);
             }
         }
         drop(peer);
@@ -215,11 +233,13 @@ fn a_line_that_is_kicked_is_closed_on_request() {
     let server = serve(&[]);
     let (mut soft, mut hard, mut other) = (server.served(), server.served(), server.served());
     let mut client = Client::connect(&server);
-    client.post("/connections/0.1/send", "goodbye").expect(202);
-    assert_eq!(client.delete("/connections/0.1").expect(202), json!({"closing": true}));
+    let ids = ids(&server);
+    let path = |index: usize| format!("/connections/{}", ids[index]);
+    client.post(&format!("{}/send", path(0)), "goodbye").expect(202);
+    assert_eq!(client.delete(&path(0)).expect(202), json!({"closing": true}));
     soft.expect("goodbye\n");
     soft.expect_end();
-    client.delete("/connections/1.2?now=true").expect(202);
+    client.delete(&format!("{}?now=true", path(1))).expect(202);
     assert_eq!(hard.read_line(), None);
     let closes = server.wait_for_closes(2);
     assert!(closes.iter().all(|close| close.contains("reason=requested")), "{closes:?}");
@@ -228,7 +248,7 @@ fn a_line_that_is_kicked_is_closed_on_request() {
 
     let closed = get(&server, "/closed");
     let closed = closed["closed"].as_array().expect("a list");
-    assert_eq!(closed.iter().map(|close| &close["id"]).collect::<Vec<_>>(), ["1.2", "0.1"], "the newest first");
+    assert_eq!(closed.iter().map(|close| &close["id"]).collect::<Vec<_>>(), [&ids[1], &ids[0]], "the newest first");
     let first = &closed[1];
     assert_eq!((&first["reason"], &first["origin"]), (&json!("requested"), &json!("local")));
     assert_eq!((&first["bytes_in"], &first["bytes_out"], &first["unsent"]), (&json!(5), &json!(13), &json!(0)));
@@ -381,7 +401,9 @@ fn metrics_are_what_prometheus_wants_them_to_be() {
 #[test]
 fn events_tell_the_status_every_second_and_what_has_closed() {
     let server = serve(&[]);
-    drop(server.served());
+    let first = server.served();
+    let id = ids(&server)[0].clone();
+    drop(first);
     server.wait_for_closes(1);
     let mut stream = Client::connect(&server);
     stream.ask("GET /events", &[]);
@@ -411,7 +433,7 @@ fn events_tell_the_status_every_second_and_what_has_closed() {
         }
     }
     assert_eq!(told.len() as u64 + more, 60, "each once, the first one not at all");
-    assert!(told.iter().all(|id| id != "0.1"));
+    assert!(!told.contains(&id));
     let (name, status) = stream.event();
     assert_eq!((name.as_str(), &status["closed"]["peer-closed"]), ("status", &json!(61)));
 }

@@ -84,6 +84,7 @@ export async function peer(t, server, localAddress = '127.0.0.1') {
     say: text => socket.write(`${text}\n`),
     answers: (question, answer) => input.on('line', line => { if (line === question) socket.write(`${answer}\n`); }),
     leave: () => socket.end(),
+    sleeps: () => socket.pause(),
     gets: text => until(`the peer gets ${text}`, () => lines.includes(text)),
     closed: () => until('the peer is closed', () => ended),
     isOpen: () => !ended,

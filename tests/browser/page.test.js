@@ -146,6 +146,21 @@ test('a broadcast reaches all, a message to one reaches one', async t => {
   await b.gets('to one');
   assert.deepEqual(a.lines, ['to äll']);
   assert.deepEqual(b.lines, ['to äll', 'to one']);
+
+  // What was begun for one is for nobody else, and still there for the same.
+  const begin = async button => {
+    await page.getByRole('button', { name: button }).click();
+    return await message(page).inputValue();
+  };
+  assert.equal(await begin(`Send to ${b.address}`), '', 'what was sent has been sent');
+  await message(page).fill('a secret');
+  await page.keyboard.press('Escape');
+  assert.equal(await begin(`Send to ${b.address}`), 'a secret');
+  await page.keyboard.press('Escape');
+  assert.equal(await begin('Broadcast…'), '');
+  await says(page, '#send-size', /^0 B$/);
+  await page.keyboard.press('Escape');
+  assert.equal(await begin(`Send to ${b.address}`), '');
 });
 
 test('a kick closes a line once it is confirmed, and not before', async t => {
@@ -182,6 +197,66 @@ test('a kick closes a line once it is confirmed, and not before', async t => {
   await rows(page, []);
   assert.ok(await page.getByText('Nobody is connected').isVisible());
   assert.match(deletes[1], /\?now=true$/);
+});
+
+test('a line that does not go when it is told to is kicked at once', async t => {
+  const server = await serve(t, ['--app', 'sink']);
+  const a = await peer(t, server);
+  a.sleeps();
+  const page = await open(t, server.url);
+  const [{ id }] = (await (await fetch(`${server.url}/connections`)).json()).connections;
+  await until('what is sent stays in the queue', async () => {
+    await fetch(`${server.url}/connections/${id}/send`, { method: 'POST', body: 'x'.repeat(60_000) });
+    return (await (await fetch(`${server.url}/connections/${id}`)).json()).queued > 100_000;
+  });
+  await until('the page knows', async () => /KiB/.test(await row(page, a.address).textContent()));
+  await page.getByRole('button', { name: `Kick ${a.address}` }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Kick' }).click();
+  await says(page, '#toast', new RegExp(`^${a.address} goes when`));
+  await until('it is closing', async () => /Kick now/.test(await row(page, a.address).textContent()));
+  await page.getByRole('button', { name: `Kick ${a.address}` }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Kick' }).click();
+  await says(page, '#toast', new RegExp(`^Kicked ${a.address}`));
+  await rows(page, []);
+});
+
+test('what is confirmed after the server was replaced is for nobody of the new one', async t => {
+  const server = await serve(t);
+  const a = await peer(t, server);
+  const page = await open(t, server.url, {}, /404|ERR_/);
+  await page.getByRole('button', { name: `Kick ${a.address}` }).click();
+  await server.kill();
+  const again = await serve(t, [], { listen: server.listening, admin: new URL(server.url).host });
+  const b = await peer(t, again);
+  await becomes(page, 'lost');
+  await becomes(page, 'live');
+  await page.getByRole('dialog').getByRole('button', { name: 'Kick' }).click();
+  await says(page, '#kick-dialog .error', /no such connection/);
+  assert.ok(b.isOpen());
+});
+
+test('a page that nobody sees leaves its connection to others, and knows all the same', async t => {
+  const server = await serve(t);
+  const page = await open(t, server.url);
+  await becomes(page, 'live');
+  const hide = hidden => page.evaluate(value => {
+    Object.defineProperty(document, 'hidden', { value, configurable: true });
+    document.dispatchEvent(new Event('visibilitychange'));
+  }, hidden);
+  const streams = [];
+  page.on('request', request => { if (request.url().endsWith('/events')) streams.push(request); });
+  const ended = page.waitForEvent('requestfailed', request => request.url().endsWith('/events'));
+  await hide(true);
+  await ended;
+  const a = await peer(t, server), b = await peer(t, server);
+  await until('the title says so', async () => /^2 lines/.test(await page.title()));
+  b.leave();
+  await until('the title says so', async () => /^1 line /.test(await page.title()));
+  assert.equal(streams.length, 0);
+  await hide(false);
+  await says(page, '#closed li', new RegExp(`${b.address}peer-closed`));
+  await rows(page, [a.address]);
+  assert.equal(streams.length, 1);
 });
 
 test('a line that goes while a dialog is about it takes nothing with it', async t => {
@@ -330,9 +405,15 @@ test('draining is confirmed, shown, and survived; so is a server that dies', asy
   await becomes(page, 'live');
   await second.kill();
   await says(page, '#state', /^Connection lost$/);
-  await serve(t, [], again);
+  const third = await serve(t, [], again);
   await becomes(page, 'live');
   await says(page, OPEN, /^0/);
+
+  // With nobody there it ends at once.
+  await page.getByRole('button', { name: 'Drain…' }).click();
+  await page.locator('#drain-go').click();
+  assert.deepEqual(await third.gone, [0, null]);
+  await says(page, '#state', /^Gone$/);
 });
 
 test('a server that stands still is noticed though its connection stays', async t => {

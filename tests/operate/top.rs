@@ -139,7 +139,7 @@ fn another_size_is_another_picture() {
     assert!(!top.screen().contains("Last closes"));
     top.resize(120, 40);
     top.wait_for("Last closes");
-    top.wait_for("PINGS        ID");
+    top.wait_for("PINGS                ID");
     top.resize(40, 5);
     top.wait_until("little is left", |screen| screen.contains("ADDRESS") && !screen.contains("lines by"));
 }

@@ -27,7 +27,7 @@ const COLUMNS: [Column; 8] = [
     Column { name: "IN", width: 6, sort: &[Sort::Bytes], text: |line| short_bytes(line.bytes_in) },
     Column { name: "OUT", width: 6, sort: &[Sort::Bytes], text: |line| short_bytes(line.bytes_out) },
     Column { name: "PINGS", width: 5, sort: &[], text: |line| line.pings_out.to_string() },
-    Column { name: "ID", width: 9, sort: &[], text: |line| line.id.clone() },
+    Column { name: "ID", width: 17, sort: &[], text: |line| line.id.clone() },
 ];
 
 /// Room for an IPv4 address with its port.

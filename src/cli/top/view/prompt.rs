@@ -40,7 +40,11 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: Theme, n
             draw_keys(frame, area, app, theme, now);
             draw_help(frame);
         }
-        Mode::Confirm(peer) => put(frame.buffer_mut(), area, format!(" Close {peer}? y/n").into(), theme.warning()),
+        Mode::Confirm(peer) => {
+            // The question is nothing without its answers.
+            let asked = [format!(" Close {peer}? y/n"), format!(" Close {}? y/n", peer.address), " Close it? y/n".to_string()];
+            put(frame.buffer_mut(), area, fitting(area.width, asked).into(), theme.warning());
+        }
         Mode::Write(purpose, input) => {
             let what = match purpose {
                 Purpose::Search => "Address begins with".to_string(),

@@ -152,6 +152,7 @@ fn a_question_names_the_line_and_what_is_written_is_seen_where_the_cursor_is() {
     let press = |app: &mut App, key| app.key(KeyEvent::new(KeyCode::Char(key), KeyModifiers::NONE), now);
     press(&mut app, 'k');
     assert_eq!(screen(&mut app, 80, 24, now)[23], " Close 192.0.2.0:5000 (0.0)? y/n");
+    assert_eq!(screen(&mut app, 30, 24, now)[23], " Close 192.0.2.0:5000? y/n");
     press(&mut app, 'n');
     press(&mut app, 'b');
     "hello".chars().for_each(|char| drop(press(&mut app, char)));
