@@ -142,7 +142,8 @@ fn an_id_that_has_gone_stale_names_nobody_though_its_slot_is_taken() {
     client.post(&format!("{stale}/send"), "for somebody else").expect(404);
     client.delete(&stale).expect(404);
     client.delete(&format!("{stale}?now=true")).expect(404);
-    for id in ["7.7", "0", "x", "0.2.1", "-1.2", "0.99999999999"] {
+    let next_id = &ids(&server)[0];
+    for id in ["7.7", "0", "x", "0.2.1", "-1.2", "0.99999999999", &format!("+{next_id}"), &format!("0{next_id}")] {
         client.get(&format!("/connections/{id}")).expect(404);
     }
     next.send("mine\n");
@@ -276,9 +277,14 @@ fn wrong_methods_paths_and_queries_are_told_apart() {
         assert_eq!(reply.header("Allow"), Some(allowed), "{method} {target}");
     }
     client.get("/favicon.ico").expect(404);
-    for target in
-        ["/connections?sort=name", "/connections?limit=1001", "/connections?offset=99001&limit=1000", "/connections?x=1", "/closed?limit=x"]
-    {
+    for target in [
+        "/connections?sort=name",
+        "/connections?limit=1001",
+        "/connections?limit=%2B5",
+        "/connections?offset=99001&limit=1000",
+        "/connections?x=1",
+        "/closed?limit=x",
+    ] {
         client.get(target).expect(400);
     }
     client.post("/drain?grace=soon", "").expect(400);

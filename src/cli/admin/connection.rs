@@ -303,7 +303,9 @@ impl Connection {
     /// All is written: on to what comes after it.
     fn handle_written(&mut self, now: Instant) {
         match self.state {
-            State::Head if self.input.is_empty() && self.is_known => self.due = Some(now + IDLE_TIME),
+            // A stranger's time goes on as it began, whatever was answered.
+            State::Head if !self.is_known => {}
+            State::Head if self.input.is_empty() => self.due = Some(now + IDLE_TIME),
             State::Head => self.due = Some(now + REQUEST_TIME),
             State::Streaming(_) => self.due = None,
             State::Ending => {
@@ -411,6 +413,14 @@ mod tests {
         assert_eq!(stranger.left(), Some(REQUEST_TIME / 2), "each byte more does not bring more time");
         assert!(matches!(stranger.connection.handle_timeout(), Step::Refuse(failure) if failure.code == 408));
         assert!(matches!(Line::new().connection.handle_timeout(), Step::Gone), "who has not begun is owed no answer");
+
+        let mut refused = Line::new();
+        refused.now += REQUEST_TIME / 2;
+        refused.say(REQUEST);
+        assert!(matches!(refused.step(), Step::Head(_)));
+        refused.connection.respond(&Failure::new(401, "who are you?").into(), true, false);
+        assert!(matches!(refused.step(), Step::Wait));
+        assert_eq!(refused.left(), Some(REQUEST_TIME / 2), "nor does each refusal");
 
         let mut known = Line::known();
         assert_eq!(known.left(), Some(IDLE_TIME));

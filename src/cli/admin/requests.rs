@@ -251,7 +251,8 @@ impl Admin {
         let is_mutating = !matches!(asked.method.as_str(), "GET" | "HEAD");
         let level = if asked.admitted && is_mutating { log::Level::Info } else { log::Level::Debug };
         let peer = self.connections.get(key).map_or("", |connection| &connection.peer);
-        let path: String = asked.path.chars().take(LOGGED_PATH).collect();
+        // What a terminal or another reader of the log would obey stands there escaped.
+        let path: String = asked.path.chars().take(LOGGED_PATH).flat_map(char::escape_debug).collect();
         log::log!(level, "admin method={} path={path} status={code} peer={peer}", asked.method);
     }
 }

@@ -74,7 +74,9 @@ pub(super) fn gone() -> Failure {
 }
 
 fn connection(id: &str) -> Result<ConnId, Failure> {
-    id.parse().map_err(|_| gone())
+    let parsed: Option<ConnId> = id.parse().ok();
+    // One has one name: `from_str` would take `+1.02` for `1.2`.
+    parsed.filter(|parsed| parsed.to_string() == id).ok_or_else(gone)
 }
 
 fn connections(query: &str) -> Result<Route, Failure> {
@@ -131,8 +133,9 @@ fn drain(query: &str) -> Result<Route, Failure> {
 }
 
 fn number(key: &str, value: &str, most: usize) -> Result<usize, Failure> {
-    // Nothing but digits: `from_str` alone would take a plus sign, which a query turns into a space in any case.
-    usize::from_str(value).ok().filter(|number| *number <= most).ok_or_else(|| bad(key, &format!("a number up to {most}")))
+    // Nothing but digits: `from_str` alone would take a plus sign.
+    let digits = value.bytes().all(|byte| byte.is_ascii_digit());
+    usize::from_str(value).ok().filter(|number| digits && *number <= most).ok_or_else(|| bad(key, &format!("a number up to {most}")))
 }
 
 fn bad(key: &str, expected: &str) -> Failure {
