@@ -144,7 +144,7 @@ fn engine_with(connections: usize) -> (Engine, Vec<ConnId>) {
 
 /// The end of a turn, on sockets that take everything.
 fn flush(engine: &mut Engine, now: Millis) {
-    while let Some(id) = engine.poll_dirty() {
+    while let Some(id) = engine.poll_dirty().or_else(|| engine.poll_told()) {
         let mut slices = [IoSlice::new(&[]); 16];
         let filled = engine.outgoing(id, &mut slices);
         let written = black_box(&slices[..filled]).iter().map(|slice| slice.len()).sum();

@@ -10,7 +10,7 @@ use socket2::{Domain, Socket, Type};
 use crate::aside::Aside;
 use crate::child::{Child, Failure, check_interrupt};
 use crate::harness::{self, Found, Urgency};
-use crate::peers::{Mode, Ready, Server};
+use crate::peers::{Mode, Ready, Server, Wire};
 use crate::rounds::Bench;
 use crate::scenarios::{Measured, Metric, metric};
 use crate::stats::Unit;
@@ -50,7 +50,9 @@ pub const P99: &str = "/groups/0/latency_us/p99";
 /// What 50 quiet peers feel, for so long.
 pub fn quiet(bench: &Bench, ready: &Ready, server: &Server, length: &str) -> Result<Found, Failure> {
     let args = ["beat", "--connections", "50", "--beat", "20ms", "--ramp", "max", "--for", length].map(str::to_string);
-    harness::run_at(Urgency::First, &bench.dir, slice::from_ref(server), &ready.peer.wire(Mode::Reply), &args)
+    // Known by its text, as what is broadcast is no answer.
+    let wire = Wire { expect: r"pong\n", ..ready.peer.wire(Mode::Reply) };
+    harness::run_at(Urgency::First, &bench.dir, slice::from_ref(server), &wire, &args)
 }
 
 /// Goes on until it is dropped.

@@ -136,7 +136,7 @@ impl Fleet {
     }
 
     fn flush(&mut self) {
-        while let Some(id) = self.engine.poll_dirty() {
+        while let Some(id) = self.engine.poll_dirty().or_else(|| self.engine.poll_told()) {
             let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
             let filled = self.engine.outgoing(id, &mut slices);
             let written = black_box(&slices[..filled]).iter().map(|slice| slice.len()).sum();

@@ -1,4 +1,4 @@
-//! What a quiet peer feels of operators: a scrape every second, and a page that is open.
+//! What a quiet peer feels of operators: a scrape every second, and a page that is open; or a message to all, again and again.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -21,14 +21,19 @@ pub const METRICS: &[Metric] = &[
     metric("unwatched", "p99 of 50 quiet peers beside 15k lines", Unit::Microseconds, false),
     metric("again", "the same once more: what no difference looks like", Unit::Times, false),
     metric("watched", "the same, scraped every second and with a page open", Unit::Times, false),
-    metric("processor", "processor time of the server that operators take, per second", Unit::Milliseconds, false),
+    metric("told", "the same, with a message to all 15k twice a second", Unit::Times, false),
+    metric("processor", "processor time of the server that scrapes and the page take, per second", Unit::Milliseconds, false),
 ];
 
-/// Short spells on one server in turn, and medians over them, so that whatever changes on the machine meets all three kinds alike. Each kind comes first,
-/// in the middle and last.
-const ORDER: [[Kind; 3]; 3] = [[Unwatched, Again, Watched], [Again, Watched, Unwatched], [Watched, Unwatched, Again]];
+/// Short spells on one server in turn, and medians over them, so that whatever changes on the machine meets all kinds alike. Each kind has each place once.
+const ORDER: [[Kind; 4]; 4] = [
+    [Unwatched, Again, Watched, Told],
+    [Again, Watched, Told, Unwatched],
+    [Watched, Told, Unwatched, Again],
+    [Told, Unwatched, Again, Watched],
+];
 
-const TIMES: usize = 3;
+const TIMES: usize = 2;
 /// With nobody but them, who would otherwise wake nobody.
 const ALONE_FOR: Duration = Duration::from_secs(4);
 
@@ -37,9 +42,38 @@ enum Kind {
     Unwatched,
     Again,
     Watched,
+    Told,
 }
 
-use Kind::{Again, Unwatched, Watched};
+use Kind::{Again, Told, Unwatched, Watched};
+
+/// What somebody asks for, and how often.
+struct Wish {
+    request: &'static str,
+    body: &'static str,
+    every: Duration,
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A scraper and one page.
+const WATCH: &[Wish] = &[
+    Wish { request: "GET /metrics", body: "", every: SECOND },
+    Wish { request: "GET /events", body: "", every: SECOND },
+    Wish { request: "GET /connections?sort=silence&limit=100", body: "", every: Duration::from_secs(2) },
+];
+
+const TELL: &[Wish] = &[Wish { request: "POST /broadcast", body: "hello", every: Duration::from_millis(500) }];
+
+impl Kind {
+    fn wishes(self) -> &'static [Wish] {
+        match self {
+            Unwatched | Again => &[],
+            Watched => WATCH,
+            Told => TELL,
+        }
+    }
+}
 
 pub fn measure(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
     let socket = bench.dir.join("admin.sock");
@@ -49,8 +83,7 @@ pub fn measure(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
     let lines = mute_lines(bench, &server)?;
     let (mut p99, mut remarks) = (Vec::new(), Vec::new());
     for kind in [ORDER; TIMES].into_iter().flatten().flatten() {
-        let quiet = || quiet(bench, ready, &server, bench.size.watched_for);
-        let found = if kind == Watched { beside_operators(&socket, quiet)? } else { quiet()? };
+        let found = beside(&socket, kind.wishes(), || quiet(bench, ready, &server, bench.size.watched_for))?;
         remarks.extend(found.remarks());
         p99.push((kind, found.figure(P99)?));
     }
@@ -59,19 +92,19 @@ pub fn measure(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
         pause(ALONE_FOR)?;
         Ok((proc::cpu_ns(server.pid())? - before) / 1e6 / began.elapsed().as_secs_f64())
     };
-    let processor = beside_operators(&socket, alone)?;
+    let processor = beside(&socket, WATCH, alone)?;
     drop(lines);
     let median = |of: Kind| {
         let figures = p99.iter().filter(|(kind, _)| *kind == of).map(|(_, p99)| *p99);
         Spread::of(figures).map_or(f64::NAN, |spread| spread.median)
     };
-    let [unwatched, again, watched] = [Unwatched, Again, Watched].map(median);
-    Ok(Measured { figures: vec![unwatched, again / unwatched, watched / unwatched, processor], remarks })
+    let [unwatched, again, watched, told] = [Unwatched, Again, Watched, Told].map(median);
+    Ok(Measured { figures: vec![unwatched, again / unwatched, watched / unwatched, told / unwatched, processor], remarks })
 }
 
-/// What is done while a scraper and one page ask, all of whom have to be answered.
-fn beside_operators<T>(socket: &Path, run: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-    let operators = operators(socket);
+/// What is done while these are asked for, all of which have to be answered.
+fn beside<T>(socket: &Path, wishes: &'static [Wish], run: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    let operators: Vec<Aside<u32>> = wishes.iter().map(|wish| operator(socket, wish)).collect();
     let done = run()?;
     let answers: Vec<u32> = operators.into_iter().map(|operator| operator.end().unwrap_or(0)).collect();
     match answers.contains(&0) {
@@ -80,35 +113,25 @@ fn beside_operators<T>(socket: &Path, run: impl FnOnce() -> Result<T, Failure>) 
     }
 }
 
-/// What a scraper and one page ask for, and how often; each says how often it was answered.
-fn operators(socket: &Path) -> Vec<Aside<u32>> {
-    let second = Duration::from_secs(1);
-    vec![
-        operator(socket, "metrics", second),
-        operator(socket, "events", second),
-        operator(socket, "connections?sort=silence&limit=100", 2 * second),
-    ]
-}
-
-/// Asks for one thing again and again.
-fn operator(socket: &Path, path: &'static str, every: Duration) -> Aside<u32> {
+/// Asks for one thing again and again, and says how often it was answered.
+fn operator(socket: &Path, wish: &'static Wish) -> Aside<u32> {
     let socket = PathBuf::from(socket);
     Aside::start(move |over| {
         let mut answers = 0;
         while !over.is_over() {
             // An error is no answer, and none at all is a failure of the scenario.
-            answers += u32::from(ask(&socket, path, over).is_ok());
-            thread::sleep(every);
+            answers += u32::from(ask(&socket, wish, over).is_ok());
+            thread::sleep(wish.every);
         }
         answers
     })
 }
 
 /// Reads the answer to its end, which that of `events` has only when the server goes.
-fn ask(socket: &Path, path: &str, over: &Over) -> io::Result<()> {
+fn ask(socket: &Path, Wish { request, body, .. }: &Wish, over: &Over) -> io::Result<()> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(Duration::from_millis(500)))?;
-    write!(stream, "GET /{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    write!(stream, "{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
     let (mut read, mut buffer) = (0, [0; 4096]);
     while !over.is_over() {
         match stream.read(&mut buffer) {

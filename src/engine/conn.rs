@@ -76,6 +76,8 @@ pub(super) enum Writing {
     Idle,
     /// The connection stands in the engine's list of those to flush.
     Queued,
+    /// It stands in the list of those that have nothing to flush but what goes to all.
+    Told,
     /// The kernel has taken less than it was given; the rest waits until it has room.
     Blocked,
 }

@@ -7,7 +7,7 @@
 //!    [`Engine::handle_eof`], [`Engine::handle_failure`] for what was read;
 //! 3. connections left over from earlier turns, and those of [`Engine::poll_readable`], each after [`Engine::handle_rest`];
 //! 4. [`Engine::handle_timers`], then a last read of each [`Engine::poll_last_look`] and [`Engine::handle_last_look`];
-//! 5. [`Engine::poll_dirty`]: write [`Engine::outgoing`], report with [`Engine::handle_written`] and [`Engine::handle_blocked`];
+//! 5. [`Engine::poll_dirty`], and some of [`Engine::poll_told`]: write [`Engine::outgoing`], report with [`Engine::handle_written`] and [`Engine::handle_blocked`];
 //! 6. [`Engine::poll_closed`] and [`Engine::poll_refused`]: drop the sockets.
 //!
 //! [`Engine::poll_timeout`] says when to be back at the latest, and [`Engine::has_work`] whether that is at once, because a budget ran
@@ -92,6 +92,8 @@ pub struct Engine {
     drain: Option<Drain>,
     /// Connections with something to write, each once (`Writing::Queued`).
     dirty: VecDeque<ConnId>,
+    /// Those with nothing to write but what goes to all (`Writing::Told`). Who moves to the others leaves a place behind, which is passed over.
+    told: VecDeque<ConnId>,
     /// Connections that may be read again after a pause.
     readable: VecDeque<ConnId>,
     /// Connections off the wheel whose fate a last read decides.
@@ -149,6 +151,7 @@ impl Engine {
             goodbye: config.goodbye.as_deref().map(Into::into),
             drain: None,
             dirty: VecDeque::new(),
+            told: VecDeque::new(),
             readable: VecDeque::new(),
             last_looks: VecDeque::new(),
             closed: VecDeque::new(),
@@ -180,6 +183,7 @@ impl Engine {
     /// Whether anything that [`Engine::poll_readable`] and the other polls return is left over: then the next turn may not wait.
     pub fn has_work(&self) -> bool {
         !(self.dirty.is_empty()
+            && self.told.is_empty()
             && self.readable.is_empty()
             && self.last_looks.is_empty()
             && self.closed.is_empty()

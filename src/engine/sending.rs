@@ -32,7 +32,7 @@ impl Engine {
         let before = conn.outbox.charge();
         conn.outbox.append(&mut self.pool, |buffer| self.codec.try_encode(parts, buffer))?;
         self.stats.messages_out += 1;
-        self.queued_more(id, before);
+        self.queued_more(id, before, Writing::Queued);
         Ok(())
     }
 
@@ -61,7 +61,7 @@ impl Engine {
                 None => conn.outbox.append(&mut self.pool, |buffer| self.codec.encode(&[message], buffer)),
             }
             receivers += 1;
-            self.queued_more(id, before);
+            self.queued_more(id, before, Writing::Told);
         }
         self.stats.messages_out += receivers as u64;
         Ok(receivers)
@@ -94,7 +94,7 @@ impl Engine {
         let answers = room.min(pings as usize);
         let before = conn.outbox.charge();
         conn.outbox.append(&mut self.pool, |buffer| (0..answers).for_each(|_| buffer.extend_from_slice(pong)));
-        self.queued_more(id, before);
+        self.queued_more(id, before, Writing::Queued);
     }
 
     /// Asks a quiet peer. A queue that is stuck asks by itself: its unacknowledged bytes are the question, and a ping behind them would
@@ -108,21 +108,23 @@ impl Engine {
             let before = conn.outbox.charge();
             conn.outbox.append(&mut self.pool, |buffer| buffer.extend_from_slice(ping));
             self.stats.pings_out += 1;
-            self.queued_more(id, before);
+            self.queued_more(id, before, Writing::Queued);
         }
     }
 
     /// After every append: see that it is flushed, that a peer which does not read is not read from, and that memory suffices. `charge` is that
-    /// of the outbox before.
-    fn queued_more(&mut self, id: ConnId, charge: usize) {
+    /// of the outbox before; `writing` is in which list it is to be flushed.
+    fn queued_more(&mut self, id: ConnId, charge: usize, writing: Writing) {
         let Some(conn) = self.conns.get_mut(id.slot()) else { return };
         self.memory.recount(charge, conn.outbox.charge());
         let most = self.max_outbox / THROTTLE_ABOVE;
         let most = if self.memory.is_tight() { most.min(TIGHT_THROTTLE) } else { most };
         // A blocked connection is flushed when the kernel says that it may be.
-        if conn.writing == Writing::Idle && !conn.outbox.is_empty() {
-            conn.writing = Writing::Queued;
-            self.dirty.push_back(id);
+        let moves = conn.writing == Writing::Idle || (conn.writing == Writing::Told && writing == Writing::Queued);
+        if moves && !conn.outbox.is_empty() {
+            conn.writing = writing;
+            let list = if writing == Writing::Told { &mut self.told } else { &mut self.dirty };
+            list.push_back(id);
         }
         if conn.outbox.len() > most && conn.phase == Phase::Open && !conn.is_throttled() {
             conn.reading.stop(Reading::THROTTLED);
@@ -131,19 +133,33 @@ impl Engine {
         self.keep_within_memory();
     }
 
-    /// The next connection that has something to write. Each comes once per turn at most, after everything of the turn was queued.
+    /// The next connection that has something to write: an answer, a ping, a message for it alone, and whatever waits before that. Each comes once per
+    /// turn at most, after everything of the turn was queued.
     pub fn poll_dirty(&mut self) -> Option<ConnId> {
         while let Some(id) = self.dirty.pop_front() {
-            if let Some(conn) = self.conn_mut(id)
-                && conn.writing == Writing::Queued
-            {
-                conn.writing = Writing::Idle;
-                if !matches!(conn.phase, Phase::Closed(_)) {
-                    return Some(id);
-                }
+            if self.is_to_be_written(id, Writing::Queued) {
+                return Some(id);
             }
         }
         None
+    }
+
+    /// The next of those that have nothing to write but what was broadcast. To be asked for some of them in each turn, after the others: a message to
+    /// everybody then keeps no answer waiting, and answers do not keep it.
+    pub fn poll_told(&mut self) -> Option<ConnId> {
+        while let Some(id) = self.told.pop_front() {
+            if self.is_to_be_written(id, Writing::Told) {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// Whether a connection that has left the list of these is still one of them, and not over.
+    fn is_to_be_written(&mut self, id: ConnId, writing: Writing) -> bool {
+        let Some(conn) = self.conn_mut(id).filter(|conn| conn.writing == writing) else { return false };
+        conn.writing = Writing::Idle;
+        !matches!(conn.phase, Phase::Closed(_))
     }
 
     /// Fills `slices` with the first bytes to write, for one vectored write; returns how many slices it filled. 0 if there is nothing.

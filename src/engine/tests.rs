@@ -114,7 +114,7 @@ impl Rig {
 
     /// The kernel takes `n` bytes, and has no room for more.
     fn write(&mut self, id: ConnId, n: usize) {
-        while self.engine.poll_dirty().is_some() {}
+        while self.engine.poll_dirty().or_else(|| self.engine.poll_told()).is_some() {}
         self.engine.handle_written(self.now, id, n, &mut self.handler);
         self.engine.handle_blocked(id);
     }
@@ -127,7 +127,7 @@ impl Rig {
     }
 
     fn flush_dirty(&mut self) {
-        while let Some(id) = self.engine.poll_dirty() {
+        while let Some(id) = self.engine.poll_dirty().or_else(|| self.engine.poll_told()) {
             self.flush(id);
         }
     }

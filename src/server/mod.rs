@@ -50,6 +50,8 @@ const COMMANDS_PER_TURN: usize = 1024;
 const CHECKS_PER_TURN: usize = 8;
 /// Connections written to per turn; the rest keep their place in the list.
 const FLUSHES_PER_TURN: usize = 256;
+/// And those that have nothing to be told but a broadcast: so few that who has an answer to wait for does not feel a message to everybody.
+const TOLD_PER_TURN: usize = 64;
 /// The clock is read again after so many sockets, so that stamps stay true in a long turn; a reading costs a hundredth of a read.
 const SOCKETS_PER_CLOCK_READING: u32 = 16;
 
@@ -238,6 +240,7 @@ impl Server {
         if self.flush(handler, flushes_left) == 0 {
             self.engine.stats_mut().yields += 1;
         }
+        self.tell(handler);
         self.reap(handler);
         self.lingering.handle_timers(self.now);
         self.report.handle_timers(self.now);

@@ -10,7 +10,7 @@ use mio::{Events, Interest, Token};
 use super::listener::Accepted;
 use super::report::Kind;
 use super::sockets::ReadEnd;
-use super::{ACCEPTS_PER_TURN, ALARM, EVENTS_PER_TURN, FIRST_GUEST, FIRST_LISTENER, Server, WAKER};
+use super::{ACCEPTS_PER_TURN, ALARM, EVENTS_PER_TURN, FIRST_GUEST, FIRST_LISTENER, Server, TOLD_PER_TURN, WAKER};
 use crate::close::{CloseReason, Refusal};
 use crate::engine::{Closed, Farewell, Handler};
 use crate::id::ConnId;
@@ -201,6 +201,14 @@ impl Server {
             self.write(id, handler);
         }
         0
+    }
+
+    /// The same for those that have nothing but a broadcast waiting.
+    pub(super) fn tell<H: Handler + ?Sized>(&mut self, handler: &mut H) {
+        for _ in 0..TOLD_PER_TURN {
+            let Some(id) = self.engine.poll_told() else { return };
+            self.write(id, handler);
+        }
     }
 
     fn write<H: Handler + ?Sized>(&mut self, id: ConnId, handler: &mut H) {

@@ -114,6 +114,7 @@ pub fn setup(rng: &mut fastrand::Rng, seed: u64, scale: &Scale) -> Setup {
         scratch_bytes: rng.usize(16..=32 * 1024),
         checks: rng.usize(least..=256),
         flushes: rng.usize(64..=1024),
+        told: rng.usize(least..=256),
         writes: rng.usize(1..=4),
         slices: rng.usize(1..=16),
         sockets_per_clock_reading: rng.u32(scale.sockets_per_clock_reading.clone()),

@@ -23,6 +23,7 @@ pub struct Budgets {
     pub scratch_bytes: usize,
     pub checks: usize,
     pub flushes: usize,
+    pub told: usize,
     pub writes: usize,
     pub slices: usize,
     pub sockets_per_clock_reading: u32,
@@ -41,8 +42,9 @@ impl Default for Budgets {
             commands: 1024,
             read_bytes: 128 * 1024,
             scratch_bytes: 64 * 1024,
-            checks: 32,
+            checks: 8,
             flushes: 256,
+            told: 64,
             writes: 4,
             slices: 16,
             sockets_per_clock_reading: 16,
@@ -148,6 +150,7 @@ impl Driver {
         let flushes_left = self.flush(net, app, self.budgets.flushes);
         self.check_the_quiet(net, app);
         self.flush(net, app, flushes_left);
+        self.tell(net, app);
         self.reap(net, app);
         let max_memory = self.config.limits.max_memory.unwrap_or(usize::MAX);
         assert!(self.engine.buffered() <= max_memory, "{} bytes held, over the bound of {max_memory}", self.engine.buffered());
@@ -413,6 +416,14 @@ impl Driver {
             self.write(id, net, app);
         }
         0
+    }
+
+    fn tell(&mut self, net: &mut Net, app: &mut App) {
+        for _ in 0..self.budgets.told {
+            let Some(id) = self.engine.poll_told() else { return };
+            self.busy = true;
+            self.write(id, net, app);
+        }
     }
 
     fn write(&mut self, id: ConnId, net: &mut Net, app: &mut App) {

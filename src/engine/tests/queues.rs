@@ -80,6 +80,28 @@ fn each_connection_is_dirty_once_however_much_was_queued() {
 }
 
 #[test]
+fn who_has_an_answer_does_not_wait_with_those_who_are_only_told() {
+    let mut rig = Rig::new(&config());
+    let [a, b, c] = std::array::from_fn(|_| rig.open());
+    rig.engine.broadcast(b"to all", None).expect("room");
+    assert_eq!(rig.engine.poll_dirty(), None);
+    rig.receive(b, "one\n");
+    assert_eq!(rig.engine.poll_dirty(), Some(b));
+    assert_eq!(rig.flush(b), "to all\none\n");
+    assert_eq!([(); 3].map(|()| rig.engine.poll_told()), [Some(a), Some(c), None], "it has left them");
+    assert!(!rig.engine.has_work());
+
+    // It is told of the next one all the same, and once, whatever was left behind.
+    rig.engine.broadcast(b"again", None).expect("room");
+    rig.receive(b, "two\n");
+    assert_eq!(rig.engine.poll_dirty(), Some(b));
+    rig.flush(b);
+    rig.engine.broadcast(b"and again", None).expect("room");
+    assert_eq!([(); 4].map(|()| rig.engine.poll_told()), [Some(a), Some(b), Some(c), None]);
+    assert!(!rig.engine.has_work());
+}
+
+#[test]
 fn a_broadcast_reaches_all_but_one_whether_copied_or_shared() {
     for len in [3, 900] {
         let mut rig = Rig::new(&config());

@@ -233,7 +233,8 @@ impl Run<'_> {
     }
 
     fn flush(&mut self) {
-        if let Some(id) = self.engine.poll_dirty() {
+        let next = if self.data.below(2) == 0 { Engine::poll_dirty } else { Engine::poll_told };
+        if let Some(id) = next(&mut self.engine) {
             let most = usize::from(self.data.byte());
             // Most of the time the kernel takes all.
             self.write(id, if most < 160 { usize::MAX } else { most - 160 });
@@ -419,7 +420,8 @@ impl Run<'_> {
             assert_eq!(engine.poll_timeout(), None, "nothing is due when nobody is connected");
         }
         if !engine.has_work() {
-            assert_eq!((engine.poll_dirty(), engine.poll_readable(), engine.poll_last_look()), (None, None, None), "no work, it was said");
+            let work = [engine.poll_dirty(), engine.poll_told(), engine.poll_readable(), engine.poll_last_look()];
+            assert_eq!(work, [None; 4], "no work, it was said");
             assert!(engine.poll_closed(Millis::ZERO, &mut self.app).is_none(), "no work, it was said");
         }
         for line in &self.app.lines {
@@ -449,7 +451,7 @@ impl Run<'_> {
         while let Some(id) = self.engine.poll_last_look() {
             self.engine.handle_last_look(self.now(), id, false);
         }
-        while let Some(id) = self.engine.poll_dirty() {
+        while let Some(id) = self.engine.poll_dirty().or_else(|| self.engine.poll_told()) {
             self.write(id, room);
         }
         for id in self.blocked() {
