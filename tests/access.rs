@@ -4,20 +4,12 @@
 mod common;
 
 use std::io::{ErrorKind, Write};
-use std::net::SocketAddr;
 use std::process::Command;
 
 use common::{Peer, Serve, field, wait_until};
-use socket2::{Domain, Socket, Type};
 
 fn connect_from(source: &str, server: &Serve) -> Peer {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    let source: SocketAddr = source.parse().expect("an address");
-    socket.bind(&source.into()).expect("all of 127.0.0.0/8 is ours");
-    socket.connect(&server.addr().into()).expect("the server accepts");
-    let stream: std::net::TcpStream = socket.into();
-    stream.set_read_timeout(Some(common::DEADLINE)).expect("a timeout above zero");
-    Peer::from_stream(stream)
+    Peer::connect_from(source.parse().expect("an address"), server.addr())
 }
 
 /// Reads until the end, be it orderly or a reset.

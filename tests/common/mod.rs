@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use socket2::{Domain, Socket, Type};
 
 /// Longer than anything here takes on the slowest machine; a test that gets here has failed.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -175,7 +176,18 @@ pub struct Peer {
 
 impl Peer {
     pub fn connect(addr: SocketAddr) -> Peer {
-        let stream = TcpStream::connect_timeout(&addr, DEADLINE).expect("the server accepts");
+        Peer::over(TcpStream::connect_timeout(&addr, DEADLINE).expect("the server accepts"))
+    }
+
+    /// From an address of its own: each has its own ports, and all of 127.0.0.0/8 is ours.
+    pub fn connect_from(source: SocketAddr, addr: SocketAddr) -> Peer {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&source.into()).expect("a free port");
+        socket.connect_timeout(&addr.into(), DEADLINE).expect("the server accepts");
+        Peer::over(socket.into())
+    }
+
+    fn over(stream: TcpStream) -> Peer {
         stream.set_read_timeout(Some(DEADLINE)).expect("a timeout above zero");
         stream.set_write_timeout(Some(DEADLINE)).expect("a timeout above zero");
         stream.set_nodelay(true).expect("an option of TCP");
