@@ -7,7 +7,8 @@
 //!    [`Engine::handle_eof`], [`Engine::handle_failure`] for what was read;
 //! 3. connections left over from earlier turns, and those of [`Engine::poll_readable`], each after [`Engine::handle_rest`];
 //! 4. [`Engine::handle_timers`], then a last read of each [`Engine::poll_last_look`] and [`Engine::handle_last_look`];
-//! 5. [`Engine::poll_dirty`], and some of [`Engine::poll_told`]: write [`Engine::outgoing`], report with [`Engine::handle_written`] and [`Engine::handle_blocked`];
+//! 5. [`Engine::poll_dirty`], and some of [`Engine::poll_told`]: write [`Engine::outgoing`], report with [`Engine::handle_written`] and
+//!    [`Engine::handle_blocked`];
 //! 6. [`Engine::poll_closed`] and [`Engine::poll_refused`]: drop the sockets.
 //!
 //! [`Engine::poll_timeout`] says when to be back at the latest, and [`Engine::has_work`] whether that is at once, because a budget ran

@@ -136,30 +136,26 @@ impl Engine {
     /// The next connection that has something to write: an answer, a ping, a message for it alone, and whatever waits before that. Each comes once per
     /// turn at most, after everything of the turn was queued.
     pub fn poll_dirty(&mut self) -> Option<ConnId> {
-        while let Some(id) = self.dirty.pop_front() {
-            if self.is_to_be_written(id, Writing::Queued) {
-                return Some(id);
-            }
-        }
-        None
+        self.next_to_write(Writing::Queued)
     }
 
     /// The next of those that have nothing to write but what was broadcast. To be asked for some of them in each turn, after the others: a message to
     /// everybody then keeps no answer waiting, and answers do not keep it.
     pub fn poll_told(&mut self) -> Option<ConnId> {
-        while let Some(id) = self.told.pop_front() {
-            if self.is_to_be_written(id, Writing::Told) {
+        self.next_to_write(Writing::Told)
+    }
+
+    fn next_to_write(&mut self, writing: Writing) -> Option<ConnId> {
+        loop {
+            let list = if writing == Writing::Told { &mut self.told } else { &mut self.dirty };
+            let id = list.pop_front()?;
+            // It may have left its place, or be over.
+            let Some(conn) = self.conn_mut(id).filter(|conn| conn.writing == writing) else { continue };
+            conn.writing = Writing::Idle;
+            if !matches!(conn.phase, Phase::Closed(_)) {
                 return Some(id);
             }
         }
-        None
-    }
-
-    /// Whether a connection that has left the list of these is still one of them, and not over.
-    fn is_to_be_written(&mut self, id: ConnId, writing: Writing) -> bool {
-        let Some(conn) = self.conn_mut(id).filter(|conn| conn.writing == writing) else { return false };
-        conn.writing = Writing::Idle;
-        !matches!(conn.phase, Phase::Closed(_))
     }
 
     /// Fills `slices` with the first bytes to write, for one vectored write; returns how many slices it filled. 0 if there is nothing.

@@ -88,11 +88,10 @@ pub struct Server {
     scratch: Box<[u8]>,
     handle: Handle,
     commands: Commands,
-    /// What is in force.
+    /// What is in force, but for `max_connections`, which is as it was asked for.
     config: Config,
-    /// As many connections as there can be descriptors for, and as were asked for.
+    /// As many connections as there can be descriptors for.
     most_connections: usize,
-    wanted_connections: Option<usize>,
     options: SocketOptions,
     report: Report,
     clock: MonotonicClock,
@@ -134,8 +133,6 @@ impl Server {
         let descriptors = net::raise_descriptor_limit();
         let max_lingering = (descriptors / LINGER_SHARE).min(MAX_LINGERING);
         let most_connections = descriptors.saturating_sub(RESERVED_DESCRIPTORS + max_lingering).max(1);
-        let wanted_connections = config.limits.max_connections;
-        let config = within_descriptors(config, most_connections);
         let options = socket_options(&config);
         let mut listeners = Listeners::new(sockets);
 
@@ -144,7 +141,7 @@ impl Server {
         let sleep = Sleep::register(poll.registry(), ALARM).map_err(Error::io("make a timer"))?;
         listeners.register(poll.registry(), |index| Token(FIRST_LISTENER + index))?;
         let (handle, commands) = handle::channel(waker);
-        let mut engine = Engine::new(&config)?;
+        let mut engine = Engine::new(&within_descriptors(&config, most_connections))?;
         engine.begin_at(fastrand::u32(..));
         Ok(Server {
             poll,
@@ -161,7 +158,6 @@ impl Server {
             commands,
             config,
             most_connections,
-            wanted_connections,
             options,
             report: Report::new(),
             clock: MonotonicClock::start(),
@@ -235,12 +231,11 @@ impl Server {
         self.accept_batch(handler);
         self.read_ready(handler);
         // Replies first: they do not wait for those that are asked or given up.
-        let flushes_left = self.flush(handler, FLUSHES_PER_TURN);
+        let flushes_left = self.flush(handler, FLUSHES_PER_TURN, Engine::poll_dirty);
         self.check_the_quiet(handler);
-        if self.flush(handler, flushes_left) == 0 {
-            self.engine.stats_mut().yields += 1;
-        }
-        self.tell(handler);
+        let flushes_left = self.flush(handler, flushes_left, Engine::poll_dirty);
+        let tells_left = self.flush(handler, TOLD_PER_TURN, Engine::poll_told);
+        self.engine.stats_mut().yields += u64::from(flushes_left == 0) + u64::from(tells_left == 0);
         self.reap(handler);
         self.lingering.handle_timers(self.now);
         self.report.handle_timers(self.now);
@@ -282,14 +277,12 @@ impl Server {
     pub fn reconfigure(&mut self, mut config: Config) -> Result<Vec<&'static str>, Error> {
         let kept = config.keep_fixed(&self.config);
         config.check()?;
-        let wanted = config.limits.max_connections;
-        let config = within_descriptors(config, self.most_connections);
         let options = socket_options(&config);
         self.listeners.apply(&options)?;
         self.read_clock(self.due_ms());
-        self.engine.reconfigure(self.now, &config)?;
+        self.engine.reconfigure(self.now, &within_descriptors(&config, self.most_connections))?;
         self.awake.set_threshold_ms(stall_ms(&config));
-        (self.options, self.config, self.wanted_connections) = (options, config, wanted);
+        (self.options, self.config) = (options, config);
         Ok(kept)
     }
 
@@ -299,7 +292,7 @@ impl Server {
         self.engine.drain_deadline().map(|end| Duration::from_millis(end.ms_since(self.now)))
     }
 
-    /// What is in force.
+    /// What is in force, but for `max_connections`: see [`Context::max_connections`].
     #[cfg(feature = "cli")]
     pub(crate) fn config(&self) -> &Config {
         &self.config
@@ -309,10 +302,7 @@ impl Server {
     #[cfg(feature = "cli")]
     pub(crate) fn reserve_descriptors(&mut self, number: usize) -> Result<(), Error> {
         self.most_connections = self.most_connections.saturating_sub(number).max(1);
-        let mut config = self.config.clone();
-        config.limits.max_connections = self.wanted_connections;
-        self.config = within_descriptors(config, self.most_connections);
-        self.engine.reconfigure(self.now, &self.config)?;
+        self.engine.reconfigure(self.now, &within_descriptors(&self.config, self.most_connections))?;
         Ok(())
     }
 
@@ -471,10 +461,12 @@ fn socket_options(config: &Config) -> SocketOptions {
 }
 
 /// The same configuration with no more connections than there can be descriptors for.
-fn within_descriptors(mut config: Config, most: usize) -> Config {
-    if let Some(wanted) = config.limits.max_connections.filter(|wanted| *wanted > most) {
+fn within_descriptors(config: &Config, most: usize) -> Config {
+    let wanted = config.limits.max_connections.unwrap_or(most);
+    if wanted > most {
         log::warn!("max-connections wanted={wanted} lowered_to={most} reason=\"the descriptor limit leaves no more (ulimit -Hn)\"");
     }
-    config.limits.max_connections = Some(config.limits.max_connections.map_or(most, |wanted| wanted.min(most)));
-    config
+    let mut within = config.clone();
+    within.limits.max_connections = Some(wanted.min(most));
+    within
 }

@@ -10,9 +10,9 @@ use mio::{Events, Interest, Token};
 use super::listener::Accepted;
 use super::report::Kind;
 use super::sockets::ReadEnd;
-use super::{ACCEPTS_PER_TURN, ALARM, EVENTS_PER_TURN, FIRST_GUEST, FIRST_LISTENER, Server, TOLD_PER_TURN, WAKER};
+use super::{ACCEPTS_PER_TURN, ALARM, EVENTS_PER_TURN, FIRST_GUEST, FIRST_LISTENER, Server, WAKER};
 use crate::close::{CloseReason, Refusal};
-use crate::engine::{Closed, Farewell, Handler};
+use crate::engine::{Closed, Engine, Farewell, Handler};
 use crate::id::ConnId;
 use crate::net;
 use crate::time::duration_to_ms;
@@ -194,21 +194,13 @@ impl Server {
         }
     }
 
-    /// Writes once to each connection for which something was queued, to `budget` of them at most. Returns what is left of the budget.
-    pub(super) fn flush<H: Handler + ?Sized>(&mut self, handler: &mut H, budget: usize) -> usize {
+    /// Writes once to each connection that `next` has something queued for, to `budget` of them at most. Returns what is left of the budget.
+    pub(super) fn flush<H: Handler + ?Sized>(&mut self, handler: &mut H, budget: usize, next: fn(&mut Engine) -> Option<ConnId>) -> usize {
         for left in (0..budget).rev() {
-            let Some(id) = self.engine.poll_dirty() else { return left + 1 };
+            let Some(id) = next(&mut self.engine) else { return left + 1 };
             self.write(id, handler);
         }
         0
-    }
-
-    /// The same for those that have nothing but a broadcast waiting.
-    pub(super) fn tell<H: Handler + ?Sized>(&mut self, handler: &mut H) {
-        for _ in 0..TOLD_PER_TURN {
-            let Some(id) = self.engine.poll_told() else { return };
-            self.write(id, handler);
-        }
     }
 
     fn write<H: Handler + ?Sized>(&mut self, id: ConnId, handler: &mut H) {

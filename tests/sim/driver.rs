@@ -147,10 +147,10 @@ impl Driver {
         }
         self.accept_batch(net, app);
         self.read_ready(net, app);
-        let flushes_left = self.flush(net, app, self.budgets.flushes);
+        let flushes_left = self.flush(net, app, self.budgets.flushes, Engine::poll_dirty);
         self.check_the_quiet(net, app);
-        self.flush(net, app, flushes_left);
-        self.tell(net, app);
+        self.flush(net, app, flushes_left, Engine::poll_dirty);
+        self.flush(net, app, self.budgets.told, Engine::poll_told);
         self.reap(net, app);
         let max_memory = self.config.limits.max_memory.unwrap_or(usize::MAX);
         assert!(self.engine.buffered() <= max_memory, "{} bytes held, over the bound of {max_memory}", self.engine.buffered());
@@ -409,21 +409,13 @@ impl Driver {
         }
     }
 
-    fn flush(&mut self, net: &mut Net, app: &mut App, budget: usize) -> usize {
+    fn flush(&mut self, net: &mut Net, app: &mut App, budget: usize, next: fn(&mut Engine) -> Option<ConnId>) -> usize {
         for left in (0..budget).rev() {
-            let Some(id) = self.engine.poll_dirty() else { return left + 1 };
+            let Some(id) = next(&mut self.engine) else { return left + 1 };
             self.busy = true;
             self.write(id, net, app);
         }
         0
-    }
-
-    fn tell(&mut self, net: &mut Net, app: &mut App) {
-        for _ in 0..self.budgets.told {
-            let Some(id) = self.engine.poll_told() else { return };
-            self.busy = true;
-            self.write(id, net, app);
-        }
     }
 
     fn write(&mut self, id: ConnId, net: &mut Net, app: &mut App) {
