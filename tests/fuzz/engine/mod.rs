@@ -233,8 +233,7 @@ impl Run<'_> {
     }
 
     fn flush(&mut self) {
-        let next = if self.data.below(2) == 0 { Engine::poll_dirty } else { Engine::poll_told };
-        if let Some(id) = next(&mut self.engine) {
+        if let Some(id) = self.engine.poll_dirty().or_else(|| self.engine.poll_told()) {
             let most = usize::from(self.data.byte());
             // Most of the time the kernel takes all.
             self.write(id, if most < 160 { usize::MAX } else { most - 160 });
