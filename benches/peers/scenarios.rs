@@ -216,6 +216,7 @@ pub struct Size {
     pub storm_for: &'static str,
     /// Time for a listing, two scrapes and two events.
     pub watched_for: &'static str,
+    pub watchers_alone_for: Duration,
     pub huge_for: &'static str,
     pub no_connections_for: Duration,
 }
@@ -237,6 +238,7 @@ impl Size {
             fairness_for: "6s",
             storm_for: "2s",
             watched_for: "2s",
+            watchers_alone_for: Duration::from_secs(4),
             huge_for: "60s",
             no_connections_for: Duration::from_secs(5),
         }
@@ -258,6 +260,7 @@ impl Size {
             fairness_for: "500ms",
             storm_for: "700ms",
             watched_for: "300ms",
+            watchers_alone_for: Duration::from_secs(1),
             huge_for: "1s",
             no_connections_for: Duration::from_secs(1),
         }

@@ -34,8 +34,6 @@ const ORDER: [[Kind; 4]; 4] = [
 ];
 
 const TIMES: usize = 2;
-/// With nobody but them, who would otherwise wake nobody.
-const ALONE_FOR: Duration = Duration::from_secs(4);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -87,9 +85,10 @@ pub fn measure(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
         remarks.extend(found.remarks());
         p99.push((kind, found.figure(P99)?));
     }
+    // With nobody but them, who would otherwise wake nobody.
     let alone = || -> Result<f64, Failure> {
         let (began, before) = (Instant::now(), proc::cpu_ns(server.pid())?);
-        pause(ALONE_FOR)?;
+        pause(bench.size.watchers_alone_for)?;
         Ok((proc::cpu_ns(server.pid())? - before) / 1e6 / began.elapsed().as_secs_f64())
     };
     let processor = beside(&socket, WATCH, alone)?;
