@@ -21,7 +21,8 @@ struct Echo;
 
 impl Handler for Echo {
     fn on_message(&mut self, cx: &mut Context<'_>, id: ConnId, message: &[u8]) {
-        cx.send(id, message).expect("the queue is flushed each turn");
+        cx.send(id, message)
+            .expect("the queue is flushed each turn");
     }
 }
 
@@ -53,9 +54,14 @@ fn wheel(c: &mut Criterion) {
 fn framing(c: &mut Criterion) {
     let mut group = c.benchmark_group("framing");
     group.throughput(Throughput::Elements(MESSAGES as u64));
-    for (name, framing) in [("lines", Framing::Lines), ("length", Framing::Length), ("raw", Framing::Raw)] {
+    for (name, framing) in [
+        ("lines", Framing::Lines),
+        ("length", Framing::Length),
+        ("raw", Framing::Raw),
+    ] {
         // Raw hands out what was read in pieces of the longest message: the same number of messages as the others.
-        let codec = Codec::new(framing, HeartbeatWords::default(), 64).expect("the default words are valid");
+        let codec = Codec::new(framing, HeartbeatWords::default(), 64)
+            .expect("the default words are valid");
         let mut wire = Vec::new();
         (0..MESSAGES).for_each(|_| codec.encode(&[&[b'x'; 64]], &mut wire));
         let mut inbox = Inbox::default();
@@ -79,7 +85,9 @@ fn outbox(c: &mut Criterion) {
     group.bench_function("append and advance", |b| {
         let mut outbox = Outbox::default();
         b.iter(|| {
-            (0..MESSAGES).for_each(|_| outbox.append(&mut pool, |buffer| buffer.extend_from_slice(&[b'x'; 64])));
+            (0..MESSAGES).for_each(|_| {
+                outbox.append(&mut pool, |buffer| buffer.extend_from_slice(&[b'x'; 64]))
+            });
             drain(&mut outbox, &mut pool);
         });
     });
@@ -105,7 +113,10 @@ fn drain(outbox: &mut Outbox, pool: &mut Pool) {
 
 fn engine(c: &mut Criterion) {
     let mut group = c.benchmark_group("engine");
-    for (name, active, pipelined) in [("64 of 1000 active, 1 message each", 64, 1), ("64 of 1000 active, 16 messages each", 64, 16)] {
+    for (name, active, pipelined) in [
+        ("64 of 1000 active, 1 message each", 64, 1),
+        ("64 of 1000 active, 16 messages each", 64, 16),
+    ] {
         let (mut engine, ids) = engine_with(CONNECTIONS);
         let wire = b"a message of an ordinary length\n".repeat(pipelined);
         let mut now_ms = 0;
@@ -138,7 +149,13 @@ fn engine(c: &mut Criterion) {
 fn engine_with(connections: usize) -> (Engine, Vec<ConnId>) {
     let mut engine = Engine::new(&Config::default()).expect("the defaults are valid");
     let peer = SocketAddr::from(([192, 0, 2, 1], 7));
-    let ids = (0..connections).map(|_| engine.handle_open(Millis::ZERO, peer, &mut Echo).expect("there is no bound")).collect();
+    let ids = (0..connections)
+        .map(|_| {
+            engine
+                .handle_open(Millis::ZERO, peer, &mut Echo)
+                .expect("there is no bound")
+        })
+        .collect();
     (engine, ids)
 }
 
@@ -147,7 +164,10 @@ fn flush(engine: &mut Engine, now: Millis) {
     while let Some(id) = engine.poll_dirty().or_else(|| engine.poll_told()) {
         let mut slices = [IoSlice::new(&[]); 16];
         let filled = engine.outgoing(id, &mut slices);
-        let written = black_box(&slices[..filled]).iter().map(|slice| slice.len()).sum();
+        let written = black_box(&slices[..filled])
+            .iter()
+            .map(|slice| slice.len())
+            .sum();
         engine.handle_written(now, id, written, &mut Echo);
     }
 }

@@ -124,8 +124,12 @@ impl CloseReason {
     fn from_io_error(error: &io::Error) -> Option<Self> {
         use io::ErrorKind::*;
         match error.kind() {
-            ConnectionReset | ConnectionAborted | BrokenPipe | NotConnected => Some(CloseReason::PeerReset),
-            TimedOut | HostUnreachable | NetworkUnreachable | NetworkDown => Some(CloseReason::NetworkTimeout),
+            ConnectionReset | ConnectionAborted | BrokenPipe | NotConnected => {
+                Some(CloseReason::PeerReset)
+            }
+            TimedOut | HostUnreachable | NetworkUnreachable | NetworkDown => {
+                Some(CloseReason::NetworkTimeout)
+            }
             _ => None,
         }
     }
@@ -139,17 +143,30 @@ mod tests {
     fn every_reason_stands_at_its_index_under_a_name_of_its_own() {
         for (index, reason) in CloseReason::ALL.iter().enumerate() {
             assert_eq!(reason.index(), index);
-            assert_eq!(CloseReason::ALL.iter().filter(|other| other.as_str() == reason.as_str()).count(), 1);
+            assert_eq!(
+                CloseReason::ALL
+                    .iter()
+                    .filter(|other| other.as_str() == reason.as_str())
+                    .count(),
+                1
+            );
         }
     }
 
     #[test]
     fn errors_of_the_os_are_told_apart() {
         let reason = |kind| CloseReason::from_read_error(&io::Error::from(kind));
-        assert_eq!(reason(io::ErrorKind::ConnectionReset), CloseReason::PeerReset);
+        assert_eq!(
+            reason(io::ErrorKind::ConnectionReset),
+            CloseReason::PeerReset
+        );
         assert_eq!(reason(io::ErrorKind::TimedOut), CloseReason::NetworkTimeout);
-        assert_eq!(reason(io::ErrorKind::PermissionDenied), CloseReason::ReadFailed);
-        let write = CloseReason::from_write_error(&io::Error::from(io::ErrorKind::PermissionDenied));
+        assert_eq!(
+            reason(io::ErrorKind::PermissionDenied),
+            CloseReason::ReadFailed
+        );
+        let write =
+            CloseReason::from_write_error(&io::Error::from(io::ErrorKind::PermissionDenied));
         assert_eq!(write, CloseReason::WriteFailed);
     }
 }

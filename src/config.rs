@@ -149,7 +149,11 @@ pub struct Heartbeat {
 
 impl Default for Heartbeat {
     fn default() -> Self {
-        Heartbeat { interval: Duration::from_secs(5), missed: 3, push: true }
+        Heartbeat {
+            interval: Duration::from_secs(5),
+            missed: 3,
+            push: true,
+        }
     }
 }
 
@@ -162,10 +166,16 @@ impl Heartbeat {
 
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         if self.missed == 0 {
-            return Err(ConfigError::new("missed", "at least one ping must have the chance to be answered: 1 to 255"));
+            return Err(ConfigError::new(
+                "missed",
+                "at least one ping must have the chance to be answered: 1 to 255",
+            ));
         }
         if self.interval < Duration::from_millis(2) || self.interval > LONGEST {
-            return Err(ConfigError::new("heartbeat", "must be at least 2 ms and at most 24 days"));
+            return Err(ConfigError::new(
+                "heartbeat",
+                "must be at least 2 ms and at most 24 days",
+            ));
         }
         Ok(())
     }
@@ -188,14 +198,19 @@ pub struct Keepalive {
 
 impl Default for Keepalive {
     fn default() -> Self {
-        Keepalive { idle: Duration::from_secs(30), interval: Duration::from_secs(30), count: 3 }
+        Keepalive {
+            idle: Duration::from_secs(30),
+            interval: Duration::from_secs(30),
+            count: 3,
+        }
     }
 }
 
 impl Keepalive {
     /// How long an idle connection to a vanished host survives: `idle + interval * count`.
     pub fn bound(&self) -> Duration {
-        self.idle.saturating_add(self.interval.saturating_mul(self.count))
+        self.idle
+            .saturating_add(self.interval.saturating_mul(self.count))
     }
 
     /// Checks the three values, alone and against `TCP_USER_TIMEOUT`.
@@ -203,13 +218,22 @@ impl Keepalive {
     /// Linux ends a probed connection by the user timeout in place of the probe count as soon as one is set (tcp_timer.c,
     /// `tcp_keepalive_timer`): a shorter timeout gives up after fewer probes than asked for, so it is an error here.
     pub fn check(&self, user_timeout: Option<Duration>) -> Result<(), ConfigError> {
-        for (field, value) in [("keepalive_idle", self.idle), ("keepalive_interval", self.interval)] {
+        for (field, value) in [
+            ("keepalive_idle", self.idle),
+            ("keepalive_interval", self.interval),
+        ] {
             if value.subsec_nanos() != 0 || !(1..=32_767).contains(&value.as_secs()) {
-                return Err(ConfigError::new(field, "the kernel takes whole seconds from 1s to 32767s"));
+                return Err(ConfigError::new(
+                    field,
+                    "the kernel takes whole seconds from 1s to 32767s",
+                ));
             }
         }
         if !(1..=127).contains(&self.count) {
-            return Err(ConfigError::new("keepalive_count", "the kernel takes 1 to 127 probes"));
+            return Err(ConfigError::new(
+                "keepalive_count",
+                "the kernel takes 1 to 127 probes",
+            ));
         }
         match user_timeout {
             Some(timeout) if timeout < self.bound() => Err(ConfigError::new(
@@ -235,7 +259,10 @@ pub(crate) fn check_os_timeouts(
 ) -> Result<(), ConfigError> {
     if let Some(timeout) = user_timeout {
         if timeout < Duration::from_millis(1) || timeout > LONGEST {
-            return Err(ConfigError::new("user_timeout", "must be at least 1 ms and at most 24 days"));
+            return Err(ConfigError::new(
+                "user_timeout",
+                "must be at least 1 ms and at most 24 days",
+            ));
         }
         if let Some(heartbeat) = heartbeat
             && timeout < heartbeat.bound()
@@ -278,7 +305,10 @@ pub(crate) fn os_timeout_notes(
         ));
     }
     if keepalive.is_none() && heartbeat.is_none() {
-        notes.push("both heartbeat and keepalive are off: a peer that vanishes while idle is never found".into());
+        notes.push(
+            "both heartbeat and keepalive are off: a peer that vanishes while idle is never found"
+                .into(),
+        );
     }
     notes
 }
@@ -290,59 +320,103 @@ impl Config {
     /// Checks every field, alone and against the others. The error names the first field at fault.
     pub fn check(&self) -> Result<(), ConfigError> {
         if self.limits.max_message == 0 || self.limits.max_message > u32::MAX as usize {
-            return Err(ConfigError::new("max_message", "must be at least 1 byte and less than 4 GiB"));
+            return Err(ConfigError::new(
+                "max_message",
+                "must be at least 1 byte and less than 4 GiB",
+            ));
         }
         self.codec()?;
         if let Some(goodbye) = &self.goodbye
-            && (goodbye.len() > self.limits.max_message || self.codec()?.encoded_len(&[goodbye]).is_err())
+            && (goodbye.len() > self.limits.max_message
+                || self.codec()?.encoded_len(&[goodbye]).is_err())
         {
-            let problem = "must be one message that the framing can carry, no longer than max_message";
+            let problem =
+                "must be one message that the framing can carry, no longer than max_message";
             return Err(ConfigError::new("goodbye", problem).against(&["framing", "max_message"]));
         }
         if self.limits.max_outbox < SMALLEST_OUTBOX {
-            return Err(ConfigError::new("max_outbox", format!("must be at least {SMALLEST_OUTBOX} bytes")));
+            return Err(ConfigError::new(
+                "max_outbox",
+                format!("must be at least {SMALLEST_OUTBOX} bytes"),
+            ));
         }
-        let largest = self.limits.max_outbox.saturating_add(self.limits.max_message);
+        let largest = self
+            .limits
+            .max_outbox
+            .saturating_add(self.limits.max_message);
         if self.limits.max_memory.is_some_and(|most| most < largest) {
             return Err(ConfigError::new(
                 "max_memory",
-                format!("must have room for one peer's max_outbox and max_message: {largest} bytes"),
+                format!(
+                    "must have room for one peer's max_outbox and max_message: {largest} bytes"
+                ),
             )
             .against(&["max_outbox", "max_message"]));
         }
-        let Limits { write_timeout, frame_timeout, first_message_timeout, .. } = self.limits;
-        for (field, timeout) in
-            [("write_timeout", write_timeout), ("frame_timeout", frame_timeout), ("first_message_timeout", first_message_timeout)]
-        {
-            if timeout.is_some_and(|timeout| timeout < Duration::from_millis(1) || timeout > LONGEST) {
-                return Err(ConfigError::new(field, "must be at least 1 ms and at most 24 days"));
+        let Limits {
+            write_timeout,
+            frame_timeout,
+            first_message_timeout,
+            ..
+        } = self.limits;
+        for (field, timeout) in [
+            ("write_timeout", write_timeout),
+            ("frame_timeout", frame_timeout),
+            ("first_message_timeout", first_message_timeout),
+        ] {
+            if timeout
+                .is_some_and(|timeout| timeout < Duration::from_millis(1) || timeout > LONGEST)
+            {
+                return Err(ConfigError::new(
+                    field,
+                    "must be at least 1 ms and at most 24 days",
+                ));
             }
         }
         if self.limits.max_connections == Some(0) {
             return Err(ConfigError::new("max_connections", "must be at least 1"));
         }
-        if !(1..=60_000).contains(&duration_to_ms(self.tick)) || !self.tick.subsec_nanos().is_multiple_of(1_000_000) {
-            return Err(ConfigError::new("tick", "must be whole milliseconds from 1ms to 60s"));
+        if !(1..=60_000).contains(&duration_to_ms(self.tick))
+            || !self.tick.subsec_nanos().is_multiple_of(1_000_000)
+        {
+            return Err(ConfigError::new(
+                "tick",
+                "must be whole milliseconds from 1ms to 60s",
+            ));
         }
         if let Some(heartbeat) = &self.heartbeat {
             heartbeat.check()?;
             if heartbeat.interval < self.tick.saturating_mul(2) {
                 return Err(ConfigError::new(
                     "tick",
-                    format!("{:?} is too coarse for a heartbeat of {:?}: at most half of it", self.tick, heartbeat.interval),
+                    format!(
+                        "{:?} is too coarse for a heartbeat of {:?}: at most half of it",
+                        self.tick, heartbeat.interval
+                    ),
                 )
                 .against(&["heartbeat"]));
             }
         }
         if self.backlog == 0 || i32::try_from(self.backlog).is_err() {
-            return Err(ConfigError::new("backlog", "must be at least 1 and fit 31 bits"));
+            return Err(ConfigError::new(
+                "backlog",
+                "must be at least 1 and fit 31 bits",
+            ));
         }
-        check_os_timeouts(self.keepalive.as_ref(), self.user_timeout, self.heartbeat.as_ref())
+        check_os_timeouts(
+            self.keepalive.as_ref(),
+            self.user_timeout,
+            self.heartbeat.as_ref(),
+        )
     }
 
     /// What is legal but probably not meant, one sentence each.
     pub fn notes(&self) -> Vec<String> {
-        let mut notes = os_timeout_notes(self.keepalive.as_ref(), self.user_timeout, self.heartbeat.as_ref());
+        let mut notes = os_timeout_notes(
+            self.keepalive.as_ref(),
+            self.user_timeout,
+            self.heartbeat.as_ref(),
+        );
         if self.limits.max_outbox / 2 < self.limits.max_message {
             notes.push(format!(
                 "max-outbox {} is less than twice max-message {}: a long message may find no room and close its reader",
@@ -372,7 +446,11 @@ impl Config {
             ("backlog", wanted.backlog != live.backlog),
             ("reuse_port", wanted.reuse_port != live.reuse_port),
         ];
-        fields.into_iter().filter(|(_, differs)| *differs).map(|(field, _)| field).collect()
+        fields
+            .into_iter()
+            .filter(|(_, differs)| *differs)
+            .map(|(field, _)| field)
+            .collect()
     }
 
     pub(crate) fn codec(&self) -> Result<Codec, ConfigError> {
@@ -402,33 +480,83 @@ mod tests {
 
     #[test]
     fn each_field_out_of_range_is_named() {
-        assert_eq!(field_at_fault(|config| config.limits.max_message = 0), "max_message");
-        assert_eq!(field_at_fault(|config| config.limits.max_outbox = 10), "max_outbox");
-        assert_eq!(field_at_fault(|config| config.limits.max_connections = Some(0)), "max_connections");
-        assert_eq!(field_at_fault(|config| config.tick = Duration::from_micros(1500)), "tick");
+        assert_eq!(
+            field_at_fault(|config| config.limits.max_message = 0),
+            "max_message"
+        );
+        assert_eq!(
+            field_at_fault(|config| config.limits.max_outbox = 10),
+            "max_outbox"
+        );
+        assert_eq!(
+            field_at_fault(|config| config.limits.max_connections = Some(0)),
+            "max_connections"
+        );
+        assert_eq!(
+            field_at_fault(|config| config.tick = Duration::from_micros(1500)),
+            "tick"
+        );
         assert_eq!(field_at_fault(|config| config.tick = secs(3)), "tick");
         assert_eq!(field_at_fault(|config| config.backlog = 0), "backlog");
-        assert_eq!(field_at_fault(|config| config.words.ping = b"pong".to_vec()), "words");
-        assert_eq!(field_at_fault(|config| config.heartbeat = Some(Heartbeat { missed: 0, ..Heartbeat::default() })), "missed");
-        let instant = Heartbeat { interval: Duration::ZERO, ..Heartbeat::default() };
-        assert_eq!(field_at_fault(|config| config.heartbeat = Some(instant)), "heartbeat");
-        let keepalive =
-            |change: fn(&mut Keepalive)| move |config: &mut Config| change(config.keepalive.as_mut().expect("on by default")) as ();
-        assert_eq!(field_at_fault(keepalive(|keepalive| keepalive.idle = Duration::from_millis(1500))), "keepalive_idle");
-        assert_eq!(field_at_fault(keepalive(|keepalive| keepalive.interval = secs(40_000))), "keepalive_interval");
-        assert_eq!(field_at_fault(keepalive(|keepalive| keepalive.count = 128)), "keepalive_count");
+        assert_eq!(
+            field_at_fault(|config| config.words.ping = b"pong".to_vec()),
+            "words"
+        );
+        assert_eq!(
+            field_at_fault(|config| config.heartbeat = Some(Heartbeat {
+                missed: 0,
+                ..Heartbeat::default()
+            })),
+            "missed"
+        );
+        let instant = Heartbeat {
+            interval: Duration::ZERO,
+            ..Heartbeat::default()
+        };
+        assert_eq!(
+            field_at_fault(|config| config.heartbeat = Some(instant)),
+            "heartbeat"
+        );
+        let keepalive = |change: fn(&mut Keepalive)| {
+            move |config: &mut Config| {
+                change(config.keepalive.as_mut().expect("on by default")) as ()
+            }
+        };
+        assert_eq!(
+            field_at_fault(keepalive(
+                |keepalive| keepalive.idle = Duration::from_millis(1500)
+            )),
+            "keepalive_idle"
+        );
+        assert_eq!(
+            field_at_fault(keepalive(|keepalive| keepalive.interval = secs(40_000))),
+            "keepalive_interval"
+        );
+        assert_eq!(
+            field_at_fault(keepalive(|keepalive| keepalive.count = 128)),
+            "keepalive_count"
+        );
     }
 
     #[test]
     fn a_user_timeout_may_overrule_neither_probes_nor_heartbeat() {
-        assert_eq!(field_at_fault(|config| config.user_timeout = Some(secs(60))), "user_timeout");
+        assert_eq!(
+            field_at_fault(|config| config.user_timeout = Some(secs(60))),
+            "user_timeout"
+        );
         let short = |config: &mut Config| {
             config.keepalive = None;
             config.user_timeout = Some(secs(19));
         };
         assert_eq!(field_at_fault(short), "user_timeout");
-        assert_eq!(field_at_fault(|config| config.user_timeout = Some(Duration::ZERO)), "user_timeout");
-        let mut config = Config { user_timeout: Some(secs(120)), ..Config::default() };
+        assert_eq!(
+            field_at_fault(|config| config.user_timeout = Some(Duration::ZERO)),
+            "user_timeout"
+        );
+        let mut config = Config {
+            user_timeout: Some(secs(120)),
+            ..Config::default()
+        };
         assert_eq!((config.check(), config.notes().len()), (Ok(()), 0));
         config.user_timeout = Some(secs(300));
         assert_eq!((config.check(), config.notes().len()), (Ok(()), 1));
@@ -436,7 +564,11 @@ mod tests {
 
     #[test]
     fn a_server_that_finds_no_dead_says_so() {
-        let config = Config { heartbeat: None, keepalive: None, ..Config::default() };
+        let config = Config {
+            heartbeat: None,
+            keepalive: None,
+            ..Config::default()
+        };
         assert!(config.notes()[0].contains("never found"));
     }
 }

@@ -17,7 +17,11 @@ pub struct ConfigError {
 
 impl ConfigError {
     pub(crate) fn new(field: &'static str, problem: impl Into<String>) -> Self {
-        ConfigError { field, problem: problem.into(), against: &[] }
+        ConfigError {
+            field,
+            problem: problem.into(),
+            against: &[],
+        }
     }
 
     pub(crate) fn against(mut self, fields: &'static [&'static str]) -> Self {

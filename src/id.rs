@@ -47,7 +47,10 @@ impl ConnId {
 
     /// The id that [`ConnId::as_u64`] made this integer of. Any integer is accepted: one that names no connection is simply stale.
     pub fn from_u64(id: u64) -> Self {
-        ConnId { slot: id as u32, generation: (id >> 32) as u32 }
+        ConnId {
+            slot: id as u32,
+            generation: (id >> 32) as u32,
+        }
     }
 
     /// The poll token of this connection.
@@ -76,7 +79,10 @@ impl FromStr for ConnId {
     fn from_str(text: &str) -> Result<Self, ParseIntError> {
         // Without a dot the generation is missing, and the error says that it is empty.
         let (slot, generation) = text.split_once('.').unwrap_or((text, ""));
-        Ok(ConnId { slot: slot.parse()?, generation: generation.parse()? })
+        Ok(ConnId {
+            slot: slot.parse()?,
+            generation: generation.parse()?,
+        })
     }
 }
 

@@ -26,12 +26,16 @@ struct Held {
 impl Inbox {
     /// Bytes of the unfinished frame.
     pub fn frame_len(&self) -> usize {
-        self.0.as_ref().map_or(0, |held| if held.lent { 0 } else { held.frame.len() })
+        self.0
+            .as_ref()
+            .map_or(0, |held| if held.lent { 0 } else { held.frame.len() })
     }
 
     /// Bytes held, decoded or not.
     pub fn held(&self) -> usize {
-        self.0.as_ref().map_or(0, |held| held.frame.len() + held.rest.len())
+        self.0
+            .as_ref()
+            .map_or(0, |held| held.frame.len() + held.rest.len())
     }
 
     /// Whether undecoded bytes wait for the connection to be resumed.
@@ -60,12 +64,17 @@ impl Inbox {
 
     /// The unfinished frame so far.
     pub fn frame(&self) -> &[u8] {
-        self.0.as_ref().map_or(&[], |held| if held.lent { &[] } else { &held.frame })
+        self.0
+            .as_ref()
+            .map_or(&[], |held| if held.lent { &[] } else { &held.frame })
     }
 
     /// When the unfinished frame began, if there is one.
     pub fn frame_since(&self) -> Option<Millis> {
-        self.0.as_ref().filter(|held| !held.lent && !held.frame.is_empty()).map(|held| held.since)
+        self.0
+            .as_ref()
+            .filter(|held| !held.lent && !held.frame.is_empty())
+            .map(|held| held.since)
     }
 
     /// Says when the unfinished frame began. Without one, it does nothing.
@@ -86,21 +95,30 @@ impl Inbox {
     pub fn keep_rest(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
             let held = self.0.get_or_insert_default();
-            debug_assert!(held.rest.is_empty(), "the rest is taken before more is read");
+            debug_assert!(
+                held.rest.is_empty(),
+                "the rest is taken before more is read"
+            );
             held.rest.extend_from_slice(bytes);
         }
     }
 
     /// Takes the bytes that were kept.
     pub fn take_rest(&mut self) -> Vec<u8> {
-        self.0.as_mut().map(|held| std::mem::take(&mut held.rest)).unwrap_or_default()
+        self.0
+            .as_mut()
+            .map(|held| std::mem::take(&mut held.rest))
+            .unwrap_or_default()
     }
 
     /// Drops all bytes and frees their memory, but [`Inbox::unfinished`] still says how long the frame was. Nothing may be added after it.
     pub fn drop_bytes(&mut self) {
         let dropped = self.frame_len();
         if let Some(held) = &mut self.0 {
-            **held = Held { dropped, ..Held::default() };
+            **held = Held {
+                dropped,
+                ..Held::default()
+            };
         }
     }
 
@@ -112,7 +130,11 @@ impl Inbox {
     /// Gives the heap back if there is nothing left to keep.
     pub fn settle(&mut self) {
         self.begin();
-        if self.0.as_ref().is_some_and(|held| held.frame.is_empty() && held.rest.is_empty()) {
+        if self
+            .0
+            .as_ref()
+            .is_some_and(|held| held.frame.is_empty() && held.rest.is_empty())
+        {
             self.0 = None;
         }
     }

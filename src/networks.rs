@@ -47,14 +47,22 @@ impl FromStr for Network {
     /// Strict where leniency would let in the wrong people: octets and prefixes have no leading zeros, and an address with bits set beyond
     /// its prefix, such as `10.1.2.3/8`, is an error that names the network which was probably meant.
     fn from_str(text: &str) -> Result<Self, NetworkError> {
-        let error = |problem: String| NetworkError { text: text.to_string(), problem };
-        let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+        let error = |problem: String| NetworkError {
+            text: text.to_string(),
+            problem,
+        };
+        let (address, prefix) = text
+            .split_once('/')
+            .map_or((text, None), |(address, prefix)| (address, Some(prefix)));
         // Not by ipnet's own parser: that one takes leading zeros, which others read as octal.
-        let ip: IpAddr = address.parse().map_err(|_| error("write an address, as 192.0.2.7, or a network, as 10.0.0.0/8".into()))?;
+        let ip: IpAddr = address.parse().map_err(|_| {
+            error("write an address, as 192.0.2.7, or a network, as 10.0.0.0/8".into())
+        })?;
         let longest = if ip.is_ipv4() { 32 } else { 128 };
         let prefix = match prefix {
             None => longest,
-            Some(digits) => prefix_len(digits, longest).ok_or_else(|| error(format!("the prefix must be a number from 0 to {longest}")))?,
+            Some(digits) => prefix_len(digits, longest)
+                .ok_or_else(|| error(format!("the prefix must be a number from 0 to {longest}")))?,
         };
         let network = unmapped(ip, prefix);
         if network != network.trunc() {
@@ -70,7 +78,10 @@ impl FromStr for Network {
 
 fn prefix_len(digits: &str, longest: u8) -> Option<u8> {
     // Back to text and compared, because the standard parser takes a plus sign and leading zeros.
-    digits.parse().ok().filter(|prefix: &u8| *prefix <= longest && prefix.to_string() == digits)
+    digits
+        .parse()
+        .ok()
+        .filter(|prefix: &u8| *prefix <= longest && prefix.to_string() == digits)
 }
 
 /// The network as IPv4 if it lies within the IPv4-mapped ones. The prefix must not be too long for the address.
@@ -190,10 +201,23 @@ mod tests {
     #[test]
     fn the_first_and_the_last_address_belong_to_it_and_their_neighbours_do_not() {
         for (text, first, last, before, after) in [
-            ("10.0.0.0/8", "10.0.0.0", "10.255.255.255", "9.255.255.255", "11.0.0.0"),
-            ("2001:db8::/33", "2001:db8::", "2001:db8:7fff:ffff:ffff:ffff:ffff:ffff", "2001:db7:ffff::", "2001:db8:8000::"),
+            (
+                "10.0.0.0/8",
+                "10.0.0.0",
+                "10.255.255.255",
+                "9.255.255.255",
+                "11.0.0.0",
+            ),
+            (
+                "2001:db8::/33",
+                "2001:db8::",
+                "2001:db8:7fff:ffff:ffff:ffff:ffff:ffff",
+                "2001:db7:ffff::",
+                "2001:db8:8000::",
+            ),
         ] {
-            let seen = [first, last, before, after].map(|address| network(text).contains(ip(address)));
+            let seen =
+                [first, last, before, after].map(|address| network(text).contains(ip(address)));
             assert_eq!(seen, [true, true, false, false], "{text}");
         }
         assert!(network("0.0.0.0/0").contains(ip("255.255.255.255")));
@@ -204,9 +228,12 @@ mod tests {
     fn mapped_addresses_are_ipv4() {
         assert!(network("10.0.0.0/8").contains(ip("::ffff:10.1.2.3")));
         assert!(!network("::/0").contains(ip("::ffff:10.1.2.3")));
-        for (mapped, plain) in
-            [("::ffff:10.1.2.3", "10.1.2.3"), ("::ffff:10.0.0.0/104", "10.0.0.0/8"), ("::ffff:0:0/96", "0.0.0.0/0"), ("::/95", "::/95")]
-        {
+        for (mapped, plain) in [
+            ("::ffff:10.1.2.3", "10.1.2.3"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::/95", "::/95"),
+        ] {
             assert_eq!(network(mapped), network(plain), "{mapped}");
             assert_eq!(network(mapped).to_string().parse(), Ok(network(mapped)));
         }
@@ -221,32 +248,73 @@ mod tests {
         ] {
             assert_eq!(
                 problem(text),
-                format!("bits are set beyond the prefix; write {meant} for the network, or {alone} for the address alone")
+                format!(
+                    "bits are set beyond the prefix; write {meant} for the network, or {alone} for the address alone"
+                )
             );
         }
     }
 
     #[test]
     fn what_is_no_network_is_named() {
-        for bad in ["", "/8", "localhost", "010.0.0.0/8", "10.0.0/8", "10.0.0.0.0", " 10.0.0.0/8", "fe80::1%eth0", "::g"] {
+        for bad in [
+            "",
+            "/8",
+            "localhost",
+            "010.0.0.0/8",
+            "10.0.0/8",
+            "10.0.0.0.0",
+            " 10.0.0.0/8",
+            "fe80::1%eth0",
+            "::g",
+        ] {
             assert!(problem(bad).starts_with("write an address"), "{bad:?}");
         }
-        for bad in ["10.0.0.0/", "10.0.0.0/33", "10.0.0.0/08", "10.0.0.0/+8", "10.0.0.0/8/8", "10.0.0.0/256", "10.0.0.0/255.0.0.0"] {
-            assert_eq!(problem(bad), "the prefix must be a number from 0 to 32", "{bad:?}");
+        for bad in [
+            "10.0.0.0/",
+            "10.0.0.0/33",
+            "10.0.0.0/08",
+            "10.0.0.0/+8",
+            "10.0.0.0/8/8",
+            "10.0.0.0/256",
+            "10.0.0.0/255.0.0.0",
+        ] {
+            assert_eq!(
+                problem(bad),
+                "the prefix must be a number from 0 to 32",
+                "{bad:?}"
+            );
         }
         let error = "::/129".parse::<Network>().expect_err("refused");
-        assert_eq!(error.to_string(), r#""::/129" is not a network: the prefix must be a number from 0 to 128"#);
+        assert_eq!(
+            error.to_string(),
+            r#""::/129" is not a network: the prefix must be a number from 0 to 128"#
+        );
     }
 
     #[test]
     fn deny_wins_and_an_empty_allow_list_admits_everybody() {
         let everybody = AccessList::default();
         assert!(everybody.admits(ip("192.0.2.7")) && everybody.admits(ip("::1")));
-        let list = AccessList { deny: networks(&["10.66.0.0/16"]), ..AccessList::default() };
-        assert!(list.admits(ip("192.0.2.7")) && !list.admits(ip("10.66.1.1")) && !list.admits(ip("::ffff:10.66.1.1")));
-        let list = AccessList { allow: networks(&["10.0.0.0/8", "::1"]), ..list };
+        let list = AccessList {
+            deny: networks(&["10.66.0.0/16"]),
+            ..AccessList::default()
+        };
+        assert!(
+            list.admits(ip("192.0.2.7"))
+                && !list.admits(ip("10.66.1.1"))
+                && !list.admits(ip("::ffff:10.66.1.1"))
+        );
+        let list = AccessList {
+            allow: networks(&["10.0.0.0/8", "::1"]),
+            ..list
+        };
         assert!(list.admits(ip("10.1.1.1")) && list.admits(ip("::1")));
-        assert!(!list.admits(ip("10.66.1.1")) && !list.admits(ip("192.0.2.7")) && !list.admits(ip("::2")));
+        assert!(
+            !list.admits(ip("10.66.1.1"))
+                && !list.admits(ip("192.0.2.7"))
+                && !list.admits(ip("::2"))
+        );
     }
 
     /// An address bit by bit, most significant first, as the family it is compared as.
@@ -258,15 +326,25 @@ mod tests {
                 None => ip.octets().to_vec(),
             },
         };
-        (octets.len() == 4, octets.iter().flat_map(|octet| (0..8).map(move |bit| octet << bit & 0x80 != 0)).collect())
+        (
+            octets.len() == 4,
+            octets
+                .iter()
+                .flat_map(|octet| (0..8).map(move |bit| octet << bit & 0x80 != 0))
+                .collect(),
+        )
     }
 
     /// Addresses that meet often: few bits are set, some are mapped.
     fn any_ip() -> impl Strategy<Value = IpAddr> {
-        let sparse = |width: u32| (0..width, 0..width, any::<bool>()).prop_map(|(a, b, both)| (1u128 << a) | (u128::from(both) << b));
+        let sparse = |width: u32| {
+            (0..width, 0..width, any::<bool>())
+                .prop_map(|(a, b, both)| (1u128 << a) | (u128::from(both) << b))
+        };
         prop_oneof![
             sparse(32).prop_map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits as u32))),
-            sparse(32).prop_map(|bits| IpAddr::V6(Ipv4Addr::from_bits(bits as u32).to_ipv6_mapped())),
+            sparse(32)
+                .prop_map(|bits| IpAddr::V6(Ipv4Addr::from_bits(bits as u32).to_ipv6_mapped())),
             sparse(128).prop_map(|bits| IpAddr::V6(Ipv6Addr::from_bits(bits))),
             any::<IpAddr>(),
         ]
@@ -284,8 +362,14 @@ mod tests {
     fn text(&(ip, prefix): &(IpAddr, usize)) -> String {
         let clear = |width: usize| u128::MAX.checked_shl((width - prefix) as u32).unwrap_or(0);
         match ip {
-            IpAddr::V4(ip) => format!("{}/{prefix}", Ipv4Addr::from_bits((u128::from(ip.to_bits()) & clear(32)) as u32)),
-            IpAddr::V6(ip) => format!("{}/{prefix}", Ipv6Addr::from_bits(ip.to_bits() & clear(128))),
+            IpAddr::V4(ip) => format!(
+                "{}/{prefix}",
+                Ipv4Addr::from_bits((u128::from(ip.to_bits()) & clear(32)) as u32)
+            ),
+            IpAddr::V6(ip) => format!(
+                "{}/{prefix}",
+                Ipv6Addr::from_bits(ip.to_bits() & clear(128))
+            ),
         }
     }
 

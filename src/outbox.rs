@@ -162,7 +162,12 @@ impl Outbox {
         queue.len -= n;
         queue.sent += n;
         // The last segment stays even when it is spent: it may be recycled.
-        while queue.segments.len() > 1 && queue.segments.front().is_some_and(|first| first.bytes().len() <= queue.sent) {
+        while queue.segments.len() > 1
+            && queue
+                .segments
+                .front()
+                .is_some_and(|first| first.bytes().len() <= queue.sent)
+        {
             if let Some(spent) = queue.segments.pop_front() {
                 queue.sent -= spent.bytes().len();
                 queue.charge -= spent.charge();
@@ -196,7 +201,12 @@ impl Outbox {
 impl Queue {
     /// Nothing was appended to a segment that had been begun for it.
     fn drop_empty_back(&mut self) {
-        if self.segments.len() > 1 && self.segments.back().is_some_and(|last| last.bytes().is_empty()) {
+        if self.segments.len() > 1
+            && self
+                .segments
+                .back()
+                .is_some_and(|last| last.bytes().is_empty())
+        {
             self.segments.pop_back();
         }
     }
@@ -254,7 +264,10 @@ mod tests {
     fn unsent(outbox: &Outbox) -> Vec<u8> {
         let mut slices = [IoSlice::new(&[]); 64];
         let filled = outbox.peek(&mut slices);
-        slices[..filled].iter().flat_map(|slice| slice.iter().copied()).collect()
+        slices[..filled]
+            .iter()
+            .flat_map(|slice| slice.iter().copied())
+            .collect()
     }
 
     #[test]
@@ -279,7 +292,8 @@ mod tests {
     #[test]
     fn the_pool_keeps_few_and_small_buffers() {
         let mut pool = Pool::default();
-        let mut outboxes: Vec<Outbox> = (0..POOLED_QUEUES + 10).map(|_| Outbox::default()).collect();
+        let mut outboxes: Vec<Outbox> =
+            (0..POOLED_QUEUES + 10).map(|_| Outbox::default()).collect();
         for outbox in &mut outboxes {
             outbox.append(&mut pool, |buffer| buffer.resize(POOLED_BYTES * 2, 7));
         }

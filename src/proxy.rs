@@ -73,7 +73,9 @@ impl fmt::Display for ProxyError {
             ProxyError::Signature => "the connection does not begin with a PROXY protocol header",
             ProxyError::Line => "the PROXY protocol line is malformed",
             ProxyError::Command => "the PROXY protocol header has an unknown version or command",
-            ProxyError::Family => "the PROXY protocol header has an unknown address family or transport",
+            ProxyError::Family => {
+                "the PROXY protocol header has an unknown address family or transport"
+            }
             ProxyError::TooShort => "the PROXY protocol header is too short for its addresses",
             ProxyError::TooLong => "the PROXY protocol header is too long",
         })
@@ -98,7 +100,10 @@ pub fn parse(bytes: &[u8]) -> Result<Header, ProxyError> {
 
 /// Whether the bytes begin with the signature, or are the beginning of it.
 fn agrees(bytes: &[u8], signature: &[u8]) -> bool {
-    bytes.iter().zip(signature).all(|(byte, expected)| byte == expected)
+    bytes
+        .iter()
+        .zip(signature)
+        .all(|(byte, expected)| byte == expected)
 }
 
 const V1_SIGNATURE: &[u8] = b"PROXY ";
@@ -111,7 +116,10 @@ const CRLF: &[u8] = b"\r\n";
 fn parse_v1(bytes: &[u8]) -> Result<Header, ProxyError> {
     let line = &bytes[..bytes.len().min(LONGEST_V1)];
     match line.windows(CRLF.len()).position(|pair| pair == CRLF) {
-        Some(end) => Ok(Header::Complete { len: end + CRLF.len(), source: line_source(&line[..end])? }),
+        Some(end) => Ok(Header::Complete {
+            len: end + CRLF.len(),
+            source: line_source(&line[..end])?,
+        }),
         None => line_prefix(line),
     }
 }
@@ -140,7 +148,10 @@ fn fields_source<Ip: FromStr + Into<IpAddr>>(fields: &[u8]) -> Option<SocketAddr
     let _destination: Ip = fields.next()?.parse().ok()?;
     let source_port = port(fields.next()?)?;
     let _destination_port = port(fields.next()?)?;
-    fields.next().is_none().then(|| SocketAddr::new(source.into(), source_port))
+    fields
+        .next()
+        .is_none()
+        .then(|| SocketAddr::new(source.into(), source_port))
 }
 
 /// "a decimal integer in the range [0..65535] inclusive. Heading zeroes are not permitted".
@@ -153,7 +164,10 @@ fn port(digits: &str) -> Option<u16> {
 /// Judges the beginning of a line that does not hold its CRLF yet.
 fn line_prefix(line: &[u8]) -> Result<Header, ProxyError> {
     let rest = line.get(V1_SIGNATURE.len()..).unwrap_or_default();
-    if [TCP4, TCP6, UNKNOWN].iter().any(|family| family.starts_with(rest)) {
+    if [TCP4, TCP6, UNKNOWN]
+        .iter()
+        .any(|family| family.starts_with(rest))
+    {
         return Ok(Header::Incomplete);
     }
     let shortest = match line.strip_suffix(b"\r") {
@@ -167,7 +181,9 @@ fn line_prefix(line: &[u8]) -> Result<Header, ProxyError> {
 }
 
 /// What can end a field that was cut off, shortest first: any beginning of an address or a port has an end among them.
-const FIELD_ENDS: [&str; 10] = ["", "0", ":", ".0", "::", "0.0", ".0.0", "0.0.0", ".0.0.0", "0.0.0.0"];
+const FIELD_ENDS: [&str; 10] = [
+    "", "0", ":", ".0", "::", "0.0", ".0.0", "0.0.0", ".0.0.0", "0.0.0.0",
+];
 /// The shortest fields that can follow the source address, the destination address, the source port and the destination port.
 const FIELDS_AFTER_TCP4: [&str; 4] = [" 0.0.0.0 0 0", " 0 0", " 0", ""];
 const FIELDS_AFTER_TCP6: [&str; 4] = [" :: 0 0", " 0 0", " 0", ""];
@@ -178,15 +194,22 @@ fn shortest_line(beginning: &[u8]) -> Option<usize> {
     if line_source(beginning).is_ok() {
         return Some(beginning.len());
     }
-    let (fields, after) = match beginning.strip_prefix(V1_SIGNATURE)?.split_at_checked(TCP4.len())? {
+    let (fields, after) = match beginning
+        .strip_prefix(V1_SIGNATURE)?
+        .split_at_checked(TCP4.len())?
+    {
         (TCP4, fields) => (fields, FIELDS_AFTER_TCP4),
         (TCP6, fields) => (fields, FIELDS_AFTER_TCP6),
         _ => return None,
     };
     let spaces = fields.iter().filter(|byte| **byte == b' ').count();
     let after = after.get(spaces)?;
-    let mut lines = FIELD_ENDS.iter().map(|end| [beginning, end.as_bytes(), after.as_bytes()].concat());
-    lines.find(|line| line_source(line).is_ok()).map(|line| line.len())
+    let mut lines = FIELD_ENDS
+        .iter()
+        .map(|end| [beginning, end.as_bytes(), after.as_bytes()].concat());
+    lines
+        .find(|line| line_source(line).is_ok())
+        .map(|line| line.len())
 }
 
 const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -206,14 +229,24 @@ const UNIX_DATAGRAM: u8 = 0x32;
 /// Each byte is judged as soon as it is there: no more is waited for once something is wrong.
 fn parse_v2(bytes: &[u8]) -> Result<Header, ProxyError> {
     let rest = bytes.get(V2_SIGNATURE.len()..).unwrap_or_default();
-    let Some(&command) = rest.first() else { return Ok(Header::Incomplete) };
+    let Some(&command) = rest.first() else {
+        return Ok(Header::Incomplete);
+    };
     if !matches!(command, LOCAL | PROXY) {
         return Err(ProxyError::Command);
     }
-    let Some(&family) = rest.get(1) else { return Ok(Header::Incomplete) };
+    let Some(&family) = rest.get(1) else {
+        return Ok(Header::Incomplete);
+    };
     // "discard the protocol block including the family which is ignored".
-    let addresses = if command == LOCAL { 0 } else { addresses_len(family)? };
-    let Some(&high) = rest.get(2) else { return Ok(Header::Incomplete) };
+    let addresses = if command == LOCAL {
+        0
+    } else {
+        addresses_len(family)?
+    };
+    let Some(&high) = rest.get(2) else {
+        return Ok(Header::Incomplete);
+    };
     let low = rest.get(3);
     let len = V2_FIXED + usize::from(u16::from_be_bytes([high, low.copied().unwrap_or(0)]));
     if len > LONGEST {
@@ -222,7 +255,9 @@ fn parse_v2(bytes: &[u8]) -> Result<Header, ProxyError> {
     if low.is_some() && len < V2_FIXED + addresses {
         return Err(ProxyError::TooShort);
     }
-    let Some(block) = bytes.get(V2_FIXED..len) else { return Ok(Header::Incomplete) };
+    let Some(block) = bytes.get(V2_FIXED..len) else {
+        return Ok(Header::Incomplete);
+    };
     let source = match (command, family) {
         (PROXY, TCP_OVER_IPV4) => block_source::<4>(block),
         (PROXY, TCP_OVER_IPV6) => block_source::<16>(block),
@@ -251,7 +286,10 @@ where
     let (ip, rest) = block.split_first_chunk::<N>()?;
     let (_destination, ports) = rest.split_first_chunk::<N>()?;
     let port = ports.first_chunk()?;
-    Some(SocketAddr::new(IpAddr::from(*ip), u16::from_be_bytes(*port)))
+    Some(SocketAddr::new(
+        IpAddr::from(*ip),
+        u16::from_be_bytes(*port),
+    ))
 }
 
 #[cfg(test)]
@@ -267,7 +305,12 @@ mod tests {
     fn encode_v1(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
         let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
         let (from, to) = (source.ip(), destination.ip());
-        format!("PROXY {family} {from} {to} {} {}\r\n", source.port(), destination.port()).into_bytes()
+        format!(
+            "PROXY {family} {from} {to} {} {}\r\n",
+            source.port(),
+            destination.port()
+        )
+        .into_bytes()
     }
 
     fn encode_v2(command: u8, family: u8, block: &[u8]) -> Vec<u8> {
@@ -280,9 +323,27 @@ mod tests {
             IpAddr::V4(ip) => ip.octets().to_vec(),
             IpAddr::V6(ip) => ip.octets().to_vec(),
         };
-        let ports = [source.port().to_be_bytes(), destination.port().to_be_bytes()].concat();
-        let block = [&octets(source.ip()), &octets(destination.ip()), &ports[..], tlvs].concat();
-        encode_v2(PROXY, if source.is_ipv4() { TCP_OVER_IPV4 } else { TCP_OVER_IPV6 }, &block)
+        let ports = [
+            source.port().to_be_bytes(),
+            destination.port().to_be_bytes(),
+        ]
+        .concat();
+        let block = [
+            &octets(source.ip()),
+            &octets(destination.ip()),
+            &ports[..],
+            tlvs,
+        ]
+        .concat();
+        encode_v2(
+            PROXY,
+            if source.is_ipv4() {
+                TCP_OVER_IPV4
+            } else {
+                TCP_OVER_IPV6
+            },
+            &block,
+        )
     }
 
     fn tlv(kind: u8, value: &[u8]) -> Vec<u8> {
@@ -293,11 +354,24 @@ mod tests {
     /// Checks the header alone, cut anywhere, and with more behind it.
     fn check(header: &[u8], source: Option<SocketAddr>) {
         for cut in 0..header.len() {
-            assert_eq!(parse(&header[..cut]), Ok(Incomplete), "{cut} of {:?}", header.escape_ascii().to_string());
+            assert_eq!(
+                parse(&header[..cut]),
+                Ok(Incomplete),
+                "{cut} of {:?}",
+                header.escape_ascii().to_string()
+            );
         }
         for behind in [&b""[..], b"\r\n", b"ping\n", b"PROXY UNKNOWN\r\n"] {
             let bytes = [header, behind].concat();
-            assert_eq!(parse(&bytes), Ok(Complete { len: header.len(), source }), "{:?}", bytes.escape_ascii().to_string());
+            assert_eq!(
+                parse(&bytes),
+                Ok(Complete {
+                    len: header.len(),
+                    source
+                }),
+                "{:?}",
+                bytes.escape_ascii().to_string()
+            );
         }
     }
 
@@ -315,12 +389,24 @@ mod tests {
 
     #[test]
     fn the_lines_of_the_specification() {
-        check_line("PROXY TCP4 192.168.0.1 192.168.0.11 56324 443", Some("192.168.0.1:56324"));
-        check_line("PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535", Some("255.255.255.255:65535"));
+        check_line(
+            "PROXY TCP4 192.168.0.1 192.168.0.11 56324 443",
+            Some("192.168.0.1:56324"),
+        );
+        check_line(
+            "PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535",
+            Some("255.255.255.255:65535"),
+        );
         let longest = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
-        check_line(&format!("PROXY TCP6 {longest} {longest} 65535 65535"), Some(&format!("[{longest}]:65535")));
+        check_line(
+            &format!("PROXY TCP6 {longest} {longest} 65535 65535"),
+            Some(&format!("[{longest}]:65535")),
+        );
         check_line("PROXY UNKNOWN", None);
-        check_line(&format!("PROXY UNKNOWN {longest} {longest} 65535 65535"), None);
+        check_line(
+            &format!("PROXY UNKNOWN {longest} {longest} 65535 65535"),
+            None,
+        );
     }
 
     #[test]
@@ -328,9 +414,18 @@ mod tests {
         check_line("PROXY TCP4 0.0.0.0 0.0.0.0 0 0", Some("0.0.0.0:0"));
         check_line("PROXY TCP6 :: ::1 0 1", Some("[::]:0"));
         check_line("PROXY TCP6 1:: 1:2:3:4:5:6:7:: 10 20", Some("[1::]:10"));
-        check_line("PROXY TCP6 ::2:3:4:5:6:7:8 1::8 10 20", Some("[0:2:3:4:5:6:7:8]:10"));
-        check_line("PROXY TCP6 2001:DB8:0:0::00aF 0001:2:3:4:5:6:7:8 10 20", Some("[2001:db8::af]:10"));
-        check_line("PROXY TCP6 ::ffff:192.0.2.7 1:2:3:4:5:6:100.20.3.0 10 20", Some("[::ffff:192.0.2.7]:10"));
+        check_line(
+            "PROXY TCP6 ::2:3:4:5:6:7:8 1::8 10 20",
+            Some("[0:2:3:4:5:6:7:8]:10"),
+        );
+        check_line(
+            "PROXY TCP6 2001:DB8:0:0::00aF 0001:2:3:4:5:6:7:8 10 20",
+            Some("[2001:db8::af]:10"),
+        );
+        check_line(
+            "PROXY TCP6 ::ffff:192.0.2.7 1:2:3:4:5:6:100.20.3.0 10 20",
+            Some("[::ffff:192.0.2.7]:10"),
+        );
     }
 
     #[test]
@@ -388,17 +483,36 @@ mod tests {
     fn a_line_has_107_bytes_at_most() {
         let unknown = |len: usize| [b"PROXY UNKNOWN", "x".repeat(len - 13).as_bytes()].concat();
         check_refused(&unknown(106), ProxyError::Line);
-        assert_eq!(parse(&[&unknown(106)[..], CRLF].concat()), Err(ProxyError::Line));
+        assert_eq!(
+            parse(&[&unknown(106)[..], CRLF].concat()),
+            Err(ProxyError::Line)
+        );
         check_refused(&[&unknown(105)[..], b"\rx"].concat(), ProxyError::Line);
         // 45 characters, which the standard parser takes; two of them leave no room for two ports.
         let long = "0000:0000:0000:0000:0000:ffff:255.255.255.255";
-        check_refused(format!("PROXY TCP6 {long} {long}").as_bytes(), ProxyError::Line);
-        check_line(&format!("PROXY TCP6 {long} {} 0 0", &long[..44]), Some("[::ffff:255.255.255.255]:0"));
+        check_refused(
+            format!("PROXY TCP6 {long} {long}").as_bytes(),
+            ProxyError::Line,
+        );
+        check_line(
+            &format!("PROXY TCP6 {long} {} 0 0", &long[..44]),
+            Some("[::ffff:255.255.255.255]:0"),
+        );
     }
 
     #[test]
     fn what_is_no_header_is_not_waited_for() {
-        for bad in [&b"G"[..], b"p", b"PROXYT", b"PRI", b"\n", b"\r\n\r\n\r", b"\r\n\r\n\0\r\nQUIT\r", b"\0", b"\x16"] {
+        for bad in [
+            &b"G"[..],
+            b"p",
+            b"PROXYT",
+            b"PRI",
+            b"\n",
+            b"\r\n\r\n\r",
+            b"\r\n\r\n\0\r\nQUIT\r",
+            b"\0",
+            b"\x16",
+        ] {
             check_refused(bad, ProxyError::Signature);
         }
     }
@@ -406,9 +520,15 @@ mod tests {
     #[test]
     fn the_binary_families() {
         let tcp4 = [10, 1, 2, 3, 10, 0, 0, 1, 0xdc, 0x04, 0x01, 0xbb];
-        check(&encode_v2(PROXY, TCP_OVER_IPV4, &tcp4), Some(addr("10.1.2.3:56324")));
+        check(
+            &encode_v2(PROXY, TCP_OVER_IPV4, &tcp4),
+            Some(addr("10.1.2.3:56324")),
+        );
         check(&encode_v2(PROXY, UDP_OVER_IPV4, &tcp4), None);
-        check(&encode_v2_proxy(addr("[2001:db8::7]:1"), addr("[::1]:2"), b""), Some(addr("[2001:db8::7]:1")));
+        check(
+            &encode_v2_proxy(addr("[2001:db8::7]:1"), addr("[::1]:2"), b""),
+            Some(addr("[2001:db8::7]:1")),
+        );
         check(&encode_v2(PROXY, UDP_OVER_IPV6, &[7; 36]), None);
         check(&encode_v2(PROXY, UNIX_STREAM, &[b'/'; 216]), None);
         check(&encode_v2(PROXY, UNIX_DATAGRAM, &[b'/'; 216]), None);
@@ -430,10 +550,18 @@ mod tests {
     fn type_length_values_belong_to_the_header() {
         let (source, destination) = (addr("192.0.2.7:4000"), addr("192.0.2.1:443"));
         let checksum_that_is_wrong = tlv(0x03, &[0; 4]);
-        let tlvs = [tlv(0x02, b"example.com"), checksum_that_is_wrong, tlv(0x04, b"")].concat();
+        let tlvs = [
+            tlv(0x02, b"example.com"),
+            checksum_that_is_wrong,
+            tlv(0x04, b""),
+        ]
+        .concat();
         check(&encode_v2_proxy(source, destination, &tlvs), Some(source));
         let largest = LONGEST - V2_FIXED - 12 - 3;
-        check(&encode_v2_proxy(source, destination, &tlv(0x04, &vec![0; largest])), Some(source));
+        check(
+            &encode_v2_proxy(source, destination, &tlv(0x04, &vec![0; largest])),
+            Some(source),
+        );
     }
 
     #[test]
@@ -457,10 +585,16 @@ mod tests {
 
     fn any_pair() -> impl Strategy<Value = (SocketAddr, SocketAddr)> {
         let v4 = any::<[(Ipv4Addr, u16); 2]>().prop_map(|pair| pair.map(SocketAddr::from));
-        let v6 = any::<[([u16; 8], u16); 2]>().prop_map(|pair| pair.map(|(ip, port)| SocketAddr::from((ip, port))));
+        let v6 = any::<[([u16; 8], u16); 2]>()
+            .prop_map(|pair| pair.map(|(ip, port)| SocketAddr::from((ip, port))));
         // Zeros in groups are what makes the text of IPv6 addresses interesting.
         let sparse = any::<[(u8, u16); 2]>().prop_map(|pair| {
-            pair.map(|(bit, port)| SocketAddr::from((Ipv6Addr::from_bits((1 << (bit % 128)) | (0xff << (bit / 2))), port)))
+            pair.map(|(bit, port)| {
+                SocketAddr::from((
+                    Ipv6Addr::from_bits((1 << (bit % 128)) | (0xff << (bit / 2))),
+                    port,
+                ))
+            })
         });
         prop_oneof![v4, v6, sparse].prop_map(|[source, destination]| (source, destination))
     }
@@ -468,19 +602,34 @@ mod tests {
     /// Bytes that come as far as possible: the pieces of headers in any order.
     fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
         let text = prop::sample::select(vec![
-            "PROXY ", "TCP4 ", "TCP6 ", "UNKNOWN", "1", "0", "255", "65535", "ff", ".", ":", "::", " ", "\r", "\r\n",
+            "PROXY ", "TCP4 ", "TCP6 ", "UNKNOWN", "1", "0", "255", "65535", "ff", ".", ":", "::",
+            " ", "\r", "\r\n",
         ]);
-        let texts = prop::collection::vec(text, 0..40).prop_map(|pieces| pieces.concat().into_bytes());
-        let binary = prop::collection::vec(prop_oneof![0u8..4, Just(0x11), Just(0x20), Just(0x21), any::<u8>()], 0..300);
-        let beginnings = prop::sample::select(vec![&b""[..], b"PROXY ", b"PROXY TCP4 ", b"PROXY TCP6 ", b"PROXY UNKNOWN", V2_SIGNATURE]);
-        (beginnings, prop_oneof![texts, binary]).prop_map(|(beginning, rest)| [beginning, &rest].concat())
+        let texts =
+            prop::collection::vec(text, 0..40).prop_map(|pieces| pieces.concat().into_bytes());
+        let binary = prop::collection::vec(
+            prop_oneof![0u8..4, Just(0x11), Just(0x20), Just(0x21), any::<u8>()],
+            0..300,
+        );
+        let beginnings = prop::sample::select(vec![
+            &b""[..],
+            b"PROXY ",
+            b"PROXY TCP4 ",
+            b"PROXY TCP6 ",
+            b"PROXY UNKNOWN",
+            V2_SIGNATURE,
+        ]);
+        (beginnings, prop_oneof![texts, binary])
+            .prop_map(|(beginning, rest)| [beginning, &rest].concat())
     }
 
     /// Appends byte after byte that is not refused, whichever comes first from `from` on, until the header is whole.
     fn grow(bytes: &mut Vec<u8>, from: u8) {
         while parse(bytes) == Ok(Incomplete) {
             assert!(bytes.len() < LONGEST);
-            let next = (0..=255).map(|offset| from.wrapping_add(offset)).find(|next| parse(&[&bytes[..], &[*next]].concat()).is_ok());
+            let next = (0..=255)
+                .map(|offset| from.wrapping_add(offset))
+                .find(|next| parse(&[&bytes[..], &[*next]].concat()).is_ok());
             bytes.push(next.expect("something can follow what is incomplete"));
         }
     }

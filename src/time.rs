@@ -74,7 +74,12 @@ pub struct AwakeClock {
 impl AwakeClock {
     /// A clock at zero that forgives gaps of more than `threshold_ms` beyond the wait asked for.
     pub fn new(threshold_ms: u64) -> Self {
-        AwakeClock { threshold_ms, last_raw: Millis::ZERO, stalled_ms: 0, stalls: 0 }
+        AwakeClock {
+            threshold_ms,
+            last_raw: Millis::ZERO,
+            stalled_ms: 0,
+            stalls: 0,
+        }
     }
 
     /// Forgives gaps of more than this from now on.

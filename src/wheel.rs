@@ -32,12 +32,21 @@ struct Node {
     next: u32,
 }
 
-const ABSENT: Node = Node { prev: NONE, next: NONE };
+const ABSENT: Node = Node {
+    prev: NONE,
+    next: NONE,
+};
 
 impl Wheel {
     /// An empty wheel that stands at tick 0.
     pub fn new() -> Self {
-        Wheel { heads: vec![NONE; SLOTS].into_boxed_slice(), occupied: [0; WORDS], nodes: Vec::new(), cursor: 0, len: 0 }
+        Wheel {
+            heads: vec![NONE; SLOTS].into_boxed_slice(),
+            occupied: [0; WORDS],
+            nodes: Vec::new(),
+            cursor: 0,
+            len: 0,
+        }
     }
 
     /// Says that it is `now_tick` before anything is inserted after a time in which nothing was due: the horizon is counted from the cursor, and
@@ -62,7 +71,10 @@ impl Wheel {
     /// beyond the horizon becomes the horizon. Keys must be below 2^31.
     pub fn insert(&mut self, key: usize, tick: u64) {
         self.remove(key);
-        let key = u32::try_from(key).ok().filter(|key| *key < HEAD).expect("keys are slab slots, below 2^31");
+        let key = u32::try_from(key)
+            .ok()
+            .filter(|key| *key < HEAD)
+            .expect("keys are slab slots, below 2^31");
         if self.nodes.len() <= key as usize {
             self.nodes.resize(key as usize + 1, ABSENT);
         }
@@ -71,14 +83,19 @@ impl Wheel {
         if first != NONE {
             self.nodes[first as usize].prev = key;
         }
-        self.nodes[key as usize] = Node { prev: HEAD | slot as u32, next: first };
+        self.nodes[key as usize] = Node {
+            prev: HEAD | slot as u32,
+            next: first,
+        };
         self.occupied[slot / 64] |= 1 << (slot % 64);
         self.len += 1;
     }
 
     /// Takes the pending check of `key` off the wheel. Does nothing if there is none.
     pub fn remove(&mut self, key: usize) {
-        let Some(node) = self.nodes.get_mut(key) else { return };
+        let Some(node) = self.nodes.get_mut(key) else {
+            return;
+        };
         let Node { prev, next } = std::mem::replace(node, ABSENT);
         if prev == NONE {
             return;
@@ -160,7 +177,15 @@ mod tests {
 
     #[test]
     fn expiry_is_exact_at_the_horizon_and_at_the_seam() {
-        for start in [0, 1, 63, 64, SLOTS as u64 - 1, SLOTS as u64, 3 * SLOTS as u64 + 17] {
+        for start in [
+            0,
+            1,
+            63,
+            64,
+            SLOTS as u64 - 1,
+            SLOTS as u64,
+            3 * SLOTS as u64 + 17,
+        ] {
             let mut wheel = Wheel::new();
             assert_eq!(wheel.expire(start), None);
             let last = start + SLOTS as u64 - 1;
@@ -180,7 +205,10 @@ mod tests {
         wheel.insert(0, long_after + 10);
         assert_eq!(wheel.next_tick(), Some(long_after + 10));
         wheel.catch_up(2 * long_after);
-        assert_eq!((wheel.next_tick(), wheel.expire(2 * long_after)), (Some(long_after + 10), Some(0)));
+        assert_eq!(
+            (wheel.next_tick(), wheel.expire(2 * long_after)),
+            (Some(long_after + 10), Some(0))
+        );
     }
 
     #[test]

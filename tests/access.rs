@@ -24,26 +24,50 @@ fn lists_of_networks_say_who_may_connect() {
     ends(&mut connect_from("127.0.0.66:0", &server));
     ends(&mut connect_from("127.1.0.1:0", &server));
     wait_until("both are logged", || server.refusals().len() == 2);
-    assert!(server.refusals().iter().all(|refusal| field(refusal, "reason") == "denied"), "{:?}", server.refusals());
+    assert!(
+        server
+            .refusals()
+            .iter()
+            .all(|refusal| field(refusal, "reason") == "denied"),
+        "{:?}",
+        server.refusals()
+    );
     server.served();
 }
 
 #[test]
 fn a_network_that_is_none_is_refused_by_name() {
-    let output = Command::new(env!("CARGO_BIN_EXE_heartline")).args(["serve", "--deny", "10.1.2.3/8"]).output().expect("the binary starts");
+    let output = Command::new(env!("CARGO_BIN_EXE_heartline"))
+        .args(["serve", "--deny", "10.1.2.3/8"])
+        .output()
+        .expect("the binary starts");
     let problem = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2));
-    assert!(problem.contains("10.1.2.3/8") && problem.contains("10.0.0.0/8") && problem.contains("--deny"), "{problem}");
+    assert!(
+        problem.contains("10.1.2.3/8")
+            && problem.contains("10.0.0.0/8")
+            && problem.contains("--deny"),
+        "{problem}"
+    );
 }
 
 #[test]
 fn behind_a_balancer_the_real_peer_counts() {
-    let server = Serve::start(&["--proxy-protocol", "127.0.0.9", "--deny", "198.51.100.66", "--max-connections-per-ip", "1"]);
+    let server = Serve::start(&[
+        "--proxy-protocol",
+        "127.0.0.9",
+        "--deny",
+        "198.51.100.66",
+        "--max-connections-per-ip",
+        "1",
+    ]);
     let mut first = connect_from("127.0.0.9:0", &server);
     first.send("PROXY TCP4 198.51.100.7 192.0.2.1 4000 443\r\nhello\n");
     first.expect("echo: hello\n");
     let mut binary = connect_from("127.0.0.9:0", &server);
-    binary.send(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc6\x33\x64\x08\xc0\0\x02\x01\x0f\xa0\x01\xbbhello\n");
+    binary.send(
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc6\x33\x64\x08\xc0\0\x02\x01\x0f\xa0\x01\xbbhello\n",
+    );
     binary.expect("echo: hello\n");
 
     let mut same = connect_from("127.0.0.9:0", &server);
@@ -56,7 +80,11 @@ fn behind_a_balancer_the_real_peer_counts() {
         ends(peer);
     }
     wait_until("all three are logged", || server.refusals().len() == 3);
-    let mut reasons: Vec<String> = server.refusals().iter().map(|refusal| field(refusal, "reason").to_owned()).collect();
+    let mut reasons: Vec<String> = server
+        .refusals()
+        .iter()
+        .map(|refusal| field(refusal, "reason").to_owned())
+        .collect();
     reasons.sort();
     assert_eq!(reasons, ["address-full", "denied", "proxy-header"]);
 
@@ -64,9 +92,17 @@ fn behind_a_balancer_the_real_peer_counts() {
     liar.send("PROXY TCP4 198.51.100.9 192.0.2.1 4000 443\r\n");
     liar.expect("echo: PROXY TCP4 198.51.100.9 192.0.2.1 4000 443\n");
     drop((first, binary, liar));
-    let mut addrs: Vec<String> = server.wait_for_closes(3).iter().map(|close| field(close, "addr").to_owned()).collect();
+    let mut addrs: Vec<String> = server
+        .wait_for_closes(3)
+        .iter()
+        .map(|close| field(close, "addr").to_owned())
+        .collect();
     addrs.sort();
-    assert!(addrs[0].starts_with("127.0.0.8:") && addrs[1..] == ["198.51.100.7:4000", "198.51.100.8:4000"], "{addrs:?}");
+    assert!(
+        addrs[0].starts_with("127.0.0.8:")
+            && addrs[1..] == ["198.51.100.7:4000", "198.51.100.8:4000"],
+        "{addrs:?}"
+    );
 }
 
 #[test]
@@ -88,8 +124,18 @@ fn the_idlest_makes_room_for_a_newcomer() {
 
 /// One who never reads, and one who speaks to all: what becomes of the first is the server's policy.
 fn broadcast_to_a_slow_peer(policy: &str) -> (Serve, Peer, Peer) {
-    let server =
-        Serve::start(&["--app", "broadcast", "--max-outbox", "64KiB", "--on-slow", policy, "--write-timeout", "off", "--heartbeat", "off"]);
+    let server = Serve::start(&[
+        "--app",
+        "broadcast",
+        "--max-outbox",
+        "64KiB",
+        "--on-slow",
+        policy,
+        "--write-timeout",
+        "off",
+        "--heartbeat",
+        "off",
+    ]);
     let slow = server.served();
     let mut speaker = server.served();
     let message = [b'x'; 1000];
@@ -106,7 +152,10 @@ fn broadcast_to_a_slow_peer(policy: &str) -> (Serve, Peer, Peer) {
 #[test]
 fn on_slow_close_ends_who_does_not_read() {
     let (server, _slow, _speaker) = broadcast_to_a_slow_peer("close");
-    assert_eq!(field(&server.wait_for_closes(1)[0], "reason"), "slow-reader");
+    assert_eq!(
+        field(&server.wait_for_closes(1)[0], "reason"),
+        "slow-reader"
+    );
 }
 
 #[test]
@@ -132,7 +181,16 @@ fn on_slow_drop_leaves_messages_out_and_the_line_whole() {
 
 #[test]
 fn memory_for_all_is_bounded_and_idle_lines_stay() {
-    let server = Serve::start(&["--max-memory", "4MiB", "--max-outbox", "1MiB", "--heartbeat", "off", "--framing", "length"]);
+    let server = Serve::start(&[
+        "--max-memory",
+        "4MiB",
+        "--max-outbox",
+        "1MiB",
+        "--heartbeat",
+        "off",
+        "--framing",
+        "length",
+    ]);
     let frame = |message: &[u8]| [&(message.len() as u32).to_be_bytes()[..], message].concat();
     let mut idle = server.connect();
     // Each holds the beginning of a message; 200 of them would hold 12 MB.
@@ -142,13 +200,29 @@ fn memory_for_all_is_bounded_and_idle_lines_stay() {
         let beginning = &frame(&[b'x'; 64 * 1024])[..60_000];
         match holder.stream.write_all(beginning) {
             Ok(()) => holders.push(holder),
-            Err(error) => assert!(matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset), "{error}"),
+            Err(error) => assert!(
+                matches!(
+                    error.kind(),
+                    ErrorKind::BrokenPipe | ErrorKind::ConnectionReset
+                ),
+                "{error}"
+            ),
         }
     }
     let closes = server.wait_for_closes(130);
-    let by_memory = |close: &&String| field(close, "reason") == "memory-limit" && field(close, "unfinished") == "60000";
-    assert!(closes.iter().filter(by_memory).count() > 120, "{:?}", closes.last());
-    assert!(server.status("VmRSS") < 40_000, "{} kB", server.status("VmRSS"));
+    let by_memory = |close: &&String| {
+        field(close, "reason") == "memory-limit" && field(close, "unfinished") == "60000"
+    };
+    assert!(
+        closes.iter().filter(by_memory).count() > 120,
+        "{:?}",
+        closes.last()
+    );
+    assert!(
+        server.status("VmRSS") < 40_000,
+        "{} kB",
+        server.status("VmRSS")
+    );
     idle.send(frame(b"still here"));
     idle.expect(frame(b"echo: still here"));
 }

@@ -34,20 +34,30 @@ fn measure(args: &[&str], serve: &[&str]) -> Value {
     assert_eq!(output.status.code(), Some(0), "{args:?}: {stderr}");
     let table = String::from_utf8(output.stdout).expect("the table is text");
     assert!(table.starts_with(args[0]), "{table}");
-    let results: Value = serde_json::from_slice(&fs::read(&json).expect("it was written")).expect("it is JSON");
+    let results: Value =
+        serde_json::from_slice(&fs::read(&json).expect("it was written")).expect("it is JSON");
     assert_eq!(results["scenario"], args[0]);
     assert_eq!(results["format"], 1);
-    assert_eq!(results["connecting"]["failed"], serde_json::json!({}), "{stderr}");
+    assert_eq!(
+        results["connecting"]["failed"],
+        serde_json::json!({}),
+        "{stderr}"
+    );
     results
 }
 
 fn number(value: &Value) -> f64 {
-    value.as_f64().unwrap_or_else(|| panic!("no number but {value}"))
+    value
+        .as_f64()
+        .unwrap_or_else(|| panic!("no number but {value}"))
 }
 
 fn group<'a>(results: &'a Value, name: &str) -> &'a Value {
     let groups = results["groups"].as_array().expect("a list");
-    groups.iter().find(|group| group["name"] == name).unwrap_or_else(|| panic!("no group {name} in {groups:?}"))
+    groups
+        .iter()
+        .find(|group| group["name"] == name)
+        .unwrap_or_else(|| panic!("no group {name} in {groups:?}"))
 }
 
 /// A server that sends back what it gets, on one thread per connection, for as long as the test runs.
@@ -71,10 +81,27 @@ fn plain_echo_server() -> SocketAddr {
 
 #[test]
 fn hold_holds_all_and_looks_at_the_memory() {
-    let results = measure(&["hold", "--connections", "300", "--for", "1s", "--beat", "400ms"], &[]);
+    let results = measure(
+        &[
+            "hold",
+            "--connections",
+            "300",
+            "--for",
+            "1s",
+            "--beat",
+            "400ms",
+        ],
+        &[],
+    );
     assert_eq!(results["connections"]["open"], 300);
     assert_eq!(results["connections"]["lost"], serde_json::json!({}));
-    assert_eq!(results["memory"]["points"].as_array().expect("a list").len(), 4);
+    assert_eq!(
+        results["memory"]["points"]
+            .as_array()
+            .expect("a list")
+            .len(),
+        4
+    );
     let held = group(&results, "held");
     assert!(number(&held["answered"]) >= 600.0, "{held}");
     assert_eq!(held["unanswered"], 0);
@@ -83,40 +110,77 @@ fn hold_holds_all_and_looks_at_the_memory() {
     let series = results["series"].as_object().expect("an object");
     let samples = series["at_s"].as_array().expect("a list").len();
     assert!(samples >= 5);
-    assert!(series.values().filter_map(Value::as_array).all(|values| values.len() == samples));
+    assert!(
+        series
+            .values()
+            .filter_map(Value::as_array)
+            .all(|values| values.len() == samples)
+    );
 }
 
 #[test]
 fn a_line_that_is_asked_by_the_server_answers() {
-    let results = measure(&["hold", "--connections", "50", "--for", "1s"], &["--", "--heartbeat", "200ms"]);
+    let results = measure(
+        &["hold", "--connections", "50", "--for", "1s"],
+        &["--", "--heartbeat", "200ms"],
+    );
     assert_eq!(results["connections"]["open"], 50);
     assert!(number(&group(&results, "held")["questions_answered"]) >= 100.0);
 }
 
 #[test]
 fn echo_keeps_its_depth_and_idle_lines_beat_beside() {
-    let args = ["echo", "--active", "8", "--depth", "4", "--size", "100", "--idle", "50", "--beat", "300ms", "--for", "1s"];
+    let args = [
+        "echo", "--active", "8", "--depth", "4", "--size", "100", "--idle", "50", "--beat",
+        "300ms", "--for", "1s",
+    ];
     let results = measure(&args, &[]);
     let active = group(&results, "active");
     assert!(number(&active["answered"]) > 100.0, "{active}");
     assert_eq!(active["answered"], active["sent"]);
     let latency = &active["latency_us"];
-    let percentiles = ["min", "p50", "p90", "p99", "p99_9", "max"].map(|name| number(&latency[name]));
+    let percentiles =
+        ["min", "p50", "p90", "p99", "p99_9", "max"].map(|name| number(&latency[name]));
     assert!(percentiles.is_sorted() && percentiles[0] > 0.0, "{latency}");
     assert!(number(&group(&results, "idle")["answered"]) >= 100.0);
     let server = &results["server"];
     assert_eq!(server["unit"], "echo");
     let thread = &server["busiest_thread"];
-    assert!(number(&thread["cpu_cores"]) > 0.0 && number(&thread["cpu_cores"]) <= number(&server["cpu_cores"]), "{server}");
-    assert!(number(&thread["cpu_wait_s"]) <= number(&server["cpu_wait_s"]) && number(&server["cores"]) >= 1.0, "{server}");
-    assert_eq!((&active["lost"], &group(&results, "idle")["lost"]), (&serde_json::json!({}), &serde_json::json!({})));
+    assert!(
+        number(&thread["cpu_cores"]) > 0.0
+            && number(&thread["cpu_cores"]) <= number(&server["cpu_cores"]),
+        "{server}"
+    );
+    assert!(
+        number(&thread["cpu_wait_s"]) <= number(&server["cpu_wait_s"])
+            && number(&server["cores"]) >= 1.0,
+        "{server}"
+    );
+    assert_eq!(
+        (&active["lost"], &group(&results, "idle")["lost"]),
+        (&serde_json::json!({}), &serde_json::json!({}))
+    );
 }
 
 #[test]
 fn beat_is_an_open_loop_at_its_pace() {
-    let results = measure(&["beat", "--connections", "200", "--beat", "500ms", "--for", "1s"], &[]);
+    let results = measure(
+        &[
+            "beat",
+            "--connections",
+            "200",
+            "--beat",
+            "500ms",
+            "--for",
+            "1s",
+        ],
+        &[],
+    );
     let beating = group(&results, "beating");
-    assert_eq!((&beating["sent"], &beating["answered"]), (&Value::from(400), &Value::from(400)));
+    assert_eq!(
+        (&beating["sent"], &beating["answered"]),
+        (&Value::from(400), &Value::from(400))
+    );
     assert_eq!(beating["latency_us"]["count"], 400);
 }
 
@@ -125,15 +189,32 @@ fn storm_waits_for_the_last_answer() {
     let results = measure(&["storm", "--connections", "300"], &[]);
     assert_eq!(group(&results, "pinging")["answered"], 300);
     let storm = &results["storm"];
-    assert!(number(&storm["last_answer_ms"]) > 0.0 && number(&storm["last_written_ms"]) > 0.0, "{storm}");
+    assert!(
+        number(&storm["last_answer_ms"]) > 0.0 && number(&storm["last_written_ms"]) > 0.0,
+        "{storm}"
+    );
     assert!(number(&results["connecting"]["server_cpu_us_per_connection"]) > 0.0);
 }
 
 #[test]
 fn push_reaches_every_listener() {
-    let results = measure(&["push", "--connections", "100", "--messages", "5", "--every", "50ms"], &[]);
+    let results = measure(
+        &[
+            "push",
+            "--connections",
+            "100",
+            "--messages",
+            "5",
+            "--every",
+            "50ms",
+        ],
+        &[],
+    );
     let push = &results["push"];
-    assert_eq!((&push["delivered"], &push["missing"]), (&Value::from(500), &Value::from(0)));
+    assert_eq!(
+        (&push["delivered"], &push["missing"]),
+        (&Value::from(500), &Value::from(0))
+    );
     let messages = push["messages"].as_array().expect("a list");
     assert_eq!(messages.len(), 5);
     for message in messages {
@@ -144,73 +225,191 @@ fn push_reaches_every_listener() {
 
 #[test]
 fn the_dead_are_closed_within_the_bound_and_the_living_are_not() {
-    let args = ["dead", "--connections", "100", "--alive", "20", "--before", "500ms"];
+    let args = [
+        "dead",
+        "--connections",
+        "100",
+        "--alive",
+        "20",
+        "--before",
+        "500ms",
+    ];
     let results = measure(&args, &["--", "--heartbeat", "400ms", "--missed", "2"]);
     let dead = &results["dead"];
     assert_eq!(number(&dead["bound_s"]), 1.2);
-    assert_eq!((&dead["closed"], &dead["open"], &dead["early"]), (&Value::from(100), &Value::from(0), &Value::from(0)));
+    assert_eq!(
+        (&dead["closed"], &dead["open"], &dead["early"]),
+        (&Value::from(100), &Value::from(0), &Value::from(0))
+    );
     assert!(number(&dead["shortest_silence_s"]) >= 1.2, "{dead}");
     // A tick, and much lag: other tests run beside.
     assert!(number(&dead["longest_silence_s"]) < 2.5, "{dead}");
-    assert_eq!((&dead["alive_lost"], &results["connections"]["open"]), (&Value::from(0), &Value::from(20)));
+    assert_eq!(
+        (&dead["alive_lost"], &results["connections"]["open"]),
+        (&Value::from(0), &Value::from(20))
+    );
 }
 
 #[test]
 fn a_server_that_closes_early_is_found_out() {
     let serve = Serve::start(&["--heartbeat", "200ms", "--missed", "1"]);
     let addr = serve.addr().to_string();
-    let results = measure(&["dead", &addr, "--connections", "20", "--alive", "0", "--before", "100ms", "--bound", "5s"], &[]);
-    assert_eq!((&results["dead"]["closed"], &results["dead"]["early"]), (&Value::from(20), &Value::from(20)));
-    assert!(results["server"].is_null(), "nobody said which process it is");
+    let results = measure(
+        &[
+            "dead",
+            &addr,
+            "--connections",
+            "20",
+            "--alive",
+            "0",
+            "--before",
+            "100ms",
+            "--bound",
+            "5s",
+        ],
+        &[],
+    );
+    assert_eq!(
+        (&results["dead"]["closed"], &results["dead"]["early"]),
+        (&Value::from(20), &Value::from(20))
+    );
+    assert!(
+        results["server"].is_null(),
+        "nobody said which process it is"
+    );
     assert!(results["notes"].to_string().contains("before the bound"));
 }
 
 #[test]
 fn workers_are_merged_and_dial_from_the_addresses_they_are_given() {
     let serve = Serve::start(&[]);
-    let (addr, pid) = (serve.addr().to_string(), serve.pid().as_raw_nonzero().to_string());
-    let args = ["beat", &addr, "--connections", "101", "--beat", "300ms", "--for", "900ms", "--workers", "2", "--pid", &pid];
-    let results = measure(&[&args[..], &["--source", "127.0.0.2-127.0.0.4", "--ramp", "max"]].concat(), &[]);
+    let (addr, pid) = (
+        serve.addr().to_string(),
+        serve.pid().as_raw_nonzero().to_string(),
+    );
+    let args = [
+        "beat",
+        &addr,
+        "--connections",
+        "101",
+        "--beat",
+        "300ms",
+        "--for",
+        "900ms",
+        "--workers",
+        "2",
+        "--pid",
+        &pid,
+    ];
+    let results = measure(
+        &[
+            &args[..],
+            &["--source", "127.0.0.2-127.0.0.4", "--ramp", "max"],
+        ]
+        .concat(),
+        &[],
+    );
     assert_eq!(results["connections"]["open"], 101);
     assert_eq!(results["groups"][0]["connections"], 101);
     assert_eq!(results["groups"][0]["answered"], 303);
-    assert_eq!(results["client"]["workers"].as_array().expect("a list").len(), 2);
-    assert_eq!(results["run"]["sources"].as_array().expect("a list").len(), 3);
+    assert_eq!(
+        results["client"]["workers"]
+            .as_array()
+            .expect("a list")
+            .len(),
+        2
+    );
+    assert_eq!(
+        results["run"]["sources"].as_array().expect("a list").len(),
+        3
+    );
     assert!(number(&results["server"]["cpu_s"]) > 0.0);
     // Lines from all three addresses were closed at the end, and by reset, so that their ports are free.
     let closes = serve.wait_for_closes(101);
     for source in ["127.0.0.2", "127.0.0.3", "127.0.0.4"] {
-        assert!(closes.iter().filter(|close| common::field(close, "addr").starts_with(source)).count() >= 33, "{source}");
+        assert!(
+            closes
+                .iter()
+                .filter(|close| common::field(close, "addr").starts_with(source))
+                .count()
+                >= 33,
+            "{source}"
+        );
     }
-    assert!(closes.iter().all(|close| common::field(close, "reason") == "peer-reset"));
+    assert!(
+        closes
+            .iter()
+            .all(|close| common::field(close, "reason") == "peer-reset")
+    );
 }
 
 #[test]
 fn any_server_will_do_that_answers_in_lines_or_bytes() {
     let addr = plain_echo_server().to_string();
     let lines = ["--send", "a\\nb\\n", "--expect", "lines:2"];
-    let results = measure(&[&["echo", &addr, "--active", "4", "--for", "500ms"][..], &lines].concat(), &[]);
+    let results = measure(
+        &[
+            &["echo", &addr, "--active", "4", "--for", "500ms"][..],
+            &lines,
+        ]
+        .concat(),
+        &[],
+    );
     let active = group(&results, "active");
     assert!(number(&active["answered"]) > 10.0);
     assert_eq!(active["sent"], active["answered"]);
 
-    let bytes = ["--send", "\\x01\\x02\\xff", "--expect", "\\x02\\xff", "--hello", "hello\\r\\n"];
-    let results = measure(&[&["storm", &addr, "--connections", "20"][..], &bytes].concat(), &[]);
+    let bytes = [
+        "--send",
+        "\\x01\\x02\\xff",
+        "--expect",
+        "\\x02\\xff",
+        "--hello",
+        "hello\\r\\n",
+    ];
+    let results = measure(
+        &[&["storm", &addr, "--connections", "20"][..], &bytes].concat(),
+        &[],
+    );
     assert_eq!(group(&results, "pinging")["answered"], 20);
 }
 
 #[test]
 fn a_server_that_answers_too_little_leaves_messages_unanswered() {
     let addr = plain_echo_server().to_string();
-    let results = measure(&["beat", &addr, "--connections", "5", "--beat", "200ms", "--for", "400ms", "--expect", "nothing like it"], &[]);
-    assert_eq!((&results["groups"][0]["sent"], &results["groups"][0]["unanswered"]), (&Value::from(10), &Value::from(10)));
+    let results = measure(
+        &[
+            "beat",
+            &addr,
+            "--connections",
+            "5",
+            "--beat",
+            "200ms",
+            "--for",
+            "400ms",
+            "--expect",
+            "nothing like it",
+        ],
+        &[],
+    );
+    assert_eq!(
+        (
+            &results["groups"][0]["sent"],
+            &results["groups"][0]["unanswered"]
+        ),
+        (&Value::from(10), &Value::from(10))
+    );
     assert!(results["groups"][0]["latency_us"].is_null());
     assert!(results["notes"].to_string().contains("not answered"));
 }
 
 #[test]
 fn a_refused_dial_is_named_and_nothing_was_measured() {
-    let free = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").to_string();
+    let free = TcpListener::bind("127.0.0.1:0")
+        .expect("a free port")
+        .local_addr()
+        .expect("bound")
+        .to_string();
     let output = bench(&["hold", &free, "--connections", "20", "--for", "1s"]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
@@ -220,9 +419,14 @@ fn a_refused_dial_is_named_and_nothing_was_measured() {
 
 #[test]
 fn connections_that_the_server_will_not_have_are_counted() {
-    let results = measure(&["hold", "--connections", "30", "--for", "500ms"], &["--", "--max-connections", "10"]);
+    let results = measure(
+        &["hold", "--connections", "30", "--for", "500ms"],
+        &["--", "--max-connections", "10"],
+    );
     assert_eq!(results["connections"]["open"], 10);
-    let lost = results["connections"]["lost"].as_object().expect("an object");
+    let lost = results["connections"]["lost"]
+        .as_object()
+        .expect("an object");
     assert_eq!(lost.values().map(number).sum::<f64>(), 20.0, "{lost:?}");
     assert_eq!(group(&results, "held")["lost"].as_object(), Some(lost));
     assert!(results["notes"].to_string().contains("were lost"));
@@ -253,12 +457,18 @@ fn wrong_usage_is_refused_and_the_flag_named() {
         (&["dead", "--bound", "soon"], "--bound"),
         (&["dead", "--", "--heartbeat", "0s"], "--heartbeat"),
         (&["hold", "--", "--no-such-flag"], "--no-such-flag"),
-        (&["hold", "127.0.0.1:1", "--", "--tick", "1s"], "SERVE-OPTIONS"),
+        (
+            &["hold", "127.0.0.1:1", "--", "--tick", "1s"],
+            "SERVE-OPTIONS",
+        ),
     ] {
         let output = bench(args);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
-        assert!(stderr.contains(culprit), "{args:?} should name {culprit}: {stderr}");
+        assert!(
+            stderr.contains(culprit),
+            "{args:?} should name {culprit}: {stderr}"
+        );
         assert!(output.stdout.is_empty());
     }
 }
@@ -266,19 +476,38 @@ fn wrong_usage_is_refused_and_the_flag_named() {
 #[test]
 fn ctrl_c_ends_it_with_the_figures_so_far() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let (json, html) = (dir.path().join("results.json"), dir.path().join("page.html"));
+    let (json, html) = (
+        dir.path().join("results.json"),
+        dir.path().join("page.html"),
+    );
     let mut command = command(&["hold", "--connections", "50", "--for", "1h"]);
-    let child = command.arg("--json").arg(&json).arg("--html").arg(&html).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = command
+        .arg("--json")
+        .arg(&json)
+        .arg("--html")
+        .arg(&html)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
     let child = child.expect("the binary starts");
     thread::sleep(Duration::from_millis(1500));
     let began = Instant::now();
     kill_process(Pid::from_child(&child), Signal::INT).expect("the process is ours");
     let output = child.wait_with_output().expect("it ends");
     assert!(began.elapsed() < Duration::from_secs(10));
-    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        output.status.code(),
+        Some(130),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(String::from_utf8_lossy(&output.stdout).contains("ended early"));
-    let results: Value = serde_json::from_slice(&fs::read(&json).expect("it was written")).expect("it is JSON");
-    assert_eq!((&results["interrupted"], &results["connections"]["open"]), (&Value::from(true), &Value::from(50)));
+    let results: Value =
+        serde_json::from_slice(&fs::read(&json).expect("it was written")).expect("it is JSON");
+    assert_eq!(
+        (&results["interrupted"], &results["connections"]["open"]),
+        (&Value::from(true), &Value::from(50))
+    );
 
     let page = fs::read_to_string(&html).expect("it was written");
     assert!(page.starts_with("<!DOCTYPE html>") && page.contains("<svg"));
@@ -292,7 +521,10 @@ fn ctrl_c_ends_it_with_the_figures_so_far() {
 #[cfg(target_os = "linux")]
 #[test]
 fn nothing_outlives_a_harness_that_is_killed() {
-    let child = command(&["hold", "--connections", "20", "--for", "1h"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let child = command(&["hold", "--connections", "20", "--for", "1h"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
     let mut child = child.expect("the binary starts");
     let children = format!("/proc/{0}/task/{0}/children", child.id());
     let mut pids: Vec<String> = Vec::new();
@@ -304,7 +536,10 @@ fn nothing_outlives_a_harness_that_is_killed() {
     child.kill().expect("the process is ours");
     child.wait().expect("it ends");
     common::wait_until("they have ended", || {
-        let runs = |pid: &String| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("bench"));
+        let runs = |pid: &String| {
+            fs::read_to_string(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| line.contains("bench"))
+        };
         !pids.iter().any(runs)
     });
 }

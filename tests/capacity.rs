@@ -25,9 +25,24 @@ fn resident(server: &Serve) -> u64 {
 #[test]
 fn fifteen_thousand_lines_and_the_memory_of_each() {
     let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).expect("soft up to hard");
-    let most = limit.maximum.unwrap_or(u64::MAX).saturating_sub(2000).min(15_000) as usize;
-    assert!(most >= 3000, "a hard descriptor limit of {:?} is too low for this test", limit.maximum);
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    )
+    .expect("soft up to hard");
+    let most = limit
+        .maximum
+        .unwrap_or(u64::MAX)
+        .saturating_sub(2000)
+        .min(15_000) as usize;
+    assert!(
+        most >= 3000,
+        "a hard descriptor limit of {:?} is too low for this test",
+        limit.maximum
+    );
 
     let server = Serve::start(&["--heartbeat", "60s"]);
     let mut peers: Vec<Peer> = Vec::new();
@@ -59,7 +74,10 @@ fn fifteen_thousand_lines_and_the_memory_of_each() {
     }
     let kept = (resident(&server).saturating_sub(some)) as f64 / (most - most / 3) as f64;
     println!("{kept:.0} bytes per line after 16 KiB were echoed on each");
-    assert!(kept <= 200.0, "{kept:.0} bytes kept per line after the burst");
+    assert!(
+        kept <= 200.0,
+        "{kept:.0} bytes kept per line after the burst"
+    );
 
     // And all of them still work.
     for peer in &mut peers {

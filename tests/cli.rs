@@ -11,7 +11,11 @@ use common::{Peer, Serve, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
 fn heartline(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_heartline")).args(args).stdin(Stdio::null()).output().expect("the binary starts")
+    Command::new(env!("CARGO_BIN_EXE_heartline"))
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary starts")
 }
 
 /// Runs it and expects it to refuse, with exit code 2 and a message that names the culprit.
@@ -19,7 +23,10 @@ fn refused(args: &[&str], culprit: &str) {
     let output = heartline(args);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
-    assert!(stderr.contains(culprit), "{args:?} should name {culprit}: {stderr}");
+    assert!(
+        stderr.contains(culprit),
+        "{args:?} should name {culprit}: {stderr}"
+    );
     assert!(output.stdout.is_empty());
 }
 
@@ -51,8 +58,21 @@ fn os_timeouts_that_contradict_each_other_are_refused() {
     refused(&["serve", "--keepalive-count", "0"], "--keepalive-count");
     // It would overrule the probe count, and end a slow but live peer before the heartbeat's verdict.
     refused(&["serve", "--user-timeout", "60s"], "--user-timeout");
-    refused(&["serve", "--keepalive", "off", "--user-timeout", "10s"], "--user-timeout");
-    refused(&["connect", "127.0.0.1:1", "--keepalive", "off", "--user-timeout", "10s"], "--user-timeout");
+    refused(
+        &["serve", "--keepalive", "off", "--user-timeout", "10s"],
+        "--user-timeout",
+    );
+    refused(
+        &[
+            "connect",
+            "127.0.0.1:1",
+            "--keepalive",
+            "off",
+            "--user-timeout",
+            "10s",
+        ],
+        "--user-timeout",
+    );
 }
 
 #[test]
@@ -87,7 +107,13 @@ fn help_shows_every_flag_with_its_default() {
     for flag in flags {
         assert!(help.contains(flag), "{flag}");
     }
-    for default in ["[default: 127.0.0.1:7878]", "[default: 5s]", "[default: 64KiB]", "[default: 1MiB]", "[default: 100ms]"] {
+    for default in [
+        "[default: 127.0.0.1:7878]",
+        "[default: 5s]",
+        "[default: 64KiB]",
+        "[default: 1MiB]",
+        "[default: 100ms]",
+    ] {
         assert!(help.contains(default), "{default}");
     }
 }
@@ -99,7 +125,10 @@ fn an_address_in_use_is_an_error_and_not_a_usage_error() {
     let output = heartline(&["serve", &addr]);
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains(&format!("cannot listen on {addr}")), "{stderr}");
+    assert!(
+        stderr.contains(&format!("cannot listen on {addr}")),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -117,7 +146,13 @@ fn several_addresses_of_both_families_are_served() {
         drop(peer);
     }
     let closes = server.wait_for_closes(addrs.len());
-    assert_eq!(closes.iter().filter(|close| close.contains("addr=[::1]:")).count(), addrs.len() - 2);
+    assert_eq!(
+        closes
+            .iter()
+            .filter(|close| close.contains("addr=[::1]:"))
+            .count(),
+        addrs.len() - 2
+    );
 }
 
 #[test]
@@ -132,7 +167,13 @@ fn stdout_has_the_addresses_and_nothing_else() {
     let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
     let mut line = String::new();
     stdout.read_line(&mut line).expect("text");
-    let mut peer = Peer::connect(line.trim_end().strip_prefix("listening ").expect("listening").parse().expect("an address"));
+    let mut peer = Peer::connect(
+        line.trim_end()
+            .strip_prefix("listening ")
+            .expect("listening")
+            .parse()
+            .expect("an address"),
+    );
     peer.send("hello\n");
     peer.expect("echo: hello\n");
     drop(peer);
@@ -141,8 +182,16 @@ fn stdout_has_the_addresses_and_nothing_else() {
     stdout.read_to_string(&mut rest).expect("text");
     assert_eq!(rest, "");
     let mut stderr = String::new();
-    child.stderr.take().expect("piped").read_to_string(&mut stderr).expect("text");
-    assert!(stderr.contains("] close id="), "without --log-file the log goes to stderr: {stderr}");
+    child
+        .stderr
+        .take()
+        .expect("piped")
+        .read_to_string(&mut stderr)
+        .expect("text");
+    assert!(
+        stderr.contains("] close id="),
+        "without --log-file the log goes to stderr: {stderr}"
+    );
     assert_eq!(child.wait().expect("the process is ours").code(), Some(0));
 }
 
@@ -186,8 +235,14 @@ fn a_flood_of_closes_is_summarised() {
     for _ in 0..3000 {
         drop(server.connect());
     }
-    wait_until("the flood is summarised", || server.log().contains("suppressed kind=refuse"));
-    let lines = server.log().lines().filter(|line| line.contains("] refuse ")).count();
+    wait_until("the flood is summarised", || {
+        server.log().contains("suppressed kind=refuse")
+    });
+    let lines = server
+        .log()
+        .lines()
+        .filter(|line| line.contains("] refuse "))
+        .count();
     let summarised: usize = server
         .log()
         .lines()
@@ -195,5 +250,7 @@ fn a_flood_of_closes_is_summarised() {
         .filter_map(|(_, rest)| rest.split(' ').next()?.parse::<usize>().ok())
         .sum();
     assert!(lines < 3000, "{lines} lines");
-    wait_until("every refusal is accounted for", || lines + summarised >= 2500);
+    wait_until("every refusal is accounted for", || {
+        lines + summarised >= 2500
+    });
 }

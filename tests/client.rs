@@ -11,7 +11,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use heartline::client::{Backoff, Client, ClientConfig, ClientContext, ClientHandler, ClientState, Event, Outcome};
+use heartline::client::{
+    Backoff, Client, ClientConfig, ClientContext, ClientHandler, ClientState, Event, Outcome,
+};
 use heartline::{CloseReason, Error, Framing, Heartbeat, SendError};
 use proptest::prelude::*;
 use scripted::{DEADLINE, accept, first_article, second_article, server};
@@ -21,11 +23,19 @@ const fn ms(ms: u64) -> Duration {
 }
 
 fn config() -> ClientConfig {
-    ClientConfig { heartbeat: None, backoff: Backoff::fixed(ms(50)), ..ClientConfig::default() }
+    ClientConfig {
+        heartbeat: None,
+        backoff: Backoff::fixed(ms(50)),
+        ..ClientConfig::default()
+    }
 }
 
 fn heartbeat(interval: Duration, missed: u8) -> Option<Heartbeat> {
-    Some(Heartbeat { interval, missed, push: true })
+    Some(Heartbeat {
+        interval,
+        missed,
+        push: true,
+    })
 }
 
 fn read_line(reader: &mut impl BufRead) -> String {
@@ -46,7 +56,8 @@ struct Notes {
 
 impl ClientHandler for Notes {
     fn on_message(&mut self, client: &mut ClientContext<'_>, message: &[u8]) {
-        self.messages.push(String::from_utf8_lossy(message).into_owned());
+        self.messages
+            .push(String::from_utf8_lossy(message).into_owned());
         if Some(self.messages.len()) == self.finish_after {
             client.finish();
         }
@@ -72,54 +83,100 @@ impl ClientHandler for Notes {
 
 impl Notes {
     fn count(&self, event: &str) -> usize {
-        self.events.iter().filter(|seen| seen.starts_with(event)).count()
+        self.events
+            .iter()
+            .filter(|seen| seen.starts_with(event))
+            .count()
     }
 }
 
 /// Turns until `done`.
-fn turn_until(client: &mut Client, notes: &mut Notes, what: &str, mut done: impl FnMut(&Client, &Notes) -> bool) {
+fn turn_until(
+    client: &mut Client,
+    notes: &mut Notes,
+    what: &str,
+    mut done: impl FnMut(&Client, &Notes) -> bool,
+) {
     let start = Instant::now();
     while !done(client, notes) {
-        assert!(start.elapsed() < DEADLINE, "waited in vain until {what}: {:?}", notes.events);
+        assert!(
+            start.elapsed() < DEADLINE,
+            "waited in vain until {what}: {:?}",
+            notes.events
+        );
         client.turn(notes, Some(ms(20))).expect("the poll works");
     }
 }
 
 fn outcome(client: &mut Client, notes: &mut Notes) -> Outcome {
-    turn_until(client, notes, "the client is done", |client, _| matches!(client.state(), ClientState::Done(_)));
+    turn_until(client, notes, "the client is done", |client, _| {
+        matches!(client.state(), ClientState::Done(_))
+    });
     client.run(notes).expect("the poll works")
 }
 
 #[test]
 fn the_first_articles_server_is_a_peer() {
     let (addr, server) = server(first_article);
-    let mut client = Client::connect(addr.to_string(), ClientConfig { heartbeat: heartbeat(ms(100), 50), ..config() }).expect("connects");
+    let mut client = Client::connect(
+        addr.to_string(),
+        ClientConfig {
+            heartbeat: heartbeat(ms(100), 50),
+            ..config()
+        },
+    )
+    .expect("connects");
     let mut notes = Notes::default();
     client.send(b"hello").expect("room");
     // An answer to a ping that is no pong is a message, and life.
-    turn_until(&mut client, &mut notes, "some pings are echoed", |_, notes| notes.messages.len() >= 4);
+    turn_until(
+        &mut client,
+        &mut notes,
+        "some pings are echoed",
+        |_, notes| notes.messages.len() >= 4,
+    );
     client.finish();
     assert_eq!(client.send(b"too late"), Err(SendError::Closed));
     assert_eq!(outcome(&mut client, &mut notes), Outcome::Finished);
     assert_eq!(notes.messages[..2], ["echo: hello", "echo: ping"]);
-    assert_eq!((notes.count("disconnected"), client.epoch(), client.rtt().count), (1, 1, 0));
+    assert_eq!(
+        (
+            notes.count("disconnected"),
+            client.epoch(),
+            client.rtt().count
+        ),
+        (1, 1, 0)
+    );
     server.join().expect("the server is content");
 }
 
 #[test]
 fn the_second_articles_server_is_a_peer_and_its_round_trips_are_told() {
     let (addr, server) = server(second_article);
-    let config = ClientConfig { framing: Framing::Raw, heartbeat: heartbeat(ms(100), 50), ..config() };
+    let config = ClientConfig {
+        framing: Framing::Raw,
+        heartbeat: heartbeat(ms(100), 50),
+        ..config()
+    };
     let mut client = Client::connect(addr.to_string(), config).expect("connects");
     let mut notes = Notes::default();
     client.send(b"hello").expect("room");
-    turn_until(&mut client, &mut notes, "some pongs arrive", |client, _| client.rtt().count >= 3);
+    turn_until(&mut client, &mut notes, "some pongs arrive", |client, _| {
+        client.rtt().count >= 3
+    });
     client.finish();
     assert_eq!(outcome(&mut client, &mut notes), Outcome::Finished);
     // On a busy machine the server may find a ping glued to something, which it takes for a message: that is what raw framing is.
-    assert!(notes.messages[0].starts_with("HELLO"), "{:?}", notes.messages);
+    assert!(
+        notes.messages[0].starts_with("HELLO"),
+        "{:?}",
+        notes.messages
+    );
     let rtt = client.rtt();
-    assert!(rtt.min <= rtt.smoothed && rtt.smoothed <= rtt.max && rtt.max < DEADLINE, "{rtt:?}");
+    assert!(
+        rtt.min <= rtt.smoothed && rtt.smoothed <= rtt.max && rtt.max < DEADLINE,
+        "{rtt:?}"
+    );
     assert_eq!(notes.count("round trip") as u64, rtt.count);
     server.join().expect("the server is content");
 }
@@ -130,32 +187,48 @@ fn pings_of_the_server_are_answered_and_never_delivered() {
         let mut stream = accept(&listener);
         stream.write_all(b"pi").expect("the client reads");
         thread::sleep(ms(20));
-        stream.write_all(b"ng\r\nhello\nping\npong\n").expect("the client reads");
+        stream
+            .write_all(b"ng\r\nhello\nping\npong\n")
+            .expect("the client reads");
         let mut reader = BufReader::new(stream);
         [read_line(&mut reader), read_line(&mut reader)]
     });
     let mut client = Client::connect(addr.to_string(), config()).expect("connects");
-    let mut notes = Notes { finish_after: Some(1), ..Notes::default() };
+    let mut notes = Notes {
+        finish_after: Some(1),
+        ..Notes::default()
+    };
     assert_eq!(outcome(&mut client, &mut notes), Outcome::Finished);
     assert_eq!(notes.messages, ["hello"]);
-    assert_eq!(server.join().expect("the server is content"), ["pong", "pong"]);
+    assert_eq!(
+        server.join().expect("the server is content"),
+        ["pong", "pong"]
+    );
 }
 
 #[test]
 fn messages_sent_while_down_go_out_in_order_after_the_reconnect() {
     let (addr, server) = server(|listener| {
         let mut first = BufReader::new(accept(&listener));
-        first.get_mut().write_all(b"welcome\n").expect("the client reads");
+        first
+            .get_mut()
+            .write_all(b"welcome\n")
+            .expect("the client reads");
         assert_eq!(read_line(&mut first), "before");
         drop(first);
         let mut second = accept(&listener);
         second.write_all(b"again\n").expect("the client reads");
-        BufReader::new(second).lines().map(|line| line.expect("text")).collect::<Vec<_>>()
+        BufReader::new(second)
+            .lines()
+            .map(|line| line.expect("text"))
+            .collect::<Vec<_>>()
     });
     let mut client = Client::connect(addr.to_string(), config()).expect("connects");
     let mut notes = Notes::default();
     client.send(b"before").expect("room");
-    turn_until(&mut client, &mut notes, "the line is lost", |client, _| client.state() == ClientState::Waiting && client.epoch() == 1);
+    turn_until(&mut client, &mut notes, "the line is lost", |client, _| {
+        client.state() == ClientState::Waiting && client.epoch() == 1
+    });
     let expected: Vec<String> = (0..1000).map(|n| format!("message {n}")).collect();
     for message in &expected {
         client.send(message.as_bytes()).expect("room");
@@ -164,8 +237,17 @@ fn messages_sent_while_down_go_out_in_order_after_the_reconnect() {
     assert_eq!(outcome(&mut client, &mut notes), Outcome::Finished);
     assert_eq!(server.join().expect("the server is content"), expected);
     assert_eq!(notes.messages, ["welcome", "again"]);
-    assert!(notes.events.contains(&"reconnecting try 1 of 5".to_string()), "{:?}", notes.events);
-    assert_eq!(notes.events.last().map(String::as_str), Some("done finished"));
+    assert!(
+        notes
+            .events
+            .contains(&"reconnecting try 1 of 5".to_string()),
+        "{:?}",
+        notes.events
+    );
+    assert_eq!(
+        notes.events.last().map(String::as_str),
+        Some("done finished")
+    );
 }
 
 #[test]
@@ -179,14 +261,26 @@ fn a_message_that_was_only_begun_is_sent_again_whole() {
         thread::sleep(ms(200));
         drop(first);
         let mut all = Vec::new();
-        accept(&listener).read_to_end(&mut all).expect("the client finishes");
+        accept(&listener)
+            .read_to_end(&mut all)
+            .expect("the client finishes");
         all
     });
-    let mut client = Client::connect(addr.to_string(), ClientConfig { max_queue: 2 * LEN, ..config() }).expect("connects");
+    let mut client = Client::connect(
+        addr.to_string(),
+        ClientConfig {
+            max_queue: 2 * LEN,
+            ..config()
+        },
+    )
+    .expect("connects");
     client.send(&vec![b'a'; LEN]).expect("room");
     client.send(b"tail").expect("room");
     client.finish();
-    assert_eq!(outcome(&mut client, &mut Notes::default()), Outcome::Finished);
+    assert_eq!(
+        outcome(&mut client, &mut Notes::default()),
+        Outcome::Finished
+    );
     let all = server.join().expect("the server is content");
     assert_eq!(all.len(), LEN + 1 + 5);
     assert!(all[..LEN].iter().all(|byte| *byte == b'a') && all.ends_with(b"\ntail\n"));
@@ -201,14 +295,28 @@ fn half_a_pong_of_one_line_is_not_finished_by_the_next() {
         assert_eq!(read_line(&mut first), "ping");
         drop(first);
         let mut second = accept(&listener);
-        second.write_all(b"ng\npong\nend\n").expect("the client reads");
+        second
+            .write_all(b"ng\npong\nend\n")
+            .expect("the client reads");
         second
     });
     // The second line's own first ping is far away, so that its pong answers nobody.
-    let mut client = Client::connect(addr.to_string(), ClientConfig { heartbeat: heartbeat(ms(1000), 50), ..config() }).expect("connects");
+    let mut client = Client::connect(
+        addr.to_string(),
+        ClientConfig {
+            heartbeat: heartbeat(ms(1000), 50),
+            ..config()
+        },
+    )
+    .expect("connects");
     let mut notes = Notes::default();
-    turn_until(&mut client, &mut notes, "the end", |_, notes| notes.messages.last().is_some_and(|last| last == "end"));
-    assert_eq!((notes.messages, client.rtt().count), (vec!["ng".to_string(), "end".to_string()], 0));
+    turn_until(&mut client, &mut notes, "the end", |_, notes| {
+        notes.messages.last().is_some_and(|last| last == "end")
+    });
+    assert_eq!(
+        (notes.messages, client.rtt().count),
+        (vec!["ng".to_string(), "end".to_string()], 0)
+    );
     server.join().expect("the server is content");
 }
 
@@ -220,15 +328,25 @@ fn a_pong_after_one_that_went_by_unseen_answers_nobody() {
         let mut stream = accept(&listener);
         stream.read_exact(&mut [0; 4]).expect("the client asks");
         stream.write_all(b"xpong").expect("the client reads");
-        gone_on.recv_timeout(DEADLINE).expect("the client has read that");
+        gone_on
+            .recv_timeout(DEADLINE)
+            .expect("the client has read that");
         stream.write_all(b"pong").expect("the client reads");
     });
-    let config = ClientConfig { framing: Framing::Raw, heartbeat: heartbeat(ms(1000), 50), ..config() };
+    let config = ClientConfig {
+        framing: Framing::Raw,
+        heartbeat: heartbeat(ms(1000), 50),
+        ..config()
+    };
     let mut client = Client::connect(addr.to_string(), config).expect("connects");
     let mut notes = Notes::default();
-    turn_until(&mut client, &mut notes, "the first answer", |_, notes| notes.messages == ["xpong"]);
+    turn_until(&mut client, &mut notes, "the first answer", |_, notes| {
+        notes.messages == ["xpong"]
+    });
     go_on.send(()).expect("the server waits");
-    turn_until(&mut client, &mut notes, "the end", |_, notes| notes.count("disconnected 1 peer-closed") == 1);
+    turn_until(&mut client, &mut notes, "the end", |_, notes| {
+        notes.count("disconnected 1 peer-closed") == 1
+    });
     assert_eq!((notes.messages.len(), client.rtt().count), (1, 0));
     server.join().expect("the server is content");
 }
@@ -236,9 +354,19 @@ fn a_pong_after_one_that_went_by_unseen_answers_nobody() {
 #[test]
 fn a_server_that_slams_the_door_uses_tries_up() {
     let (addr, server) = server(|listener| (0..3).for_each(|_| drop(accept(&listener))));
-    let mut client = Client::connect(addr.to_string(), ClientConfig { tries: Some(3), ..config() }).expect("connects");
+    let mut client = Client::connect(
+        addr.to_string(),
+        ClientConfig {
+            tries: Some(3),
+            ..config()
+        },
+    )
+    .expect("connects");
     let mut notes = Notes::default();
-    assert_eq!(outcome(&mut client, &mut notes), Outcome::GaveUp { tries: 3 });
+    assert_eq!(
+        outcome(&mut client, &mut notes),
+        Outcome::GaveUp { tries: 3 }
+    );
     let expected = [
         "dialing try 1 of 3",
         "connected 1",
@@ -254,19 +382,39 @@ fn a_server_that_slams_the_door_uses_tries_up() {
         "done gave up after 3 tries",
     ];
     assert_eq!(notes.events, expected);
-    assert_eq!(client.turn(&mut notes, None).expect("no poll"), ClientState::Done(Outcome::GaveUp { tries: 3 }));
+    assert_eq!(
+        client.turn(&mut notes, None).expect("no poll"),
+        ClientState::Done(Outcome::GaveUp { tries: 3 })
+    );
     assert_eq!(client.send(b"late"), Err(SendError::Closed));
     server.join().expect("the server is content");
 }
 
 #[test]
 fn refused_dials_and_names_that_do_not_resolve_use_tries_up() {
-    let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
+    let port = TcpListener::bind("127.0.0.1:0")
+        .expect("a port")
+        .local_addr()
+        .expect("bound")
+        .port();
     for addr in [format!("127.0.0.1:{port}"), "no\0such\0name:1".to_string()] {
-        let mut client = Client::connect(addr, ClientConfig { tries: Some(2), ..config() }).expect("connects");
+        let mut client = Client::connect(
+            addr,
+            ClientConfig {
+                tries: Some(2),
+                ..config()
+            },
+        )
+        .expect("connects");
         let mut notes = Notes::default();
-        assert_eq!(outcome(&mut client, &mut notes), Outcome::GaveUp { tries: 2 });
-        assert_eq!((notes.count("dial failed"), notes.count("connected")), (2, 0));
+        assert_eq!(
+            outcome(&mut client, &mut notes),
+            Outcome::GaveUp { tries: 2 }
+        );
+        assert_eq!(
+            (notes.count("dial failed"), notes.count("connected")),
+            (2, 0)
+        );
     }
 }
 
@@ -274,9 +422,13 @@ fn refused_dials_and_names_that_do_not_resolve_use_tries_up() {
 fn every_address_of_a_name_is_tried_within_one_try() {
     // It listens on one family only; `localhost` may come first as the other.
     let (addr, server) = server(first_article);
-    let mut client = Client::connect(format!("localhost:{}", addr.port()), config()).expect("connects");
+    let mut client =
+        Client::connect(format!("localhost:{}", addr.port()), config()).expect("connects");
     client.send(b"hello").expect("room");
-    let mut notes = Notes { finish_after: Some(1), ..Notes::default() };
+    let mut notes = Notes {
+        finish_after: Some(1),
+        ..Notes::default()
+    };
     assert_eq!(outcome(&mut client, &mut notes), Outcome::Finished);
     assert_eq!(notes.count("dialing"), 1);
     server.join().expect("the server is content");
@@ -285,18 +437,41 @@ fn every_address_of_a_name_is_tried_within_one_try() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_dial_into_a_full_backlog_times_out() {
-    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a port");
+    let listener =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    listener
+        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .expect("a port");
     listener.listen(0).expect("listens");
-    let addr = listener.local_addr().expect("bound").as_socket().expect("an IP address");
+    let addr = listener
+        .local_addr()
+        .expect("bound")
+        .as_socket()
+        .expect("an IP address");
     // Nobody accepts: once the backlog is full, the kernel lets the handshake hang.
-    let _fill: Vec<_> = (0..4).map_while(|_| TcpStream::connect_timeout(&addr, ms(200)).ok()).collect();
-    let config = ClientConfig { tries: Some(1), dial_timeout: ms(200), ..config() };
+    let _fill: Vec<_> = (0..4)
+        .map_while(|_| TcpStream::connect_timeout(&addr, ms(200)).ok())
+        .collect();
+    let config = ClientConfig {
+        tries: Some(1),
+        dial_timeout: ms(200),
+        ..config()
+    };
     let mut client = Client::connect(addr.to_string(), config).expect("connects");
     let (mut notes, start) = (Notes::default(), Instant::now());
-    assert_eq!(outcome(&mut client, &mut notes), Outcome::GaveUp { tries: 1 });
+    assert_eq!(
+        outcome(&mut client, &mut notes),
+        Outcome::GaveUp { tries: 1 }
+    );
     assert!(start.elapsed() >= ms(200));
-    assert_eq!(notes.events, ["dialing try 1 of 1", "dial failed", "done gave up after 1 try"]);
+    assert_eq!(
+        notes.events,
+        [
+            "dialing try 1 of 1",
+            "dial failed",
+            "done gave up after 1 try"
+        ]
+    );
 }
 
 /// The server takes everything the kernel takes for it, and never answers.
@@ -308,13 +483,30 @@ fn a_server_that_never_answers_is_given_up_at_the_bound_and_dialled_again() {
         let again = accept(&listener);
         (deaf, again)
     });
-    let mut client =
-        Client::connect(addr.to_string(), ClientConfig { heartbeat: heartbeat(interval, missed), ..config() }).expect("connects");
+    let mut client = Client::connect(
+        addr.to_string(),
+        ClientConfig {
+            heartbeat: heartbeat(interval, missed),
+            ..config()
+        },
+    )
+    .expect("connects");
     let mut notes = Notes::default();
-    turn_until(&mut client, &mut notes, "it is given up", |_, notes| notes.count("disconnected 1 heartbeat-lost") == 1);
-    assert!(notes.silence > interval * (u32::from(missed) + 1), "{:?}", notes.silence);
+    turn_until(&mut client, &mut notes, "it is given up", |_, notes| {
+        notes.count("disconnected 1 heartbeat-lost") == 1
+    });
+    assert!(
+        notes.silence > interval * (u32::from(missed) + 1),
+        "{:?}",
+        notes.silence
+    );
     assert_eq!(notes.count("silent"), 1);
-    turn_until(&mut client, &mut notes, "it is dialled again", |client, _| client.epoch() == 2);
+    turn_until(
+        &mut client,
+        &mut notes,
+        "it is dialled again",
+        |client, _| client.epoch() == 2,
+    );
     let (mut deaf, _again) = server.join().expect("the server is content");
     let mut pings = String::new();
     deaf.read_to_string(&mut pings).expect("an orderly end");
@@ -323,7 +515,8 @@ fn a_server_that_never_answers_is_given_up_at_the_bound_and_dialled_again() {
 
 /// Any byte of the server's is life, but what waits for it would wait for ever.
 #[test]
-fn a_server_that_beats_and_never_reads_is_given_up_after_the_write_timeout_and_gets_all_on_the_next_line() {
+fn a_server_that_beats_and_never_reads_is_given_up_after_the_write_timeout_and_gets_all_on_the_next_line()
+ {
     const LEN: usize = 16 << 20;
     let (addr, server) = server(|listener| {
         let mut deaf = accept(&listener);
@@ -334,15 +527,24 @@ fn a_server_that_beats_and_never_reads_is_given_up_after_the_write_timeout_and_g
         });
         let mut again = accept(&listener);
         let mut message = vec![0; LEN + 1];
-        again.read_exact(&mut message).expect("the message, from its beginning");
+        again
+            .read_exact(&mut message)
+            .expect("the message, from its beginning");
         beats.join().expect("no panic");
         message
     });
-    let config = ClientConfig { heartbeat: heartbeat(ms(1000), 3), write_timeout: Some(ms(400)), max_queue: 2 * LEN, ..config() };
+    let config = ClientConfig {
+        heartbeat: heartbeat(ms(1000), 3),
+        write_timeout: Some(ms(400)),
+        max_queue: 2 * LEN,
+        ..config()
+    };
     let mut client = Client::connect(addr.to_string(), config).expect("connects");
     client.send(&vec![b'a'; LEN]).expect("room");
     let mut notes = Notes::default();
-    turn_until(&mut client, &mut notes, "it is given up", |_, notes| notes.count("disconnected 1 slow-reader") == 1);
+    turn_until(&mut client, &mut notes, "it is given up", |_, notes| {
+        notes.count("disconnected 1 slow-reader") == 1
+    });
     client.finish();
     assert_eq!(outcome(&mut client, &mut notes), Outcome::Finished);
     let message = server.join().expect("the server is content");
@@ -360,10 +562,17 @@ fn a_slow_server_that_reads_on_is_alive() {
             total += slow.read(&mut buffer).expect("the client writes");
             thread::sleep(ms(40));
         }
-        total + slow.read_to_end(&mut Vec::new()).expect("the client finishes")
+        total
+            + slow
+                .read_to_end(&mut Vec::new())
+                .expect("the client finishes")
     });
     const LEN: usize = 64 << 20;
-    let config = ClientConfig { heartbeat: heartbeat(ms(200), 3), max_queue: 2 * LEN, ..config() };
+    let config = ClientConfig {
+        heartbeat: heartbeat(ms(200), 3),
+        max_queue: 2 * LEN,
+        ..config()
+    };
     let mut client = Client::connect(addr.to_string(), config).expect("connects");
     client.send(&vec![b'a'; LEN]).expect("room");
     client.finish();
@@ -379,12 +588,17 @@ fn a_reset_after_everything_was_sent_is_no_success() {
         let stream = accept(&listener);
         let mut reader = BufReader::new(stream);
         assert_eq!(read_line(&mut reader), "hello");
-        socket2::SockRef::from(reader.get_ref()).set_linger(Some(Duration::ZERO)).expect("an option");
+        socket2::SockRef::from(reader.get_ref())
+            .set_linger(Some(Duration::ZERO))
+            .expect("an option");
     });
     let mut client = Client::connect(addr.to_string(), config()).expect("connects");
     client.send(b"hello").expect("room");
     client.finish();
-    assert_eq!(outcome(&mut client, &mut Notes::default()), Outcome::CutOff(CloseReason::PeerReset));
+    assert_eq!(
+        outcome(&mut client, &mut Notes::default()),
+        Outcome::CutOff(CloseReason::PeerReset)
+    );
     server.join().expect("the server is content");
 }
 
@@ -393,19 +607,31 @@ fn after_the_half_close_the_server_is_heard_out() {
     let (addr, server) = server(|listener| {
         let mut stream = accept(&listener);
         let mut all = String::new();
-        stream.read_to_string(&mut all).expect("the client finishes");
+        stream
+            .read_to_string(&mut all)
+            .expect("the client finishes");
         for n in 0..5 {
             thread::sleep(ms(30));
             writeln!(stream, "late {n}").expect("the client still listens");
         }
         all
     });
-    let mut client = Client::connect(addr.to_string(), ClientConfig { heartbeat: heartbeat(ms(100), 50), ..config() }).expect("connects");
+    let mut client = Client::connect(
+        addr.to_string(),
+        ClientConfig {
+            heartbeat: heartbeat(ms(100), 50),
+            ..config()
+        },
+    )
+    .expect("connects");
     client.send(b"question").expect("room");
     client.finish();
     let mut notes = Notes::default();
     assert_eq!(outcome(&mut client, &mut notes), Outcome::Finished);
-    assert_eq!(notes.messages, ["late 0", "late 1", "late 2", "late 3", "late 4"]);
+    assert_eq!(
+        notes.messages,
+        ["late 0", "late 1", "late 2", "late 3", "late 4"]
+    );
     assert_eq!(server.join().expect("the server is content"), "question\n");
 }
 
@@ -416,9 +642,19 @@ fn a_server_that_ignores_the_half_close_is_left_at_the_bound() {
         let _open = accept(&listener);
         let _ = released.recv_timeout(DEADLINE);
     });
-    let mut client = Client::connect(addr.to_string(), ClientConfig { heartbeat: heartbeat(ms(50), 1), ..config() }).expect("connects");
+    let mut client = Client::connect(
+        addr.to_string(),
+        ClientConfig {
+            heartbeat: heartbeat(ms(50), 1),
+            ..config()
+        },
+    )
+    .expect("connects");
     client.finish();
-    assert_eq!(outcome(&mut client, &mut Notes::default()), Outcome::Finished);
+    assert_eq!(
+        outcome(&mut client, &mut Notes::default()),
+        Outcome::Finished
+    );
     release.send(()).expect("the server waits");
     server.join().expect("the server is content");
 }
@@ -426,11 +662,25 @@ fn a_server_that_ignores_the_half_close_is_left_at_the_bound() {
 #[test]
 fn a_frame_too_large_ends_the_line() {
     let (addr, server) = server(|listener| {
-        accept(&listener).write_all(&[b'a'; 100]).expect("the client reads");
-        accept(&listener).write_all(b"short\n").expect("the client reads");
+        accept(&listener)
+            .write_all(&[b'a'; 100])
+            .expect("the client reads");
+        accept(&listener)
+            .write_all(b"short\n")
+            .expect("the client reads");
     });
-    let mut client = Client::connect(addr.to_string(), ClientConfig { max_message: 50, ..config() }).expect("connects");
-    let mut notes = Notes { finish_after: Some(1), ..Notes::default() };
+    let mut client = Client::connect(
+        addr.to_string(),
+        ClientConfig {
+            max_message: 50,
+            ..config()
+        },
+    )
+    .expect("connects");
+    let mut notes = Notes {
+        finish_after: Some(1),
+        ..Notes::default()
+    };
     assert_eq!(outcome(&mut client, &mut notes), Outcome::Finished);
     assert_eq!(notes.count("disconnected 1 frame-too-large"), 1);
     server.join().expect("the server is content");
@@ -438,17 +688,35 @@ fn a_frame_too_large_ends_the_line() {
 
 #[test]
 fn a_full_queue_refuses_the_newest() {
-    let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
-    let mut client = Client::connect(format!("127.0.0.1:{port}"), ClientConfig { max_queue: 256, ..config() }).expect("connects");
+    let port = TcpListener::bind("127.0.0.1:0")
+        .expect("a port")
+        .local_addr()
+        .expect("bound")
+        .port();
+    let mut client = Client::connect(
+        format!("127.0.0.1:{port}"),
+        ClientConfig {
+            max_queue: 256,
+            ..config()
+        },
+    )
+    .expect("connects");
     assert_eq!(client.send(b"a\nb"), Err(SendError::Unframeable));
-    let taken = (0..1000).take_while(|_| client.send(b"seven b").is_ok()).count();
+    let taken = (0..1000)
+        .take_while(|_| client.send(b"seven b").is_ok())
+        .count();
     assert_eq!((taken, client.send(b"seven b")), (16, Err(SendError::Full)));
     let handle = client.handle();
-    let taken = (0..1000).take_while(|_| handle.send(b"seven b").is_ok()).count();
+    let taken = (0..1000)
+        .take_while(|_| handle.send(b"seven b").is_ok())
+        .count();
     assert_eq!((taken, handle.send(b"seven b")), (6, Err(SendError::Full)));
     assert_eq!(handle.send_blocking(&[b'x'; 256]), Err(SendError::Full));
     client.stop();
-    assert_eq!(client.run(&mut Notes::default()).expect("the poll works"), Outcome::Stopped);
+    assert_eq!(
+        client.run(&mut Notes::default()).expect("the poll works"),
+        Outcome::Stopped
+    );
     assert_eq!(handle.send(b"seven b"), Err(SendError::Closed));
 }
 
@@ -456,17 +724,37 @@ fn a_full_queue_refuses_the_newest() {
 fn what_two_full_queues_took_arrives_in_order() {
     let (addr, server) = server(|listener| {
         let stream = accept(&listener);
-        BufReader::new(stream).lines().map(|line| line.expect("text")).collect::<Vec<_>>()
+        BufReader::new(stream)
+            .lines()
+            .map(|line| line.expect("text"))
+            .collect::<Vec<_>>()
     });
-    let mut client = Client::connect(addr.to_string(), ClientConfig { max_queue: 256, ..config() }).expect("connects");
+    let mut client = Client::connect(
+        addr.to_string(),
+        ClientConfig {
+            max_queue: 256,
+            ..config()
+        },
+    )
+    .expect("connects");
     let handle = client.handle();
     let fill = |name: &str, send: &mut dyn FnMut(&[u8]) -> Result<(), SendError>| {
-        (0..).map(|n| format!("{name} {n}")).take_while(|message| send(message.as_bytes()).is_ok()).collect::<Vec<_>>()
+        (0..)
+            .map(|n| format!("{name} {n}"))
+            .take_while(|message| send(message.as_bytes()).is_ok())
+            .collect::<Vec<_>>()
     };
     // Nothing is dialled before the first turn, which finds no room for the handle's messages.
-    let expected = [fill("own", &mut |message| client.send(message)), fill("handle", &mut |message| handle.send(message))].concat();
+    let expected = [
+        fill("own", &mut |message| client.send(message)),
+        fill("handle", &mut |message| handle.send(message)),
+    ]
+    .concat();
     handle.finish();
-    assert_eq!(outcome(&mut client, &mut Notes::default()), Outcome::Finished);
+    assert_eq!(
+        outcome(&mut client, &mut Notes::default()),
+        Outcome::Finished
+    );
     assert_eq!(server.join().expect("the server is content"), expected);
 }
 
@@ -474,28 +762,57 @@ fn what_two_full_queues_took_arrives_in_order() {
 fn a_handle_sends_from_another_thread_and_waits_for_room() {
     let (addr, server) = server(|listener| {
         let stream = accept(&listener);
-        BufReader::new(stream).lines().map(|line| line.expect("text")).collect::<Vec<_>>()
+        BufReader::new(stream)
+            .lines()
+            .map(|line| line.expect("text"))
+            .collect::<Vec<_>>()
     });
-    let mut client = Client::connect(addr.to_string(), ClientConfig { max_queue: 1024, ..config() }).expect("connects");
+    let mut client = Client::connect(
+        addr.to_string(),
+        ClientConfig {
+            max_queue: 1024,
+            ..config()
+        },
+    )
+    .expect("connects");
     let handle = client.handle();
     let sender = thread::spawn(move || {
         for n in 0..20_000 {
-            handle.send_blocking(format!("message {n}").as_bytes()).expect("the client lives");
+            handle
+                .send_blocking(format!("message {n}").as_bytes())
+                .expect("the client lives");
         }
         handle.finish();
         assert_eq!(handle.send(b"too late"), Err(SendError::Closed));
     });
-    assert_eq!(client.run(&mut Notes::default()).expect("the poll works"), Outcome::Finished);
+    assert_eq!(
+        client.run(&mut Notes::default()).expect("the poll works"),
+        Outcome::Finished
+    );
     sender.join().expect("the sender is content");
     let received = server.join().expect("the server is content");
     assert_eq!(received.len(), 20_000);
-    assert!(received.iter().enumerate().all(|(n, line)| *line == format!("message {n}")));
+    assert!(
+        received
+            .iter()
+            .enumerate()
+            .all(|(n, line)| *line == format!("message {n}"))
+    );
 }
 
 #[test]
 fn a_handle_that_waits_for_room_is_told_of_the_end() {
-    let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
-    let config = ClientConfig { max_queue: 256, backoff: Backoff::fixed(DEADLINE), tries: None, ..config() };
+    let port = TcpListener::bind("127.0.0.1:0")
+        .expect("a port")
+        .local_addr()
+        .expect("bound")
+        .port();
+    let config = ClientConfig {
+        max_queue: 256,
+        backoff: Backoff::fixed(DEADLINE),
+        tries: None,
+        ..config()
+    };
     let mut client = Client::connect(format!("127.0.0.1:{port}"), config).expect("connects");
     let handle = client.handle();
     let sender = thread::spawn(move || while handle.send_blocking(b"0123456789").is_ok() {});
@@ -505,7 +822,10 @@ fn a_handle_that_waits_for_room_is_told_of_the_end() {
         // However full the queue is, this arrives.
         stopper.stop();
     });
-    assert_eq!(client.run(&mut Notes::default()).expect("the poll works"), Outcome::Stopped);
+    assert_eq!(
+        client.run(&mut Notes::default()).expect("the poll works"),
+        Outcome::Stopped
+    );
     sender.join().expect("the sender was told");
     stop.join().expect("stopped");
 }
@@ -513,16 +833,41 @@ fn a_handle_that_waits_for_room_is_told_of_the_end() {
 #[test]
 fn an_embedder_can_own_the_loop() {
     let (addr, server) = server(first_article);
-    let mut client = Client::connect(addr.to_string(), ClientConfig { heartbeat: heartbeat(ms(100), 50), ..config() }).expect("connects");
+    let mut client = Client::connect(
+        addr.to_string(),
+        ClientConfig {
+            heartbeat: heartbeat(ms(100), 50),
+            ..config()
+        },
+    )
+    .expect("connects");
     let mut poll = mio::Poll::new().expect("a poll");
     let mut events = mio::Events::with_capacity(8);
     let fd = client.as_raw_fd();
-    poll.registry().register(&mut mio::unix::SourceFd(&fd), mio::Token(0), mio::Interest::READABLE).expect("registers");
+    poll.registry()
+        .register(
+            &mut mio::unix::SourceFd(&fd),
+            mio::Token(0),
+            mio::Interest::READABLE,
+        )
+        .expect("registers");
     client.send(b"hello").expect("room");
-    let (mut notes, mut turns, start) = (Notes { finish_after: Some(4), ..Notes::default() }, 0, Instant::now());
-    while client.turn(&mut notes, Some(Duration::ZERO)).expect("the poll works") != ClientState::Done(Outcome::Finished) {
+    let (mut notes, mut turns, start) = (
+        Notes {
+            finish_after: Some(4),
+            ..Notes::default()
+        },
+        0,
+        Instant::now(),
+    );
+    while client
+        .turn(&mut notes, Some(Duration::ZERO))
+        .expect("the poll works")
+        != ClientState::Done(Outcome::Finished)
+    {
         assert!(start.elapsed() < DEADLINE, "{:?}", notes.events);
-        poll.poll(&mut events, client.timeout()).expect("the poll works");
+        poll.poll(&mut events, client.timeout())
+            .expect("the poll works");
         turns += 1;
     }
     // The echo of the message and three beats: a few turns each, never a spin.
@@ -538,7 +883,16 @@ fn a_wrong_address_and_a_wrong_configuration_are_named() {
         _ => panic!("a configuration error was due"),
     };
     assert_eq!(field(Client::connect("localhost", config())), "addr");
-    assert_eq!(field(Client::connect("localhost:1", ClientConfig { tries: Some(0), ..config() })), "tries");
+    assert_eq!(
+        field(Client::connect(
+            "localhost:1",
+            ClientConfig {
+                tries: Some(0),
+                ..config()
+            }
+        )),
+        "tries"
+    );
 }
 
 #[test]
@@ -549,13 +903,27 @@ fn a_line_that_is_shut_and_dropped_at_once_is_no_riddle() {
             let mut stream = accept(&listener);
             stream.write_all(b"bye\n").expect("the client reads");
             stream.shutdown(Shutdown::Write).expect("it is open");
-            assert_eq!(stream.read_to_end(&mut Vec::new()).expect("the client goes"), 0);
+            assert_eq!(
+                stream
+                    .read_to_end(&mut Vec::new())
+                    .expect("the client goes"),
+                0
+            );
         }
     });
-    let config = ClientConfig { backoff: Backoff::fixed(ms(1)), tries: Some(1), ..config() };
+    let config = ClientConfig {
+        backoff: Backoff::fixed(ms(1)),
+        tries: Some(1),
+        ..config()
+    };
     let mut client = Client::connect(addr.to_string(), config).expect("connects");
     let mut notes = Notes::default();
-    turn_until(&mut client, &mut notes, "twenty lines were lost", |_, notes| notes.count("disconnected") == 20);
+    turn_until(
+        &mut client,
+        &mut notes,
+        "twenty lines were lost",
+        |_, notes| notes.count("disconnected") == 20,
+    );
     assert_eq!(notes.messages.len(), 20);
     server.join().expect("the server is content");
 }
@@ -600,7 +968,11 @@ impl Chance {
     fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port of our own");
         listener.set_nonblocking(true).expect("an option");
-        Chance { listener, line: None, wires: Vec::new() }
+        Chance {
+            listener,
+            line: None,
+            wires: Vec::new(),
+        }
     }
 
     /// The line, if the client has dialled one.
@@ -620,7 +992,10 @@ impl Chance {
         let Some(line) = self.line() else { return true };
         let mut found = Vec::new();
         let end = line.take(most as u64).read_to_end(&mut found);
-        self.wires.last_mut().expect("one for each line").extend(&found);
+        self.wires
+            .last_mut()
+            .expect("one for each line")
+            .extend(&found);
         // Without an error, less than `most` is the end of stream.
         end.is_err() || found.len() == most
     }
@@ -633,7 +1008,9 @@ impl Chance {
 
     fn reset(&mut self) {
         if let Some(line) = self.line() {
-            socket2::SockRef::from(&*line).set_linger(Some(Duration::ZERO)).expect("an option");
+            socket2::SockRef::from(&*line)
+                .set_linger(Some(Duration::ZERO))
+                .expect("an option");
         }
         self.line = None;
     }
@@ -643,15 +1020,30 @@ impl Chance {
 /// torn, none twice. Those before its first were lost with an earlier line.
 fn take_line(wire: &[u8], left: &mut [VecDeque<String>; 2]) {
     let mut begun = [false; 2];
-    let whole = wire.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-    for message in wire[..whole].split(|byte| *byte == b'\n').filter(|message| ![b"".as_slice(), b"pong"].contains(message)) {
+    let whole = wire
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |end| end + 1);
+    for message in wire[..whole]
+        .split(|byte| *byte == b'\n')
+        .filter(|message| ![b"".as_slice(), b"pong"].contains(message))
+    {
         let sender = usize::from(message.starts_with(b"handle"));
         if !std::mem::replace(&mut begun[sender], true) {
-            let lost = left[sender].iter().take_while(|next| next.as_bytes() != message).count();
+            let lost = left[sender]
+                .iter()
+                .take_while(|next| next.as_bytes() != message)
+                .count();
             left[sender].drain(..lost);
         }
-        let expected = left[sender].pop_front().is_some_and(|next| next.as_bytes() == message);
-        assert!(expected, "{:?} is torn, out of order or here twice", String::from_utf8_lossy(&message[..message.len().min(20)]));
+        let expected = left[sender]
+            .pop_front()
+            .is_some_and(|next| next.as_bytes() == message);
+        assert!(
+            expected,
+            "{:?} is torn, out of order or here twice",
+            String::from_utf8_lossy(&message[..message.len().min(20)])
+        );
     }
 }
 

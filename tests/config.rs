@@ -13,7 +13,12 @@ use rustix::process::Signal;
 
 fn heartline(args: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_heartline"));
-    command.args(args).envs(variables.iter().copied()).stdin(Stdio::null()).output().expect("the binary starts")
+    command
+        .args(args)
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary starts")
 }
 
 fn text(bytes: &[u8]) -> &str {
@@ -28,18 +33,44 @@ fn file(dir: &Path, text: &str) -> String {
 
 /// Sends SIGHUP and returns the line that the log then has of it.
 fn reload(serve: &Serve) -> String {
-    let reloads = || serve.log().lines().filter(|line| line.contains("] reload changed=") || line.contains("] reload failed=")).count();
+    let reloads = || {
+        serve
+            .log()
+            .lines()
+            .filter(|line| line.contains("] reload changed=") || line.contains("] reload failed="))
+            .count()
+    };
     let before = reloads();
     serve.signal(Signal::HUP);
     wait_until("it has reloaded", || reloads() > before);
-    serve.log().lines().rfind(|line| line.contains("] reload changed=") || line.contains("] reload failed=")).expect("counted").to_owned()
+    serve
+        .log()
+        .lines()
+        .rfind(|line| line.contains("] reload changed=") || line.contains("] reload failed="))
+        .expect("counted")
+        .to_owned()
 }
 
 #[test]
 fn a_check_prints_what_is_in_force_and_that_is_a_file_again() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let first = file(dir.path(), "heartbeat = '2s'\nmissed = 2\nallow = ['127.0.0.0/8', '::1']\nno-ping = true");
-    let args = ["serve", "--check", "127.0.0.1:0", "--tick", "50ms", "--goodbye", "so \"long\"", "--log-file", "007", "--config", &first];
+    let first = file(
+        dir.path(),
+        "heartbeat = '2s'\nmissed = 2\nallow = ['127.0.0.0/8', '::1']\nno-ping = true",
+    );
+    let args = [
+        "serve",
+        "--check",
+        "127.0.0.1:0",
+        "--tick",
+        "50ms",
+        "--goodbye",
+        "so \"long\"",
+        "--log-file",
+        "007",
+        "--config",
+        &first,
+    ];
     let checked = heartline(&args, &[("HEARTLINE_MISSED", "4")]);
     assert!(checked.status.success(), "{}", text(&checked.stderr));
     for line in [
@@ -54,11 +85,26 @@ fn a_check_prints_what_is_in_force_and_that_is_a_file_again() {
         "goodbye = \"so \\\"long\\\"\"  # flag",
         "log-file = \"007\"  # flag",
     ] {
-        assert!(text(&checked.stdout).lines().any(|printed| printed == line), "{line:?} is not in\n{}", text(&checked.stdout));
+        assert!(
+            text(&checked.stdout).lines().any(|printed| printed == line),
+            "{line:?} is not in\n{}",
+            text(&checked.stdout)
+        );
     }
-    let again = heartline(&["serve", "--check", "--config", &file(dir.path(), text(&checked.stdout))], &[]);
+    let again = heartline(
+        &[
+            "serve",
+            "--check",
+            "--config",
+            &file(dir.path(), text(&checked.stdout)),
+        ],
+        &[],
+    );
     let values = |output: &Output| -> Vec<String> {
-        text(&output.stdout).lines().map(|line| line.split("  # ").next().unwrap_or_default().to_owned()).collect()
+        text(&output.stdout)
+            .lines()
+            .map(|line| line.split("  # ").next().unwrap_or_default().to_owned())
+            .collect()
     };
     assert!(again.status.success(), "{}", text(&again.stderr));
     assert_eq!(values(&again), values(&checked));
@@ -69,22 +115,52 @@ fn a_check_fails_as_a_start_would() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let refused = |args: &[&str], said: &str| {
         let output = heartline(&[&["serve", "--check"], args].concat(), &[]);
-        assert_eq!((output.status.code(), text(&output.stdout)), (Some(2), ""), "{args:?}");
-        assert!(text(&output.stderr).contains(said), "{args:?}: {}", text(&output.stderr));
+        assert_eq!(
+            (output.status.code(), text(&output.stdout)),
+            (Some(2), ""),
+            "{args:?}"
+        );
+        assert!(
+            text(&output.stderr).contains(said),
+            "{args:?}: {}",
+            text(&output.stderr)
+        );
     };
     refused(&["--tick", "4s"], "--tick");
     refused(&["nowhere"], "ADDR");
     refused(&["--admin", "0.0.0.0:0"], "--admin");
     refused(&["--config", "/nowhere/at/all"], "/nowhere/at/all");
     refused(&["--config", "/dev/zero"], "not a regular file");
-    refused(&["--config", &file(dir.path(), "\nmised = 3")], "heartline.toml:2: mised: no such key; did you mean missed?");
-    refused(&["--config", &file(dir.path(), "max-message = 'lots'")], "heartline.toml:1: max-message: invalid value 'lots'");
-    refused(&["--config", &file(dir.path(), "\naddr = ['127.0.0.1:0', 'nowhere']")], "heartline.toml:2: addr: nowhere: ");
-    refused(&["--config", &file(dir.path(), "admin = '0.0.0.0:0'")], "heartline.toml:1: admin: 0.0.0.0 is not a loopback address");
-    refused(&["--config", &file(dir.path(), "admin-token-file = '/x'")], "heartline.toml:1: admin-token-file: there is no admin endpoint");
+    refused(
+        &["--config", &file(dir.path(), "\nmised = 3")],
+        "heartline.toml:2: mised: no such key; did you mean missed?",
+    );
+    refused(
+        &["--config", &file(dir.path(), "max-message = 'lots'")],
+        "heartline.toml:1: max-message: invalid value 'lots'",
+    );
+    refused(
+        &[
+            "--config",
+            &file(dir.path(), "\naddr = ['127.0.0.1:0', 'nowhere']"),
+        ],
+        "heartline.toml:2: addr: nowhere: ",
+    );
+    refused(
+        &["--config", &file(dir.path(), "admin = '0.0.0.0:0'")],
+        "heartline.toml:1: admin: 0.0.0.0 is not a loopback address",
+    );
+    refused(
+        &["--config", &file(dir.path(), "admin-token-file = '/x'")],
+        "heartline.toml:1: admin-token-file: there is no admin endpoint",
+    );
     let wrong = heartline(&["serve"], &[("HEARTLINE_HEARTBEAT", "soon")]);
     assert_eq!(wrong.status.code(), Some(2));
-    assert!(text(&wrong.stderr).contains("HEARTLINE_HEARTBEAT: invalid value 'soon'"), "{}", text(&wrong.stderr));
+    assert!(
+        text(&wrong.stderr).contains("HEARTLINE_HEARTBEAT: invalid value 'soon'"),
+        "{}",
+        text(&wrong.stderr)
+    );
 }
 
 #[test]
@@ -93,30 +169,76 @@ fn a_start_fails_as_the_check_does_and_names_the_place() {
     let fifo = dir.path().join("fifo");
     mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("it can be made");
     for (config, code, said) in [
-        ("heartbeat = '100ms'", 2, "heartline: --tick (default): 100ms is too coarse"),
+        (
+            "heartbeat = '100ms'",
+            2,
+            "heartline: --tick (default): 100ms is too coarse",
+        ),
         ("tick = '4s'", 2, "heartline.toml:1: tick: 4s is too coarse"),
         ("addr = ['nowhere']", 2, "heartline.toml:1: addr: nowhere: "),
-        ("log-file = '/no/such/directory/log'", 1, "cannot open the log file /no/such/directory/log ("),
+        (
+            "log-file = '/no/such/directory/log'",
+            1,
+            "cannot open the log file /no/such/directory/log (",
+        ),
         ("log-file = '/'", 1, "heartline.toml:1: log-file): "),
-        (&format!("log-file = '{}'", fifo.display()), 1, "heartline.toml:1: log-file): nobody reads from this FIFO"),
+        (
+            &format!("log-file = '{}'", fifo.display()),
+            1,
+            "heartline.toml:1: log-file): nobody reads from this FIFO",
+        ),
     ] {
         for args in [&["serve"][..], &["serve", "--check"]] {
-            let output = heartline(&[args, &["--config", &file(dir.path(), config)]].concat(), &[]);
-            assert_eq!((output.status.code(), text(&output.stdout)), (Some(code), ""), "{args:?} {config}");
-            assert!(text(&output.stderr).contains(said), "{args:?} {config}: {}", text(&output.stderr));
+            let output = heartline(
+                &[args, &["--config", &file(dir.path(), config)]].concat(),
+                &[],
+            );
+            assert_eq!(
+                (output.status.code(), text(&output.stdout)),
+                (Some(code), ""),
+                "{args:?} {config}"
+            );
+            assert!(
+                text(&output.stderr).contains(said),
+                "{args:?} {config}: {}",
+                text(&output.stderr)
+            );
         }
     }
     let flag = heartline(&["serve", "--log-file", "/no/such/directory/log"], &[]);
-    assert!(text(&flag.stderr).contains("(--log-file): "), "{}", text(&flag.stderr));
-    let variable = heartline(&["serve", "127.0.0.1:0"], &[("HEARTLINE_LOG_FILE", "/no/such/directory/log")]);
-    assert!(text(&variable.stderr).contains("(HEARTLINE_LOG_FILE): "), "{}", text(&variable.stderr));
+    assert!(
+        text(&flag.stderr).contains("(--log-file): "),
+        "{}",
+        text(&flag.stderr)
+    );
+    let variable = heartline(
+        &["serve", "127.0.0.1:0"],
+        &[("HEARTLINE_LOG_FILE", "/no/such/directory/log")],
+    );
+    assert!(
+        text(&variable.stderr).contains("(HEARTLINE_LOG_FILE): "),
+        "{}",
+        text(&variable.stderr)
+    );
 }
 
 #[test]
 fn a_check_makes_no_log_and_writes_to_none() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let log = dir.path().join("log");
-    let check = || heartline(&["serve", "--check", "--log-file", log.to_str().expect("text")], &[]).status.code();
+    let check = || {
+        heartline(
+            &[
+                "serve",
+                "--check",
+                "--log-file",
+                log.to_str().expect("text"),
+            ],
+            &[],
+        )
+        .status
+        .code()
+    };
     assert_eq!(check(), Some(0), "it could be made");
     assert!(!log.exists());
     fs::write(&log, "old\n").expect("room on the disk");
@@ -133,7 +255,10 @@ fn a_reload_that_fails_names_the_place() {
     // Right by itself, and wrong for a server that keeps its tick.
     file(dir.path(), "heartbeat = '100ms'\ntick = '10ms'");
     let failed = reload(&serve);
-    assert!(failed.contains("tick: 100ms is too coarse") && failed.contains("still as it was"), "{failed}");
+    assert!(
+        failed.contains("tick: 100ms is too coarse") && failed.contains("still as it was"),
+        "{failed}"
+    );
     assert!(!failed.contains("heartline.toml"), "{failed}");
 }
 
@@ -141,7 +266,11 @@ fn a_reload_that_fails_names_the_place() {
 fn the_example_in_the_docs_is_valid() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/heartline.toml");
     let checked = heartline(&["serve", "--check", "--config", example], &[]);
-    assert!(checked.status.success() && checked.stderr.is_empty(), "{}", text(&checked.stderr));
+    assert!(
+        checked.status.success() && checked.stderr.is_empty(),
+        "{}",
+        text(&checked.stderr)
+    );
     assert!(text(&checked.stdout).contains("deny = [\"10.66.0.0/16\"]  # file"));
 }
 
@@ -151,9 +280,15 @@ fn a_reload_changes_what_can_change_for_those_who_are_here() {
     let path = file(dir.path(), "heartbeat = '10m'\nframing = 'lines'");
     let serve = Serve::start(&["--config", &path, "--log-level", "info"]);
     let mut here = serve.served();
-    file(dir.path(), "heartbeat = '200ms'\nmissed = 1\ntick = '50ms'\nframing = 'length'\nmax-connections = 1");
+    file(
+        dir.path(),
+        "heartbeat = '200ms'\nmissed = 1\ntick = '50ms'\nframing = 'length'\nmax-connections = 1",
+    );
     let said = reload(&serve);
-    assert!(said.contains("changed=heartbeat,missed,max-connections kept=framing,tick"), "{said}");
+    assert!(
+        said.contains("changed=heartbeat,missed,max-connections kept=framing,tick"),
+        "{said}"
+    );
     // The new heartbeat holds for the line that was open before, and so does the old framing.
     here.expect("ping\n");
     here.send("pong\nhello\n");
@@ -163,15 +298,36 @@ fn a_reload_changes_what_can_change_for_those_who_are_here() {
             line => break assert_eq!(line, Some("echo: hello")),
         }
     }
-    assert_eq!(serve.connect().read_line(), None, "one is as many as there may be now");
+    assert_eq!(
+        serve.connect().read_line(),
+        None,
+        "one is as many as there may be now"
+    );
 
-    file(dir.path(), "heartbeat = '10m'\nframing = 'length'\ndeny = ['127.0.0.1']");
+    file(
+        dir.path(),
+        "heartbeat = '10m'\nframing = 'length'\ndeny = ['127.0.0.1']",
+    );
     let said = reload(&serve);
-    assert!(said.contains("deny") && said.contains("kept=framing"), "what waits for a restart is named each time: {said}");
-    file(dir.path(), "heartbeat = '10m'\nframing = 'lines'\ndeny = ['127.0.0.1']");
-    assert!(reload(&serve).contains("changed=none kept=none"), "what was never in force has not changed");
+    assert!(
+        said.contains("deny") && said.contains("kept=framing"),
+        "what waits for a restart is named each time: {said}"
+    );
+    file(
+        dir.path(),
+        "heartbeat = '10m'\nframing = 'lines'\ndeny = ['127.0.0.1']",
+    );
+    assert!(
+        reload(&serve).contains("changed=none kept=none"),
+        "what was never in force has not changed"
+    );
     assert_eq!(serve.connect().read_line(), None);
-    wait_until("the refusal is logged", || serve.refusals().iter().any(|refusal| refusal.contains("reason=denied")));
+    wait_until("the refusal is logged", || {
+        serve
+            .refusals()
+            .iter()
+            .any(|refusal| refusal.contains("reason=denied"))
+    });
     here.send("still here\n");
     while here.read_line().expect("it may stay") != "echo: still here" {}
 }
@@ -184,7 +340,10 @@ fn a_broken_file_changes_nothing() {
     let mut here = serve.served();
     for broken in ["", "\nheartbeet = 1", "\nmissed = 0"] {
         let per_ip = if broken.is_empty() { "" } else { "2" };
-        file(dir.path(), &format!("max-connections-per-ip = {per_ip}{broken}"));
+        file(
+            dir.path(),
+            &format!("max-connections-per-ip = {per_ip}{broken}"),
+        );
         let said = reload(&serve);
         assert!(said.contains("[ERROR] reload failed="), "{said}");
         assert_eq!(serve.connect().read_line(), None, "the old bound holds");
@@ -206,11 +365,16 @@ fn a_log_that_was_renamed_is_opened_anew_at_the_level_that_is_asked_for_now() {
     fs::rename(&log, dir.path().join("log.1")).expect("it can be renamed");
     file(dir.path(), "log-level = 'info'");
     serve.signal(Signal::HUP);
-    wait_until("there is a new log", || serve.log().contains("] reload changed=log-level kept=none"));
+    wait_until("there is a new log", || {
+        serve.log().contains("] reload changed=log-level kept=none")
+    });
     serve.served().finish();
     wait_until("closes are logged now", || serve.closes().len() == 1);
     let old = fs::read_to_string(dir.path().join("log.1")).expect("it is there");
-    assert!(!old.contains("] close ") && !old.contains("] reload "), "{old}");
+    assert!(
+        !old.contains("] close ") && !old.contains("] reload "),
+        "{old}"
+    );
 }
 
 #[test]
@@ -220,7 +384,12 @@ fn a_log_that_cannot_be_opened_changes_nothing_either() {
     let (logs, moved) = (dir.path().join("logs"), dir.path().join("moved"));
     fs::create_dir(&logs).expect("room on the disk");
     let command = Command::new(env!("CARGO_BIN_EXE_heartline"));
-    let serve = Serve::logging_to(logs.join("log"), command, &["127.0.0.1:0"], &["--config", &path]);
+    let serve = Serve::logging_to(
+        logs.join("log"),
+        command,
+        &["127.0.0.1:0"],
+        &["--config", &path],
+    );
     let _here = serve.served();
     fs::rename(&logs, &moved).expect("it can be renamed");
     file(dir.path(), "max-connections-per-ip = 1");
@@ -235,34 +404,84 @@ fn a_log_that_cannot_be_opened_changes_nothing_either() {
 
 #[test]
 fn servers_that_are_measured_are_not_told_by_the_environment() {
-    let args = ["bench", "hold", "--connections", "5", "--for", "10ms", "--ramp", "max"];
-    let output = heartline(&args, &[("HEARTLINE_MAX_CONNECTIONS", "1"), ("HEARTLINE_HEARTBEAT", "nonsense")]);
+    let args = [
+        "bench",
+        "hold",
+        "--connections",
+        "5",
+        "--for",
+        "10ms",
+        "--ramp",
+        "max",
+    ];
+    let output = heartline(
+        &args,
+        &[
+            ("HEARTLINE_MAX_CONNECTIONS", "1"),
+            ("HEARTLINE_HEARTBEAT", "nonsense"),
+        ],
+    );
     assert!(output.status.success(), "{}", text(&output.stderr));
-    assert!(!text(&output.stdout).contains("lost"), "{}", text(&output.stdout));
+    assert!(
+        !text(&output.stdout).contains("lost"),
+        "{}",
+        text(&output.stdout)
+    );
 }
 
 #[test]
 fn completions_and_manual_pages_speak_of_all_that_is_not_hidden() {
     for shell in ["bash", "zsh", "fish"] {
         let output = heartline(&["completions", shell], &[]);
-        assert!(output.status.success() && text(&output.stdout).contains("max-connections-per-ip"), "{shell}");
+        assert!(
+            output.status.success() && text(&output.stdout).contains("max-connections-per-ip"),
+            "{shell}"
+        );
         // A hidden subcommand of `bench`. `--workers` is a flag of the others.
         let mut words = text(&output.stdout).split(|c: char| !c.is_ascii_alphanumeric());
         assert!(!words.any(|word| word == "worker"), "{shell}");
-        assert!(text(&output.stdout).contains("no-ping") && !text(&output.stdout).contains("true"), "no value is offered: {shell}");
+        assert!(
+            text(&output.stdout).contains("no-ping") && !text(&output.stdout).contains("true"),
+            "no value is offered: {shell}"
+        );
     }
     let dir = tempfile::tempdir().expect("a temporary directory");
-    assert!(heartline(&["man", dir.path().to_str().expect("text")], &[]).status.success());
+    assert!(
+        heartline(&["man", dir.path().to_str().expect("text")], &[])
+            .status
+            .success()
+    );
     let mut pages: Vec<String> = fs::read_dir(dir.path())
         .expect("it is there")
-        .map(|page| page.expect("an entry").file_name().into_string().expect("text"))
+        .map(|page| {
+            page.expect("an entry")
+                .file_name()
+                .into_string()
+                .expect("text")
+        })
         .collect();
     pages.sort_unstable();
-    for page in ["heartline.1", "heartline-serve.1", "heartline-connect.1", "heartline-bench-hold.1"] {
-        assert!(pages.iter().any(|name| name == page), "{page} is not among {pages:?}");
+    for page in [
+        "heartline.1",
+        "heartline-serve.1",
+        "heartline-connect.1",
+        "heartline-bench-hold.1",
+    ] {
+        assert!(
+            pages.iter().any(|name| name == page),
+            "{page} is not among {pages:?}"
+        );
     }
-    assert!(!pages.iter().any(|name| name.contains("worker") || name.contains("bench-server")), "{pages:?}");
+    assert!(
+        !pages
+            .iter()
+            .any(|name| name.contains("worker") || name.contains("bench-server")),
+        "{pages:?}"
+    );
     let serve = fs::read_to_string(dir.path().join("heartline-serve.1")).expect("text");
     assert!(serve.contains(".TH") && serve.contains("HEARTLINE_MAX_CONNECTIONS"));
-    assert_eq!(heartline(&["man"], &[]).stdout, fs::read(dir.path().join("heartline.1")).expect("it is there"));
+    assert_eq!(
+        heartline(&["man"], &[]).stdout,
+        fs::read(dir.path().join("heartline.1")).expect("it is there")
+    );
 }

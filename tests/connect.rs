@@ -37,10 +37,15 @@ impl Collected {
         let reader = thread::spawn(move || {
             let mut chunk = [0; 4096];
             while let Ok(n @ 1..) = pipe.read(&mut chunk) {
-                sink.lock().expect("no reader panics").extend_from_slice(&chunk[..n]);
+                sink.lock()
+                    .expect("no reader panics")
+                    .extend_from_slice(&chunk[..n]);
             }
         });
-        Collected { bytes, reader: Some(reader) }
+        Collected {
+            bytes,
+            reader: Some(reader),
+        }
     }
 
     fn so_far(&self) -> String {
@@ -48,14 +53,20 @@ impl Collected {
     }
 
     fn whole(&mut self) -> String {
-        self.reader.take().expect("taken once").join().expect("no reader panics");
+        self.reader
+            .take()
+            .expect("taken once")
+            .join()
+            .expect("no reader panics");
         self.so_far()
     }
 }
 
 impl Connect {
     fn start(addr: impl ToString, args: &[&str]) -> Self {
-        let mut child = Self::command(addr, args).spawn().expect("the binary starts");
+        let mut child = Self::command(addr, args)
+            .spawn()
+            .expect("the binary starts");
         Connect {
             stdin: child.stdin.take(),
             stdout: Collected::new(child.stdout.take().expect("piped")),
@@ -67,12 +78,19 @@ impl Connect {
     fn command(addr: impl ToString, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_heartline"));
         command.arg("connect").arg(addr.to_string()).args(args);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command
     }
 
     fn type_in(&mut self, text: &str) {
-        self.stdin.as_mut().expect("stdin is open").write_all(text.as_bytes()).expect("the binary reads");
+        self.stdin
+            .as_mut()
+            .expect("stdin is open")
+            .write_all(text.as_bytes())
+            .expect("the binary reads");
     }
 
     fn end_stdin(&mut self) {
@@ -80,11 +98,15 @@ impl Connect {
     }
 
     fn wait_for_stdout(&self, text: &str) {
-        wait_until(&format!("stdout has {text:?}"), || self.stdout.so_far().contains(text));
+        wait_until(&format!("stdout has {text:?}"), || {
+            self.stdout.so_far().contains(text)
+        });
     }
 
     fn wait_for_stderr(&self, text: &str) {
-        wait_until(&format!("stderr has {text:?}"), || self.stderr.so_far().contains(text));
+        wait_until(&format!("stderr has {text:?}"), || {
+            self.stderr.so_far().contains(text)
+        });
     }
 
     /// Waits for the process to end by itself: exit code, stdout, stderr.
@@ -94,7 +116,11 @@ impl Connect {
             status = self.child.try_wait().expect("the process is ours");
             status.is_some()
         });
-        (status.expect("waited for").code(), self.stdout.whole(), self.stderr.whole())
+        (
+            status.expect("waited for").code(),
+            self.stdout.whole(),
+            self.stderr.whole(),
+        )
     }
 }
 
@@ -119,8 +145,17 @@ fn lines_go_out_and_answers_come_back_until_stdin_ends() {
     connect.type_in("two\n\nlast without a line feed");
     connect.end_stdin();
     let (code, stdout, stderr) = connect.end();
-    assert_eq!((code, stdout.as_str()), (Some(0), "echo: one\necho: two\necho: \necho: last without a line feed\n"));
-    assert_eq!(stderr, format!("heartline: connecting to {addr} (try 1 of 5)\nheartline: connected to {addr}\n"));
+    assert_eq!(
+        (code, stdout.as_str()),
+        (
+            Some(0),
+            "echo: one\necho: two\necho: \necho: last without a line feed\n"
+        )
+    );
+    assert_eq!(
+        stderr,
+        format!("heartline: connecting to {addr} (try 1 of 5)\nheartline: connected to {addr}\n")
+    );
     server.join().expect("the server is content");
 }
 
@@ -142,7 +177,10 @@ fn what_the_server_still_sends_after_stdins_end_is_printed() {
 #[test]
 fn raw_messages_are_printed_as_they_come_and_pongs_are_not() {
     let (addr, server) = server(second_article);
-    let mut connect = Connect::start(addr, &["--framing", "raw", "--heartbeat", "500ms", "--missed", "20"]);
+    let mut connect = Connect::start(
+        addr,
+        &["--framing", "raw", "--heartbeat", "500ms", "--missed", "20"],
+    );
     connect.type_in("hello\n");
     connect.wait_for_stdout("HELLO");
     thread::sleep(Duration::from_millis(1200));
@@ -160,7 +198,10 @@ fn wrong_usage_exits_with_2_and_names_the_flag() {
         (&["--framing", "xml"], "--framing"),
         (&["--missed", "0"], "--missed"),
         (&["--retry-delay", "0s"], "--retry-delay"),
-        (&["--backoff", "exponential", "--max-retry-delay", "1s"], "--max-retry-delay"),
+        (
+            &["--backoff", "exponential", "--max-retry-delay", "1s"],
+            "--max-retry-delay",
+        ),
         (&["--dial-timeout", "0s"], "--dial-timeout"),
         (&["--write-timeout", "0s"], "--write-timeout"),
         (&["--max-message", "0"], "--max-message"),
@@ -180,23 +221,40 @@ fn wrong_usage_exits_with_2_and_names_the_flag() {
 
 #[test]
 fn tries_used_up_exit_with_1() {
-    let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
-    let connect = Connect::start(format!("127.0.0.1:{port}"), &["--tries", "2", "--retry-delay", "100ms"]);
+    let port = TcpListener::bind("127.0.0.1:0")
+        .expect("a port")
+        .local_addr()
+        .expect("bound")
+        .port();
+    let connect = Connect::start(
+        format!("127.0.0.1:{port}"),
+        &["--tries", "2", "--retry-delay", "100ms"],
+    );
     let (code, stdout, stderr) = connect.end();
     assert_eq!((code, stdout.as_str()), (Some(1), ""));
-    assert!(stderr.contains("reconnecting (try 2 of 2, in 100 ms)\n"), "{stderr}");
-    assert!(stderr.ends_with("heartline: gave up after 2 tries\n"), "{stderr}");
+    assert!(
+        stderr.contains("reconnecting (try 2 of 2, in 100 ms)\n"),
+        "{stderr}"
+    );
+    assert!(
+        stderr.ends_with("heartline: gave up after 2 tries\n"),
+        "{stderr}"
+    );
 }
 
 #[test]
 fn lines_typed_while_the_server_restarts_arrive_in_order() {
     let (addr, server) = server(|listener| {
-        accept(&listener).write_all(b"welcome\n").expect("the client reads");
+        accept(&listener)
+            .write_all(b"welcome\n")
+            .expect("the client reads");
     });
     let mut connect = Connect::start(addr, &["--tries", "forever", "--retry-delay", "100ms"]);
     connect.wait_for_stdout("welcome\n");
     server.join().expect("the server is content");
-    connect.wait_for_stderr("heartline: lost the connection (peer closed), reconnecting (try 1, in 100 ms)\n");
+    connect.wait_for_stderr(
+        "heartline: lost the connection (peer closed), reconnecting (try 1, in 100 ms)\n",
+    );
     connect.wait_for_stderr("heartline: cannot connect: ");
     connect.type_in("first\nsecond\n");
     let mut listener = None;
@@ -208,7 +266,10 @@ fn lines_typed_while_the_server_restarts_arrive_in_order() {
     connect.wait_for_stdout("echo: second\n");
     connect.end_stdin();
     let (code, stdout, _) = connect.end();
-    assert_eq!((code, stdout.as_str()), (Some(0), "welcome\necho: first\necho: second\n"));
+    assert_eq!(
+        (code, stdout.as_str()),
+        (Some(0), "welcome\necho: first\necho: second\n")
+    );
     again.join().expect("the server is content");
 }
 
@@ -217,12 +278,24 @@ fn a_silent_server_is_asked_then_left() {
     // The kernel accepts for it, and nobody ever reads.
     let deaf = TcpListener::bind("127.0.0.1:0").expect("a port of our own");
     let addr = deaf.local_addr().expect("bound");
-    let connect = Connect::start(addr, &["--heartbeat", "200ms", "--missed", "2", "--tries", "1"]);
+    let connect = Connect::start(
+        addr,
+        &["--heartbeat", "200ms", "--missed", "2", "--tries", "1"],
+    );
     let (code, _, stderr) = connect.end();
     assert_eq!(code, Some(1));
-    assert!(stderr.contains("heartline: silent for ") && stderr.contains(", asking\n"), "{stderr}");
-    assert!(stderr.contains("heartline: lost the connection (silent for "), "{stderr}");
-    assert!(stderr.ends_with("heartline: gave up after 1 try\n"), "{stderr}");
+    assert!(
+        stderr.contains("heartline: silent for ") && stderr.contains(", asking\n"),
+        "{stderr}"
+    );
+    assert!(
+        stderr.contains("heartline: lost the connection (silent for "),
+        "{stderr}"
+    );
+    assert!(
+        stderr.ends_with("heartline: gave up after 1 try\n"),
+        "{stderr}"
+    );
 }
 
 /// Frozen for twice its own bound, it wakes having asked nobody, and blames nobody.
@@ -249,18 +322,33 @@ fn a_frozen_client_keeps_its_line() {
 fn a_closed_stdout_ends_it_quietly() {
     let (addr, server) = server(|listener| {
         let mut stream = accept(&listener);
-        while stream.write_all(b"more than anybody wants to read\n").is_ok() {}
+        while stream
+            .write_all(b"more than anybody wants to read\n")
+            .is_ok()
+        {}
     });
-    let mut child = Connect::command(addr, &[]).spawn().expect("the binary starts");
+    let mut child = Connect::command(addr, &[])
+        .spawn()
+        .expect("the binary starts");
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take().expect("piped"));
     let mut first = String::new();
     BufReader::new(stdout).read_line(&mut first).expect("text");
     // The reader is gone with its pipe.
-    let connect =
-        Connect { stdin, stdout: Collected::new(std::io::empty()), stderr: Collected::new(child.stderr.take().expect("piped")), child };
+    let connect = Connect {
+        stdin,
+        stdout: Collected::new(std::io::empty()),
+        stderr: Collected::new(child.stderr.take().expect("piped")),
+        child,
+    };
     let (code, _, stderr) = connect.end();
-    assert_eq!((first.as_str(), code), ("more than anybody wants to read\n", Some(0)));
-    assert!(stderr.ends_with(&format!("heartline: connected to {addr}\n")), "{stderr}");
+    assert_eq!(
+        (first.as_str(), code),
+        ("more than anybody wants to read\n", Some(0))
+    );
+    assert!(
+        stderr.ends_with(&format!("heartline: connected to {addr}\n")),
+        "{stderr}"
+    );
     server.join().expect("the server is content");
 }
 
@@ -271,8 +359,14 @@ fn a_line_that_is_too_long_is_reported_and_the_others_go_out() {
     connect.type_in(&format!("before\n{}\nafter\n", "x".repeat(101)));
     connect.end_stdin();
     let (code, stdout, stderr) = connect.end();
-    assert_eq!((code, stdout.as_str()), (Some(0), "echo: before\necho: after\n"));
-    assert!(stderr.contains("a line longer than --max-message (100 bytes) was not sent"), "{stderr}");
+    assert_eq!(
+        (code, stdout.as_str()),
+        (Some(0), "echo: before\necho: after\n")
+    );
+    assert!(
+        stderr.contains("a line longer than --max-message (100 bytes) was not sent"),
+        "{stderr}"
+    );
     server.join().expect("the server is content");
 }
 
@@ -281,17 +375,34 @@ fn logs_go_to_the_file_that_is_named() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("log");
     let (addr, server) = server(first_article);
-    let mut connect = Connect::start(addr, &["--log-level", "debug", "--log-file", path.to_str().expect("text")]);
+    let mut connect = Connect::start(
+        addr,
+        &[
+            "--log-level",
+            "debug",
+            "--log-file",
+            path.to_str().expect("text"),
+        ],
+    );
     connect.end_stdin();
     let (code, _, stderr) = connect.end();
     assert_eq!(code, Some(0));
     assert!(!stderr.contains("DEBUG"), "{stderr}");
     let log = std::fs::read_to_string(&path).expect("a log");
-    assert!(log.lines().count() >= 3 && log.lines().all(|line| line.contains("Z [DEBUG] client server=")), "{log}");
+    assert!(
+        log.lines().count() >= 3
+            && log
+                .lines()
+                .all(|line| line.contains("Z [DEBUG] client server=")),
+        "{log}"
+    );
     server.join().expect("the server is content");
     let unwritable = Connect::start(addr, &["--log-file", "/no/such/directory/log"]);
     let (code, _, stderr) = unwritable.end();
-    assert!(code == Some(1) && stderr.contains("/no/such/directory/log"), "{stderr}");
+    assert!(
+        code == Some(1) && stderr.contains("/no/such/directory/log"),
+        "{stderr}"
+    );
 }
 
 /// Both ends are ours: order and content of many lines, over each framing that has borders.
@@ -309,6 +420,11 @@ fn twenty_thousand_lines_come_back_from_our_own_server() {
         typist.join().expect("all was typed");
         assert_eq!(code, Some(0), "{stderr}");
         assert_eq!(stdout.lines().count(), 20_000);
-        assert!(stdout.lines().enumerate().all(|(n, line)| line == format!("echo: line {n}")));
+        assert!(
+            stdout
+                .lines()
+                .enumerate()
+                .all(|(n, line)| line == format!("echo: line {n}"))
+        );
     }
 }

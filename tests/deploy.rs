@@ -14,7 +14,9 @@ use common::{DEADLINE, Serve};
 use serde_json::Value;
 
 fn doc(path: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(path);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("docs")
+        .join(path);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -24,11 +26,23 @@ fn metrics() -> BTreeSet<String> {
     let socket = dir.path().join("admin");
     let _server = Serve::start(&["--admin", &format!("unix:{}", socket.display())]);
     let mut stream = UnixStream::connect(socket).expect("the endpoint listens");
-    stream.set_read_timeout(Some(DEADLINE)).expect("a timeout above zero");
-    stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").expect("the endpoint reads");
+    stream
+        .set_read_timeout(Some(DEADLINE))
+        .expect("a timeout above zero");
+    stream
+        .write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        .expect("the endpoint reads");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("text");
-    answer.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next().map(str::to_owned)).collect()
+    answer
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("# TYPE ")?
+                .split(' ')
+                .next()
+                .map(str::to_owned)
+        })
+        .collect()
 }
 
 /// Names of metrics in a text, those of a histogram's parts under its own.
@@ -38,15 +52,22 @@ fn mentioned(text: &str) -> BTreeSet<String> {
         .split(|c| !is_name(c))
         .filter(|word| word.starts_with("heartline_") || word.starts_with("process_"))
         .filter(|word| !word.ends_with('_'));
-    let of_histogram = |word: &str| ["_bucket", "_sum", "_count"].iter().find_map(|part| word.strip_suffix(part).map(str::to_owned));
-    words.map(|word| of_histogram(word).unwrap_or_else(|| word.to_owned())).collect()
+    let of_histogram = |word: &str| {
+        ["_bucket", "_sum", "_count"]
+            .iter()
+            .find_map(|part| word.strip_suffix(part).map(str::to_owned))
+    };
+    words
+        .map(|word| of_histogram(word).unwrap_or_else(|| word.to_owned()))
+        .collect()
 }
 
 fn expressions(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
-                if let (true, Value::String(text)) = (name == "expr" || name == "definition", value) {
+                if let (true, Value::String(text)) = (name == "expr" || name == "definition", value)
+                {
                     found.push(text.clone());
                 }
                 expressions(value, found);
@@ -62,26 +83,47 @@ fn dashboard_and_alerts_ask_for_metrics_that_there_are() {
     let metrics = metrics();
     assert!(metrics.len() > 30, "{metrics:?}");
 
-    let dashboard: Value = serde_json::from_str(&doc("deploy/grafana-dashboard.json")).expect("JSON");
+    let dashboard: Value =
+        serde_json::from_str(&doc("deploy/grafana-dashboard.json")).expect("JSON");
     let mut asked = Vec::new();
     expressions(&dashboard, &mut asked);
     let shown = mentioned(&asked.join("\n"));
-    assert_eq!(shown.difference(&metrics).collect::<Vec<_>>(), [""; 0], "not a metric");
-    assert_eq!(metrics.difference(&shown).collect::<Vec<_>>(), [""; 0], "not on the dashboard");
+    assert_eq!(
+        shown.difference(&metrics).collect::<Vec<_>>(),
+        [""; 0],
+        "not a metric"
+    );
+    assert_eq!(
+        metrics.difference(&shown).collect::<Vec<_>>(),
+        [""; 0],
+        "not on the dashboard"
+    );
 
     for file in ["prometheus-alerts.yml", "prometheus-alerts-test.yml"] {
         let alerts = mentioned(&doc(&format!("deploy/{file}")));
-        assert_eq!(alerts.difference(&metrics).collect::<Vec<_>>(), [""; 0], "{file}");
+        assert_eq!(
+            alerts.difference(&metrics).collect::<Vec<_>>(),
+            [""; 0],
+            "{file}"
+        );
     }
     let manual = mentioned(&doc("operations.md"));
-    assert_eq!(manual.difference(&metrics).collect::<Vec<_>>(), [""; 0], "operations.md");
+    assert_eq!(
+        manual.difference(&metrics).collect::<Vec<_>>(),
+        [""; 0],
+        "operations.md"
+    );
 }
 
 #[test]
 fn each_panel_has_a_number_and_a_place_of_its_own() {
-    let dashboard: Value = serde_json::from_str(&doc("deploy/grafana-dashboard.json")).expect("JSON");
+    let dashboard: Value =
+        serde_json::from_str(&doc("deploy/grafana-dashboard.json")).expect("JSON");
     let panels = dashboard["panels"].as_array().expect("a list");
-    let ids: BTreeSet<u64> = panels.iter().map(|panel| panel["id"].as_u64().expect("a number")).collect();
+    let ids: BTreeSet<u64> = panels
+        .iter()
+        .map(|panel| panel["id"].as_u64().expect("a number"))
+        .collect();
     assert_eq!(ids.len(), panels.len());
     let mut taken = BTreeSet::new();
     for panel in panels {
@@ -97,17 +139,34 @@ fn each_panel_has_a_number_and_a_place_of_its_own() {
 
 /// As GitHub makes them: of a heading's letters and digits in lower case, spaces as hyphens.
 fn anchors(markdown: &str) -> BTreeSet<String> {
-    let headings = markdown.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
-    let anchor =
-        |heading: &str| heading.to_lowercase().replace(' ', "-").chars().filter(|c| c.is_alphanumeric() || "-_".contains(*c)).collect();
+    let headings = markdown
+        .lines()
+        .filter(|line| line.starts_with('#'))
+        .map(|line| line.trim_start_matches('#').trim());
+    let anchor = |heading: &str| {
+        heading
+            .to_lowercase()
+            .replace(' ', "-")
+            .chars()
+            .filter(|c| c.is_alphanumeric() || "-_".contains(*c))
+            .collect()
+    };
     headings.map(anchor).collect()
 }
 
 #[test]
 fn each_alert_has_a_section_to_turn_to_and_a_test() {
-    let (alerts, anchors, tests) =
-        (doc("deploy/prometheus-alerts.yml"), anchors(&doc("operations.md")), doc("deploy/prometheus-alerts-test.yml"));
-    let values = |key: &str| alerts.lines().filter_map(|line| line.trim().strip_prefix(key).map(str::to_owned)).collect::<Vec<_>>();
+    let (alerts, anchors, tests) = (
+        doc("deploy/prometheus-alerts.yml"),
+        anchors(&doc("operations.md")),
+        doc("deploy/prometheus-alerts-test.yml"),
+    );
+    let values = |key: &str| {
+        alerts
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix(key).map(str::to_owned))
+            .collect::<Vec<_>>()
+    };
     let (names, runbooks) = (values("- alert: "), values("runbook: docs/operations.md#"));
     assert!(names.len() >= 12);
     assert_eq!(names.len(), runbooks.len());
@@ -116,32 +175,68 @@ fn each_alert_has_a_section_to_turn_to_and_a_test() {
     }
     for (name, runbook) in names.iter().zip(runbooks) {
         assert_eq!(name.to_lowercase(), runbook);
-        assert!(anchors.contains(&runbook), "operations.md has no section {runbook}");
-        assert!(tests.contains(&format!("alertname=\"{name}\"")), "{name} is not tested");
+        assert!(
+            anchors.contains(&runbook),
+            "operations.md has no section {runbook}"
+        );
+        assert!(
+            tests.contains(&format!("alertname=\"{name}\"")),
+            "{name} is not tested"
+        );
     }
 }
 
 /// Flags of git, cargo and the container's engine.
-const NOT_OURS: &[&str] =
-    &["--format", "--rm", "--ulimit", "--stop-timeout", "--release", "--locked", "--target", "--from", "--interval", "--timeout"];
+const NOT_OURS: &[&str] = &[
+    "--format",
+    "--rm",
+    "--ulimit",
+    "--stop-timeout",
+    "--release",
+    "--locked",
+    "--target",
+    "--from",
+    "--interval",
+    "--timeout",
+];
 
 /// The flags in a line that starts the server, be it a unit's, a container's or an example's.
 #[test]
 fn every_flag_that_is_shown_exists() {
-    let help = Command::new(env!("CARGO_BIN_EXE_heartline")).args(["serve", "--help"]).output().expect("the binary starts");
+    let help = Command::new(env!("CARGO_BIN_EXE_heartline"))
+        .args(["serve", "--help"])
+        .output()
+        .expect("the binary starts");
     let help = String::from_utf8(help.stdout).expect("text");
-    for file in ["deploy/heartline.service", "deploy/heartline.default", "deploy/Containerfile"] {
+    for file in [
+        "deploy/heartline.service",
+        "deploy/heartline.default",
+        "deploy/Containerfile",
+    ] {
         let text = doc(file);
-        let flags = text.split(|c: char| !(c.is_ascii_lowercase() || c == '-')).filter(|word| word.starts_with("--"));
+        let flags = text
+            .split(|c: char| !(c.is_ascii_lowercase() || c == '-'))
+            .filter(|word| word.starts_with("--"));
         for flag in flags.filter(|flag| !NOT_OURS.contains(flag)) {
-            assert!(help.contains(&format!("{flag} ")) || help.contains(&format!("{flag}\n")), "{file}: {flag}");
+            assert!(
+                help.contains(&format!("{flag} ")) || help.contains(&format!("{flag}\n")),
+                "{file}: {flag}"
+            );
         }
     }
 }
 
 fn check(args: &[&str]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_heartline")).args(["serve", "--check"]).args(args).output().expect("the binary starts");
-    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(env!("CARGO_BIN_EXE_heartline"))
+        .args(["serve", "--check"])
+        .args(args)
+        .output()
+        .expect("the binary starts");
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).expect("text")
 }
 
@@ -149,11 +244,19 @@ fn check(args: &[&str]) -> String {
 fn settings(printed: &str) -> BTreeMap<&str, Option<&str>> {
     printed
         .lines()
-        .map(|line| match line.strip_prefix("# ").and_then(|line| line.strip_suffix(" is not set")) {
-            Some(key) => (key, None),
-            None => {
-                let (key, value) = line.rsplit_once("  # ").and_then(|(setting, _)| setting.split_once(" = ")).expect("a setting");
-                (key, Some(value))
+        .map(|line| {
+            match line
+                .strip_prefix("# ")
+                .and_then(|line| line.strip_suffix(" is not set"))
+            {
+                Some(key) => (key, None),
+                None => {
+                    let (key, value) = line
+                        .rsplit_once("  # ")
+                        .and_then(|(setting, _)| setting.split_once(" = "))
+                        .expect("a setting");
+                    (key, Some(value))
+                }
             }
         })
         .collect()
@@ -165,12 +268,21 @@ fn the_settings_of_the_package_are_the_defaults_and_an_admin_socket() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/deploy/heartline.toml");
     let (defaults, installed) = (check(&[]), check(&["--config", path]));
     let (defaults, mut installed) = (settings(&defaults), settings(&installed));
-    assert_eq!(installed.insert("admin", None), Some(Some("\"unix:/run/heartline/admin.sock\"")));
+    assert_eq!(
+        installed.insert("admin", None),
+        Some(Some("\"unix:/run/heartline/admin.sock\""))
+    );
     assert_eq!(installed, defaults);
 
     let text = doc("deploy/heartline.toml");
-    let shown: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.strip_prefix('#').unwrap_or(line).split_once(" = ")).collect();
-    assert_eq!(shown.keys().collect::<Vec<_>>(), defaults.keys().collect::<Vec<_>>());
+    let shown: BTreeMap<&str, &str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix('#').unwrap_or(line).split_once(" = "))
+        .collect();
+    assert_eq!(
+        shown.keys().collect::<Vec<_>>(),
+        defaults.keys().collect::<Vec<_>>()
+    );
     for (key, value) in defaults {
         assert!(value.is_none_or(|value| value == shown[key]), "{key}");
     }
@@ -182,20 +294,40 @@ fn what_the_package_is_made_of_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let manifest = fs::read_to_string(root.join("Cargo.toml")).expect("it is there");
     let manifest = toml::de::DeTable::parse(&manifest).expect("valid TOML");
-    let assets = manifest.get_ref()["package"].get_ref()["metadata"].get_ref()["deb"].get_ref()["assets"].get_ref();
-    let sources = assets.as_array().expect("a list").iter().map(|asset| asset.get_ref()[0].get_ref().as_str().expect("a path"));
+    let assets =
+        manifest.get_ref()["package"].get_ref()["metadata"].get_ref()["deb"].get_ref()["assets"]
+            .get_ref();
+    let sources = assets
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|asset| asset.get_ref()[0].get_ref().as_str().expect("a path"));
     for source in sources.filter(|source| !source.starts_with("target/")) {
         let (directory, name) = source.rsplit_once('/').unwrap_or((".", source));
         let (start, end) = name.split_once('*').unwrap_or((name, ""));
-        let mut names = fs::read_dir(root.join(directory)).expect(directory).map(|entry| entry.expect("an entry").file_name());
-        assert!(names.any(|name| name.to_str().is_some_and(|name| name.starts_with(start) && name.ends_with(end))), "{source}");
+        let mut names = fs::read_dir(root.join(directory))
+            .expect(directory)
+            .map(|entry| entry.expect("an entry").file_name());
+        assert!(
+            names.any(|name| name
+                .to_str()
+                .is_some_and(|name| name.starts_with(start) && name.ends_with(end))),
+            "{source}"
+        );
     }
 }
 
 #[test]
 fn the_debian_changelog_begins_with_this_version() {
-    let first = doc("deploy/debian/changelog").lines().next().expect("an entry").to_owned();
-    assert!(first.starts_with(&format!("heartline ({}-", env!("CARGO_PKG_VERSION"))), "{first}");
+    let first = doc("deploy/debian/changelog")
+        .lines()
+        .next()
+        .expect("an entry")
+        .to_owned();
+    assert!(
+        first.starts_with(&format!("heartline ({}-", env!("CARGO_PKG_VERSION"))),
+        "{first}"
+    );
 }
 
 /// A server that has closed a line and holds others, by the function that asks its endpoint, asked for all that the manual asks.
@@ -204,25 +336,50 @@ fn run_as_written(server: &mut Serve, function: &str) {
     server.wait_for_closes(1);
     let _held = [server.served(), server.served()];
     let manual = doc("operations.md");
-    let (ends, looks): (Vec<_>, Vec<_>) = manual.lines().filter(|line| line.starts_with("ask ")).partition(|line| line.contains(" -X "));
+    let (ends, looks): (Vec<_>, Vec<_>) = manual
+        .lines()
+        .filter(|line| line.starts_with("ask "))
+        .partition(|line| line.contains(" -X "));
     assert!(looks.len() >= 12, "{looks:?}");
     for command in looks {
         let output = bash(&format!("{function}\n{command}"));
-        assert!(output.lines().all(|line| line != "null"), "{command}: {output}");
-        assert!(!output.is_empty() || command.contains("select("), "{command}");
+        assert!(
+            output.lines().all(|line| line != "null"),
+            "{command}: {output}"
+        );
+        assert!(
+            !output.is_empty() || command.contains("select("),
+            "{command}"
+        );
     }
-    let [drain, kick] = ends[..] else { panic!("{ends:?}") };
-    let id = bash(&format!("{function}\nask connections | jq -j '.connections[0].id'"));
+    let [drain, kick] = ends[..] else {
+        panic!("{ends:?}")
+    };
+    let id = bash(&format!(
+        "{function}\nask connections | jq -j '.connections[0].id'"
+    ));
     bash(&format!("{function}\n{}", kick.replace("ID", &id)));
-    assert_eq!(common::field(&server.wait_for_closes(2)[1], "reason"), "requested");
+    assert_eq!(
+        common::field(&server.wait_for_closes(2)[1], "reason"),
+        "requested"
+    );
     bash(&format!("{function}\n{drain}"));
     assert!(server.wait().success());
 }
 
 fn bash(script: &str) -> String {
-    let output = Command::new("bash").args(["-euo", "pipefail", "-c", script]).output().expect("bash is installed");
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && stderr.is_empty(), "{script}: {stderr}{stdout}");
+    let output = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", script])
+        .output()
+        .expect("bash is installed");
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(
+        output.status.success() && stderr.is_empty(),
+        "{script}: {stderr}{stdout}"
+    );
     stdout.into_owned()
 }
 
@@ -231,12 +388,18 @@ fn bash(script: &str) -> String {
 fn the_manuals_requests_are_answered_as_they_are_written() {
     let manual = doc("operations.md");
     let mut functions = manual.lines().filter(|line| line.starts_with("ask() "));
-    let (socket, address) = (functions.next().expect("one"), functions.next().expect("another"));
+    let (socket, address) = (
+        functions.next().expect("one"),
+        functions.next().expect("another"),
+    );
 
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("admin.sock");
     let mut server = Serve::start(&["--admin", &format!("unix:{}", path.display())]);
-    run_as_written(&mut server, &socket.replace("/run/heartline/admin.sock", path.to_str().expect("text")));
+    run_as_written(
+        &mut server,
+        &socket.replace("/run/heartline/admin.sock", path.to_str().expect("text")),
+    );
 
     let mut server = common::serve_with_admin(&[]);
     let function = address.replace("http://127.0.0.1:7879", &server.admin);

@@ -6,7 +6,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use heartline::{Close, CloseReason, Closed, Config, ConnId, Context, Handle, Handler, SendError, Server, Stats, Turn};
+use heartline::{
+    Close, CloseReason, Closed, Config, ConnId, Context, Handle, Handler, SendError, Server, Stats,
+    Turn,
+};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -51,13 +54,20 @@ fn running() -> Running {
         server.run(&mut Teller(sender)).expect("the loop goes on");
         server.stats().clone()
     });
-    Running { addr, handle, calls, thread }
+    Running {
+        addr,
+        handle,
+        calls,
+        thread,
+    }
 }
 
 impl Running {
     fn connect(&self) -> (TcpStream, ConnId) {
         let stream = TcpStream::connect(self.addr).expect("accepted");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a timeout above zero");
+        stream
+            .set_read_timeout(Some(DEADLINE))
+            .expect("a timeout above zero");
         match self.next_call() {
             Call::Open(id) => (stream, id),
             call => panic!("{call:?} before the open"),
@@ -97,14 +107,23 @@ fn handles_reach_the_lines_from_other_threads() {
     expect(&mut two, b"for all\n");
 
     two.write_all(b"from two\n").expect("open");
-    assert_eq!(server.next_call(), Call::Message(two_id, b"from two".to_vec()));
+    assert_eq!(
+        server.next_call(),
+        Call::Message(two_id, b"from two".to_vec())
+    );
 
     server.handle.send(two_id, "the last word").expect("room");
-    server.handle.close(two_id, Close::AfterFlush).expect("room");
+    server
+        .handle
+        .close(two_id, Close::AfterFlush)
+        .expect("room");
     let mut rest = String::new();
     two.read_to_string(&mut rest).expect("an orderly end");
     assert_eq!(rest, "the last word\n");
-    assert_eq!(server.next_call(), Call::Close(two_id, CloseReason::Requested));
+    assert_eq!(
+        server.next_call(),
+        Call::Close(two_id, CloseReason::Requested)
+    );
 
     // A stale id is harmless, and what cannot be framed is dropped, not sent in pieces.
     server.handle.send(two_id, "nobody").expect("room");
@@ -113,10 +132,23 @@ fn handles_reach_the_lines_from_other_threads() {
     expect(&mut one, b"one line\n");
 
     server.handle.shutdown(Duration::ZERO);
-    assert_eq!(server.next_call(), Call::Close(one_id, CloseReason::Shutdown));
+    assert_eq!(
+        server.next_call(),
+        Call::Close(one_id, CloseReason::Shutdown)
+    );
     let stats = server.thread.join().expect("no panic");
-    assert_eq!((stats.opened, stats.closed(CloseReason::Requested), stats.closed(CloseReason::Shutdown)), (2, 1, 1));
-    assert_eq!(server.handle.send(one_id, "too late"), Err(SendError::Closed));
+    assert_eq!(
+        (
+            stats.opened,
+            stats.closed(CloseReason::Requested),
+            stats.closed(CloseReason::Shutdown)
+        ),
+        (2, 1, 1)
+    );
+    assert_eq!(
+        server.handle.send(one_id, "too late"),
+        Err(SendError::Closed)
+    );
     server.handle.shutdown(Duration::ZERO);
 }
 
@@ -141,7 +173,12 @@ fn who_owns_the_loop_takes_one_turn_at_a_time() {
     let mut handler = Teller(sender);
     let mut server = Server::bind("127.0.0.1:0", Config::default()).expect("bound");
     // The first turn looks whether somebody waits already; after it, nothing will ever be due by itself.
-    assert_eq!(server.turn(&mut handler, Some(Duration::ZERO)).expect("a turn"), Turn::Running);
+    assert_eq!(
+        server
+            .turn(&mut handler, Some(Duration::ZERO))
+            .expect("a turn"),
+        Turn::Running
+    );
     assert_eq!(server.next_wait(), None);
 
     let mut peer = TcpStream::connect(server.local_addrs()[0]).expect("queued");
@@ -150,17 +187,34 @@ fn who_owns_the_loop_takes_one_turn_at_a_time() {
     let mut seen = Vec::new();
     while seen.len() < 2 {
         assert!(start.elapsed() < DEADLINE);
-        server.turn(&mut handler, Some(Duration::from_millis(50))).expect("a turn");
+        server
+            .turn(&mut handler, Some(Duration::from_millis(50)))
+            .expect("a turn");
         seen.extend(calls.try_iter());
     }
-    assert!(matches!(seen[..], [Call::Open(_), Call::Message(..)]), "{seen:?}");
+    assert!(
+        matches!(seen[..], [Call::Open(_), Call::Message(..)]),
+        "{seen:?}"
+    );
     let wait = server.next_wait().expect("a ping will be due");
-    assert!(wait > Duration::from_secs(3) && wait <= Duration::from_secs(5), "{wait:?}");
+    assert!(
+        wait > Duration::from_secs(3) && wait <= Duration::from_secs(5),
+        "{wait:?}"
+    );
 
     server.handle().shutdown(Duration::ZERO);
-    while server.turn(&mut handler, Some(Duration::from_millis(50))).expect("a turn") == Turn::Running {
+    while server
+        .turn(&mut handler, Some(Duration::from_millis(50)))
+        .expect("a turn")
+        == Turn::Running
+    {
         assert!(start.elapsed() < DEADLINE);
     }
-    assert_eq!(server.turn(&mut handler, None).expect("a turn after the last"), Turn::Finished);
+    assert_eq!(
+        server
+            .turn(&mut handler, None)
+            .expect("a turn after the last"),
+        Turn::Finished
+    );
     assert!(server.local_addrs().is_empty());
 }

@@ -26,8 +26,15 @@ impl ClientHandler for Wait {
 }
 
 fn first_wait(addr: &str) -> Duration {
-    let config = ClientConfig { tries: None, backoff: Backoff::exponential(HOUR, HOUR), ..ClientConfig::default() };
-    let (mut client, mut wait) = (Client::connect(addr, config).expect("connects"), Wait::default());
+    let config = ClientConfig {
+        tries: None,
+        backoff: Backoff::exponential(HOUR, HOUR),
+        ..ClientConfig::default()
+    };
+    let (mut client, mut wait) = (
+        Client::connect(addr, config).expect("connects"),
+        Wait::default(),
+    );
     loop {
         client.turn(&mut wait, None).expect("the poll works");
         if let Some(wait) = wait.0 {
@@ -39,10 +46,19 @@ fn first_wait(addr: &str) -> Duration {
 /// With one seed for all, the best jitter would keep the herd together.
 #[test]
 fn clients_that_fail_together_wait_apart() {
-    let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port();
-    let mut waits: Vec<_> = (0..CLIENTS).map(|_| first_wait(&format!("127.0.0.1:{port}"))).collect();
+    let port = TcpListener::bind("127.0.0.1:0")
+        .expect("a port")
+        .local_addr()
+        .expect("bound")
+        .port();
+    let mut waits: Vec<_> = (0..CLIENTS)
+        .map(|_| first_wait(&format!("127.0.0.1:{port}")))
+        .collect();
     waits.sort_unstable();
-    assert!(waits[0] < HOUR / 4 && waits[CLIENTS - 1] > HOUR * 3 / 4, "{waits:?}");
+    assert!(
+        waits[0] < HOUR / 4 && waits[CLIENTS - 1] > HOUR * 3 / 4,
+        "{waits:?}"
+    );
     waits.dedup();
     // Of 3.6 million waits, two of a hundred are hardly ever the same.
     assert!(waits.len() > CLIENTS - 5, "{waits:?}");

@@ -39,24 +39,37 @@ impl Dialers {
                 failures
             })
         });
-        Dialers { threads: threads.collect(), stop, answered }
+        Dialers {
+            threads: threads.collect(),
+            stop,
+            answered,
+        }
     }
 
     fn wait_for_answers(&self, more: usize) {
         let goal = self.answered.load(Ordering::Relaxed) + more;
-        common::wait_until("dials are answered", || self.answered.load(Ordering::Relaxed) >= goal);
+        common::wait_until("dials are answered", || {
+            self.answered.load(Ordering::Relaxed) >= goal
+        });
     }
 
     fn finish(self) -> Vec<String> {
         self.stop.store(true, Ordering::Relaxed);
-        self.threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
+        self.threads
+            .into_iter()
+            .flat_map(|thread| thread.join().expect("no panic"))
+            .collect()
     }
 }
 
 fn dial(addr: SocketAddr) -> Result<(), String> {
     let mut stream = TcpStream::connect(addr).map_err(|error| format!("dial: {error}"))?;
-    stream.set_read_timeout(Some(Duration::from_secs(20))).map_err(|error| error.to_string())?;
-    stream.write_all(b"ping\n").map_err(|error| format!("write: {error}"))?;
+    stream
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .map_err(|error| error.to_string())?;
+    stream
+        .write_all(b"ping\n")
+        .map_err(|error| format!("write: {error}"))?;
     let mut line = String::new();
     match BufReader::new(&stream).read_line(&mut line) {
         Ok(_) if line == "pong\n" => Ok(()),
@@ -69,7 +82,10 @@ fn dial(addr: SocketAddr) -> Result<(), String> {
 /// A server on a socket that it was given as descriptor 3, as a service manager does (sd_listen_fds(3)).
 fn serve_on(listener: &TcpListener) -> Serve {
     let mut command = Command::new("bash");
-    let script = format!("LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\" 3<&{}", listener.as_raw_fd());
+    let script = format!(
+        "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\" 3<&{}",
+        listener.as_raw_fd()
+    );
     command.args(["-c", &script, "bash", env!("CARGO_BIN_EXE_heartline")]);
     Serve::spawn(command, &["127.0.0.1:1"], &["--drain", "300ms"])
 }
@@ -94,7 +110,8 @@ fn a_socket_that_was_passed_outlives_the_servers_on_it() {
 }
 
 const IN_NAMESPACE: &str = "HEARTLINE_IN_NAMESPACE";
-const SET_UP: &str = "ip link set lo up && echo 1 > /proc/sys/net/ipv4/tcp_migrate_req && exec \"$@\"";
+const SET_UP: &str =
+    "ip link set lo up && echo 1 > /proc/sys/net/ipv4/tcp_migrate_req && exec \"$@\"";
 
 /// In a network namespace, because `tcp_migrate_req` is a setting of the namespace: with it the kernel hands those whom the old server had not
 /// accepted at its very end to the new one. Without it they would be reset, in the microseconds between the last accept and the close.
@@ -104,8 +121,17 @@ fn one_server_takes_over_from_another_on_the_same_port() {
     if std::env::var_os(IN_NAMESPACE).is_none() {
         let this = std::env::current_exe().expect("the test's own path");
         let mut command = Command::new("unshare");
-        command.args(["--net", "bash", "-c", SET_UP, "bash"]).arg(this).env(IN_NAMESPACE, "1");
-        let status = command.args(["--ignored", "--exact", "one_server_takes_over_from_another_on_the_same_port"]).status();
+        command
+            .args(["--net", "bash", "-c", SET_UP, "bash"])
+            .arg(this)
+            .env(IN_NAMESPACE, "1");
+        let status = command
+            .args([
+                "--ignored",
+                "--exact",
+                "one_server_takes_over_from_another_on_the_same_port",
+            ])
+            .status();
         assert!(status.expect("unshare(1) starts").success());
         return;
     }

@@ -38,26 +38,57 @@ fn one_address_may_hold_so_many() {
 fn out_of_descriptors_the_connected_notice_nothing_and_the_loop_does_not_spin() {
     let server = Serve::start(&[]);
     let mut peers: Vec<Peer> = (0..10).map(|_| server.served()).collect();
-    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", server.pid().as_raw_nonzero())).expect("the process runs").count() as u64;
-    let limit = |files| prlimit(Some(server.pid()), Resource::Nofile, Rlimit { current: Some(files), maximum: Some(20_000) });
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", server.pid().as_raw_nonzero()))
+        .expect("the process runs")
+        .count() as u64;
+    let limit = |files| {
+        prlimit(
+            Some(server.pid()),
+            Resource::Nofile,
+            Rlimit {
+                current: Some(files),
+                maximum: Some(20_000),
+            },
+        )
+    };
     limit(descriptors + 5).expect("the process is ours");
 
     let late: Vec<Peer> = (0..50).map(|_| server.connect()).collect();
     peers.iter_mut().for_each(is_served);
-    let before = server.status("voluntary_ctxt_switches") + server.status("nonvoluntary_ctxt_switches");
+    let before =
+        server.status("voluntary_ctxt_switches") + server.status("nonvoluntary_ctxt_switches");
     thread::sleep(Duration::from_secs(1));
-    let after = server.status("voluntary_ctxt_switches") + server.status("nonvoluntary_ctxt_switches");
-    assert!(after - before < 100, "{} wake-ups in a second", after - before);
+    let after =
+        server.status("voluntary_ctxt_switches") + server.status("nonvoluntary_ctxt_switches");
+    assert!(
+        after - before < 100,
+        "{} wake-ups in a second",
+        after - before
+    );
     peers.iter_mut().for_each(is_served);
     let refused = server.refusals();
-    assert!(refused.iter().all(|line| field(line, "reason") == "no-descriptors"), "{refused:?}");
+    assert!(
+        refused
+            .iter()
+            .all(|line| field(line, "reason") == "no-descriptors"),
+        "{refused:?}"
+    );
     // Holes in the descriptor table make it a few more or less.
-    assert!(refused.len() >= 40, "those beyond the limit are told, not left hanging: {}", refused.len());
-    assert!(!server.log().contains("accept-error"), "the spare descriptor was enough");
+    assert!(
+        refused.len() >= 40,
+        "those beyond the limit are told, not left hanging: {}",
+        refused.len()
+    );
+    assert!(
+        !server.log().contains("accept-error"),
+        "the spare descriptor was enough"
+    );
 
     // As soon as there are descriptors again, peers are let in again.
     drop(late);
-    wait_until("the late ones are gone", || server.closes().len() + refused.len() >= 50);
+    wait_until("the late ones are gone", || {
+        server.closes().len() + refused.len() >= 50
+    });
     limit(descriptors + 100).expect("the process is ours");
     server.served();
     peers.iter_mut().for_each(is_served);
@@ -67,11 +98,22 @@ fn out_of_descriptors_the_connected_notice_nothing_and_the_loop_does_not_spin() 
 fn without_even_the_spare_descriptor_the_loop_rests_and_recovers() {
     let server = Serve::start(&[]);
     let mut peer = server.served();
-    let limit = |files| prlimit(Some(server.pid()), Resource::Nofile, Rlimit { current: Some(files), maximum: Some(20_000) });
+    let limit = |files| {
+        prlimit(
+            Some(server.pid()),
+            Resource::Nofile,
+            Rlimit {
+                current: Some(files),
+                maximum: Some(20_000),
+            },
+        )
+    };
     // Below what is open already: the spare, once given up, cannot be had back.
     limit(3).expect("the process is ours");
     let mut late: Vec<Peer> = (0..5).map(|_| server.connect()).collect();
-    wait_until("it says that it cannot accept", || server.log().contains(" accept-error "));
+    wait_until("it says that it cannot accept", || {
+        server.log().contains(" accept-error ")
+    });
     let before = server.status("voluntary_ctxt_switches");
     thread::sleep(Duration::from_secs(1));
     let wake_ups = server.status("voluntary_ctxt_switches") - before;
@@ -86,16 +128,37 @@ fn without_even_the_spare_descriptor_the_loop_rests_and_recovers() {
 fn the_connection_limit_follows_from_the_descriptor_limit() {
     for admin in [&[][..], &["--admin", "127.0.0.1:0"]] {
         let mut command = std::process::Command::new("sh");
-        command.args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_heartline")]);
-        let server = Serve::spawn(command, &["127.0.0.1:0"], &[&["--max-connections", "500"], admin].concat());
+        command.args([
+            "-c",
+            "ulimit -n 64 && exec \"$0\" \"$@\"",
+            env!("CARGO_BIN_EXE_heartline"),
+        ]);
+        let server = Serve::spawn(
+            command,
+            &["127.0.0.1:0"],
+            &[&["--max-connections", "500"], admin].concat(),
+        );
         let log = server.log();
-        let lowered = log.lines().rfind(|line| line.contains("max-connections wanted=500 ")).expect("it is said");
+        let lowered = log
+            .lines()
+            .rfind(|line| line.contains("max-connections wanted=500 "))
+            .expect("it is said");
         let most: usize = field(lowered, "lowered_to").parse().expect("a figure");
         let mut peers: Vec<Peer> = (0..20).map(|_| server.served()).collect();
         let mut late: Vec<Peer> = (0..200).map(|_| server.connect()).collect();
-        let mut turned_away = || late.iter_mut().filter_map(|peer| peer.has_ended().then_some(())).count();
+        let mut turned_away = || {
+            late.iter_mut()
+                .filter_map(|peer| peer.has_ended().then_some(()))
+                .count()
+        };
         wait_until("the others are turned away", || turned_away() == 220 - most);
-        assert!(server.refusals().iter().all(|line| field(line, "reason") == "full"), "full before descriptors run out");
+        assert!(
+            server
+                .refusals()
+                .iter()
+                .all(|line| field(line, "reason") == "full"),
+            "full before descriptors run out"
+        );
         peers.iter_mut().for_each(is_served);
     }
 }

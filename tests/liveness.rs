@@ -33,12 +33,23 @@ fn a_silent_peer_is_asked_and_then_closed_within_the_bound() {
         pings += 1;
     }
     assert_eq!(pings, 2);
-    assert!(before.elapsed() > ms(1500), "closed {:?} after the last byte", before.elapsed());
-    assert!(after.elapsed() < ms(1500) + ms(50) + LAG, "closed {:?} after the last byte", after.elapsed());
+    assert!(
+        before.elapsed() > ms(1500),
+        "closed {:?} after the last byte",
+        before.elapsed()
+    );
+    assert!(
+        after.elapsed() < ms(1500) + ms(50) + LAG,
+        "closed {:?} after the last byte",
+        after.elapsed()
+    );
     let close = &server.wait_for_closes(1)[0];
     assert_eq!(field(close, "reason"), "heartbeat-lost");
     assert_eq!(field(close, "pings_unanswered"), "2");
-    assert_eq!(field(close, "addr"), peer.stream.local_addr().expect("connected").to_string());
+    assert_eq!(
+        field(close, "addr"),
+        peer.stream.local_addr().expect("connected").to_string()
+    );
     assert!(field(close, "silence_ms").parse::<u64>().expect("a number") > 1500);
 }
 
@@ -50,7 +61,10 @@ fn a_peer_that_never_speaks_at_all_is_found_too() {
     // With --no-ping nothing is pushed before the end, which is abrupt: no FIN is kept for who does not answer.
     assert_eq!(peer.expect_reset(), b"");
     assert!(start.elapsed() > ms(600));
-    assert_eq!(field(&server.wait_for_closes(1)[0], "reason"), "heartbeat-lost");
+    assert_eq!(
+        field(&server.wait_for_closes(1)[0], "reason"),
+        "heartbeat-lost"
+    );
 }
 
 #[test]
@@ -66,7 +80,9 @@ fn thousands_that_fall_silent_at_once_are_all_found_in_time_and_none_early() {
             peer.expect("echo: x\n");
             peer.stream.set_nonblocking(true).expect("an option");
             let mut stream = TcpStream::from_std(peer.stream);
-            poll.registry().register(&mut stream, Token(n), Interest::READABLE).expect("registered");
+            poll.registry()
+                .register(&mut stream, Token(n), Interest::READABLE)
+                .expect("registered");
             (stream, Instant::now())
         })
         .collect();
@@ -79,7 +95,11 @@ fn thousands_that_fall_silent_at_once_are_all_found_in_time_and_none_early() {
     let mut ended = 0;
     let mut worst = Duration::ZERO;
     while ended < PEERS {
-        assert!(silent.elapsed() < DEADLINE, "{} are still open", PEERS - ended);
+        assert!(
+            silent.elapsed() < DEADLINE,
+            "{} are still open",
+            PEERS - ended
+        );
         poll.poll(&mut events, Some(ms(100))).expect("a poll");
         for event in &events {
             let (stream, last_byte) = &mut peers[event.token().0];
@@ -102,7 +122,10 @@ fn thousands_that_fall_silent_at_once_are_all_found_in_time_and_none_early() {
             }
         }
     }
-    assert!(worst < bound + ms(100) + LAG, "the last was closed {worst:?} after its last byte");
+    assert!(
+        worst < bound + ms(100) + LAG,
+        "the last was closed {worst:?} after its last byte"
+    );
 }
 
 #[test]
@@ -140,7 +163,9 @@ impl Alive {
                 Ok(_) if self.beats => {}
                 Ok(n) => {
                     let pings = buffer[..n].iter().filter(|byte| **byte == b'i').count();
-                    self.peer.write_all("pong\n".repeat(pings).as_bytes()).expect("room for pongs");
+                    self.peer
+                        .write_all("pong\n".repeat(pings).as_bytes())
+                        .expect("room for pongs");
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => panic!("a live peer was closed: {error}"),
@@ -156,7 +181,10 @@ fn two_hundred_live_peers(server: &Serve) -> Vec<Alive> {
     let alive = |n| {
         let peer = server.connect();
         peer.stream.set_nonblocking(true).expect("an option");
-        Alive { peer: TcpStream::from_std(peer.stream), beats: n % 2 == 0 }
+        Alive {
+            peer: TcpStream::from_std(peer.stream),
+            beats: n % 2 == 0,
+        }
     };
     (0..200).map(alive).collect()
 }
@@ -195,7 +223,10 @@ fn a_frozen_peer_is_evicted_and_its_end_is_known_for_what_it_is() {
     }
     let closes = server.closes();
     assert_eq!(closes.len(), 1);
-    assert_eq!(field(&closes[0], "addr"), dead.stream.local_addr().expect("connected").to_string());
+    assert_eq!(
+        field(&closes[0], "addr"),
+        dead.stream.local_addr().expect("connected").to_string()
+    );
 }
 
 #[test]
@@ -218,13 +249,24 @@ fn nobody_connected_no_wake_up_and_quiet_lines_only_when_something_is_due() {
     wait_until("the server has noticed", || wake_ups() > asleep);
     let asleep = settle();
     thread::sleep(ms(1500));
-    assert_eq!(wake_ups(), asleep, "woken up although nothing is due for fifty seconds");
+    assert_eq!(
+        wake_ups(),
+        asleep,
+        "woken up although nothing is due for fifty seconds"
+    );
     drop(peers);
 }
 
 #[test]
 fn who_asks_without_reading_is_a_slow_reader() {
-    let server = Serve::start(&["--heartbeat", "300ms", "--missed", "1", "--max-outbox", "64KiB"]);
+    let server = Serve::start(&[
+        "--heartbeat",
+        "300ms",
+        "--missed",
+        "1",
+        "--max-outbox",
+        "64KiB",
+    ]);
     let mut peer = server.connect();
     peer.stream.set_nonblocking(true).expect("an option");
     let request = "x".repeat(1000) + "\n";
@@ -256,10 +298,17 @@ fn a_stalled_reader_of_broadcasts_is_closed_and_delays_nobody() {
     }
     let closes = server.closes();
     assert_eq!(field(&closes[0], "reason"), "slow-reader");
-    assert_eq!(field(&closes[0], "addr"), stalled.stream.local_addr().expect("connected").to_string());
+    assert_eq!(
+        field(&closes[0], "addr"),
+        stalled.stream.local_addr().expect("connected").to_string()
+    );
     writer.send(&message);
     reader.expect(&message);
     // It has lost messages, and is told so: a FIN would look as if these were all.
     let arrived = stalled.expect_reset();
-    assert!(!arrived.is_empty() && arrived.len() < sent * message.len(), "{} bytes of {sent} messages", arrived.len());
+    assert!(
+        !arrived.is_empty() && arrived.len() < sent * message.len(),
+        "{} bytes of {sent} messages",
+        arrived.len()
+    );
 }

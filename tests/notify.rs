@@ -24,7 +24,9 @@ impl Manager {
     fn start() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let socket = UnixDatagram::bind(dir.path().join("notify")).expect("a socket");
-        socket.set_read_timeout(Some(DEADLINE)).expect("a timeout above zero");
+        socket
+            .set_read_timeout(Some(DEADLINE))
+            .expect("a timeout above zero");
         Manager { socket, dir }
     }
 
@@ -66,8 +68,12 @@ fn is(message: &str, assignment: &str) -> bool {
 
 /// Whether it stands, by proc_pid_stat(5): a signal takes effect when it pleases the scheduler.
 fn is_stopped(server: &Serve) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", server.pid().as_raw_nonzero())).expect("the process runs");
-    stat.rsplit_once(") ").expect("a name in parentheses").1.starts_with('T')
+    let stat = fs::read_to_string(format!("/proc/{}/stat", server.pid().as_raw_nonzero()))
+        .expect("the process runs");
+    stat.rsplit_once(") ")
+        .expect("a name in parentheses")
+        .1
+        .starts_with('T')
 }
 
 #[test]
@@ -79,7 +85,10 @@ fn ready_once_it_listens_and_stopping_once_it_drains() {
     TcpStream::connect(server.addr()).expect("who is ready listens");
     let peer = server.served();
     server.signal(Signal::TERM);
-    assert!(manager.next().starts_with("STOPPING=1\nSTATUS=draining, "), "and nothing before it: nobody asked for a watchdog");
+    assert!(
+        manager.next().starts_with("STOPPING=1\nSTATUS=draining, "),
+        "and nothing before it: nobody asked for a watchdog"
+    );
     assert!(server.is_running(), "the drain has only begun");
     drop(peer);
     assert_eq!(server.wait().code(), Some(0));
@@ -97,25 +106,50 @@ fn reloading_while_the_settings_are_read_again_and_ready_whatever_came_of_it() {
     let manager = Manager::start();
     let config = manager.dir.path().join("heartline.toml");
     fs::write(&config, "missed = 3").expect("room on the disk");
-    let server = Serve::spawn(manager.command(), &["127.0.0.1:0"], &["--config", config.to_str().expect("text"), "--drain", "25s"]);
+    let server = Serve::spawn(
+        manager.command(),
+        &["127.0.0.1:0"],
+        &["--config", config.to_str().expect("text"), "--drain", "25s"],
+    );
     assert!(is(&manager.next(), "READY=1"));
     let _peer = server.served();
-    for (text, outcome) in [("missed = 4", "] reload changed=missed kept=none"), ("missed = 'many'", "] reload failed=")] {
+    for (text, outcome) in [
+        ("missed = 4", "] reload changed=missed kept=none"),
+        ("missed = 'many'", "] reload failed="),
+    ] {
         fs::write(&config, text).expect("room on the disk");
         let before = monotonic_usec();
         server.signal(Signal::HUP);
         let reloading = manager.next();
-        let began = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").and_then(|rest| rest.trim_end().parse().ok());
+        let began = reloading
+            .strip_prefix("RELOADING=1\nMONOTONIC_USEC=")
+            .and_then(|rest| rest.trim_end().parse().ok());
         // A service manager takes an instant before its own signal for that of an older reload.
-        assert!(began.is_some_and(|began: u64| (before..=monotonic_usec()).contains(&began)), "{reloading:?}");
-        assert_eq!(manager.next(), "READY=1\nSTATUS=serving, 1 open, 1 since start\n");
-        assert!(server.log().contains(outcome), "who is ready again is done with it: {}", server.log());
+        assert!(
+            began.is_some_and(|began: u64| (before..=monotonic_usec()).contains(&began)),
+            "{reloading:?}"
+        );
+        assert_eq!(
+            manager.next(),
+            "READY=1\nSTATUS=serving, 1 open, 1 since start\n"
+        );
+        assert!(
+            server.log().contains(outcome),
+            "who is ready again is done with it: {}",
+            server.log()
+        );
     }
     server.signal(Signal::TERM);
     assert!(is(&manager.next(), "STOPPING=1"));
     server.signal(Signal::HUP);
-    wait_until("it has reloaded", || server.log().matches("] reload failed=").count() == 2);
-    assert_eq!(manager.pending(), [""; 0], "who stops is not ready any more");
+    wait_until("it has reloaded", || {
+        server.log().matches("] reload failed=").count() == 2
+    });
+    assert_eq!(
+        manager.pending(),
+        [""; 0],
+        "who stops is not ready any more"
+    );
 }
 
 #[test]
@@ -125,7 +159,10 @@ fn a_server_that_ends_at_once_says_so_as_well() {
     server.signal(Signal::TERM);
     assert_eq!(server.wait().code(), Some(0));
     let messages = manager.pending();
-    assert!(messages.len() == 2 && is(&messages[0], "READY=1") && is(&messages[1], "STOPPING=1"), "{messages:?}");
+    assert!(
+        messages.len() == 2 && is(&messages[0], "READY=1") && is(&messages[1], "STOPPING=1"),
+        "{messages:?}"
+    );
 }
 
 #[test]
@@ -143,9 +180,18 @@ fn a_watchdog_is_fed_by_the_loop_and_not_while_it_stands() {
     server.signal(Signal::STOP);
     wait_until("it has stopped", || is_stopped(&server));
     manager.pending();
-    manager.socket.set_read_timeout(Some(WATCHDOG * 3)).expect("a timeout above zero");
-    assert!(manager.socket.recv(&mut [0; 4096]).is_err(), "a process that stands feeds no watchdog");
-    manager.socket.set_read_timeout(Some(DEADLINE)).expect("a timeout above zero");
+    manager
+        .socket
+        .set_read_timeout(Some(WATCHDOG * 3))
+        .expect("a timeout above zero");
+    assert!(
+        manager.socket.recv(&mut [0; 4096]).is_err(),
+        "a process that stands feeds no watchdog"
+    );
+    manager
+        .socket
+        .set_read_timeout(Some(DEADLINE))
+        .expect("a timeout above zero");
     server.signal(Signal::CONT);
     assert!(is(&manager.next(), "WATCHDOG=1"));
 }
@@ -153,14 +199,26 @@ fn a_watchdog_is_fed_by_the_loop_and_not_while_it_stands() {
 #[test]
 fn a_watchdog_is_fed_until_the_last_line_is_gone() {
     let manager = Manager::start();
-    let server = Serve::spawn(manager.watching_command(), &["127.0.0.1:0"], &["--drain", "25s", "--heartbeat", "off"]);
+    let server = Serve::spawn(
+        manager.watching_command(),
+        &["127.0.0.1:0"],
+        &["--drain", "25s", "--heartbeat", "off"],
+    );
     // One of many leaves late.
     let peers: Vec<_> = (0..20).map(|_| server.served()).collect();
     server.signal(Signal::TERM);
-    wait_until("the drain has begun", || manager.pending().iter().any(|message| is(message, "STOPPING=1")));
+    wait_until("the drain has begun", || {
+        manager
+            .pending()
+            .iter()
+            .any(|message| is(message, "STOPPING=1"))
+    });
     for _ in 0..3 {
         let message = manager.next();
-        assert!(message.starts_with("WATCHDOG=1\nSTATUS=draining, "), "{message:?}");
+        assert!(
+            message.starts_with("WATCHDOG=1\nSTATUS=draining, "),
+            "{message:?}"
+        );
     }
     drop(peers);
 }
@@ -172,7 +230,10 @@ fn a_watchdog_of_another_process_is_not_fed() {
     command.env("WATCHDOG_PID", "1");
     let server = Serve::spawn(command, &["127.0.0.1:0"], &[]);
     assert!(is(&manager.next(), "READY=1"));
-    manager.socket.set_read_timeout(Some(WATCHDOG * 2)).expect("a timeout above zero");
+    manager
+        .socket
+        .set_read_timeout(Some(WATCHDOG * 2))
+        .expect("a timeout above zero");
     assert!(manager.socket.recv(&mut [0; 4096]).is_err());
     drop(server);
 }
@@ -183,7 +244,9 @@ fn a_name_in_the_abstract_namespace_will_do() {
     let name = format!("heartline-notify-{}", std::process::id());
     let addr = std::os::unix::net::SocketAddr::from_abstract_name(&name).expect("a name");
     let socket = UnixDatagram::bind_addr(&addr).expect("a socket");
-    socket.set_read_timeout(Some(DEADLINE)).expect("a timeout above zero");
+    socket
+        .set_read_timeout(Some(DEADLINE))
+        .expect("a timeout above zero");
     let mut command = Command::new(env!("CARGO_BIN_EXE_heartline"));
     command.env("NOTIFY_SOCKET", format!("@{name}"));
     let _server = Serve::spawn(command, &["127.0.0.1:0"], &[]);
@@ -195,10 +258,17 @@ fn a_name_in_the_abstract_namespace_will_do() {
 #[test]
 fn a_manager_that_is_gone_or_does_not_read_is_no_harm() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_heartline"));
-    command.env("NOTIFY_SOCKET", "/nowhere/notify").env("WATCHDOG_USEC", "20000");
+    command
+        .env("NOTIFY_SOCKET", "/nowhere/notify")
+        .env("WATCHDOG_USEC", "20000");
     let server = Serve::spawn(command, &["127.0.0.1:0"], &[]);
     server.served();
-    let warning = server.log().lines().find(|line| line.contains("] notify ")).expect("it is logged").to_owned();
+    let warning = server
+        .log()
+        .lines()
+        .find(|line| line.contains("] notify "))
+        .expect("it is logged")
+        .to_owned();
     assert_eq!(field(&warning, "socket"), "\"/nowhere/notify\"");
 
     // Nobody reads: the socket's queue fills, and the lines are served all the same.
@@ -206,9 +276,19 @@ fn a_manager_that_is_gone_or_does_not_read_is_no_harm() {
     let mut command = manager.command();
     command.env("WATCHDOG_USEC", "2000");
     let server = Serve::spawn(command, &["127.0.0.1:0"], &[]);
-    wait_until("a message is lost", || server.log().contains("] notify error="));
+    wait_until("a message is lost", || {
+        server.log().contains("] notify error=")
+    });
     let start = Instant::now();
     server.served();
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
-    assert_eq!(server.log().matches("] notify error=").count(), 1, "once is enough");
+    assert!(
+        start.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(
+        server.log().matches("] notify error=").count(),
+        1,
+        "once is enough"
+    );
 }

@@ -54,7 +54,11 @@ fn a_tiny_outbox_loses_nothing_of_an_honest_peer() {
     let mut peer = server.connect();
     let mut writer = peer.stream.try_clone().expect("a second descriptor");
     // The empty line is the worst case: one byte in, seven bytes out.
-    let writing = thread::spawn(move || writer.write_all(&[b'\n'; 400_000]).expect("the server reads"));
+    let writing = thread::spawn(move || {
+        writer
+            .write_all(&[b'\n'; 400_000])
+            .expect("the server reads")
+    });
     thread::sleep(Duration::from_millis(200));
     for _ in 0..400_000 {
         peer.expect("echo: \n");
@@ -107,7 +111,10 @@ fn a_message_may_be_as_long_as_the_bound_and_no_longer() {
     peer.send(format!("last\n{longest}x and so on and so on"));
     peer.expect("echo: last\n");
     peer.expect_end();
-    assert_eq!(field(&server.wait_for_closes(1)[0], "reason"), "frame-too-large");
+    assert_eq!(
+        field(&server.wait_for_closes(1)[0], "reason"),
+        "frame-too-large"
+    );
 }
 
 #[test]
@@ -116,7 +123,10 @@ fn a_length_that_lies_closes_the_line_at_once() {
     let mut peer = server.connect();
     peer.send(b"\xff\xff\xff\xff");
     peer.expect_end();
-    assert_eq!(field(&server.wait_for_closes(1)[0], "reason"), "frame-too-large");
+    assert_eq!(
+        field(&server.wait_for_closes(1)[0], "reason"),
+        "frame-too-large"
+    );
 }
 
 #[test]
@@ -135,7 +145,10 @@ fn who_shuts_the_writing_side_still_gets_every_reply() {
     peer.expect_end();
     let closes = server.wait_for_closes(1);
     assert_eq!(field(&closes[0], "reason"), "peer-closed");
-    assert_eq!(field(&closes[0], "bytes_in"), (20 * 60_001 + 29).to_string());
+    assert_eq!(
+        field(&closes[0], "bytes_in"),
+        (20 * 60_001 + 29).to_string()
+    );
     assert_eq!(field(&closes[0], "bytes_out"), (20 * 60_007).to_string());
 }
 
@@ -192,7 +205,10 @@ fn the_first_articles_client_is_served() {
     let mut peer = server.connect();
     for n in 0..3 {
         peer.send(format!("line {n}\n"));
-        assert_eq!(peer.read_line().as_deref(), Some(format!("echo: line {n}").as_str()));
+        assert_eq!(
+            peer.read_line().as_deref(),
+            Some(format!("echo: line {n}").as_str())
+        );
     }
 }
 

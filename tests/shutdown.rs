@@ -41,16 +41,27 @@ fn what_was_received_is_answered_and_the_listener_is_gone() {
     server.signal(Signal::CONT);
     for peer in &mut peers {
         for n in 0..500 {
-            assert_eq!(peer.read_line().as_deref(), Some(format!("echo: message {n}").as_str()));
+            assert_eq!(
+                peer.read_line().as_deref(),
+                Some(format!("echo: message {n}").as_str())
+            );
         }
         assert_eq!(peer.read_line(), None);
     }
-    assert!(TcpStream::connect(server.addr()).is_err(), "nobody listens any more");
+    assert!(
+        TcpStream::connect(server.addr()).is_err(),
+        "nobody listens any more"
+    );
     drop(peers);
     assert_eq!(server.wait().code(), Some(0));
     let closes = server.closes();
     assert_eq!(closes.len(), 20);
-    assert!(closes.iter().all(|close| field(close, "reason") == "shutdown"), "{closes:?}");
+    assert!(
+        closes
+            .iter()
+            .all(|close| field(close, "reason") == "shutdown"),
+        "{closes:?}"
+    );
 }
 
 #[test]
@@ -63,12 +74,22 @@ fn closes_are_spread_over_the_drain() {
     });
     let start = Instant::now();
     server.signal(Signal::TERM);
-    let ends: Vec<_> = peers.into_iter().map(|mut peer| thread::spawn(move || peer.time_of_end().duration_since(start))).collect();
-    let ends: Vec<Duration> = ends.into_iter().map(|end| end.join().expect("no panic")).collect();
+    let ends: Vec<_> = peers
+        .into_iter()
+        .map(|mut peer| thread::spawn(move || peer.time_of_end().duration_since(start)))
+        .collect();
+    let ends: Vec<Duration> = ends
+        .into_iter()
+        .map(|end| end.join().expect("no panic"))
+        .collect();
     assert_eq!(server.wait().code(), Some(0));
     let first = ends.iter().min().expect("forty");
     let last = ends.iter().max().expect("forty");
-    assert!(*last - *first > Duration::from_millis(500), "all within {:?}", *last - *first);
+    assert!(
+        *last - *first > Duration::from_millis(500),
+        "all within {:?}",
+        *last - *first
+    );
     assert!(start.elapsed() < Duration::from_secs(2 + 8));
 }
 
@@ -87,7 +108,11 @@ fn a_peer_that_does_not_read_cannot_hold_the_server_back() {
     let start = Instant::now();
     server.signal(Signal::TERM);
     assert_eq!(server.wait().code(), Some(0));
-    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[test]
@@ -100,11 +125,17 @@ fn a_second_signal_ends_at_once() {
     }
     let start = Instant::now();
     server.signal(Signal::TERM);
-    wait_until("the drain has begun", || server.log().contains(" shutdown "));
+    wait_until("the drain has begun", || {
+        server.log().contains(" shutdown ")
+    });
     assert!(server.is_running());
     server.signal(Signal::INT);
     server.wait();
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[test]

@@ -23,7 +23,10 @@ impl<T: Send + 'static> Aside<T> {
     pub fn start(run: impl FnOnce(&Over) -> T + Send + 'static) -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let told = Over(Arc::clone(&over));
-        Aside { over, thread: Some(thread::spawn(move || run(&told))) }
+        Aside {
+            over,
+            thread: Some(thread::spawn(move || run(&told))),
+        }
     }
 }
 

@@ -38,13 +38,18 @@ static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 /// From here on Ctrl-C ends every wait, so that all guards are dropped, and with them all processes.
 pub fn obey_interrupts() -> Result<(), Failure> {
     for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, INTERRUPTED.clone()).map_err(|error| format!("watch for signals: {error}"))?;
+        signal_hook::flag::register(signal, INTERRUPTED.clone())
+            .map_err(|error| format!("watch for signals: {error}"))?;
     }
     Ok(())
 }
 
 pub fn check_interrupt() -> Result<(), Failure> {
-    if INTERRUPTED.load(Ordering::Relaxed) { Err(Failure::Interrupted) } else { Ok(()) }
+    if INTERRUPTED.load(Ordering::Relaxed) {
+        Err(Failure::Interrupted)
+    } else {
+        Ok(())
+    }
 }
 
 pub fn pause(length: Duration) -> Result<(), Failure> {
@@ -62,13 +67,27 @@ pub struct Child(process::Child);
 impl Child {
     /// Starts `program` on `core`. Its process group is its own, so that Ctrl-C does not reach it before us; and should we be killed, the kernel
     /// kills it (setpriv, which like taskset replaces itself, so the id stays).
-    pub fn start(core: usize, program: &Path, set: impl FnOnce(&mut Command)) -> Result<Self, Failure> {
+    pub fn start(
+        core: usize,
+        program: &Path,
+        set: impl FnOnce(&mut Command),
+    ) -> Result<Self, Failure> {
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "taskset", "-c", &core.to_string()]).arg(program);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        command
+            .args(["--pdeathsig", "KILL", "taskset", "-c", &core.to_string()])
+            .arg(program);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0);
         set(&mut command);
-        let started =
-            command.spawn().map_err(|error| format!("start {}: {error} (setpriv and taskset are in util-linux)", program.display()));
+        let started = command.spawn().map_err(|error| {
+            format!(
+                "start {}: {error} (setpriv and taskset are in util-linux)",
+                program.display()
+            )
+        });
         Ok(Child(started?))
     }
 
@@ -82,8 +101,12 @@ impl Child {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) -> Result<(), Failure> {
-        let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw).ok_or_else(|| "no such process id".to_string())?;
-        Ok(kill_process(pid, Signal::TERM).map_err(|error| format!("terminate {}: {error}", self.0.id()))?)
+        let pid = i32::try_from(self.0.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or_else(|| "no such process id".to_string())?;
+        Ok(kill_process(pid, Signal::TERM)
+            .map_err(|error| format!("terminate {}: {error}", self.0.id()))?)
     }
 
     /// Waits for its end, but not for ever.
@@ -92,7 +115,12 @@ impl Child {
         loop {
             match self.0.try_wait() {
                 Ok(Some(status)) => return Ok(status),
-                Ok(None) if Instant::now() > until => return Err(Failure::Failed(format!("did not end within {} s", limit.as_secs()))),
+                Ok(None) if Instant::now() > until => {
+                    return Err(Failure::Failed(format!(
+                        "did not end within {} s",
+                        limit.as_secs()
+                    )));
+                }
                 Ok(None) => pause(LOOK)?,
                 Err(error) => return Err(Failure::Failed(error.to_string())),
             }
@@ -111,7 +139,9 @@ impl Drop for Child {
 /// Leaves this process, and what it starts from now on, with one core.
 pub fn pin_self(core: usize) -> Result<(), Failure> {
     if thread::available_parallelism().map_or(1, usize::from) <= LOAD_CORE {
-        return Err(Failure::Failed("takes two cores: one for the server, one for the load".to_string()));
+        return Err(Failure::Failed(
+            "takes two cores: one for the server, one for the load".to_string(),
+        ));
     }
     let pid = process::id().to_string();
     run(Command::new("taskset").args(["-a", "-cp", &core.to_string(), &pid]))
@@ -122,16 +152,26 @@ pub fn pin_self(core: usize) -> Result<(), Failure> {
 /// Runs to the end, and returns what came to stdout.
 pub fn run(command: &mut Command) -> Result<String, String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).output().map_err(|error| format!("{name}: {error}"))?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("{name}: {error}"))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    Err(format!("{name}: {}: {}", output.status, last_lines(&String::from_utf8_lossy(&output.stderr))))
+    Err(format!(
+        "{name}: {}: {}",
+        output.status,
+        last_lines(&String::from_utf8_lossy(&output.stderr))
+    ))
 }
 
 /// The end of a log, as one line: what went wrong is there.
 pub fn last_lines(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
     lines[lines.len().saturating_sub(3)..].join(" | ")
 }
 

@@ -7,7 +7,9 @@ use plotters::style::text_anchor::HPos;
 
 use crate::child::Failure;
 use crate::engine_alone::growth;
-use crate::plots::{Area, Drawn, FAINT, FLOOR, GOAL, INK, LABEL, MARGIN, OTHERS, OURS, TITLE, WIDTH, write};
+use crate::plots::{
+    Area, Drawn, FAINT, FLOOR, GOAL, INK, LABEL, MARGIN, OTHERS, OURS, TITLE, WIDTH, write,
+};
 use crate::report::Report;
 use crate::stats::{Spread, Unit};
 
@@ -50,7 +52,10 @@ pub fn draw(report: &Report, dir: &Path) -> Result<Vec<(String, String)>, Failur
         }
         let path = dir.join(format!("{}.svg", chart.file));
         render(&chart, &path).map_err(|error| format!("draw {}: {error}", path.display()))?;
-        plots.push((format!("benchmarks/{}.svg", chart.file), chart.title.to_string()));
+        plots.push((
+            format!("benchmarks/{}.svg", chart.file),
+            chart.title.to_string(),
+        ));
     }
     Ok(plots)
 }
@@ -61,14 +66,22 @@ fn memory(report: &Report) -> Chart {
         title: "resident memory of the engine alone",
         subtitle: "MB, by virtual lines; dashed: as many bytes per line as with the fewest; red: the goal for 1,000,000",
         unit: Unit::Megabytes,
-        curves: vec![Curve { name: "engine", points: growth(report, "resident"), colour: OURS }],
+        curves: vec![Curve {
+            name: "engine",
+            points: growth(report, "resident"),
+            colour: OURS,
+        }],
         goal: 160.0,
         proportion: true,
     }
 }
 
 fn time(report: &Report) -> Chart {
-    let curve = |name, quantity, colour| Curve { name, points: growth(report, quantity), colour };
+    let curve = |name, quantity, colour| Curve {
+        name,
+        points: growth(report, quantity),
+        colour,
+    };
     Chart {
         file: "engine-time",
         title: "work of the engine alone",
@@ -97,14 +110,27 @@ impl Scale {
     /// Around `values`, to whole ticks. On such a scale there is no place for nothing.
     fn around(values: impl Iterator<Item = f64> + Clone, from: i32, to: i32) -> Self {
         let values = values.filter(|value| *value > 0.0);
-        let (least, most) = (values.clone().fold(f64::INFINITY, f64::min), values.fold(f64::MIN_POSITIVE, f64::max));
-        let low = ticks().filter(|tick| *tick <= least).last().unwrap_or(least);
+        let (least, most) = (
+            values.clone().fold(f64::INFINITY, f64::min),
+            values.fold(f64::MIN_POSITIVE, f64::max),
+        );
+        let low = ticks()
+            .filter(|tick| *tick <= least)
+            .last()
+            .unwrap_or(least);
         let high = ticks().find(|tick| *tick >= most).unwrap_or(most);
-        Scale { low, high, from, to }
+        Scale {
+            low,
+            high,
+            from,
+            to,
+        }
     }
 
     fn at(&self, value: f64) -> i32 {
-        self.from + (f64::from(self.to - self.from) * (value.max(self.low) / self.low).log10() / (self.high / self.low).log10()) as i32
+        self.from
+            + (f64::from(self.to - self.from) * (value.max(self.low) / self.low).log10()
+                / (self.high / self.low).log10()) as i32
     }
 
     fn ticks(&self) -> impl Iterator<Item = f64> {
@@ -114,18 +140,44 @@ impl Scale {
 
 /// Equally far apart, or nearly so: 1, 3, 10, 30 and so on. Whole ones are exact, so that a value is not just above its tick.
 fn ticks() -> impl Iterator<Item = f64> {
-    (-3..9).flat_map(|decade| [1.0, 3.0].map(|digit| if decade < 0 { digit / 10f64.powi(-decade) } else { digit * 10f64.powi(decade) }))
+    (-3..9).flat_map(|decade| {
+        [1.0, 3.0].map(|digit| {
+            if decade < 0 {
+                digit / 10f64.powi(-decade)
+            } else {
+                digit * 10f64.powi(decade)
+            }
+        })
+    })
 }
 
 fn render(chart: &Chart, path: &Path) -> Drawn {
     let area = SVGBackend::new(path, (WIDTH, HEIGHT as u32)).into_drawing_area();
     area.fill(&WHITE)?;
-    write(&area, chart.title, (MARGIN, MARGIN), HPos::Left, (TITLE, INK))?;
-    write(&area, chart.subtitle, (MARGIN, MARGIN + 20), HPos::Left, (LABEL, FAINT))?;
+    write(
+        &area,
+        chart.title,
+        (MARGIN, MARGIN),
+        HPos::Left,
+        (TITLE, INK),
+    )?;
+    write(
+        &area,
+        chart.subtitle,
+        (MARGIN, MARGIN + 20),
+        HPos::Left,
+        (LABEL, FAINT),
+    )?;
 
     let points = chart.curves.iter().flat_map(|curve| &curve.points);
-    let x = Scale::around(points.clone().map(|(lines, _)| *lines), LEFT, WIDTH as i32 - MARGIN - NAME_WIDTH);
-    let costs = points.flat_map(|(_, spread)| [spread.min, spread.max]).chain([chart.goal]);
+    let x = Scale::around(
+        points.clone().map(|(lines, _)| *lines),
+        LEFT,
+        WIDTH as i32 - MARGIN - NAME_WIDTH,
+    );
+    let costs = points
+        .flat_map(|(_, spread)| [spread.min, spread.max])
+        .chain([chart.goal]);
     let y = Scale::around(costs, HEIGHT - FOOT, HEAD);
     grid(&area, &x, &y)?;
 
@@ -142,40 +194,95 @@ fn render(chart: &Chart, path: &Path) -> Drawn {
 
 fn grid(area: &Area, x: &Scale, y: &Scale) -> Drawn {
     for lines in x.ticks() {
-        area.draw(&PathElement::new([(x.at(lines), HEAD), (x.at(lines), HEIGHT - FOOT)], OTHERS))?;
-        write(area, &Unit::Count.number(lines), (x.at(lines), HEIGHT - FOOT + 16), HPos::Center, (LABEL, FAINT))?;
+        area.draw(&PathElement::new(
+            [(x.at(lines), HEAD), (x.at(lines), HEIGHT - FOOT)],
+            OTHERS,
+        ))?;
+        write(
+            area,
+            &Unit::Count.number(lines),
+            (x.at(lines), HEIGHT - FOOT + 16),
+            HPos::Center,
+            (LABEL, FAINT),
+        )?;
     }
     for cost in y.ticks() {
-        area.draw(&PathElement::new([(x.from, y.at(cost)), (x.to, y.at(cost))], OTHERS))?;
-        let figure = if cost < 1.0 { cost.to_string() } else { Unit::Count.number(cost) };
-        write(area, &figure, (x.from - 8, y.at(cost)), HPos::Right, (LABEL, FAINT))?;
+        area.draw(&PathElement::new(
+            [(x.from, y.at(cost)), (x.to, y.at(cost))],
+            OTHERS,
+        ))?;
+        let figure = if cost < 1.0 {
+            cost.to_string()
+        } else {
+            Unit::Count.number(cost)
+        };
+        write(
+            area,
+            &figure,
+            (x.from - 8, y.at(cost)),
+            HPos::Right,
+            (LABEL, FAINT),
+        )?;
     }
     Ok(())
 }
 
 /// Its name stands left of it: right of it are those of the curves.
 fn draw_goal(area: &Area, chart: &Chart, x: i32, y: i32) -> Drawn {
-    area.draw(&PathElement::new([(x - GOAL_WIDTH, y), (x, y)], GOAL.stroke_width(2)))?;
-    write(area, &format!("goal {} {}", chart.goal, chart.unit.name()), (x - GOAL_WIDTH - 8, y), HPos::Right, (LABEL, GOAL))
+    area.draw(&PathElement::new(
+        [(x - GOAL_WIDTH, y), (x, y)],
+        GOAL.stroke_width(2),
+    ))?;
+    write(
+        area,
+        &format!("goal {} {}", chart.goal, chart.unit.name()),
+        (x - GOAL_WIDTH - 8, y),
+        HPos::Right,
+        (LABEL, GOAL),
+    )
 }
 
 fn draw_curve(area: &Area, curve: &Curve, x: &Scale, y: &Scale, unit: Unit) -> Drawn {
-    let medians: Vec<(i32, i32)> = curve.points.iter().map(|(lines, spread)| (x.at(*lines), y.at(spread.median))).collect();
-    area.draw(&PathElement::new(medians.clone(), curve.colour.stroke_width(2)))?;
+    let medians: Vec<(i32, i32)> = curve
+        .points
+        .iter()
+        .map(|(lines, spread)| (x.at(*lines), y.at(spread.median)))
+        .collect();
+    area.draw(&PathElement::new(
+        medians.clone(),
+        curve.colour.stroke_width(2),
+    ))?;
     for ((lines, spread), middle) in curve.points.iter().zip(medians) {
-        area.draw(&PathElement::new([(x.at(*lines), y.at(spread.min)), (x.at(*lines), y.at(spread.max))], INK))?;
+        area.draw(&PathElement::new(
+            [
+                (x.at(*lines), y.at(spread.min)),
+                (x.at(*lines), y.at(spread.max)),
+            ],
+            INK,
+        ))?;
         area.draw(&Circle::new(middle, 4, curve.colour.filled()))?;
     }
-    let Some((lines, last)) = curve.points.last() else { return Ok(()) };
+    let Some((lines, last)) = curve.points.last() else {
+        return Ok(());
+    };
     let name = format!("{}: {}", curve.name, unit.written(last.median));
-    write(area, &name, (x.at(*lines) + 8, y.at(last.median)), HPos::Left, (LABEL, curve.colour))
+    write(
+        area,
+        &name,
+        (x.at(*lines) + 8, y.at(last.median)),
+        HPos::Left,
+        (LABEL, curve.colour),
+    )
 }
 
 /// From the first point on, where the next ones would be if each line cost the same.
 fn dashes(area: &Area, curve: &Curve, x: &Scale, y: &Scale) -> Drawn {
-    let Some((fewest, first)) = curve.points.first() else { return Ok(()) };
+    let Some((fewest, first)) = curve.points.first() else {
+        return Ok(());
+    };
     let height = |at: i32| {
-        let lines = x.low * (x.high / x.low).powf(f64::from(at - x.from) / f64::from(x.to - x.from));
+        let lines =
+            x.low * (x.high / x.low).powf(f64::from(at - x.from) / f64::from(x.to - x.from));
         (at, y.at(first.median * lines / fewest))
     };
     for at in (x.at(*fewest)..x.to - 4).step_by(8) {

@@ -25,7 +25,10 @@ pub fn write(report: &Report, dir: &Path, full: bool) -> Result<(), Failure> {
 
     let page = base.join("benchmarks.md");
     let text = if full {
-        between_markers(&fs::read_to_string(&page).map_err(|error| format!("{}: {error}", page.display()))?, &results)?
+        between_markers(
+            &fs::read_to_string(&page).map_err(|error| format!("{}: {error}", page.display()))?,
+            &results,
+        )?
     } else {
         results
     };
@@ -38,7 +41,10 @@ pub fn write(report: &Report, dir: &Path, full: bool) -> Result<(), Failure> {
 }
 
 fn between_markers(page: &str, results: &str) -> Result<String, Failure> {
-    let parts = page.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-    let (before, after) = parts.ok_or_else(|| "docs/benchmarks.md has lost its markers".to_string())?;
+    let parts = page
+        .split_once(BEGIN)
+        .and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+    let (before, after) =
+        parts.ok_or_else(|| "docs/benchmarks.md has lost its markers".to_string())?;
     Ok(format!("{before}{BEGIN}\n{results}\n{END}{after}"))
 }

@@ -57,10 +57,19 @@ pub fn measure(bench: &Bench) -> Result<Measured, Failure> {
     for lines in bench.size.engine_lines {
         let costs = run(bench, lines)?;
         let bytes = costs.resident_bytes / f64::from(lines);
-        figures.extend([costs.resident_bytes / 1e6, bytes, costs.insert_ns, costs.expiry_ns, costs.interval_ns]);
+        figures.extend([
+            costs.resident_bytes / 1e6,
+            bytes,
+            costs.insert_ns,
+            costs.expiry_ns,
+            costs.interval_ns,
+        ]);
         per_line.push(bytes);
         if costs.waited > WAITING {
-            remarks.push(format!("with {lines} lines the process waited for its core for {:.0} % of the time", costs.waited * 100.0));
+            remarks.push(format!(
+                "with {lines} lines the process waited for its core for {:.0} % of the time",
+                costs.waited * 100.0
+            ));
         }
     }
     figures.push(per_line[per_line.len() - 1] / per_line[0]);
@@ -74,11 +83,17 @@ fn run(bench: &Bench, lines: u32) -> Result<Costs, Failure> {
     let create = |path| File::create(path).map_err(|error| problem(error.to_string()));
     let (stdout, stderr) = (create(&json)?, create(&log)?);
     let child = Child::start(SERVER_CORE, &program, |command| {
-        command.arg(format!("--{FLAG}")).arg(lines.to_string()).stdout(Stdio::from(stdout)).stderr(Stdio::from(stderr));
+        command
+            .arg(format!("--{FLAG}"))
+            .arg(lines.to_string())
+            .stdout(Stdio::from(stdout))
+            .stderr(Stdio::from(stderr));
     })?;
     let status = child.wait(LIMIT)?;
     if !status.success() {
-        return Err(problem(last_lines(&fs::read_to_string(&log).unwrap_or_default())));
+        return Err(problem(last_lines(
+            &fs::read_to_string(&log).unwrap_or_default(),
+        )));
     }
     let text = fs::read_to_string(&json).map_err(|error| problem(error.to_string()))?;
     serde_json::from_str(&text).map_err(|error| problem(error.to_string()))
@@ -88,13 +103,19 @@ fn run(bench: &Bench, lines: u32) -> Result<Costs, Failure> {
 pub fn sizes(report: &Report) -> impl Iterator<Item = (u32, &[MetricReport])> {
     let lines = if report.quick { FEW_LINES } else { LINES };
     let scenario = report.scenarios.iter().find(|scenario| scenario.id == ID);
-    scenario.into_iter().flat_map(move |scenario| lines.into_iter().zip(scenario.metrics.chunks_exact(PER_SIZE)))
+    scenario.into_iter().flat_map(move |scenario| {
+        lines
+            .into_iter()
+            .zip(scenario.metrics.chunks_exact(PER_SIZE))
+    })
 }
 
 /// How `quantity`, which is how the ids of its metrics begin, grows with the lines.
 pub fn growth(report: &Report, quantity: &str) -> Vec<(f64, Spread)> {
     let point = |(lines, metrics): (u32, &[MetricReport])| {
-        let metric = metrics.iter().find(|metric| metric.id.starts_with(quantity))?;
+        let metric = metrics
+            .iter()
+            .find(|metric| metric.id.starts_with(quantity))?;
         Some((f64::from(lines), metric.of(Peer::Heartline)?.spread?))
     };
     sizes(report).filter_map(point).collect()

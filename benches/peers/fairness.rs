@@ -19,9 +19,24 @@ pub const ID: &str = "fairness";
 
 pub const METRICS: &[Metric] = &[
     metric("alone", "p99 of 50 quiet peers", Unit::Microseconds, false),
-    metric("flood", "the same beside one that floods", Unit::Times, false),
-    metric("accepts", "the same beside an accept storm", Unit::Times, false),
-    metric("expiry", "the same beside 15k that fall silent and are given up", Unit::Times, false),
+    metric(
+        "flood",
+        "the same beside one that floods",
+        Unit::Times,
+        false,
+    ),
+    metric(
+        "accepts",
+        "the same beside an accept storm",
+        Unit::Times,
+        false,
+    ),
+    metric(
+        "expiry",
+        "the same beside 15k that fall silent and are given up",
+        Unit::Times,
+        false,
+    ),
 ];
 
 /// Silence is given up after four seconds, well within the time that is measured.
@@ -29,7 +44,9 @@ const OPTIONS: &[&str] = &["--heartbeat", "1s", "--missed", "3"];
 
 pub fn measure(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
     let mut remarks = Vec::new();
-    let mut p99 = |length: &str, disturb: fn(&Bench, &Server) -> Result<Beside, Failure>| -> Result<f64, Failure> {
+    let mut p99 = |length: &str,
+                   disturb: fn(&Bench, &Server) -> Result<Beside, Failure>|
+     -> Result<f64, Failure> {
         let server = ready.start(Mode::Reply, OPTIONS)?;
         let beside = disturb(bench, &server)?;
         let found = quiet(bench, ready, &server, length)?;
@@ -42,17 +59,45 @@ pub fn measure(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
     let flood = p99(length, flood)?;
     let accepts = p99(of_a_storm, accepts)?;
     let expiry = p99(length, expiry)?;
-    Ok(Measured { figures: vec![alone, flood / alone, accepts / alone, expiry / alone], remarks })
+    Ok(Measured {
+        figures: vec![alone, flood / alone, accepts / alone, expiry / alone],
+        remarks,
+    })
 }
 
 pub const P99: &str = "/groups/0/latency_us/p99";
 
 /// What 50 quiet peers feel, for so long.
-pub fn quiet(bench: &Bench, ready: &Ready, server: &Server, length: &str) -> Result<Found, Failure> {
-    let args = ["beat", "--connections", "50", "--beat", "20ms", "--ramp", "max", "--for", length].map(str::to_string);
+pub fn quiet(
+    bench: &Bench,
+    ready: &Ready,
+    server: &Server,
+    length: &str,
+) -> Result<Found, Failure> {
+    let args = [
+        "beat",
+        "--connections",
+        "50",
+        "--beat",
+        "20ms",
+        "--ramp",
+        "max",
+        "--for",
+        length,
+    ]
+    .map(str::to_string);
     // Known by its text, as what is broadcast is no answer.
-    let wire = Wire { expect: r"pong\n", ..ready.peer.wire(Mode::Reply) };
-    harness::run_at(Urgency::First, &bench.dir, slice::from_ref(server), &wire, &args)
+    let wire = Wire {
+        expect: r"pong\n",
+        ..ready.peer.wire(Mode::Reply)
+    };
+    harness::run_at(
+        Urgency::First,
+        &bench.dir,
+        slice::from_ref(server),
+        &wire,
+        &args,
+    )
 }
 
 /// Goes on until it is dropped.
@@ -69,7 +114,17 @@ enum Beside {
 const LONGER_THAN_MEASURED: &str = "60s";
 
 fn flood(_: &Bench, server: &Server) -> Result<Beside, Failure> {
-    let args = ["echo", "--active", "1", "--depth", "2000", "--size", "64", "--for", LONGER_THAN_MEASURED];
+    let args = [
+        "echo",
+        "--active",
+        "1",
+        "--depth",
+        "2000",
+        "--size",
+        "64",
+        "--for",
+        LONGER_THAN_MEASURED,
+    ];
     harness::disturb(server, &args).map(Beside::Harness)
 }
 

@@ -65,25 +65,51 @@ const GOALS: &[Goal] = &[
         goal: "≤ 128 B, aim 96",
         rules: &[("hold", "memory", Median(128.0))],
     },
-    Goal { title: "kept per connection after 16 KiB echoed once", goal: "≤ 150 B", rules: &[("kept", "memory", Median(150.0))] },
+    Goal {
+        title: "kept per connection after 16 KiB echoed once",
+        goal: "≤ 150 B",
+        rules: &[("kept", "memory", Median(150.0))],
+    },
     Goal {
         title: "CPU per echo, 64 active, depth 1",
         goal: "≤ 1.05 × floor, below tokio",
-        rules: &[("echo", "cpu", ToFloor(1.05)), ("echo", "cpu", Below(Peer::Tokio))],
+        rules: &[
+            ("echo", "cpu", ToFloor(1.05)),
+            ("echo", "cpu", Below(Peer::Tokio)),
+        ],
     },
     Goal {
         title: "the same with 10k idle heartbeating lines beside",
         goal: "≤ 1.05 × floor",
         rules: &[("echo-beside-idle", "cpu", ToFloor(1.05))],
     },
-    Goal { title: "CPU per message at depth 16", goal: "≤ 1.0 × floor", rules: &[("echo-depth-16", "cpu", ToFloor(1.0))] },
-    Goal { title: "CPU per heartbeat, 15k lines", goal: "≤ 1.10 × floor", rules: &[("beat", "cpu", ToFloor(1.10))] },
-    Goal { title: "15k pings at once, last answer", goal: "≤ 1.15 × floor", rules: &[("storm", "last", ToFloor(1.15))] },
-    Goal { title: "CPU per accepted connection", goal: "≤ 1.2 × floor", rules: &[("hold", "accept", ToFloor(1.2))] },
+    Goal {
+        title: "CPU per message at depth 16",
+        goal: "≤ 1.0 × floor",
+        rules: &[("echo-depth-16", "cpu", ToFloor(1.0))],
+    },
+    Goal {
+        title: "CPU per heartbeat, 15k lines",
+        goal: "≤ 1.10 × floor",
+        rules: &[("beat", "cpu", ToFloor(1.10))],
+    },
+    Goal {
+        title: "15k pings at once, last answer",
+        goal: "≤ 1.15 × floor",
+        rules: &[("storm", "last", ToFloor(1.15))],
+    },
+    Goal {
+        title: "CPU per accepted connection",
+        goal: "≤ 1.2 × floor",
+        rules: &[("hold", "accept", ToFloor(1.2))],
+    },
     Goal {
         title: "fan-out of one message to 15k: last arrival, CPU per delivery",
         goal: "≤ 1.15 × a bare write loop",
-        rules: &[("fan-out", "last", ToFloor(1.15)), ("fan-out", "cpu", ToFloor(1.15))],
+        rules: &[
+            ("fan-out", "last", ToFloor(1.15)),
+            ("fan-out", "cpu", ToFloor(1.15)),
+        ],
     },
     Goal {
         title: "p99.9 of 64 active lines while 15k others are pinged and swept",
@@ -103,14 +129,22 @@ const GOALS: &[Goal] = &[
     Goal {
         title: "p99 of quiet peers beside a flood; an accept storm; a mass expiry",
         goal: "≤ 3 × without them",
-        rules: &[(fairness::ID, "flood", Median(3.0)), (fairness::ID, "accepts", Median(3.0)), (fairness::ID, "expiry", Median(3.0))],
+        rules: &[
+            (fairness::ID, "flood", Median(3.0)),
+            (fairness::ID, "accepts", Median(3.0)),
+            (fairness::ID, "expiry", Median(3.0)),
+        ],
     },
     Goal {
         title: "p99 of quiet peers beside 15k lines while these are scraped and watched",
         goal: "≤ 1.2 × unwatched",
         rules: &[(watched::ID, "watched", Median(1.2))],
     },
-    Goal { title: "wake-ups with nobody connected", goal: "0", rules: &[("wake-ups", "count", Worst(0.0))] },
+    Goal {
+        title: "wake-ups with nobody connected",
+        goal: "0",
+        rules: &[("wake-ups", "count", Worst(0.0))],
+    },
     Goal {
         title: "engine alone at 1,000,000 virtual lines: resident; wheel insert, expiry; bytes per line to those at 10k",
         goal: "≤ 160 MB; ≤ 50 ns each; linear: ≤ 1.2 ×",
@@ -124,17 +158,35 @@ const GOALS: &[Goal] = &[
     Goal {
         title: "a 95,000-line hold over 5 `--reuse-port` processes",
         goal: "held for a minute with heartbeats, none lost",
-        rules: &[("huge", "missing", Worst(0.0)), ("huge", "unanswered", Worst(0.0))],
+        rules: &[
+            ("huge", "missing", Worst(0.0)),
+            ("huge", "unanswered", Worst(0.0)),
+        ],
     },
-    Goal { title: "stripped release binary", goal: "≤ 3 MB", rules: &[("size", "binary", Worst(3.0))] },
-    Goal { title: "resident memory at start", goal: "≤ 4 MB", rules: &[("start", "resident", Median(4.0))] },
-    Goal { title: "library-only example with `opt-level=\"z\"`", goal: "≤ 600 kB", rules: &[("size", "tiny", Worst(0.6))] },
+    Goal {
+        title: "stripped release binary",
+        goal: "≤ 3 MB",
+        rules: &[("size", "binary", Worst(3.0))],
+    },
+    Goal {
+        title: "resident memory at start",
+        goal: "≤ 4 MB",
+        rules: &[("start", "resident", Median(4.0))],
+    },
+    Goal {
+        title: "library-only example with `opt-level=\"z\"`",
+        goal: "≤ 600 kB",
+        rules: &[("size", "tiny", Worst(0.6))],
+    },
 ];
 
 pub fn judge(report: &Report) -> Vec<Outcome> {
     let judge = |goal: &Goal| {
-        let held: Vec<(bool, String)> =
-            goal.rules.iter().filter_map(|(scenario, metric, rule)| hold(report, scenario, metric, *rule)).collect();
+        let held: Vec<(bool, String)> = goal
+            .rules
+            .iter()
+            .filter_map(|(scenario, metric, rule)| hold(report, scenario, metric, *rule))
+            .collect();
         let verdict = match held.len() == goal.rules.len() {
             false => Verdict::NotMeasured,
             // Tiny numbers meet tiny goals.
@@ -149,7 +201,11 @@ pub fn judge(report: &Report) -> Vec<Outcome> {
         Outcome {
             title: goal.title,
             goal: goal.goal,
-            measured: held.into_iter().map(|(_, measured)| measured).collect::<Vec<_>>().join("; "),
+            measured: held
+                .into_iter()
+                .map(|(_, measured)| measured)
+                .collect::<Vec<_>>()
+                .join("; "),
             verdict,
             ratio_bounds: goal.rules.iter().filter_map(ratio).collect(),
         }
@@ -164,15 +220,24 @@ fn hold(report: &Report, scenario: &str, metric: &str, rule: Rule) -> Option<(bo
     let (unit, spread) = (metric.unit, ours.spread?);
     Some(match rule {
         Median(most) => (spread.median <= most, unit.written(spread.median)),
-        Worst(most) if most == 0.0 => (spread.max <= most, format!("{} {}", unit.written(spread.max), metric.title)),
+        Worst(most) if most == 0.0 => (
+            spread.max <= most,
+            format!("{} {}", unit.written(spread.max), metric.title),
+        ),
         Worst(most) => (spread.max <= most, unit.written(spread.max)),
         ToFloor(most) => {
             let ratio = ours.to_floor?.median;
-            (ratio <= most, format!("{ratio:.2} × ({})", unit.written(spread.median)))
+            (
+                ratio <= most,
+                format!("{ratio:.2} × ({})", unit.written(spread.median)),
+            )
         }
         Below(other) => {
             let other_median = metric.of(other)?.spread?.median;
-            (spread.median < other_median, format!("{other} {}", unit.written(other_median)))
+            (
+                spread.median < other_median,
+                format!("{other} {}", unit.written(other_median)),
+            )
         }
     })
 }

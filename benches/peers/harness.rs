@@ -42,7 +42,13 @@ pub fn disturb(server: &Server, args: &[&str]) -> Result<Child, Failure> {
     })
 }
 
-pub fn run_at(urgency: Urgency, dir: &Path, servers: &[Server], wire: &Wire, args: &[String]) -> Result<Found, Failure> {
+pub fn run_at(
+    urgency: Urgency,
+    dir: &Path,
+    servers: &[Server],
+    wire: &Wire,
+    args: &[String],
+) -> Result<Found, Failure> {
     let (json, log) = (dir.join("harness.json"), dir.join("harness.log"));
     // Whatever is read afterwards is of this run.
     let _ = fs::remove_file(&json);
@@ -53,28 +59,46 @@ pub fn run_at(urgency: Urgency, dir: &Path, servers: &[Server], wire: &Wire, arg
     flag("--answer", wire.answer);
     wire.hello.iter().for_each(|hello| flag("--hello", hello));
     wire.send.iter().for_each(|send| flag("--send", send));
-    servers.iter().for_each(|server| flag("--pid", &server.pid().to_string()));
+    servers
+        .iter()
+        .for_each(|server| flag("--pid", &server.pid().to_string()));
     all.extend(servers.first().map(|server| server.addr.to_string()));
-    let program = if urgency == Urgency::First { "chrt" } else { HARNESS };
+    let program = if urgency == Urgency::First {
+        "chrt"
+    } else {
+        HARNESS
+    };
     let child = Child::start(LOAD_CORE, Path::new(program), |command| {
         if urgency == Urgency::First {
             command.args(["-f", "10", HARNESS]);
         }
-        command.arg("bench").args(all).arg("--json").arg(&json).stderr(Stdio::from(stderr));
+        command
+            .arg("bench")
+            .args(all)
+            .arg("--json")
+            .arg(&json)
+            .stderr(Stdio::from(stderr));
     })?;
-    let problem = |problem: String| Failure::Failed(format!("heartline bench {}: {problem}", args.join(" ")));
+    let problem =
+        |problem: String| Failure::Failed(format!("heartline bench {}: {problem}", args.join(" ")));
     let status = child.wait(LIMIT)?;
     if !status.success() {
-        return Err(problem(last_lines(&fs::read_to_string(&log).unwrap_or_default())));
+        return Err(problem(last_lines(
+            &fs::read_to_string(&log).unwrap_or_default(),
+        )));
     }
     let text = fs::read_to_string(&json).map_err(|error| problem(error.to_string()))?;
-    Ok(Found { json: serde_json::from_str(&text).map_err(|error| problem(error.to_string()))? })
+    Ok(Found {
+        json: serde_json::from_str(&text).map_err(|error| problem(error.to_string()))?,
+    })
 }
 
 impl Found {
     /// The figure at `pointer` (RFC 6901).
     pub fn figure(&self, pointer: &str) -> Result<f64, Failure> {
-        self.maybe(pointer).ok_or_else(|| Failure::Failed(format!("the harness's results have no figure at {pointer}")))
+        self.maybe(pointer).ok_or_else(|| {
+            Failure::Failed(format!("the harness's results have no figure at {pointer}"))
+        })
     }
 
     fn maybe(&self, pointer: &str) -> Option<f64> {
@@ -84,14 +108,26 @@ impl Found {
     /// The same of each element of the list at `list`.
     pub fn figures(&self, list: &str, pointer: &str) -> Vec<f64> {
         let elements = self.json.pointer(list).and_then(Value::as_array);
-        elements.into_iter().flatten().filter_map(|element| element.pointer(pointer)?.as_f64()).collect()
+        elements
+            .into_iter()
+            .flatten()
+            .filter_map(|element| element.pointer(pointer)?.as_f64())
+            .collect()
     }
 
     /// What one should know before believing the figures.
     pub fn remarks(&self) -> Vec<String> {
         let causes = |pointer: &str| {
-            let causes = self.json.pointer(pointer).and_then(Value::as_object).into_iter().flatten();
-            causes.map(|(cause, count)| format!("{count} {cause}")).collect::<Vec<_>>().join(", ")
+            let causes = self
+                .json
+                .pointer(pointer)
+                .and_then(Value::as_object)
+                .into_iter()
+                .flatten();
+            causes
+                .map(|(cause, count)| format!("{count} {cause}"))
+                .collect::<Vec<_>>()
+                .join(", ")
         };
         let sum = |pointer: &str| self.figures("/groups", pointer).into_iter().sum::<f64>();
         let mut remarks = Vec::new();
@@ -102,13 +138,20 @@ impl Found {
         if !lost.is_empty() {
             remarks.push(format!("connections were lost ({lost})"));
         }
-        let missing = sum("/unanswered") + sum("/unsent") + self.maybe("/push/missing").unwrap_or(0.0);
+        let missing =
+            sum("/unanswered") + sum("/unsent") + self.maybe("/push/missing").unwrap_or(0.0);
         if missing > 0.0 {
-            remarks.push(format!("{missing} messages were not sent, not answered or not delivered"));
+            remarks.push(format!(
+                "{missing} messages were not sent, not answered or not delivered"
+            ));
         }
-        let waited = self.maybe("/server/cpu_wait_s").unwrap_or(0.0) / self.maybe("/measured_s").unwrap_or(f64::INFINITY);
+        let waited = self.maybe("/server/cpu_wait_s").unwrap_or(0.0)
+            / self.maybe("/measured_s").unwrap_or(f64::INFINITY);
         if waited > WAITING {
-            remarks.push(format!("the threads of the server waited for their core for {:.0} % of the time", waited * 100.0));
+            remarks.push(format!(
+                "the threads of the server waited for their core for {:.0} % of the time",
+                waited * 100.0
+            ));
         }
         remarks
     }

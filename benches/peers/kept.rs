@@ -33,7 +33,10 @@ pub fn measure(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
         open.push(echo(server.addr)?);
     }
     proc::rest(pid)?;
-    Ok(Measured { figures: vec![(proc::rss(pid)? - before) / f64::from(count)], remarks: Vec::new() })
+    Ok(Measured {
+        figures: vec![(proc::rss(pid)? - before) / f64::from(count)],
+        remarks: Vec::new(),
+    })
 }
 
 /// Has one message echoed on a connection, which stays open.

@@ -21,12 +21,23 @@ impl Machine {
     pub fn look() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let cpus = read("/proc/cpuinfo");
-        let named = cpus.lines().find_map(|line| Some(line.strip_prefix("model name")?.split_once(':')?.1.trim().to_string()));
+        let named = cpus.lines().find_map(|line| {
+            Some(
+                line.strip_prefix("model name")?
+                    .split_once(':')?
+                    .1
+                    .trim()
+                    .to_string(),
+            )
+        });
         Machine {
             kernel: format!("Linux {}", read("/proc/sys/kernel/osrelease").trim()),
             cpu: named.unwrap_or_else(|| std::env::consts::ARCH.to_string()),
             // Not what this process may use, which is one.
-            cores: cpus.lines().filter(|line| line.starts_with("processor")).count(),
+            cores: cpus
+                .lines()
+                .filter(|line| line.starts_with("processor"))
+                .count(),
             memory_bytes: figure(&read("/proc/meminfo"), "MemTotal").unwrap_or(0.0) * 1024.0,
         }
     }
@@ -35,6 +46,7 @@ impl Machine {
 /// Which state of the sources was built, if git knows.
 pub fn revision() -> Option<String> {
     let mut git = Command::new("git");
-    git.current_dir(Path::new(env!("CARGO_MANIFEST_DIR"))).args(["describe", "--always", "--dirty", "--exclude", "*"]);
+    git.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
+        .args(["describe", "--always", "--dirty", "--exclude", "*"]);
     run(&mut git).ok().map(|text| text.trim().to_string())
 }

@@ -91,7 +91,10 @@ fn main() -> ExitCode {
 /// The other end of `engine_alone::measure`.
 fn be_alone(lines: u32) -> Result<(), Failure> {
     let costs = virtual_lines::measure(lines)?;
-    println!("{}", serde_json::to_string(&costs).map_err(|error| error.to_string())?);
+    println!(
+        "{}",
+        serde_json::to_string(&costs).map_err(|error| error.to_string())?
+    );
     Ok(())
 }
 
@@ -99,22 +102,46 @@ fn compare(options: &Options) -> Result<(), Failure> {
     child::obey_interrupts()?;
     raise_descriptor_limit();
     let dir = work_dir()?;
-    let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { FULL_ROUNDS });
-    let full = !options.quick && options.only.is_empty() && options.peers.is_empty() && rounds >= FULL_ROUNDS;
+    let rounds = options
+        .rounds
+        .unwrap_or(if options.quick { 1 } else { FULL_ROUNDS });
+    let full = !options.quick
+        && options.only.is_empty()
+        && options.peers.is_empty()
+        && rounds >= FULL_ROUNDS;
     let chosen = scenarios::choose(&options.only, options.huge);
 
     let takes_part = |peer: &Peer| chosen.iter().any(|scenario| scenario.peers.contains(peer));
-    let wanted = |peer: &Peer| takes_part(peer) && (options.peers.is_empty() || options.peers.contains(peer));
+    let wanted = |peer: &Peer| {
+        takes_part(peer) && (options.peers.is_empty() || options.peers.contains(peer))
+    };
     println!("finding and building the peers");
-    let prepared: Vec<_> = Peer::value_variants().iter().copied().filter(wanted).map(|peer| (peer, peers::prepare(peer, &dir))).collect();
+    let prepared: Vec<_> = Peer::value_variants()
+        .iter()
+        .copied()
+        .filter(wanted)
+        .map(|peer| (peer, peers::prepare(peer, &dir)))
+        .collect();
     // Before this process and all that it starts are left with one core.
-    let tiny_example = chosen.iter().any(|scenario| scenario.id == "size").then(|| sizes::build_tiny_example(&dir));
+    let tiny_example = chosen
+        .iter()
+        .any(|scenario| scenario.id == "size")
+        .then(|| sizes::build_tiny_example(&dir));
     child::pin_self(LOAD_CORE)?;
 
-    let size = if options.quick { Size::quick() } else { Size::full() };
+    let size = if options.quick {
+        Size::quick()
+    } else {
+        Size::full()
+    };
     let mut report = Report::new(rounds, options.quick, &prepared, &chosen);
     report.peers.iter().for_each(|peer| println!("  {peer}"));
-    let bench = Bench { dir: dir.clone(), size, peers: prepared, tiny_example };
+    let bench = Bench {
+        dir: dir.clone(),
+        size,
+        peers: prepared,
+        tiny_example,
+    };
     let outcome = bench.run(rounds, &chosen, &mut report);
 
     report.finish(outcome.is_ok());

@@ -57,41 +57,73 @@ pub fn prepare(peer: Peer, dir: &Path) -> Result<Ready, String> {
     let (program, version) = match peer {
         Floor => {
             let program = dir.join("floor");
-            run(Command::new("cc").args(["-O2", "-o"]).arg(&program).arg(sources.join("floor.c")))
-                .map_err(|problem| install(&problem, "gcc"))?;
-            (program, format!("epoll loop in C, -O2, {}", first_line(&run(Command::new("cc").arg("--version"))?)))
+            run(Command::new("cc")
+                .args(["-O2", "-o"])
+                .arg(&program)
+                .arg(sources.join("floor.c")))
+            .map_err(|problem| install(&problem, "gcc"))?;
+            (
+                program,
+                format!(
+                    "epoll loop in C, -O2, {}",
+                    first_line(&run(Command::new("cc").arg("--version"))?)
+                ),
+            )
         }
         Heartline => {
             let program = PathBuf::from(env!("CARGO_BIN_EXE_heartline"));
-            let revision = machine::revision().map_or_else(String::new, |revision| format!(", sources {revision}"));
+            let revision = machine::revision()
+                .map_or_else(String::new, |revision| format!(", sources {revision}"));
             let version = first_line(&run(Command::new(&program).arg("--version"))?);
             (program, format!("{version}{revision}, {}", rustc()?))
         }
         Tokio => {
             let target = dir.join("tokio");
             let mut cargo = Command::new(cargo());
-            cargo.args(["build", "--release", "--locked", "--manifest-path"]).arg(sources.join("tokio/Cargo.toml"));
+            cargo
+                .args(["build", "--release", "--locked", "--manifest-path"])
+                .arg(sources.join("tokio/Cargo.toml"));
             run(cargo.arg("--target-dir").arg(&target))?;
             let lock = include_str!("tokio/Cargo.lock");
             let version = lock
                 .split_once("name = \"tokio\"\nversion = \"")
                 .and_then(|(_, rest)| rest.split('"').next())
                 .unwrap_or("of unknown version");
-            (target.join("release/heartline-peer-tokio"), format!("tokio {version}, current_thread, timeout per connection, {}", rustc()?))
+            (
+                target.join("release/heartline-peer-tokio"),
+                format!(
+                    "tokio {version}, current_thread, timeout per connection, {}",
+                    rustc()?
+                ),
+            )
         }
         Go => {
             let program = dir.join("echo-go");
             let mut go = Command::new("go");
             // The sources lie in a repository that need not belong to whoever runs this.
-            go.current_dir(sources.join("go")).args(["build", "-buildvcs=false", "-o"]).arg(&program).arg(".");
+            go.current_dir(sources.join("go"))
+                .args(["build", "-buildvcs=false", "-o"])
+                .arg(&program)
+                .arg(".");
             run(&mut go).map_err(|problem| install(&problem, "golang-go"))?;
-            (program, format!("{}, goroutine per connection, GOMAXPROCS=1", first_line(&run(Command::new("go").arg("version"))?)))
+            (
+                program,
+                format!(
+                    "{}, goroutine per connection, GOMAXPROCS=1",
+                    first_line(&run(Command::new("go").arg("version"))?)
+                ),
+            )
         }
         Redis => package("redis-server", "redis-server", &["--version"])?,
         Nats => package("nats-server", "nats-server", &["--version"])?,
         Mosquitto => package("mosquitto", "mosquitto", &["-h"])?,
     };
-    Ok(Ready { peer, version, program, dir: dir.to_path_buf() })
+    Ok(Ready {
+        peer,
+        version,
+        program,
+        dir: dir.to_path_buf(),
+    })
 }
 
 fn install(problem: &str, package: &str) -> String {
@@ -103,9 +135,15 @@ fn package(name: &str, package: &str, version: &[&str]) -> Result<(PathBuf, Stri
     // Servers are where only root looks.
     let path = env::var_os("PATH").unwrap_or_default();
     let dirs = env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
-    let found = dirs.map(|dir| dir.join(name)).find(|program| program.is_file());
-    let program = found.ok_or_else(|| format!("{name} is not installed (Debian package: {package})"))?;
-    let output = Command::new(&program).args(version).output().map_err(|error| format!("{name}: {error}"))?;
+    let found = dirs
+        .map(|dir| dir.join(name))
+        .find(|program| program.is_file());
+    let program =
+        found.ok_or_else(|| format!("{name} is not installed (Debian package: {package})"))?;
+    let output = Command::new(&program)
+        .args(version)
+        .output()
+        .map_err(|error| format!("{name}: {error}"))?;
     // Mosquitto says it with its help, and fails.
     let line = first_line(&String::from_utf8_lossy(&output.stdout));
     // Redis adds what tells nothing to anybody else.
@@ -114,7 +152,10 @@ fn package(name: &str, package: &str, version: &[&str]) -> Result<(PathBuf, Stri
 }
 
 fn rustc() -> Result<String, String> {
-    Ok(first_line(&run(Command::new(env::var_os("RUSTC").unwrap_or("rustc".into())).arg("--version"))?))
+    Ok(first_line(&run(Command::new(
+        env::var_os("RUSTC").unwrap_or("rustc".into()),
+    )
+    .arg("--version"))?))
 }
 
 pub fn cargo() -> std::ffi::OsString {
@@ -122,7 +163,11 @@ pub fn cargo() -> std::ffi::OsString {
 }
 
 fn first_line(text: &str) -> String {
-    text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_string()
+    text.lines()
+        .map(str::trim)
+        .find(|line| !line.is_empty())
+        .unwrap_or_default()
+        .to_string()
 }
 
 /// What a server is to do with messages.
@@ -151,22 +196,48 @@ const PUBLISHED: &str = r"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n";
 
 impl Peer {
     pub fn wire(self, mode: Mode) -> Wire {
-        let lines = Wire { hello: None, send: None, expect: "lines:1", answer: "off" };
+        let lines = Wire {
+            hello: None,
+            send: None,
+            expect: "lines:1",
+            answer: "off",
+        };
         match self {
             Floor | Tokio | Go => lines,
-            Heartline => Wire { answer: r"ping\n=pong\n", ..lines },
-            Redis if mode == Mode::FanOut => {
-                Wire { hello: Some(r"SUBSCRIBE f\r\n"), send: Some(REDIS_PUBLISH), expect: PUBLISHED, ..lines }
-            }
-            Redis => Wire { send: Some(r"PING\r\n"), ..lines },
+            Heartline => Wire {
+                answer: r"ping\n=pong\n",
+                ..lines
+            },
+            Redis if mode == Mode::FanOut => Wire {
+                hello: Some(r"SUBSCRIBE f\r\n"),
+                send: Some(REDIS_PUBLISH),
+                expect: PUBLISHED,
+                ..lines
+            },
+            Redis => Wire {
+                send: Some(r"PING\r\n"),
+                ..lines
+            },
             Nats => {
                 let (hello, send, expect) = match mode {
                     Mode::Reply => (r#"CONNECT {"verbose":false}\r\n"#, r"PING\r\n", r"PONG\r\n"),
-                    Mode::FanOut => (r#"CONNECT {"verbose":false}\r\nSUB f 1\r\n"#, NATS_PUBLISH, PUBLISHED),
+                    Mode::FanOut => (
+                        r#"CONNECT {"verbose":false}\r\nSUB f 1\r\n"#,
+                        NATS_PUBLISH,
+                        PUBLISHED,
+                    ),
                 };
-                Wire { hello: Some(hello), send: Some(send), expect, answer: r"PING\r\n=PONG\r\n" }
+                Wire {
+                    hello: Some(hello),
+                    send: Some(send),
+                    expect,
+                    answer: r"PING\r\n=PONG\r\n",
+                }
             }
-            Mosquitto => Wire { hello: Some(MQTT_CONNECT), ..lines },
+            Mosquitto => Wire {
+                hello: Some(MQTT_CONNECT),
+                ..lines
+            },
         }
     }
 
@@ -210,11 +281,18 @@ impl Ready {
     /// The same on a port that it may have to share.
     pub fn start_at(&self, port: u16, mode: Mode, options: &[&str]) -> Result<Server, Failure> {
         if self.peer == Mosquitto {
-            let config = format!("listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nlog_dest none\nmax_connections -1\n");
+            let config = format!(
+                "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nlog_dest none\nmax_connections -1\n"
+            );
             child::write(&self.dir.join("mosquitto.conf"), &config)?;
         }
-        let child = Child::start(SERVER_CORE, &self.program, |command| self.arguments(command, port, mode, options))?;
-        let mut server = Server { child, addr: SocketAddr::from((Ipv4Addr::LOCALHOST, port)) };
+        let child = Child::start(SERVER_CORE, &self.program, |command| {
+            self.arguments(command, port, mode, options)
+        })?;
+        let mut server = Server {
+            child,
+            addr: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        };
         self.wait_until_it_answers(&mut server, mode)?;
         Ok(server)
     }
@@ -223,22 +301,56 @@ impl Ready {
         let port = port.to_string();
         command.current_dir(&self.dir);
         match self.peer {
-            Floor => command.args([port.as_str(), if mode == Mode::FanOut { "fan-out" } else { "echo: " }]),
+            Floor => command.args([
+                port.as_str(),
+                if mode == Mode::FanOut {
+                    "fan-out"
+                } else {
+                    "echo: "
+                },
+            ]),
             Tokio => command.arg(port),
             // It has one core; more threads than that would only take turns on it.
             Go => command.arg(port).env("GOMAXPROCS", "1"),
             Heartline => {
-                command.args(["serve", &format!("127.0.0.1:{port}"), "--framing", "lines"]).args(options);
+                command
+                    .args(["serve", &format!("127.0.0.1:{port}"), "--framing", "lines"])
+                    .args(options);
                 if !options.contains(&"--log-level") {
                     command.args(["--log-level", "off"]);
                 }
-                command.args(["--app", if mode == Mode::FanOut { "broadcast" } else { "echo" }])
+                command.args([
+                    "--app",
+                    if mode == Mode::FanOut {
+                        "broadcast"
+                    } else {
+                        "echo"
+                    },
+                ])
             }
             Redis => {
-                command.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-                command.args(["--maxclients", "19000", "--tcp-backlog", "4096", "--daemonize", "no"])
+                command.args([
+                    "--port",
+                    &port,
+                    "--bind",
+                    "127.0.0.1",
+                    "--save",
+                    "",
+                    "--appendonly",
+                    "no",
+                ]);
+                command.args([
+                    "--maxclients",
+                    "19000",
+                    "--tcp-backlog",
+                    "4096",
+                    "--daemonize",
+                    "no",
+                ])
             }
-            Nats => command.args(["-a", "127.0.0.1", "-p", &port]).env("GOMAXPROCS", "1"),
+            Nats => command
+                .args(["-a", "127.0.0.1", "-p", &port])
+                .env("GOMAXPROCS", "1"),
             Mosquitto => command.arg("-c").arg(self.dir.join("mosquitto.conf")),
         };
     }
@@ -249,12 +361,15 @@ impl Ready {
             if server.child.has_ended() {
                 return Err(Failure::Failed("the server ended by itself".to_string()));
             }
-            let problem = match TcpStream::connect(server.addr).and_then(|stream| self.probe(stream, mode)) {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
+            let problem =
+                match TcpStream::connect(server.addr).and_then(|stream| self.probe(stream, mode)) {
+                    Ok(()) => return Ok(()),
+                    Err(error) => error,
+                };
             if Instant::now() > until {
-                return Err(Failure::Failed(format!("the server did not answer: {problem}")));
+                return Err(Failure::Failed(format!(
+                    "the server did not answer: {problem}"
+                )));
             }
             pause(START_LOOK)?;
         }
@@ -297,6 +412,9 @@ impl Server {
 }
 
 pub fn free_port() -> Result<u16, Failure> {
-    let found = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-    Ok(found.map_err(|error| format!("find a free port: {error}"))?.port())
+    let found =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+    Ok(found
+        .map_err(|error| format!("find a free port: {error}"))?
+        .port())
 }

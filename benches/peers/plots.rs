@@ -70,35 +70,68 @@ fn ratios(report: &Report) -> Chart {
     let bar = |(scenario, metric, most): (&str, &str, f64)| {
         let metric = report.metric(scenario, metric)?;
         let spread = metric.of(Peer::Heartline)?.to_floor?;
-        let figure = format!("{} ×  (goal {})", Unit::Times.number(spread.median), Unit::Times.number(most));
-        Some(Bar { label: metric.title.to_string(), spread, figure, colour: OURS, goal: Some(most) })
+        let figure = format!(
+            "{} ×  (goal {})",
+            Unit::Times.number(spread.median),
+            Unit::Times.number(most)
+        );
+        Some(Bar {
+            label: metric.title.to_string(),
+            spread,
+            figure,
+            colour: OURS,
+            goal: Some(most),
+        })
     };
     Chart {
         title: "heartline's ratio to the floor, and the goals".to_string(),
         subtitle: "less is better; dashed: the floor; red: the goal".to_string(),
-        bars: report.goals.iter().flat_map(|goal| &goal.ratio_bounds).filter_map(|bound| bar(*bound)).collect(),
+        bars: report
+            .goals
+            .iter()
+            .flat_map(|goal| &goal.ratio_bounds)
+            .filter_map(|bound| bar(*bound))
+            .collect(),
         line_at: Some(1.0),
     }
 }
 
 /// A chart for each metric that more than one peer has figures for.
 fn peers(report: &Report) -> impl Iterator<Item = (String, Chart)> {
-    let metrics = report.scenarios.iter().flat_map(|scenario| scenario.metrics.iter().map(move |metric| (scenario.id, metric)));
+    let metrics = report.scenarios.iter().flat_map(|scenario| {
+        scenario
+            .metrics
+            .iter()
+            .map(move |metric| (scenario.id, metric))
+    });
     let charts = metrics.map(|(scenario, metric)| {
         let bars = metric.peers.iter().filter_map(|figures| {
             let spread = figures.spread?;
             let ratio = figures.to_floor.filter(|_| figures.peer != Peer::Floor);
-            let ratio = ratio.map_or_else(String::new, |ratio| format!("  ({} × floor)", Unit::Times.number(ratio.median)));
+            let ratio = ratio.map_or_else(String::new, |ratio| {
+                format!("  ({} × floor)", Unit::Times.number(ratio.median))
+            });
             let colour = match figures.peer {
                 Peer::Heartline => OURS,
                 Peer::Floor => FLOOR,
                 _ => OTHERS,
             };
             let figure = format!("{}{ratio}", metric.unit.written(spread.median));
-            Some(Bar { label: figures.peer.to_string(), spread, figure, colour, goal: None })
+            Some(Bar {
+                label: figures.peer.to_string(),
+                spread,
+                figure,
+                colour,
+                goal: None,
+            })
         });
         let subtitle = format!("{}, less is better", metric.unit.name());
-        let chart = Chart { title: metric.title.to_string(), subtitle, bars: bars.collect(), line_at: None };
+        let chart = Chart {
+            title: metric.title.to_string(),
+            subtitle,
+            bars: bars.collect(),
+            line_at: None,
+        };
         (format!("{scenario}-{}", metric.id), chart)
     });
     charts.filter(|(_, chart)| chart.bars.len() > 1)
@@ -111,12 +144,33 @@ fn render(chart: &Chart, path: &Path) -> Drawn {
     let height = HEAD + ROW * chart.bars.len() as i32 + FOOT;
     let area = SVGBackend::new(path, (WIDTH, height as u32)).into_drawing_area();
     area.fill(&WHITE)?;
-    write(&area, &chart.title, (MARGIN, MARGIN), HPos::Left, (TITLE, INK))?;
-    write(&area, &chart.subtitle, (MARGIN, MARGIN + 20), HPos::Left, (LABEL, FAINT))?;
+    write(
+        &area,
+        &chart.title,
+        (MARGIN, MARGIN),
+        HPos::Left,
+        (TITLE, INK),
+    )?;
+    write(
+        &area,
+        &chart.subtitle,
+        (MARGIN, MARGIN + 20),
+        HPos::Left,
+        (LABEL, FAINT),
+    )?;
 
-    let longest = chart.bars.iter().map(|bar| bar.label.chars().count()).max().unwrap_or(0) as i32;
+    let longest = chart
+        .bars
+        .iter()
+        .map(|bar| bar.label.chars().count())
+        .max()
+        .unwrap_or(0) as i32;
     let left = MARGIN + longest * LETTER + 8;
-    let most = chart.bars.iter().flat_map(|bar| [bar.spread.max, bar.goal.unwrap_or(0.0)]).fold(f64::MIN_POSITIVE, f64::max);
+    let most = chart
+        .bars
+        .iter()
+        .flat_map(|bar| [bar.spread.max, bar.goal.unwrap_or(0.0)])
+        .fold(f64::MIN_POSITIVE, f64::max);
     let scale = f64::from(WIDTH as i32 - MARGIN - FIGURE_WIDTH - left) / most;
     // A little less than nothing is drawn as nothing.
     let x = |value: f64| left + (value.max(0.0) * scale) as i32;
@@ -124,21 +178,42 @@ fn render(chart: &Chart, path: &Path) -> Drawn {
     for (index, bar) in chart.bars.iter().enumerate() {
         let middle = HEAD + ROW * index as i32 + ROW / 2;
         let (top, bottom) = (middle - BAR / 2, middle + BAR / 2);
-        write(&area, &bar.label, (left - 8, middle), HPos::Right, (LABEL, INK))?;
-        area.draw(&Rectangle::new([(left, top), (x(bar.spread.median).max(left + 1), bottom)], bar.colour.filled()))?;
+        write(
+            &area,
+            &bar.label,
+            (left - 8, middle),
+            HPos::Right,
+            (LABEL, INK),
+        )?;
+        area.draw(&Rectangle::new(
+            [(left, top), (x(bar.spread.median).max(left + 1), bottom)],
+            bar.colour.filled(),
+        ))?;
         let (low, high) = (x(bar.spread.min), x(bar.spread.max));
         // One round has no spread.
         if low < high {
             area.draw(&PathElement::new([(low, middle), (high, middle)], INK))?;
             for end in [low, high] {
-                area.draw(&PathElement::new([(end, middle - 4), (end, middle + 4)], INK))?;
+                area.draw(&PathElement::new(
+                    [(end, middle - 4), (end, middle + 4)],
+                    INK,
+                ))?;
             }
         }
         if let Some(goal) = bar.goal {
-            area.draw(&PathElement::new([(x(goal), top - 4), (x(goal), bottom + 4)], GOAL.stroke_width(2)))?;
+            area.draw(&PathElement::new(
+                [(x(goal), top - 4), (x(goal), bottom + 4)],
+                GOAL.stroke_width(2),
+            ))?;
         }
         let end = high.max(bar.goal.map_or(0, x));
-        write(&area, &bar.figure, (end + 8, middle), HPos::Left, (LABEL, INK))?;
+        write(
+            &area,
+            &bar.figure,
+            (end + 8, middle),
+            HPos::Left,
+            (LABEL, INK),
+        )?;
     }
     if let Some(at) = chart.line_at {
         let dashes = (HEAD..height - FOOT).step_by(8);
@@ -150,8 +225,17 @@ fn render(chart: &Chart, path: &Path) -> Drawn {
     Ok(())
 }
 
-pub fn write(area: &Area, text: &str, at: (i32, i32), align: HPos, (size, colour): (i32, RGBColor)) -> Drawn {
-    let style = (FONT, size).into_font().color(&colour).pos(Pos::new(align, VPos::Center));
+pub fn write(
+    area: &Area,
+    text: &str,
+    at: (i32, i32),
+    align: HPos,
+    (size, colour): (i32, RGBColor),
+) -> Drawn {
+    let style = (FONT, size)
+        .into_font()
+        .color(&colour)
+        .pos(Pos::new(align, VPos::Center));
     area.draw(&Text::new(text, at, style))?;
     Ok(())
 }

@@ -20,7 +20,12 @@ pub fn rss(pid: u32) -> Result<f64, Failure> {
 
 /// How often its threads have gone to sleep by themselves, in all: each time somebody had to wake them.
 pub fn sleeps(pid: u32) -> Result<f64, Failure> {
-    let count = |task: PathBuf| figure(&fs::read_to_string(task.join("status")).ok()?, "voluntary_ctxt_switches");
+    let count = |task: PathBuf| {
+        figure(
+            &fs::read_to_string(task.join("status")).ok()?,
+            "voluntary_ctxt_switches",
+        )
+    };
     Ok(tasks(pid)?.into_iter().filter_map(count).sum())
 }
 
@@ -39,7 +44,14 @@ pub fn rest(pid: u32) -> Result<(), Failure> {
 
 /// From the scheduler's accounting. What /proc/PID/schedstat says is of the first thread alone.
 pub fn cpu_ns(pid: u32) -> Result<f64, Failure> {
-    let time = |task: PathBuf| fs::read_to_string(task.join("schedstat")).ok()?.split_ascii_whitespace().next()?.parse::<f64>().ok();
+    let time = |task: PathBuf| {
+        fs::read_to_string(task.join("schedstat"))
+            .ok()?
+            .split_ascii_whitespace()
+            .next()?
+            .parse::<f64>()
+            .ok()
+    };
     Ok(tasks(pid)?.into_iter().filter_map(time).sum())
 }
 
@@ -51,6 +63,8 @@ fn tasks(pid: u32) -> Result<Vec<PathBuf>, Failure> {
 
 /// The figure in a line `Name:  123 ...`.
 pub fn figure(text: &str, name: &str) -> Option<f64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     line.split_ascii_whitespace().next()?.parse().ok()
 }

@@ -37,7 +37,12 @@ impl fmt::Display for PeerNote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.version, &self.missing) {
             (_, Some(problem)) => write!(f, "{}: missing: {problem}", self.peer),
-            (version, None) => write!(f, "{}: {}", self.peer, version.as_deref().unwrap_or("of unknown version")),
+            (version, None) => write!(
+                f,
+                "{}: {}",
+                self.peer,
+                version.as_deref().unwrap_or("of unknown version")
+            ),
         }
     }
 }
@@ -80,13 +85,22 @@ pub struct Figures {
 }
 
 impl Report {
-    pub fn new(rounds: u32, quick: bool, peers: &[(Peer, Result<Ready, String>)], scenarios: &[&Scenario]) -> Self {
+    pub fn new(
+        rounds: u32,
+        quick: bool,
+        peers: &[(Peer, Result<Ready, String>)],
+        scenarios: &[&Scenario],
+    ) -> Self {
         let note = |(peer, ready): &(Peer, Result<Ready, String>)| {
             let (version, missing) = match ready {
                 Ok(ready) => (Some(ready.version.clone()), None),
                 Err(problem) => (None, Some(problem.clone())),
             };
-            PeerNote { peer: *peer, version, missing }
+            PeerNote {
+                peer: *peer,
+                version,
+                missing,
+            }
         };
         let peers: Vec<PeerNote> = peers.iter().map(note).collect();
         let metric = |scenario: &Scenario, metric: &Metric| {
@@ -108,10 +122,17 @@ impl Report {
         };
         let scenario = |scenario: &&Scenario| ScenarioReport {
             id: scenario.id,
-            metrics: scenario.metrics.iter().map(|of| metric(scenario, of)).collect(),
+            metrics: scenario
+                .metrics
+                .iter()
+                .map(|of| metric(scenario, of))
+                .collect(),
             remarks: Vec::new(),
         };
-        let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+        let arguments: Vec<String> = std::env::args()
+            .skip(1)
+            .filter(|argument| argument != "--bench")
+            .collect();
         let own = if arguments.is_empty() { "" } else { " -- " };
         Report {
             started: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
@@ -126,28 +147,49 @@ impl Report {
         }
     }
 
-    pub fn add(&mut self, scenario: usize, round: u32, peer: Peer, outcome: Result<Measured, String>) {
+    pub fn add(
+        &mut self,
+        scenario: usize,
+        round: u32,
+        peer: Peer,
+        outcome: Result<Measured, String>,
+    ) {
         let scenario = &mut self.scenarios[scenario];
         let (figures, remarks) = match outcome {
             Ok(measured) => (measured.figures, measured.remarks),
             Err(problem) => (Vec::new(), vec![format!("failed: {problem}")]),
         };
-        scenario.remarks.extend(remarks.into_iter().map(|text| Remark { peer, round, text }));
+        scenario
+            .remarks
+            .extend(remarks.into_iter().map(|text| Remark { peer, round, text }));
         for (index, metric) in scenario.metrics.iter_mut().enumerate() {
             let seat = metric.peers.iter_mut().find(|figures| figures.peer == peer);
-            seat.into_iter().for_each(|seat| seat.values.push(figures.get(index).copied()));
+            seat.into_iter()
+                .for_each(|seat| seat.values.push(figures.get(index).copied()));
         }
     }
 
     /// Reckons what all rounds say together.
     pub fn finish(&mut self, complete: bool) {
         self.interrupted = !complete;
-        for metric in self.scenarios.iter_mut().flat_map(|scenario| &mut scenario.metrics) {
-            let floor = metric.peers.iter().find(|figures| figures.peer == Peer::Floor).map(|figures| figures.values.clone());
+        for metric in self
+            .scenarios
+            .iter_mut()
+            .flat_map(|scenario| &mut scenario.metrics)
+        {
+            let floor = metric
+                .peers
+                .iter()
+                .find(|figures| figures.peer == Peer::Floor)
+                .map(|figures| figures.values.clone());
             for figures in &mut metric.peers {
                 figures.spread = Spread::of(figures.values.iter().copied().flatten());
                 let floor = floor.iter().filter(|_| figures.compares).flatten();
-                let ratios = figures.values.iter().zip(floor).filter_map(|(value, floor)| Some((*value)? / (*floor)?));
+                let ratios = figures
+                    .values
+                    .iter()
+                    .zip(floor)
+                    .filter_map(|(value, floor)| Some((*value)? / (*floor)?));
                 figures.to_floor = Spread::of(ratios);
             }
         }

@@ -19,14 +19,22 @@ pub struct Bench {
 
 impl Bench {
     /// What fails on one peer is noted and no reason to stop.
-    pub fn run(&self, rounds: u32, scenarios: &[&Scenario], report: &mut Report) -> Result<(), Failure> {
+    pub fn run(
+        &self,
+        rounds: u32,
+        scenarios: &[&Scenario],
+        report: &mut Report,
+    ) -> Result<(), Failure> {
         for round in 1..=rounds {
             println!("\nround {round} of {rounds}");
             for (index, scenario) in scenarios.iter().enumerate() {
                 if scenario.once && round > 1 {
                     continue;
                 }
-                let ready = self.peers.iter().filter_map(|(_, ready)| ready.as_ref().ok());
+                let ready = self
+                    .peers
+                    .iter()
+                    .filter_map(|(_, ready)| ready.as_ref().ok());
                 for ready in ready.filter(|ready| scenario.peers.contains(&ready.peer)) {
                     let outcome = match (scenario.measure)(self, ready) {
                         Err(Failure::Interrupted) => return Err(Failure::Interrupted),
@@ -48,5 +56,11 @@ impl Bench {
 
 fn written(scenario: &Scenario, figures: &[f64]) -> String {
     let one = |(metric, figure): (&crate::scenarios::Metric, &f64)| metric.unit.written(*figure);
-    scenario.metrics.iter().zip(figures).map(one).collect::<Vec<_>>().join(", ")
+    scenario
+        .metrics
+        .iter()
+        .zip(figures)
+        .map(one)
+        .collect::<Vec<_>>()
+        .join(", ")
 }

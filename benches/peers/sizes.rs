@@ -13,7 +13,14 @@ use crate::scenarios::Measured;
 pub fn build_tiny_example(dir: &Path) -> Result<PathBuf, String> {
     let target = dir.join("tiny");
     let mut cargo = Command::new(cargo());
-    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--example", "echo", "--no-default-features", "--profile", "tiny"]);
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args([
+        "build",
+        "--example",
+        "echo",
+        "--no-default-features",
+        "--profile",
+        "tiny",
+    ]);
     run(cargo.arg("--target-dir").arg(&target))?;
     Ok(target.join("tiny/examples/echo"))
 }
@@ -21,10 +28,19 @@ pub fn build_tiny_example(dir: &Path) -> Result<PathBuf, String> {
 pub fn measure(bench: &Bench) -> Result<Measured, Failure> {
     let stripped = bench.dir.join("heartline-stripped");
     let mut strip = Command::new("strip");
-    run(strip.arg("-o").arg(&stripped).arg(env!("CARGO_BIN_EXE_heartline")))
-        .map_err(|problem| format!("{problem} (Debian package: binutils)"))?;
-    let tiny = bench.tiny_example.clone().unwrap_or_else(|| Err("was not built".to_string()))?;
-    Ok(Measured { figures: vec![megabytes(&stripped)?, megabytes(&tiny)?], remarks: Vec::new() })
+    run(strip
+        .arg("-o")
+        .arg(&stripped)
+        .arg(env!("CARGO_BIN_EXE_heartline")))
+    .map_err(|problem| format!("{problem} (Debian package: binutils)"))?;
+    let tiny = bench
+        .tiny_example
+        .clone()
+        .unwrap_or_else(|| Err("was not built".to_string()))?;
+    Ok(Measured {
+        figures: vec![megabytes(&stripped)?, megabytes(&tiny)?],
+        remarks: Vec::new(),
+    })
 }
 
 fn megabytes(path: &Path) -> Result<f64, String> {

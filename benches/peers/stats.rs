@@ -14,9 +14,16 @@ impl Spread {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
         let middle = values.len() / 2;
-        let median =
-            if values.len() % 2 == 1 { *values.get(middle)? } else { (values.get(middle.checked_sub(1)?)? + values.get(middle)?) / 2.0 };
-        Some(Spread { median, min: *values.first()?, max: *values.last()? })
+        let median = if values.len() % 2 == 1 {
+            *values.get(middle)?
+        } else {
+            (values.get(middle.checked_sub(1)?)? + values.get(middle)?) / 2.0
+        };
+        Some(Spread {
+            median,
+            min: *values.first()?,
+            max: *values.last()?,
+        })
     }
 }
 
@@ -58,7 +65,9 @@ impl Unit {
     }
 
     pub fn written(self, value: f64) -> String {
-        format!("{} {}", self.number(value), self.name()).trim_end().to_string()
+        format!("{} {}", self.number(value), self.name())
+            .trim_end()
+            .to_string()
     }
 
     pub fn range(self, spread: &Spread) -> String {
@@ -76,5 +85,9 @@ fn grouped(value: f64) -> String {
         }
         written.push(digit);
     }
-    if value < 0.0 && digits != "0" { format!("-{written}") } else { written }
+    if value < 0.0 && digits != "0" {
+        format!("-{written}")
+    } else {
+        written
+    }
 }

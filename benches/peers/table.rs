@@ -9,7 +9,8 @@ use crate::peers::Peer;
 use crate::report::{Figures, MetricReport, Remark, Report, ScenarioReport};
 use crate::stats::Unit;
 
-const QUICK: &str = "From --quick: tiny numbers, which show that everything works and nothing about speed.";
+const QUICK: &str =
+    "From --quick: tiny numbers, which show that everything works and nothing about speed.";
 
 /// Writing to a string cannot fail.
 macro_rules! line {
@@ -21,7 +22,11 @@ pub fn plain(report: &Report) -> String {
     if report.quick {
         line!(out, "{QUICK}\n");
     }
-    line!(out, "median (min–max) over {} rounds; × floor: median of the ratios in the same round (min–max)\n", report.rounds);
+    line!(
+        out,
+        "median (min–max) over {} rounds; × floor: median of the ratios in the same round (min–max)\n",
+        report.rounds
+    );
     for scenario in &report.scenarios {
         for metric in &scenario.metrics {
             line!(out, "{}: {}", scenario.id, with_unit(metric));
@@ -30,11 +35,20 @@ pub fn plain(report: &Report) -> String {
                 line!(out, "  {:<10} {value:<32} {ratio}", figures.peer);
             }
         }
-        remarks(scenario).iter().for_each(|remark| line!(out, "  ! {remark}"));
+        remarks(scenario)
+            .iter()
+            .for_each(|remark| line!(out, "  ! {remark}"));
         line!(out, "");
     }
     for goal in &report.goals {
-        line!(out, "{:<12}  {}  [{}]  {}", goal.verdict, goal.title, goal.goal, goal.measured);
+        line!(
+            out,
+            "{:<12}  {}  [{}]  {}",
+            goal.verdict,
+            goal.title,
+            goal.goal,
+            goal.measured
+        );
     }
     for peer in report.peers.iter().filter(|peer| peer.missing.is_some()) {
         line!(out, "{peer}");
@@ -65,25 +79,47 @@ pub fn markdown(report: &Report, plots: &[(String, String)]) -> String {
     line!(out, "\n### Goals\n");
     line!(out, "| scenario | goal | heartline | |\n|---|---|---|---|");
     for goal in &report.goals {
-        line!(out, "| {} | {} | {} | {} |", goal.title, goal.goal, goal.measured, goal.verdict);
+        line!(
+            out,
+            "| {} | {} | {} | {} |",
+            goal.title,
+            goal.goal,
+            goal.measured,
+            goal.verdict
+        );
     }
 
     peers(&mut out, report);
     engine_sizes(&mut out, report);
 
-    let remarks: Vec<String> =
-        report.scenarios.iter().flat_map(|of| remarks(of).into_iter().map(move |remark| format!("{}, {remark}", of.id))).collect();
+    let remarks: Vec<String> = report
+        .scenarios
+        .iter()
+        .flat_map(|of| {
+            remarks(of)
+                .into_iter()
+                .map(move |remark| format!("{}, {remark}", of.id))
+        })
+        .collect();
     if !remarks.is_empty() {
         line!(out, "\nWhat to know before believing a figure:\n");
         remarks.iter().for_each(|remark| line!(out, "* {remark}"));
     }
-    line!(out, "\n### Plots\n\nBars end at the median; the thin line goes from the least to the most. So does that of a curve's points.\n");
-    plots.iter().for_each(|(file, title)| line!(out, "![{title}]({file})\n"));
+    line!(
+        out,
+        "\n### Plots\n\nBars end at the median; the thin line goes from the least to the most. So does that of a curve's points.\n"
+    );
+    plots
+        .iter()
+        .for_each(|(file, title)| line!(out, "![{title}]({file})\n"));
     out
 }
 
 fn peers(out: &mut String, report: &Report) {
-    let scenarios = report.scenarios.iter().filter(|scenario| scenario.id != engine_alone::ID);
+    let scenarios = report
+        .scenarios
+        .iter()
+        .filter(|scenario| scenario.id != engine_alone::ID);
     let metrics: Vec<&MetricReport> = scenarios.flat_map(|scenario| &scenario.metrics).collect();
     if metrics.is_empty() {
         return;
@@ -93,10 +129,23 @@ fn peers(out: &mut String, report: &Report) {
         out,
         "Each cell: median (min–max), and the median of the ratios to the floor in the same round. A dash: not part of the scenario.\n"
     );
-    let names: Vec<String> = report.peers.iter().map(|peer| peer.peer.to_string()).collect();
-    line!(out, "| | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()));
+    let names: Vec<String> = report
+        .peers
+        .iter()
+        .map(|peer| peer.peer.to_string())
+        .collect();
+    line!(
+        out,
+        "| | {} |\n|---|{}",
+        names.join(" | "),
+        "---|".repeat(names.len())
+    );
     for metric in metrics {
-        let cell = |peer: Peer| metric.of(peer).map_or_else(|| "–".to_string(), |figures| cell(figures, metric.unit));
+        let cell = |peer: Peer| {
+            metric
+                .of(peer)
+                .map_or_else(|| "–".to_string(), |figures| cell(figures, metric.unit))
+        };
         let cells: Vec<String> = report.peers.iter().map(|peer| cell(peer.peer)).collect();
         line!(out, "| {} | {} |", with_unit(metric), cells.join(" | "));
     }
@@ -115,21 +164,39 @@ fn engine_sizes(out: &mut String, report: &Report) {
     );
     line!(out, "|---|---|---|---|---|---|");
     for (lines, metrics) in sizes {
-        let ours = metrics.iter().filter_map(|metric| Some(value(metric.of(Peer::Heartline)?, metric.unit)));
-        line!(out, "| {} | {} |", Unit::Count.number(f64::from(lines)), ours.collect::<Vec<_>>().join(" | "));
+        let ours = metrics
+            .iter()
+            .filter_map(|metric| Some(value(metric.of(Peer::Heartline)?, metric.unit)));
+        line!(
+            out,
+            "| {} | {} |",
+            Unit::Count.number(f64::from(lines)),
+            ours.collect::<Vec<_>>().join(" | ")
+        );
     }
 }
 
 /// One for each peer, so that a disturbed machine does not fill the page.
 fn remarks(scenario: &ScenarioReport) -> Vec<String> {
     let of_peer = |peer: &Peer| {
-        let of_peer: Vec<&Remark> = scenario.remarks.iter().filter(|remark| remark.peer == *peer).collect();
+        let of_peer: Vec<&Remark> = scenario
+            .remarks
+            .iter()
+            .filter(|remark| remark.peer == *peer)
+            .collect();
         let last = of_peer.last()?;
-        let mut rounds: Vec<String> = of_peer.iter().map(|remark| remark.round.to_string()).collect();
+        let mut rounds: Vec<String> = of_peer
+            .iter()
+            .map(|remark| remark.round.to_string())
+            .collect();
         rounds.dedup();
         match &rounds[..] {
             [round] if of_peer.len() == 1 => Some(format!("{peer}, round {round}: {}", last.text)),
-            _ => Some(format!("{peer}, rounds {}; the last: {}", rounds.join(", "), last.text)),
+            _ => Some(format!(
+                "{peer}, rounds {}; the last: {}",
+                rounds.join(", "),
+                last.text
+            )),
         }
     };
     Peer::value_variants().iter().filter_map(of_peer).collect()
@@ -154,13 +221,21 @@ fn value(figures: &Figures, unit: Unit) -> String {
 fn cell(figures: &Figures, unit: Unit) -> String {
     match figures.to_floor.filter(|_| figures.peer != Peer::Floor) {
         None => value(figures, unit),
-        Some(ratio) => format!("{}, {} ×", value(figures, unit), Unit::Times.number(ratio.median)),
+        Some(ratio) => format!(
+            "{}, {} ×",
+            value(figures, unit),
+            Unit::Times.number(ratio.median)
+        ),
     }
 }
 
 fn ratio_range(figures: &Figures) -> String {
     match figures.to_floor.filter(|_| figures.peer != Peer::Floor) {
         None => String::new(),
-        Some(ratio) => format!("{} × floor ({})", Unit::Times.number(ratio.median), Unit::Times.range(&ratio)),
+        Some(ratio) => format!(
+            "{} × floor ({})",
+            Unit::Times.number(ratio.median),
+            Unit::Times.range(&ratio)
+        ),
     }
 }

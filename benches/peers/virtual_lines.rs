@@ -58,7 +58,13 @@ pub fn measure(lines: u32) -> Result<Costs, Failure> {
     drop(fleet);
     let (insert_ns, expiry_ns) = turn_wheel(lines);
     let waited = 1.0 - (cpu_ns() - start_ns) / start.elapsed().as_nanos() as f64;
-    Ok(Costs { resident_bytes, insert_ns, expiry_ns, interval_ns, waited })
+    Ok(Costs {
+        resident_bytes,
+        insert_ns,
+        expiry_ns,
+        interval_ns,
+        waited,
+    })
 }
 
 fn repetitions(lines: u32) -> u32 {
@@ -91,10 +97,19 @@ impl Fleet {
     /// Lets them in evenly over one heartbeat interval; the first are asked meanwhile.
     fn open(lines: u32) -> Result<Self, Failure> {
         let config = Config::default();
-        let interval_ms = config.heartbeat.as_ref().map_or(0, |heartbeat| duration_to_ms(heartbeat.interval));
+        let interval_ms = config
+            .heartbeat
+            .as_ref()
+            .map_or(0, |heartbeat| duration_to_ms(heartbeat.interval));
         let tick_ms = duration_to_ms(config.tick);
         let engine = Engine::new(&config).map_err(|error| error.to_string())?;
-        let mut fleet = Fleet { engine, now: Millis::ZERO, tick_ms, ticks_per_interval: interval_ms / tick_ms, asked: Vec::new() };
+        let mut fleet = Fleet {
+            engine,
+            now: Millis::ZERO,
+            tick_ms,
+            ticks_per_interval: interval_ms / tick_ms,
+            asked: Vec::new(),
+        };
         let mut opened = 0;
         for tick in 1..=fleet.ticks_per_interval {
             let due = u64::from(lines) * tick / fleet.ticks_per_interval;
@@ -106,8 +121,13 @@ impl Fleet {
     }
 
     fn open_one(&mut self, index: u32) -> Result<(), Failure> {
-        let peer = SocketAddr::from((Ipv4Addr::from_bits(u32::from(Ipv4Addr::new(10, 0, 0, 0)) + index), 7));
-        self.engine.handle_open(self.now, peer, &mut Silent).map_err(|refusal| format!("a virtual line was refused: {refusal:?}"))?;
+        let peer = SocketAddr::from((
+            Ipv4Addr::from_bits(u32::from(Ipv4Addr::new(10, 0, 0, 0)) + index),
+            7,
+        ));
+        self.engine
+            .handle_open(self.now, peer, &mut Silent)
+            .map_err(|refusal| format!("a virtual line was refused: {refusal:?}"))?;
         Ok(())
     }
 
@@ -115,8 +135,13 @@ impl Fleet {
     fn live(&mut self, intervals: u32) -> Result<(), Failure> {
         let before = self.engine.stats().pongs_in;
         (0..self.ticks_per_interval * u64::from(intervals)).for_each(|_| self.pass_tick());
-        let (lines, answers) = (self.engine.connections() as u64, self.engine.stats().pongs_in - before);
-        if answers < lines * u64::from(intervals) || self.engine.poll_closed(self.now, &mut Silent).is_some() {
+        let (lines, answers) = (
+            self.engine.connections() as u64,
+            self.engine.stats().pongs_in - before,
+        );
+        if answers < lines * u64::from(intervals)
+            || self.engine.poll_closed(self.now, &mut Silent).is_some()
+        {
             return Err(Failure::Failed(format!(
                 "{lines} virtual lines answered {answers} times in {intervals} intervals, or some were lost"
             )));
@@ -127,7 +152,8 @@ impl Fleet {
     fn pass_tick(&mut self) {
         self.now = self.now.plus_ms(self.tick_ms);
         for id in self.asked.drain(..) {
-            self.engine.handle_bytes(self.now, id, b"pong\n", &mut Silent);
+            self.engine
+                .handle_bytes(self.now, id, b"pong\n", &mut Silent);
         }
         while !self.engine.handle_timers(self.now, CHECKS_PER_TURN) {
             self.flush();
@@ -139,15 +165,22 @@ impl Fleet {
         while let Some(id) = self.engine.poll_dirty().or_else(|| self.engine.poll_told()) {
             let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
             let filled = self.engine.outgoing(id, &mut slices);
-            let written = black_box(&slices[..filled]).iter().map(|slice| slice.len()).sum();
-            self.engine.handle_written(self.now, id, written, &mut Silent);
+            let written = black_box(&slices[..filled])
+                .iter()
+                .map(|slice| slice.len())
+                .sum();
+            self.engine
+                .handle_written(self.now, id, written, &mut Silent);
             self.asked.push(id);
         }
     }
 
     /// No question is open, and what was kept for the answers is not the engine's.
     fn rest(&mut self) {
-        self.asked.drain(..).for_each(|id| self.engine.handle_bytes(self.now, id, b"pong\n", &mut Silent));
+        self.asked.drain(..).for_each(|id| {
+            self.engine
+                .handle_bytes(self.now, id, b"pong\n", &mut Silent)
+        });
         self.asked = Vec::new();
     }
 }

@@ -18,11 +18,36 @@ use crate::stats::{Spread, Unit};
 pub const ID: &str = "watched";
 
 pub const METRICS: &[Metric] = &[
-    metric("unwatched", "p99 of 50 quiet peers beside 15k lines", Unit::Microseconds, false),
-    metric("again", "the same once more: what no difference looks like", Unit::Times, false),
-    metric("watched", "the same, scraped every second and with a page open", Unit::Times, false),
-    metric("told", "the same, with a message to all 15k twice a second", Unit::Times, false),
-    metric("processor", "processor time of the server that scrapes and the page take, per second", Unit::Milliseconds, false),
+    metric(
+        "unwatched",
+        "p99 of 50 quiet peers beside 15k lines",
+        Unit::Microseconds,
+        false,
+    ),
+    metric(
+        "again",
+        "the same once more: what no difference looks like",
+        Unit::Times,
+        false,
+    ),
+    metric(
+        "watched",
+        "the same, scraped every second and with a page open",
+        Unit::Times,
+        false,
+    ),
+    metric(
+        "told",
+        "the same, with a message to all 15k twice a second",
+        Unit::Times,
+        false,
+    ),
+    metric(
+        "processor",
+        "processor time of the server that scrapes and the page take, per second",
+        Unit::Milliseconds,
+        false,
+    ),
 ];
 
 /// Short spells on one server in turn, and medians over them, so that whatever changes on the machine meets all kinds alike. Each kind has each place once.
@@ -56,12 +81,28 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// A scraper and one page.
 const WATCH: &[Wish] = &[
-    Wish { request: "GET /metrics", body: "", every: SECOND },
-    Wish { request: "GET /events", body: "", every: SECOND },
-    Wish { request: "GET /connections?sort=silence&limit=100", body: "", every: Duration::from_secs(2) },
+    Wish {
+        request: "GET /metrics",
+        body: "",
+        every: SECOND,
+    },
+    Wish {
+        request: "GET /events",
+        body: "",
+        every: SECOND,
+    },
+    Wish {
+        request: "GET /connections?sort=silence&limit=100",
+        body: "",
+        every: Duration::from_secs(2),
+    },
 ];
 
-const TELL: &[Wish] = &[Wish { request: "POST /broadcast", body: "hello", every: Duration::from_millis(500) }];
+const TELL: &[Wish] = &[Wish {
+    request: "POST /broadcast",
+    body: "hello",
+    every: Duration::from_millis(500),
+}];
 
 impl Kind {
     fn wishes(self) -> &'static [Wish] {
@@ -81,7 +122,9 @@ pub fn measure(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
     let lines = mute_lines(bench, &server)?;
     let (mut p99, mut remarks) = (Vec::new(), Vec::new());
     for kind in [ORDER; TIMES].into_iter().flatten().flatten() {
-        let found = beside(&socket, kind.wishes(), || quiet(bench, ready, &server, bench.size.watched_for))?;
+        let found = beside(&socket, kind.wishes(), || {
+            quiet(bench, ready, &server, bench.size.watched_for)
+        })?;
         remarks.extend(found.remarks());
         p99.push((kind, found.figure(P99)?));
     }
@@ -94,20 +137,41 @@ pub fn measure(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
     let processor = beside(&socket, WATCH, alone)?;
     drop(lines);
     let median = |of: Kind| {
-        let figures = p99.iter().filter(|(kind, _)| *kind == of).map(|(_, p99)| *p99);
+        let figures = p99
+            .iter()
+            .filter(|(kind, _)| *kind == of)
+            .map(|(_, p99)| *p99);
         Spread::of(figures).map_or(f64::NAN, |spread| spread.median)
     };
     let [unwatched, again, watched, told] = [Unwatched, Again, Watched, Told].map(median);
-    Ok(Measured { figures: vec![unwatched, again / unwatched, watched / unwatched, told / unwatched, processor], remarks })
+    Ok(Measured {
+        figures: vec![
+            unwatched,
+            again / unwatched,
+            watched / unwatched,
+            told / unwatched,
+            processor,
+        ],
+        remarks,
+    })
 }
 
 /// What is done while these are asked for, all of which have to be answered.
-fn beside<T>(socket: &Path, wishes: &'static [Wish], run: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+fn beside<T>(
+    socket: &Path,
+    wishes: &'static [Wish],
+    run: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let operators: Vec<Aside<u32>> = wishes.iter().map(|wish| operator(socket, wish)).collect();
     let done = run()?;
-    let answers: Vec<u32> = operators.into_iter().map(|operator| operator.end().unwrap_or(0)).collect();
+    let answers: Vec<u32> = operators
+        .into_iter()
+        .map(|operator| operator.end().unwrap_or(0))
+        .collect();
     match answers.contains(&0) {
-        true => Err(Failure::Failed(format!("the admin endpoint answered {answers:?} times"))),
+        true => Err(Failure::Failed(format!(
+            "the admin endpoint answered {answers:?} times"
+        ))),
         false => Ok(done),
     }
 }
@@ -130,7 +194,11 @@ fn operator(socket: &Path, wish: &'static Wish) -> Aside<u32> {
 fn ask(socket: &Path, Wish { request, body, .. }: &Wish, over: &Over) -> io::Result<()> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(Duration::from_millis(500)))?;
-    write!(stream, "{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
+    write!(
+        stream,
+        "{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
     let (mut read, mut buffer) = (0, [0; 4096]);
     while !over.is_over() {
         match stream.read(&mut buffer) {
@@ -140,5 +208,9 @@ fn ask(socket: &Path, Wish { request, body, .. }: &Wish, over: &Over) -> io::Res
             Err(error) => return Err(error),
         }
     }
-    if read == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+    if read == 0 {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    } else {
+        Ok(())
+    }
 }

@@ -31,7 +31,10 @@ impl Handler for Room {
             Some(name) => self.tell_all(cx, &format!("{name}: {text}"), id),
             None => {
                 self.tell_all(cx, &format!("* {text} is here"), id);
-                let _ = cx.send(id, format!("hello {text}, {} in the room", cx.connections()).as_bytes());
+                let _ = cx.send(
+                    id,
+                    format!("hello {text}, {} in the room", cx.connections()).as_bytes(),
+                );
                 self.names.insert(id, text);
             }
         }
@@ -45,7 +48,9 @@ impl Handler for Room {
 }
 
 fn main() -> Result<(), heartline::Error> {
-    let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7878".into());
+    let addr = std::env::args()
+        .nth(1)
+        .unwrap_or_else(|| "127.0.0.1:7878".into());
     let mut server = Server::bind(addr, Config::default())?;
     println!("listening {}", server.local_addrs()[0]);
 

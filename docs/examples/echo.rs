@@ -14,7 +14,9 @@ impl Handler for Echo {
 }
 
 fn main() -> Result<(), heartline::Error> {
-    let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7878".into());
+    let addr = std::env::args()
+        .nth(1)
+        .unwrap_or_else(|| "127.0.0.1:7878".into());
     let mut server = Server::bind(addr, Config::default())?;
     println!("listening {}", server.local_addrs()[0]);
     server.run(&mut Echo)

@@ -30,12 +30,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut server = Server::bind(lines_addr, Config::default())?;
     let handle = server.handle();
     let mut sensors = UdpSocket::bind(sensors_addr.parse()?)?;
-    println!("listening {} sensors {}", server.local_addrs()[0], sensors.local_addr()?);
+    println!(
+        "listening {} sensors {}",
+        server.local_addrs()[0],
+        sensors.local_addr()?
+    );
 
     let mut poll = Poll::new()?;
     let mut events = Events::with_capacity(16);
-    poll.registry().register(&mut SourceFd(&server.as_raw_fd()), SERVER, Interest::READABLE)?;
-    poll.registry().register(&mut sensors, SENSORS, Interest::READABLE)?;
+    poll.registry().register(
+        &mut SourceFd(&server.as_raw_fd()),
+        SERVER,
+        Interest::READABLE,
+    )?;
+    poll.registry()
+        .register(&mut sensors, SENSORS, Interest::READABLE)?;
 
     let mut datagram = [0; 1500];
     // The server's descriptor is registered edge-triggered by mio, so a turn comes after every wait, whatever ended it.

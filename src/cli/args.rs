@@ -58,7 +58,11 @@ pub(crate) struct HeartbeatArgs {
 impl HeartbeatArgs {
     /// The heartbeat, if it is on. `push` tells whether pings are sent at all.
     pub(crate) fn heartbeat(&self, push: bool) -> Option<Heartbeat> {
-        self.heartbeat.0.map(|interval| Heartbeat { interval, missed: self.missed, push })
+        self.heartbeat.0.map(|interval| Heartbeat {
+            interval,
+            missed: self.missed,
+            push,
+        })
     }
 }
 
@@ -84,7 +88,11 @@ pub(crate) struct OsTimeoutArgs {
 
 impl OsTimeoutArgs {
     pub(crate) fn keepalive(&self) -> Option<Keepalive> {
-        let keepalive = Keepalive { idle: self.keepalive_idle, interval: self.keepalive_interval, count: self.keepalive_count };
+        let keepalive = Keepalive {
+            idle: self.keepalive_idle,
+            interval: self.keepalive_interval,
+            count: self.keepalive_count,
+        };
         (self.keepalive == OnOff::On).then_some(keepalive)
     }
 

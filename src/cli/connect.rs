@@ -10,7 +10,10 @@ use clap::{Args, ValueEnum};
 use super::args::{FramingArgs, HeartbeatArgs, LogArgs, OsTimeoutArgs};
 use super::values::{DurationOrOff, Tries, display, duration};
 use super::{logging, status};
-use crate::client::{Backoff, Client, ClientConfig, ClientContext, ClientHandle, ClientHandler, ClientState, Event, Outcome};
+use crate::client::{
+    Backoff, Client, ClientConfig, ClientContext, ClientHandle, ClientHandler, ClientState, Event,
+    Outcome,
+};
 use crate::close::CloseReason;
 use crate::error::{Error, SendError};
 use crate::framing::{Framing, HeartbeatWords};
@@ -76,7 +79,13 @@ pub(crate) fn run(args: ConnectArgs) -> Result<ExitCode, Error> {
         .spawn(move || send_lines(&handle, io::stdin().lock(), max_message))
         .map_err(Error::io("start a thread for stdin"))?;
 
-    let mut terminal = Terminal { addr: args.addr, framing, stdout: BufWriter::new(io::stdout()), broken: None, trouble: None };
+    let mut terminal = Terminal {
+        addr: args.addr,
+        framing,
+        stdout: BufWriter::new(io::stdout()),
+        broken: None,
+        trouble: None,
+    };
     let outcome = loop {
         let state = client.turn(&mut terminal, None)?;
         // Once per turn: one write for all the messages of a burst.
@@ -102,12 +111,16 @@ impl ConnectArgs {
             tries: self.reconnect.tries.0,
             backoff: match self.reconnect.backoff {
                 BackoffArg::Fixed => Backoff::fixed(self.reconnect.retry_delay),
-                BackoffArg::Exponential => Backoff::exponential(self.reconnect.retry_delay, self.reconnect.max_retry_delay),
+                BackoffArg::Exponential => {
+                    Backoff::exponential(self.reconnect.retry_delay, self.reconnect.max_retry_delay)
+                }
             },
             dial_timeout: self.reconnect.dial_timeout,
             max_message,
             // The longest message must fit, or its line could never be sent.
-            max_queue: ClientConfig::default().max_queue.max(max_message.saturating_mul(2)),
+            max_queue: ClientConfig::default()
+                .max_queue
+                .max(max_message.saturating_mul(2)),
         }
     }
 }
@@ -120,9 +133,14 @@ fn send_lines(handle: &ClientHandle, mut input: impl BufRead, max_message: usize
             Ok(Line::Whole) => match handle.send_blocking(&line) {
                 Ok(()) => {}
                 Err(SendError::Closed) => return,
-                Err(error) => status(&format!("a line of {} bytes was not sent: {error}", line.len())),
+                Err(error) => status(&format!(
+                    "a line of {} bytes was not sent: {error}",
+                    line.len()
+                )),
             },
-            Ok(Line::TooLong) => status(&format!("a line longer than --max-message ({max_message} bytes) was not sent")),
+            Ok(Line::TooLong) => status(&format!(
+                "a line longer than --max-message ({max_message} bytes) was not sent"
+            )),
             Ok(Line::End) => return handle.finish(),
             Err(error) => {
                 status(&format!("cannot read stdin: {error}"));
@@ -142,7 +160,12 @@ enum Line {
 /// Reads the next line into `line`, without its line feed. The last one may lack it. Holds no more than `max` bytes of any line.
 fn next_line(input: &mut impl BufRead, max: usize, line: &mut Vec<u8>) -> io::Result<Line> {
     line.clear();
-    if input.by_ref().take((max as u64).saturating_add(1)).read_until(b'\n', line)? == 0 {
+    if input
+        .by_ref()
+        .take((max as u64).saturating_add(1))
+        .read_until(b'\n', line)?
+        == 0
+    {
         return Ok(Line::End);
     }
     if line.last() == Some(&b'\n') {
@@ -185,7 +208,9 @@ impl ClientHandler for Terminal {
             }
             Event::Silent(silence) => status(&format!("silent for {}, asking", display(*silence))),
             Event::DialFailed(error) => self.trouble = Some(format!("cannot connect: {error}")),
-            Event::Disconnected { reason, silence, .. } => {
+            Event::Disconnected {
+                reason, silence, ..
+            } => {
                 let why = match reason {
                     CloseReason::HeartbeatLost => format!("silent for {}", display(*silence)),
                     reason => reason.as_str().replace('-', " "),
@@ -194,7 +219,10 @@ impl ClientHandler for Terminal {
             }
             Event::Reconnecting { next, delay } => {
                 let trouble = self.trouble.as_deref().unwrap_or("lost the connection");
-                status(&format!("{trouble}, reconnecting ({next}, in {})", display(*delay)));
+                status(&format!(
+                    "{trouble}, reconnecting ({next}, in {})",
+                    display(*delay)
+                ));
             }
             Event::Done(outcome) => self.tell_end(*outcome),
             _ => {}

@@ -17,7 +17,11 @@ pub(crate) fn grouped(number: u64) -> String {
 
 /// So many lines: `1 line`, `15,000 lines`.
 pub(crate) fn lines(count: u64) -> String {
-    format!("{} {}", grouped(count), if count == 1 { "line" } else { "lines" })
+    format!(
+        "{} {}",
+        grouped(count),
+        if count == 1 { "line" } else { "lines" }
+    )
 }
 
 /// A number of bytes: `0 B`, `3.9 MiB`.
@@ -69,13 +73,22 @@ mod tests {
 
     #[test]
     fn thousands_stand_apart() {
-        assert_eq!([0, 999, 1000, 65_000, 1_234_567].map(grouped), ["0", "999", "1,000", "65,000", "1,234,567"]);
-        assert_eq!([0, 1, 15_000].map(lines), ["0 lines", "1 line", "15,000 lines"]);
+        assert_eq!(
+            [0, 999, 1000, 65_000, 1_234_567].map(grouped),
+            ["0", "999", "1,000", "65,000", "1,234,567"]
+        );
+        assert_eq!(
+            [0, 1, 15_000].map(lines),
+            ["0 lines", "1 line", "15,000 lines"]
+        );
     }
 
     #[test]
     fn bytes_are_binary() {
-        assert_eq!([0, 1023, 1536, 268_435_456].map(bytes), ["0 B", "1023 B", "1.5 KiB", "256.0 MiB"]);
+        assert_eq!(
+            [0, 1023, 1536, 268_435_456].map(bytes),
+            ["0 B", "1023 B", "1.5 KiB", "256.0 MiB"]
+        );
     }
 
     #[test]
@@ -86,7 +99,10 @@ mod tests {
 
     #[test]
     fn rates_have_a_digit_more_where_they_are_low() {
-        assert_eq!([0.0, 0.04, 1.25, 9.96, 1234.5].map(rate), ["0", "0.0", "1.2", "10", "1,235"]);
+        assert_eq!(
+            [0.0, 0.04, 1.25, 9.96, 1234.5].map(rate),
+            ["0", "0.0", "1.2", "10", "1,235"]
+        );
     }
 
     #[test]
@@ -108,7 +124,22 @@ mod tests {
 
     #[test]
     fn long_times_have_the_two_units_that_matter() {
-        let shown = [0.0, 59.99, 60.0, 3599.9, 11_520.0, 86_400.0, 1_483_200.0, -1.0].map(span);
-        assert_eq!(shown, ["0.0s", "59.9s", "1m00s", "59m59s", "3h12m", "1d00h", "17d04h", "0.0s"]);
+        let shown = [
+            0.0,
+            59.99,
+            60.0,
+            3599.9,
+            11_520.0,
+            86_400.0,
+            1_483_200.0,
+            -1.0,
+        ]
+        .map(span);
+        assert_eq!(
+            shown,
+            [
+                "0.0s", "59.9s", "1m00s", "59m59s", "3h12m", "1d00h", "17d04h", "0.0s"
+            ]
+        );
     }
 }

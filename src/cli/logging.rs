@@ -20,11 +20,17 @@ struct Sink(Arc<Mutex<Box<dyn Write + Send>>>);
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).flush()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .flush()
     }
 }
 
@@ -57,7 +63,10 @@ pub(crate) struct Prepared {
 /// Makes ready to go on with the level and the file that the flags say. A file of the same name is opened anew, so that the old one can have been renamed. If
 /// it cannot be opened, all stays as it was.
 pub(crate) fn prepare(args: &LogArgs, place: &str) -> Result<Prepared, Error> {
-    Ok(Prepared { sink: open(args, place)?, level: filter(args.log_level) })
+    Ok(Prepared {
+        sink: open(args, place)?,
+        level: filter(args.log_level),
+    })
 }
 
 impl Prepared {
@@ -72,10 +81,15 @@ impl Prepared {
 
 /// Fails as [`prepare`] would, as far as that can be known without making the file.
 pub(crate) fn check(args: &LogArgs, place: &str) -> Result<(), Error> {
-    let Some(path) = &args.log_file else { return Ok(()) };
+    let Some(path) = &args.log_file else {
+        return Ok(());
+    };
     let opened = match at_end(path, OpenOptions::new().append(true)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let directory = path
+                .parent()
+                .filter(|parent| !parent.as_os_str().is_empty())
+                .unwrap_or(Path::new("."));
             access(directory, Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from)
         }
         opened => opened.map(drop),
@@ -85,15 +99,21 @@ pub(crate) fn check(args: &LogArgs, place: &str) -> Result<(), Error> {
 
 /// Each line is one write, so that lines of several processes in one file do not mix.
 fn open(args: &LogArgs, place: &str) -> Result<Box<dyn Write + Send>, Error> {
-    let Some(path) = &args.log_file else { return Ok(Box::new(LineWriter::new(io::stderr()))) };
-    let file = at_end(path, OpenOptions::new().append(true).create(true)).map_err(Error::io(opening(path, place)))?;
+    let Some(path) = &args.log_file else {
+        return Ok(Box::new(LineWriter::new(io::stderr())));
+    };
+    let file = at_end(path, OpenOptions::new().append(true).create(true))
+        .map_err(Error::io(opening(path, place)))?;
     Ok(Box::new(LineWriter::new(file)))
 }
 
 /// A FIFO that nobody reads is an error, as nobody says when that ends: fifo(7).
 fn at_end(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let file = match options.custom_flags(libc::O_NONBLOCK).open(path) {
-        Err(error) if error.raw_os_error() == Some(libc::ENXIO) && path.metadata()?.file_type().is_fifo() => {
+        Err(error)
+            if error.raw_os_error() == Some(libc::ENXIO)
+                && path.metadata()?.file_type().is_fifo() =>
+        {
             return Err(io::Error::other("nobody reads from this FIFO"));
         }
         opened => opened?,

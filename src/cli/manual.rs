@@ -27,13 +27,20 @@ pub(crate) struct ManArgs {
 
 pub(crate) fn completions(args: &CompletionsArgs) -> Result<ExitCode, Error> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut to_complete(&Cli::command()), "heartline", &mut script);
+    clap_complete::generate(
+        args.shell,
+        &mut to_complete(&Cli::command()),
+        "heartline",
+        &mut script,
+    );
     print(&script)
 }
 
 pub(crate) fn man(args: &ManArgs) -> Result<ExitCode, Error> {
     let pages = pages()?;
-    let Some(dir) = &args.dir else { return print(&pages[0].1) };
+    let Some(dir) = &args.dir else {
+        return print(&pages[0].1);
+    };
     for (name, page) in pages {
         let path = dir.join(name);
         fs::write(&path, page).map_err(Error::io(format!("write {}", path.display())))?;
@@ -47,12 +54,19 @@ fn to_complete(command: &Command) -> Command {
     let alone = |arg: &Arg| match arg.get_long() {
         Some(long) if serve::is_switch(arg) => {
             let help = arg.get_help().cloned().unwrap_or_default();
-            Arg::new(leaked(arg.get_id().as_str())).long(leaked(long)).help(help).action(ArgAction::SetTrue)
+            Arg::new(leaked(arg.get_id().as_str()))
+                .long(leaked(long))
+                .help(help)
+                .action(ArgAction::SetTrue)
         }
         _ => arg.clone(),
     };
-    let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
-    let mut copy = Command::new(leaked(command.get_name())).args(command.get_arguments().map(alone)).subcommands(shown.map(to_complete));
+    let shown = command
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set());
+    let mut copy = Command::new(leaked(command.get_name()))
+        .args(command.get_arguments().map(alone))
+        .subcommands(shown.map(to_complete));
     if let Some(about) = command.get_about() {
         copy = copy.about(about.clone());
     }
@@ -80,18 +94,25 @@ fn pages() -> Result<Vec<(String, Vec<u8>)>, Error> {
 fn collect(command: &Command, pages: &mut Vec<(String, Vec<u8>)>) -> Result<(), Error> {
     let name = command.get_display_name().unwrap_or(command.get_name());
     pages.push((format!("{name}.1"), page(command)?));
-    command.get_subcommands().filter(|command| !command.is_hide_set()).try_for_each(|command| collect(command, pages))
+    command
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set())
+        .try_for_each(|command| collect(command, pages))
 }
 
 fn page(command: &Command) -> Result<Vec<u8>, Error> {
     let mut page = Vec::new();
-    Man::new(command.clone()).render(&mut page).map_err(Error::io("render a page"))?;
+    Man::new(command.clone())
+        .render(&mut page)
+        .map_err(Error::io("render a page"))?;
     Ok(page)
 }
 
 fn print(bytes: &[u8]) -> Result<ExitCode, Error> {
     match io::stdout().write_all(bytes) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("write stdout")(error)),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::io("write stdout")(error))
+        }
         _ => Ok(ExitCode::SUCCESS),
     }
 }
@@ -110,7 +131,9 @@ mod tests {
         let mut rest = line;
         while let Some((_, escape)) = rest.split_once('\\') {
             let known = [r"\", "-", "fB", "fI", "fR", "*(Aq", "&"];
-            let Some(known) = known.into_iter().find(|known| escape.starts_with(known)) else { return false };
+            let Some(known) = known.into_iter().find(|known| escape.starts_with(known)) else {
+                return false;
+            };
             rest = &escape[known.len()..];
         }
         true
@@ -119,7 +142,10 @@ mod tests {
     #[test]
     fn no_text_of_the_help_is_taken_for_an_escape_of_troff() {
         assert!(is_escaped(r"ping\\n \fB\-\-send\fR"));
-        assert!(!is_escaped(r"ping\n") && !is_escaped(r".SH A\\B"), "in a request it would have to be escaped once more");
+        assert!(
+            !is_escaped(r"ping\n") && !is_escaped(r".SH A\\B"),
+            "in a request it would have to be escaped once more"
+        );
         for (name, page) in pages().expect("they can be made") {
             let page = String::from_utf8(page).expect("text");
             for line in page.lines() {

@@ -51,7 +51,10 @@ enum Command {
 /// contradicts itself, with a message on stderr that names the flag; 1 for other errors.
 pub fn run() -> ExitCode {
     // It reads its flags together with environment and file.
-    if std::env::args_os().nth(1).is_some_and(|subcommand| subcommand == "serve") {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|subcommand| subcommand == "serve")
+    {
         return exit_code(serve::run());
     }
     // Clap prints its own message and exits with 2 for wrong usage, with 0 for `--help` and `--version`.
@@ -70,7 +73,11 @@ pub fn run() -> ExitCode {
 fn exit_code(result: Result<ExitCode, Error>) -> ExitCode {
     result.unwrap_or_else(|error| {
         status(&describe(&error));
-        ExitCode::from(if matches!(error, Error::Config(_)) { 2 } else { 1 })
+        ExitCode::from(if matches!(error, Error::Config(_)) {
+            2
+        } else {
+            1
+        })
     })
 }
 
@@ -81,14 +88,22 @@ pub(crate) fn status(sentence: &str) {
 
 fn describe(error: &Error) -> String {
     match error {
-        Error::Config(error) => format!("{}: {}", flag(&error.field.replace('_', "-")), error.problem),
+        Error::Config(error) => format!(
+            "{}: {}",
+            flag(&error.field.replace('_', "-")),
+            error.problem
+        ),
         error => error.to_string(),
     }
 }
 
 /// How messages name the flag of a key.
 fn flag(key: &str) -> String {
-    if key == "addr" { "ADDR".into() } else { format!("--{key}") }
+    if key == "addr" {
+        "ADDR".into()
+    } else {
+        format!("--{key}")
+    }
 }
 
 #[cfg(test)]
@@ -106,6 +121,9 @@ mod tests {
     fn a_configuration_error_names_the_flag() {
         let error = Error::from(ConfigError::new("max_retry_delay", "too short"));
         assert_eq!(describe(&error), "--max-retry-delay: too short");
-        assert_eq!(describe(&Error::from(ConfigError::new("addr", "no port"))), "ADDR: no port");
+        assert_eq!(
+            describe(&Error::from(ConfigError::new("addr", "no port"))),
+            "ADDR: no port"
+        );
     }
 }

@@ -39,8 +39,15 @@ pub(crate) fn run(args: StatusArgs) -> Result<ExitCode, Error> {
     };
     let shown = if args.json { text } else { render(&server) };
     let mut stdout = std::io::stdout().lock();
-    stdout.write_all(shown.as_bytes()).and_then(|()| stdout.flush()).map_err(Error::io("write to stdout"))?;
-    Ok(if server.draining { ExitCode::from(DRAINING) } else { ExitCode::SUCCESS })
+    stdout
+        .write_all(shown.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(Error::io("write to stdout"))?;
+    Ok(if server.draining {
+        ExitCode::from(DRAINING)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 fn ask(client: &AdminClient) -> Result<(String, Status), AdminError> {
@@ -57,9 +64,19 @@ fn render(server: &Status) -> String {
 }
 
 fn write(server: &Status, out: &mut String) -> std::fmt::Result {
-    let [version, app, framing, started, listening] =
-        [&server.version, &server.app, &server.framing, &server.started, &server.listening.join(", ")].map(|text| printable(text));
-    writeln!(out, "heartline {version}, process {}: {app} over {framing} on {listening}", server.pid)?;
+    let [version, app, framing, started, listening] = [
+        &server.version,
+        &server.app,
+        &server.framing,
+        &server.started,
+        &server.listening.join(", "),
+    ]
+    .map(|text| printable(text));
+    writeln!(
+        out,
+        "heartline {version}, process {}: {app} over {framing} on {listening}",
+        server.pid
+    )?;
     let state = if server.draining { "DRAINING, " } else { "" };
     writeln!(out, "{state}up {} since {started}", span(server.uptime_s))?;
     writeln!(out)?;
@@ -67,12 +84,29 @@ fn write(server: &Status, out: &mut String) -> std::fmt::Result {
         writeln!(out, "  {name:<14} {value}")?;
     }
     writeln!(out)?;
-    writeln!(out, "  {:<14} {:>10} {:>10} {:>10} {:>10} {:>10}", "", "p50", "p90", "p99", "max", "count")?;
-    let rows = [("round trip", &server.round_trip), ("overshoot", &server.overshoot), ("loop lag", &server.lag), ("turn", &server.turn)];
+    writeln!(
+        out,
+        "  {:<14} {:>10} {:>10} {:>10} {:>10} {:>10}",
+        "", "p50", "p90", "p99", "max", "count"
+    )?;
+    let rows = [
+        ("round trip", &server.round_trip),
+        ("overshoot", &server.overshoot),
+        ("loop lag", &server.lag),
+        ("turn", &server.turn),
+    ];
     for (name, histogram) in rows {
         let [p50, p90, p99] = [0.5, 0.9, 0.99].map(|part| at_most(histogram, part));
-        let max = if histogram.count > 0 { duration(histogram.max_s * 1e6) } else { "-".to_string() };
-        writeln!(out, "  {name:<14} {p50:>10} {p90:>10} {p99:>10} {max:>10} {:>10}", grouped(histogram.count))?;
+        let max = if histogram.count > 0 {
+            duration(histogram.max_s * 1e6)
+        } else {
+            "-".to_string()
+        };
+        writeln!(
+            out,
+            "  {name:<14} {p50:>10} {p90:>10} {p99:>10} {max:>10} {:>10}",
+            grouped(histogram.count)
+        )?;
     }
     Ok(())
 }
@@ -81,28 +115,75 @@ fn write(server: &Status, out: &mut String) -> std::fmt::Result {
 fn facts(server: &Status) -> Vec<(&'static str, String)> {
     let mut facts = Vec::new();
     let held = &server.connections;
-    facts.push(("connections", format!("{} open of {}, {} opened", grouped(held.open), grouped(held.max), grouped(held.opened))));
+    facts.push((
+        "connections",
+        format!(
+            "{} open of {}, {} opened",
+            grouped(held.open),
+            grouped(held.max),
+            grouped(held.opened)
+        ),
+    ));
     facts.push(("closed", counts(&server.closed)));
     facts.push(("refused", counts(&server.refused)));
     let (volume, messages) = (&server.bytes, &server.messages);
-    facts.push(("bytes", format!("{} in, {} out", bytes(volume.received), bytes(volume.sent))));
-    let dropped = if messages.dropped > 0 { format!(", {} dropped", grouped(messages.dropped)) } else { String::new() };
-    facts.push(("messages", format!("{} in, {} out{dropped}", grouped(messages.received), grouped(messages.sent))));
+    facts.push((
+        "bytes",
+        format!("{} in, {} out", bytes(volume.received), bytes(volume.sent)),
+    ));
+    let dropped = if messages.dropped > 0 {
+        format!(", {} dropped", grouped(messages.dropped))
+    } else {
+        String::new()
+    };
+    facts.push((
+        "messages",
+        format!(
+            "{} in, {} out{dropped}",
+            grouped(messages.received),
+            grouped(messages.sent)
+        ),
+    ));
     let beats = &server.heartbeats;
     let rule = match (server.heartbeat_s, server.bound_s) {
-        (Some(interval), Some(bound)) => format!("every {}, dead after {}", span(interval), span(bound)),
+        (Some(interval), Some(bound)) => {
+            format!("every {}, dead after {}", span(interval), span(bound))
+        }
         _ => "off".to_string(),
     };
-    let [pings_out, pongs_in, pings_in] = [beats.pings_out, beats.pongs_in, beats.pings_in].map(grouped);
-    facts.push(("heartbeats", format!("{rule}; {pings_out} pings out, {pongs_in} pongs in, {pings_in} pings in")));
+    let [pings_out, pongs_in, pings_in] =
+        [beats.pings_out, beats.pongs_in, beats.pings_in].map(grouped);
+    facts.push((
+        "heartbeats",
+        format!("{rule}; {pings_out} pings out, {pongs_in} pongs in, {pings_in} pings in"),
+    ));
     if server.stalls > 0 {
-        facts.push(("stalls", format!("{}, {} in all", grouped(server.stalls), duration(server.stalled_s * 1e6))));
+        facts.push((
+            "stalls",
+            format!(
+                "{}, {} in all",
+                grouped(server.stalls),
+                duration(server.stalled_s * 1e6)
+            ),
+        ));
     }
-    let most = server.max_buffered_bytes.map_or(String::new(), |most| format!(" of {}", bytes(most)));
+    let most = server
+        .max_buffered_bytes
+        .map_or(String::new(), |most| format!(" of {}", bytes(most)));
     facts.push(("buffers", format!("{}{most}", bytes(server.buffered_bytes))));
     let process = &server.process;
-    facts.push(("memory", format!("{} resident", bytes(process.resident_bytes))));
-    facts.push(("descriptors", format!("{} of {}", grouped(process.descriptors), grouped(process.max_descriptors))));
+    facts.push((
+        "memory",
+        format!("{} resident", bytes(process.resident_bytes)),
+    ));
+    facts.push((
+        "descriptors",
+        format!(
+            "{} of {}",
+            grouped(process.descriptors),
+            grouped(process.max_descriptors)
+        ),
+    ));
     facts.push(("processor", format!("{:.2} s", process.cpu_s)));
     facts
 }
@@ -111,17 +192,26 @@ fn facts(server: &Status) -> Vec<(&'static str, String)> {
 fn counts(counts: &std::collections::BTreeMap<String, u64>) -> String {
     let mut seen: Vec<_> = counts.iter().filter(|(_, count)| **count > 0).collect();
     seen.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-    let each: Vec<_> = seen.iter().map(|(name, count)| format!("{} {}", grouped(**count), printable(name))).collect();
+    let each: Vec<_> = seen
+        .iter()
+        .map(|(name, count)| format!("{} {}", grouped(**count), printable(name)))
+        .collect();
     match each.len() {
         0 => "none".to_string(),
         1 => each.concat(),
-        _ => format!("{} ({})", grouped(seen.iter().map(|(_, count)| **count).sum()), each.join(", ")),
+        _ => format!(
+            "{} ({})",
+            grouped(seen.iter().map(|(_, count)| **count).sum()),
+            each.join(", ")
+        ),
     }
 }
 
 /// A percentile, as far as buckets know it.
 fn at_most(histogram: &Histogram, part: f64) -> String {
-    histogram.at_most(part).map_or("-".to_string(), |seconds| format!("≤ {}", duration(seconds * 1e6)))
+    histogram.at_most(part).map_or("-".to_string(), |seconds| {
+        format!("≤ {}", duration(seconds * 1e6))
+    })
 }
 
 #[cfg(test)]
@@ -130,7 +220,8 @@ mod tests {
 
     fn server(change: impl FnOnce(&mut serde_json::Value)) -> Status {
         let histogram = serde_json::json!({"count": 4, "sum_s": 0.004, "max_s": 0.003, "buckets": [[0.001, 2], [0.002, 3], [0.005, 4]]});
-        let none = serde_json::json!({"count": 0, "sum_s": 0.0, "max_s": 0.0, "buckets": [[0.001, 0]]});
+        let none =
+            serde_json::json!({"count": 0, "sum_s": 0.0, "max_s": 0.0, "buckets": [[0.001, 0]]});
         let mut json = serde_json::json!({
             "version": "0.1.0", "pid": 42, "app": "echo", "framing": "lines", "listening": ["127.0.0.1:7878", "[::1]:7878"],
             "started": "2026-11-24T22:27:20Z", "uptime_s": 11520.0, "draining": false, "heartbeat_s": 5.0, "missed": 3, "bound_s": 20.0,
@@ -183,7 +274,13 @@ up 3h12m since 2026-11-24T22:27:20Z
             json["stalled_s"] = 1.5.into();
             json["app"] = "\u{1b}[31mred".into();
         }));
-        for part in ["DRAINING, up", "heartbeats     off;", "buffers        0 B\n", ", 7 dropped", "stalls         2, 1.50 s in all"] {
+        for part in [
+            "DRAINING, up",
+            "heartbeats     off;",
+            "buffers        0 B\n",
+            ", 7 dropped",
+            "stalls         2, 1.50 s in all",
+        ] {
             assert!(text.contains(part), "{part:?} in {text}");
         }
         assert!(!text.contains('\u{1b}'));

@@ -14,7 +14,11 @@ impl FromStr for DurationOrOff {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "off" { Ok(DurationOrOff(None)) } else { duration(text).map(|duration| DurationOrOff(Some(duration))) }
+        if text == "off" {
+            Ok(DurationOrOff(None))
+        } else {
+            duration(text).map(|duration| DurationOrOff(Some(duration)))
+        }
     }
 }
 
@@ -31,8 +35,12 @@ impl FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bytes = text.parse::<ByteSize>().map_err(|_| "not a size; write 65536, 64KiB or 1MiB".to_string())?;
-        usize::try_from(bytes.as_u64()).map(Size).map_err(|_| "more than this machine can address".to_string())
+        let bytes = text
+            .parse::<ByteSize>()
+            .map_err(|_| "not a size; write 65536, 64KiB or 1MiB".to_string())?;
+        usize::try_from(bytes.as_u64())
+            .map(Size)
+            .map_err(|_| "more than this machine can address".to_string())
     }
 }
 
@@ -44,7 +52,11 @@ impl FromStr for SizeOrOff {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "off" { Ok(SizeOrOff(None)) } else { text.parse().map(|Size(bytes)| SizeOrOff(Some(bytes))) }
+        if text == "off" {
+            Ok(SizeOrOff(None))
+        } else {
+            text.parse().map(|Size(bytes)| SizeOrOff(Some(bytes)))
+        }
     }
 }
 
@@ -90,7 +102,10 @@ mod tests {
     #[test]
     fn durations_need_a_unit() {
         assert_eq!("off".parse(), Ok(DurationOrOff(None)));
-        assert_eq!("1500ms".parse(), Ok(DurationOrOff(Some(Duration::from_millis(1500)))));
+        assert_eq!(
+            "1500ms".parse(),
+            Ok(DurationOrOff(Some(Duration::from_millis(1500))))
+        );
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
         assert!(duration("5").is_err());
         assert!("soon".parse::<DurationOrOff>().is_err());
@@ -98,11 +113,20 @@ mod tests {
 
     #[test]
     fn sizes_are_plain_or_with_a_unit() {
-        for (text, bytes) in [("65536", 65536), ("64KiB", 65536), ("1MiB", 1 << 20), ("64KB", 64_000), ("64 kib", 65536)] {
+        for (text, bytes) in [
+            ("65536", 65536),
+            ("64KiB", 65536),
+            ("1MiB", 1 << 20),
+            ("64KB", 64_000),
+            ("64 kib", 65536),
+        ] {
             assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
         }
         assert!("many".parse::<Size>().is_err());
-        assert_eq!(("off".parse(), "1KiB".parse()), (Ok(SizeOrOff(None)), Ok(SizeOrOff(Some(1024)))));
+        assert_eq!(
+            ("off".parse(), "1KiB".parse()),
+            (Ok(SizeOrOff(None)), Ok(SizeOrOff(Some(1024))))
+        );
     }
 
     #[test]

@@ -49,7 +49,10 @@ impl Backoff {
             return Err(ConfigError::new("retry_delay", "must be at least 1 ms"));
         }
         if max < first {
-            return Err(ConfigError::new("max_retry_delay", format!("must be at least the retry delay, {first:?}")));
+            return Err(ConfigError::new(
+                "max_retry_delay",
+                format!("must be at least the retry delay, {first:?}"),
+            ));
         }
         Ok(())
     }
@@ -69,7 +72,9 @@ impl Backoff {
             Backoff::Fixed { delay } => duration_to_ms(*delay),
             Backoff::Exponential { base, max } => {
                 let doublings = failures.saturating_sub(1).min(u64::BITS - 1);
-                duration_to_ms(*base).saturating_mul(1 << doublings).min(duration_to_ms(*max))
+                duration_to_ms(*base)
+                    .saturating_mul(1 << doublings)
+                    .min(duration_to_ms(*max))
             }
         }
     }
@@ -94,10 +99,27 @@ mod tests {
     fn an_exponential_wait_doubles_its_bound_up_to_the_longest() {
         let mut rng = fastrand::Rng::with_seed(2);
         let backoff = Backoff::exponential(ms(100), ms(1000));
-        for (failures, longest) in [(0, 100), (1, 100), (2, 200), (3, 400), (4, 800), (5, 1000), (6, 1000), (u32::MAX, 1000)] {
-            let drawn: Vec<u64> = (0..2000).map(|_| backoff.delay_ms(failures, &mut rng)).collect();
-            assert!(drawn.iter().all(|&delay| delay <= longest), "at most {longest} after {failures}");
-            assert!(drawn.iter().any(|&delay| delay > longest * 9 / 10), "up to {longest} after {failures}");
+        for (failures, longest) in [
+            (0, 100),
+            (1, 100),
+            (2, 200),
+            (3, 400),
+            (4, 800),
+            (5, 1000),
+            (6, 1000),
+            (u32::MAX, 1000),
+        ] {
+            let drawn: Vec<u64> = (0..2000)
+                .map(|_| backoff.delay_ms(failures, &mut rng))
+                .collect();
+            assert!(
+                drawn.iter().all(|&delay| delay <= longest),
+                "at most {longest} after {failures}"
+            );
+            assert!(
+                drawn.iter().any(|&delay| delay > longest * 9 / 10),
+                "up to {longest} after {failures}"
+            );
         }
     }
 
@@ -109,13 +131,28 @@ mod tests {
         for _ in 0..10_000 {
             tenths[(backoff.delay_ms(1, &mut rng) / 100).min(9) as usize] += 1;
         }
-        assert!(tenths.iter().all(|&count| (850..1150).contains(&count)), "{tenths:?}");
+        assert!(
+            tenths.iter().all(|&count| (850..1150).contains(&count)),
+            "{tenths:?}"
+        );
     }
 
     #[test]
     fn no_wait_at_all_is_refused() {
-        assert_eq!(Backoff::fixed(Duration::ZERO).check().expect_err("refused").field, "retry_delay");
-        assert_eq!(Backoff::exponential(ms(2), ms(1)).check().expect_err("refused").field, "max_retry_delay");
+        assert_eq!(
+            Backoff::fixed(Duration::ZERO)
+                .check()
+                .expect_err("refused")
+                .field,
+            "retry_delay"
+        );
+        assert_eq!(
+            Backoff::exponential(ms(2), ms(1))
+                .check()
+                .expect_err("refused")
+                .field,
+            "max_retry_delay"
+        );
         assert_eq!(Backoff::exponential(ms(1), ms(1)).check(), Ok(()));
     }
 }

@@ -22,7 +22,9 @@ impl Clock {
     pub(super) fn start(heartbeat: Option<Duration>) -> Self {
         Clock {
             monotonic: MonotonicClock::start(),
-            awake: AwakeClock::new(heartbeat.map_or(u64::MAX, |interval| duration_to_ms(interval) / 2)),
+            awake: AwakeClock::new(
+                heartbeat.map_or(u64::MAX, |interval| duration_to_ms(interval) / 2),
+            ),
             raw: Millis::ZERO,
             now: Millis::ZERO,
             suspended_ms: SuspendClock::suspended_ms(),

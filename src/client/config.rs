@@ -70,11 +70,17 @@ impl ClientConfig {
     /// Checks every field, alone and against the others. The error names the first field at fault.
     pub fn check(&self) -> Result<(), ConfigError> {
         if self.max_message == 0 || self.max_message > u32::MAX as usize {
-            return Err(ConfigError::new("max_message", "must be at least 1 byte and less than 4 GiB"));
+            return Err(ConfigError::new(
+                "max_message",
+                "must be at least 1 byte and less than 4 GiB",
+            ));
         }
         self.codec()?;
         if self.max_queue < SMALLEST_QUEUE {
-            return Err(ConfigError::new("max_queue", format!("must be at least {SMALLEST_QUEUE} bytes")));
+            return Err(ConfigError::new(
+                "max_queue",
+                format!("must be at least {SMALLEST_QUEUE} bytes"),
+            ));
         }
         if self.tries == Some(0) {
             return Err(ConfigError::new("tries", "must be at least 1, or for ever"));
@@ -83,18 +89,32 @@ impl ClientConfig {
         if self.dial_timeout < Duration::from_millis(1) {
             return Err(ConfigError::new("dial_timeout", "must be at least 1 ms"));
         }
-        if self.write_timeout.is_some_and(|timeout| timeout < Duration::from_millis(1)) {
-            return Err(ConfigError::new("write_timeout", "must be at least 1 ms, or off"));
+        if self
+            .write_timeout
+            .is_some_and(|timeout| timeout < Duration::from_millis(1))
+        {
+            return Err(ConfigError::new(
+                "write_timeout",
+                "must be at least 1 ms, or off",
+            ));
         }
         if let Some(heartbeat) = &self.heartbeat {
             heartbeat.check()?;
         }
-        check_os_timeouts(self.keepalive.as_ref(), self.user_timeout, self.heartbeat.as_ref())
+        check_os_timeouts(
+            self.keepalive.as_ref(),
+            self.user_timeout,
+            self.heartbeat.as_ref(),
+        )
     }
 
     /// What is legal but probably not meant, one sentence each.
     pub fn notes(&self) -> Vec<String> {
-        os_timeout_notes(self.keepalive.as_ref(), self.user_timeout, self.heartbeat.as_ref())
+        os_timeout_notes(
+            self.keepalive.as_ref(),
+            self.user_timeout,
+            self.heartbeat.as_ref(),
+        )
     }
 
     pub(crate) fn codec(&self) -> Result<Codec, ConfigError> {
@@ -120,14 +140,35 @@ mod tests {
 
     #[test]
     fn each_field_out_of_range_is_named() {
-        assert_eq!(field_at_fault(|config| config.max_message = 0), "max_message");
+        assert_eq!(
+            field_at_fault(|config| config.max_message = 0),
+            "max_message"
+        );
         assert_eq!(field_at_fault(|config| config.words.pong.clear()), "words");
         assert_eq!(field_at_fault(|config| config.max_queue = 255), "max_queue");
         assert_eq!(field_at_fault(|config| config.tries = Some(0)), "tries");
-        assert_eq!(field_at_fault(|config| config.backoff = Backoff::fixed(Duration::ZERO)), "retry_delay");
-        assert_eq!(field_at_fault(|config| config.dial_timeout = Duration::ZERO), "dial_timeout");
-        assert_eq!(field_at_fault(|config| config.write_timeout = Some(Duration::ZERO)), "write_timeout");
-        assert_eq!(field_at_fault(|config| config.heartbeat = Some(Heartbeat { missed: 0, ..Heartbeat::default() })), "missed");
-        assert_eq!(field_at_fault(|config| config.user_timeout = Some(Duration::from_secs(60))), "user_timeout");
+        assert_eq!(
+            field_at_fault(|config| config.backoff = Backoff::fixed(Duration::ZERO)),
+            "retry_delay"
+        );
+        assert_eq!(
+            field_at_fault(|config| config.dial_timeout = Duration::ZERO),
+            "dial_timeout"
+        );
+        assert_eq!(
+            field_at_fault(|config| config.write_timeout = Some(Duration::ZERO)),
+            "write_timeout"
+        );
+        assert_eq!(
+            field_at_fault(|config| config.heartbeat = Some(Heartbeat {
+                missed: 0,
+                ..Heartbeat::default()
+            })),
+            "missed"
+        );
+        assert_eq!(
+            field_at_fault(|config| config.user_timeout = Some(Duration::from_secs(60))),
+            "user_timeout"
+        );
     }
 }

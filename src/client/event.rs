@@ -55,10 +55,23 @@ impl fmt::Display for Event {
             Event::Connected { epoch, addr } => write!(f, "connected epoch={epoch} addr={addr}"),
             Event::Silent(silence) => write!(f, "silent silence_ms={}", silence.as_millis()),
             Event::RoundTrip(rtt) => write!(f, "round-trip rtt_ms={}", rtt.as_millis()),
-            Event::Disconnected { epoch, reason, silence } => {
-                write!(f, "disconnected epoch={epoch} reason={reason} silence_ms={}", silence.as_millis())
+            Event::Disconnected {
+                epoch,
+                reason,
+                silence,
+            } => {
+                write!(
+                    f,
+                    "disconnected epoch={epoch} reason={reason} silence_ms={}",
+                    silence.as_millis()
+                )
             }
-            Event::Reconnecting { next, delay } => write!(f, "reconnect try={} delay_ms={}", next.number, delay.as_millis()),
+            Event::Reconnecting { next, delay } => write!(
+                f,
+                "reconnect try={} delay_ms={}",
+                next.number,
+                delay.as_millis()
+            ),
             Event::Done(outcome) => write!(f, "done outcome=\"{outcome}\""),
         }
     }
@@ -115,7 +128,11 @@ pub enum Outcome {
 impl Outcome {
     /// How a client ends that has nothing more to send when its line is lost.
     pub(crate) fn after_everything_sent(reason: CloseReason) -> Self {
-        if reason == CloseReason::PeerClosed { Outcome::Finished } else { Outcome::CutOff(reason) }
+        if reason == CloseReason::PeerClosed {
+            Outcome::Finished
+        } else {
+            Outcome::CutOff(reason)
+        }
     }
 }
 
@@ -124,7 +141,9 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Outcome::Finished => f.write_str("finished"),
-            Outcome::CutOff(reason) if reason.origin() == Origin::Peer => write!(f, "cut off by the server ({reason})"),
+            Outcome::CutOff(reason) if reason.origin() == Origin::Peer => {
+                write!(f, "cut off by the server ({reason})")
+            }
             Outcome::CutOff(reason) => write!(f, "cut off ({reason})"),
             Outcome::GaveUp { tries: 1 } => f.write_str("gave up after 1 try"),
             Outcome::GaveUp { tries } => write!(f, "gave up after {tries} tries"),

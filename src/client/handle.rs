@@ -43,8 +43,13 @@ impl ClientHandle {
         if charge > self.0.max_bytes {
             return Err(SendError::Full);
         }
-        let full = |mailbox: &mut Mailbox| !mailbox.closed && mailbox.bytes + charge > self.0.max_bytes;
-        let mut mailbox = self.0.room.wait_while(self.0.lock(), full).expect(UNPOISONED);
+        let full =
+            |mailbox: &mut Mailbox| !mailbox.closed && mailbox.bytes + charge > self.0.max_bytes;
+        let mut mailbox = self
+            .0
+            .room
+            .wait_while(self.0.lock(), full)
+            .expect(UNPOISONED);
         if mailbox.closed {
             return Err(SendError::Closed);
         }
@@ -113,7 +118,14 @@ pub(super) struct Mail {
 
 impl Shared {
     pub(super) fn new(waker: Waker, codec: Codec, max_bytes: usize) -> Arc<Self> {
-        Arc::new(Shared { mailbox: Mutex::default(), room: Condvar::new(), waker, woken: AtomicBool::new(false), codec, max_bytes })
+        Arc::new(Shared {
+            mailbox: Mutex::default(),
+            room: Condvar::new(),
+            waker,
+            woken: AtomicBool::new(false),
+            codec,
+            max_bytes,
+        })
     }
 
     pub(super) fn handle(self: &Arc<Self>) -> ClientHandle {
@@ -136,7 +148,11 @@ impl Shared {
         if taken {
             self.room.notify_all();
         }
-        Mail { stop: mailbox.stop, finish: mailbox.finish, left: !mailbox.messages.is_empty() }
+        Mail {
+            stop: mailbox.stop,
+            finish: mailbox.finish,
+            left: !mailbox.messages.is_empty(),
+        }
     }
 
     /// Takes no more messages; those that wait for room are told so.
@@ -155,7 +171,10 @@ impl Shared {
     }
 
     fn charge(&self, message: &[u8]) -> Result<usize, SendError> {
-        Ok(self.codec.encoded_len(&[message])?.saturating_add(MAIL_OVERHEAD))
+        Ok(self
+            .codec
+            .encoded_len(&[message])?
+            .saturating_add(MAIL_OVERHEAD))
     }
 
     fn wake(&self) {

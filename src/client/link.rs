@@ -36,10 +36,24 @@ pub(super) enum Found {
 
 impl Link {
     /// Begins to dial, without waiting.
-    pub(super) fn dial(addr: SocketAddr, options: &SocketOptions, registry: &Registry, token: Token) -> io::Result<Self> {
+    pub(super) fn dial(
+        addr: SocketAddr,
+        options: &SocketOptions,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Self> {
         let mut stream = net::dial(addr, options)?;
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Link { stream, token, addr, established: false, readable: false, writable: false, end_in_sight: false, watching_writes: true })
+        Ok(Link {
+            stream,
+            token,
+            addr,
+            established: false,
+            readable: false,
+            writable: false,
+            end_in_sight: false,
+            watching_writes: true,
+        })
     }
 
     pub(super) fn addr(&self) -> SocketAddr {
@@ -72,7 +86,10 @@ impl Link {
         match self.stream.peer_addr() {
             Ok(peer) if self.stream.local_addr()? == peer => {
                 // TCP's simultaneous open: with nobody listening on a port of the ephemeral range, a dial may meet itself.
-                Err(io::Error::new(io::ErrorKind::ConnectionRefused, "the dial met itself: nobody listens there"))
+                Err(io::Error::new(
+                    io::ErrorKind::ConnectionRefused,
+                    "the dial met itself: nobody listens there",
+                ))
             }
             Ok(_) => {
                 self.established = true;
@@ -129,7 +146,11 @@ impl Link {
     /// Asks for writability events only while something waits for them: otherwise each acknowledgement would wake us for nothing.
     pub(super) fn watch_writes(&mut self, watch: bool, registry: &Registry) -> io::Result<()> {
         if watch != self.watching_writes {
-            let interest = if watch { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            let interest = if watch {
+                Interest::READABLE | Interest::WRITABLE
+            } else {
+                Interest::READABLE
+            };
             registry.reregister(&mut self.stream, self.token, interest)?;
             self.watching_writes = watch;
         }
@@ -148,7 +169,9 @@ pub(super) struct Addresses(vec::IntoIter<SocketAddr>);
 impl Addresses {
     /// Looks `addr` up. Blocks on a name server if it is a name.
     pub(super) fn resolve(addr: &str) -> io::Result<Self> {
-        Ok(Addresses(addr.to_socket_addrs()?.collect::<Vec<_>>().into_iter()))
+        Ok(Addresses(
+            addr.to_socket_addrs()?.collect::<Vec<_>>().into_iter(),
+        ))
     }
 
     pub(super) fn next(&mut self) -> Option<SocketAddr> {
@@ -158,9 +181,15 @@ impl Addresses {
 
 /// Checks that `addr` is a host and a port. Whether the host exists is found out at each dial.
 pub(super) fn check_addr(addr: &str) -> Result<(), ConfigError> {
-    let wrong =
-        |problem: &str| Err(ConfigError::new("addr", format!("{addr:?} {problem}, such as 127.0.0.1:7878, [::1]:7878 or name:7878")));
-    let Some((host, port)) = addr.rsplit_once(':') else { return wrong("has no port: write host:port") };
+    let wrong = |problem: &str| {
+        Err(ConfigError::new(
+            "addr",
+            format!("{addr:?} {problem}, such as 127.0.0.1:7878, [::1]:7878 or name:7878"),
+        ))
+    };
+    let Some((host, port)) = addr.rsplit_once(':') else {
+        return wrong("has no port: write host:port");
+    };
     if host.is_empty() {
         return wrong("has no host: write host:port");
     }
@@ -187,7 +216,13 @@ mod tests {
     #[test]
     fn events_of_another_socket_are_not_its_own() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port of our own");
-        let (addr, options) = (listener.local_addr().expect("bound"), SocketOptions { keepalive: None, user_timeout: None });
+        let (addr, options) = (
+            listener.local_addr().expect("bound"),
+            SocketOptions {
+                keepalive: None,
+                user_timeout: None,
+            },
+        );
         let mut poll = Poll::new().expect("a poll");
         let dial = |token| {
             let link = Link::dial(addr, &options, poll.registry(), Token(token)).expect("dials");
@@ -197,7 +232,8 @@ mod tests {
         old_peer.write_all(b"pong\n").expect("the link reads");
         let mut events = Events::with_capacity(8);
         while !(old.readable && new.writable) {
-            poll.poll(&mut events, Some(DEADLINE)).expect("the poll works");
+            poll.poll(&mut events, Some(DEADLINE))
+                .expect("the poll works");
             assert!(!events.is_empty(), "waited in vain");
             for event in &events {
                 old.handle_event(event);
@@ -209,10 +245,27 @@ mod tests {
 
     #[test]
     fn an_address_is_a_host_and_a_port() {
-        for good in ["127.0.0.1:1", "[::1]:65535", "localhost:7878", "no.such.name:80"] {
+        for good in [
+            "127.0.0.1:1",
+            "[::1]:65535",
+            "localhost:7878",
+            "no.such.name:80",
+        ] {
             assert_eq!(check_addr(good), Ok(()), "{good}");
         }
-        for bad in ["", "localhost", "localhost:", ":80", "::1", "::1:80", "[::1]", "host:0", "host:65536", "host:+80", "host:http"] {
+        for bad in [
+            "",
+            "localhost",
+            "localhost:",
+            ":80",
+            "::1",
+            "::1:80",
+            "[::1]",
+            "host:0",
+            "host:65536",
+            "host:+80",
+            "host:http",
+        ] {
             assert_eq!(check_addr(bad).expect_err(bad).field, "addr");
         }
     }

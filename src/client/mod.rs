@@ -112,10 +112,14 @@ impl Client {
         let codec = config.codec()?;
         let poll = Poll::new().map_err(Error::io("make a poll"))?;
         let waker = Waker::new(poll.registry(), WAKE).map_err(Error::io("make a waker"))?;
-        let resume_alarm = ResumeAlarm::register(poll.registry(), RESUME).map_err(Error::io("watch for resumes"))?;
+        let resume_alarm = ResumeAlarm::register(poll.registry(), RESUME)
+            .map_err(Error::io("watch for resumes"))?;
         Ok(Client {
             addr,
-            options: SocketOptions { keepalive: config.keepalive.clone(), user_timeout: config.user_timeout },
+            options: SocketOptions {
+                keepalive: config.keepalive.clone(),
+                user_timeout: config.user_timeout,
+            },
             framing: config.framing,
             session: Session::new(&config, fastrand::u64(..)),
             queue: SendQueue::new(codec.clone(), config.max_queue),
@@ -127,7 +131,12 @@ impl Client {
             addresses: Addresses::default(),
             next_token: FIRST_LINK,
             resume_alarm,
-            clock: Clock::start(config.heartbeat.as_ref().map(|heartbeat| heartbeat.interval)),
+            clock: Clock::start(
+                config
+                    .heartbeat
+                    .as_ref()
+                    .map(|heartbeat| heartbeat.interval),
+            ),
             shared: Shared::new(waker, codec.clone(), config.max_queue),
             codec,
             mail_left: false,
@@ -150,7 +159,11 @@ impl Client {
     /// return earlier than that with nothing done. Once the client is done it returns at once.
     ///
     /// Fails only if the system refuses to poll.
-    pub fn turn<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, max_wait: Option<Duration>) -> Result<ClientState, Error> {
+    pub fn turn<H: ClientHandler + ?Sized>(
+        &mut self,
+        handler: &mut H,
+        max_wait: Option<Duration>,
+    ) -> Result<ClientState, Error> {
         if self.done_told {
             return Ok(self.state());
         }
@@ -174,7 +187,9 @@ impl Client {
             return None;
         }
         let wait_ms = self.wait_ms(self.clock.last())?;
-        Some(Duration::from_millis(wait_ms.saturating_sub(self.clock.since_last_ms())))
+        Some(Duration::from_millis(
+            wait_ms.saturating_sub(self.clock.since_last_ms()),
+        ))
     }
 
     /// As [`ClientContext::send`]. The message goes out in the next turn.
@@ -213,7 +228,10 @@ impl Client {
     }
 
     fn context(&mut self) -> ClientContext<'_> {
-        ClientContext { session: &mut self.session, queue: &mut self.queue }
+        ClientContext {
+            session: &mut self.session,
+            queue: &mut self.queue,
+        }
     }
 
     fn emit<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, event: &Event) {

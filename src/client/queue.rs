@@ -94,10 +94,20 @@ impl SendQueue {
 
     /// Fills `slices` with what goes next, for one vectored write, and returns how many it filled.
     pub(crate) fn peek<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES]) -> usize {
-        let begun = if self.message_sent > 0 { self.lens[0] } else { 0 };
+        let begun = if self.message_sent > 0 {
+            self.lens[0]
+        } else {
+            0
+        };
         let (begun_front, begun_back) = range_of(&self.messages, self.message_sent, begun);
         let (others_front, others_back) = range_of(&self.messages, begun, self.messages.len());
-        let parts = [begun_front, begun_back, &self.heartbeats[self.heartbeats_sent..], others_front, others_back];
+        let parts = [
+            begun_front,
+            begun_back,
+            &self.heartbeats[self.heartbeats_sent..],
+            others_front,
+            others_back,
+        ];
         let mut filled = 0;
         for part in parts.into_iter().filter(|part| !part.is_empty()) {
             slices[filled] = IoSlice::new(part);
@@ -167,7 +177,10 @@ fn range_of(ring: &VecDeque<u8>, from: usize, to: usize) -> (&[u8], &[u8]) {
     }
     let (front, back) = ring.as_slices();
     let seam = front.len();
-    (&front[from.min(seam)..to.min(seam)], &back[from.max(seam) - seam..to.max(seam) - seam])
+    (
+        &front[from.min(seam)..to.min(seam)],
+        &back[from.max(seam) - seam..to.max(seam) - seam],
+    )
 }
 
 #[cfg(test)]
@@ -177,19 +190,29 @@ mod tests {
     use proptest::prelude::*;
 
     fn queue(framing: Framing, max_bytes: usize) -> SendQueue {
-        SendQueue::new(Codec::new(framing, HeartbeatWords::default(), 1000).expect("the default words are valid"), max_bytes)
+        SendQueue::new(
+            Codec::new(framing, HeartbeatWords::default(), 1000)
+                .expect("the default words are valid"),
+            max_bytes,
+        )
     }
 
     fn next_bytes(queue: &SendQueue) -> Vec<u8> {
         let mut slices = [IoSlice::new(&[]); SLICES];
         let filled = queue.peek(&mut slices);
-        slices[..filled].iter().flat_map(|slice| slice.iter().copied()).collect()
+        slices[..filled]
+            .iter()
+            .flat_map(|slice| slice.iter().copied())
+            .collect()
     }
 
     #[test]
     fn the_newest_is_refused_when_the_queue_is_full() {
         let mut queue = queue(Framing::Lines, 2 * (4 + MESSAGE_OVERHEAD));
-        assert_eq!([queue.push(b"one"), queue.push(b"two"), queue.push(b"six")], [Ok(()), Ok(()), Err(SendError::Full)]);
+        assert_eq!(
+            [queue.push(b"one"), queue.push(b"two"), queue.push(b"six")],
+            [Ok(()), Ok(()), Err(SendError::Full)]
+        );
         assert_eq!(queue.push(b"a\nb"), Err(SendError::Unframeable));
         assert_eq!(next_bytes(&queue), b"one\ntwo\n");
         queue.advance(4);
@@ -209,7 +232,10 @@ mod tests {
         queue.push_pong();
         assert_eq!(next_bytes(&queue), b"ng\npong\nworld\n");
         queue.advance(8);
-        assert_eq!((queue.unsent(), next_bytes(&queue)), (6, b"world\n".to_vec()));
+        assert_eq!(
+            (queue.unsent(), next_bytes(&queue)),
+            (6, b"world\n".to_vec())
+        );
     }
 
     #[test]
@@ -261,7 +287,8 @@ mod tests {
     /// Decodes what one line received.
     fn messages_of(wire: &[u8]) -> Vec<Vec<u8>> {
         let codec = queue(Framing::Length, 0).codec;
-        let (mut inbox, mut input, mut messages) = (crate::inbox::Inbox::default(), wire, Vec::new());
+        let (mut inbox, mut input, mut messages) =
+            (crate::inbox::Inbox::default(), wire, Vec::new());
         while let Some(frame) = codec.decode(&mut inbox, &mut input).expect("whole frames") {
             if let crate::framing::Frame::Message(message) = frame {
                 messages.push(message.to_vec());

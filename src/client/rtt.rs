@@ -26,7 +26,13 @@ pub struct RttStats {
 impl RttStats {
     fn add(&mut self, rtt: Duration) {
         if self.count == 0 {
-            *self = RttStats { last: rtt, min: rtt, max: rtt, smoothed: rtt, count: 1 };
+            *self = RttStats {
+                last: rtt,
+                min: rtt,
+                max: rtt,
+                smoothed: rtt,
+                count: 1,
+            };
             return;
         }
         self.last = rtt;
@@ -90,11 +96,28 @@ mod tests {
         let (mut pings, mut stats) = (Outstanding::default(), RttStats::default());
         pings.handle_ping(at(0));
         pings.handle_ping(at(100));
-        assert_eq!(pings.handle_pong(at(150), &mut stats), Some(Duration::from_millis(150)));
-        assert_eq!(pings.handle_pong(at(160), &mut stats), Some(Duration::from_millis(60)));
+        assert_eq!(
+            pings.handle_pong(at(150), &mut stats),
+            Some(Duration::from_millis(150))
+        );
+        assert_eq!(
+            pings.handle_pong(at(160), &mut stats),
+            Some(Duration::from_millis(60))
+        );
         assert_eq!(pings.handle_pong(at(170), &mut stats), None);
-        assert_eq!((stats.last, stats.min, stats.max, stats.count), (stats.min, Duration::from_millis(60), Duration::from_millis(150), 2));
-        assert_eq!(stats.smoothed, Duration::from_micros((150_000 * 7 + 60_000) / 8));
+        assert_eq!(
+            (stats.last, stats.min, stats.max, stats.count),
+            (
+                stats.min,
+                Duration::from_millis(60),
+                Duration::from_millis(150),
+                2
+            )
+        );
+        assert_eq!(
+            stats.smoothed,
+            Duration::from_micros((150_000 * 7 + 60_000) / 8)
+        );
     }
 
     #[test]
@@ -104,9 +127,14 @@ mod tests {
             pings.handle_ping(at(beat * 10));
         }
         assert_eq!(pings.timed.len(), TIMED_PINGS);
-        let timed = (0..1000).filter(|_| pings.handle_pong(at(20_000), &mut stats).is_some()).count();
+        let timed = (0..1000)
+            .filter(|_| pings.handle_pong(at(20_000), &mut stats).is_some())
+            .count();
         assert_eq!(timed, TIMED_PINGS);
         pings.handle_ping(at(30_000));
-        assert_eq!(pings.handle_pong(at(30_007), &mut stats), Some(Duration::from_millis(7)));
+        assert_eq!(
+            pings.handle_pong(at(30_007), &mut stats),
+            Some(Duration::from_millis(7))
+        );
     }
 }

@@ -55,7 +55,10 @@ pub(crate) enum Action {
     AbandonDial,
     /// Ask whether the peer lives. `ping` is off when bytes are stuck in the queue: they are the question then. `silence` is set when
     /// an earlier question got no answer.
-    Ask { ping: bool, silence: Option<Duration> },
+    Ask {
+        ping: bool,
+        silence: Option<Duration>,
+    },
     /// The line is about to be given up. Read and write once more, then ask [`Session::verdict`].
     Judge,
 }
@@ -77,7 +80,9 @@ impl Session {
             backoff: config.backoff.clone(),
             tries: config.tries,
             rng: fastrand::Rng::with_seed(seed),
-            state: State::Waiting { until: Millis::ZERO },
+            state: State::Waiting {
+                until: Millis::ZERO,
+            },
             tries_used: 0,
             failures: 0,
             epoch: 0,
@@ -96,8 +101,13 @@ impl Session {
             State::Waiting { until } if *until <= now => {
                 self.tries_used = self.tries_used.saturating_add(1);
                 self.failures = self.failures.saturating_add(1);
-                self.state = State::Dialing { deadline: now.plus_ms(self.dial_timeout_ms) };
-                Some(Action::Dial(Try { number: self.tries_used, of: self.tries }))
+                self.state = State::Dialing {
+                    deadline: now.plus_ms(self.dial_timeout_ms),
+                };
+                Some(Action::Dial(Try {
+                    number: self.tries_used,
+                    of: self.tries,
+                }))
             }
             State::Dialing { deadline } if *deadline <= now => Some(Action::AbandonDial),
             State::Up(line) => line.poll(now, self.heartbeat.as_ref()?),
@@ -127,7 +137,9 @@ impl Session {
 
     /// The dial succeeded: a new line under a new epoch, which is returned. `None` if nothing was being dialled.
     pub(crate) fn handle_dialled(&mut self, now: Millis) -> Option<u64> {
-        let State::Dialing { .. } = self.state else { return None };
+        let State::Dialing { .. } = self.state else {
+            return None;
+        };
         self.epoch += 1;
         self.state = State::Up(Line::new(now));
         Some(self.epoch)
@@ -135,7 +147,9 @@ impl Session {
 
     /// The dial failed at its last address.
     pub(crate) fn handle_dial_failed(&mut self, now: Millis) -> Option<Next> {
-        let State::Dialing { .. } = self.state else { return None };
+        let State::Dialing { .. } = self.state else {
+            return None;
+        };
         Some(self.retry(now))
     }
 
@@ -149,8 +163,12 @@ impl Session {
 
     /// `pongs` answers arrived. Returns the round-trip time of the last one that can be told.
     pub(crate) fn handle_pongs(&mut self, now: Millis, pongs: u32) -> Option<Duration> {
-        let State::Up(line) = &mut self.state else { return None };
-        (0..pongs).fold(None, |last, _| line.outstanding.handle_pong(now, &mut self.rtt).or(last))
+        let State::Up(line) = &mut self.state else {
+            return None;
+        };
+        (0..pongs).fold(None, |last, _| {
+            line.outstanding.handle_pong(now, &mut self.rtt).or(last)
+        })
     }
 
     /// A message arrived that may have had a pong in it, which only raw framing lets happen.
@@ -168,8 +186,15 @@ impl Session {
     }
 
     /// The line is gone. `unsent` tells whether messages are still in the queue.
-    pub(crate) fn handle_lost(&mut self, now: Millis, reason: CloseReason, unsent: bool) -> Option<Next> {
-        let State::Up(line) = &self.state else { return None };
+    pub(crate) fn handle_lost(
+        &mut self,
+        now: Millis,
+        reason: CloseReason,
+        unsent: bool,
+    ) -> Option<Next> {
+        let State::Up(line) = &self.state else {
+            return None;
+        };
         let half_closed = line.half_closed;
         if now.ms_since(line.since) >= self.backoff.longest_ms(self.failures) {
             self.failures = 0;
@@ -177,7 +202,11 @@ impl Session {
         self.last_loss = Some(reason);
         if self.finishing && !unsent {
             let waited_out = half_closed && reason == CloseReason::HeartbeatLost;
-            return Some(self.done(if waited_out { Outcome::Finished } else { Outcome::after_everything_sent(reason) }));
+            return Some(self.done(if waited_out {
+                Outcome::Finished
+            } else {
+                Outcome::after_everything_sent(reason)
+            }));
         }
         Some(self.retry(now))
     }
@@ -224,7 +253,9 @@ impl Session {
     pub(crate) fn handle_resumed(&mut self, now: Millis) {
         match &mut self.state {
             State::Waiting { until } => *until = now.min(*until),
-            State::Up(line) if self.heartbeat.as_ref().is_some_and(|beat| beat.push) && !line.half_closed => {
+            State::Up(line)
+                if self.heartbeat.as_ref().is_some_and(|beat| beat.push) && !line.half_closed =>
+            {
                 line.probe = Probe::Due;
             }
             _ => {}
@@ -238,21 +269,36 @@ impl Session {
 
     /// Why the line is to be given up, if it is: the server has been silent for too long, or has not read for too long.
     pub(crate) fn verdict(&self, now: Millis) -> Option<CloseReason> {
-        let State::Up(line) = &self.state else { return None };
-        self.ends_of(line).find(|(at, _)| *at <= now).map(|(_, reason)| reason)
+        let State::Up(line) = &self.state else {
+            return None;
+        };
+        self.ends_of(line)
+            .find(|(at, _)| *at <= now)
+            .map(|(_, reason)| reason)
     }
 
     /// When the line is given up for what, if nothing happens before.
     fn ends_of(&self, line: &Line) -> impl Iterator<Item = (Millis, CloseReason)> + use<> {
-        let silent_at = self.heartbeat.as_ref().and_then(|beat| line.verdict_at(beat));
+        let silent_at = self
+            .heartbeat
+            .as_ref()
+            .and_then(|beat| line.verdict_at(beat));
         let slow_at = line.slow_at(self.write_timeout_ms);
-        let ends = [(silent_at, CloseReason::HeartbeatLost), (slow_at, CloseReason::SlowReader)];
-        ends.into_iter().filter_map(|(at, reason)| Some((at?, reason)))
+        let ends = [
+            (silent_at, CloseReason::HeartbeatLost),
+            (slow_at, CloseReason::SlowReader),
+        ];
+        ends.into_iter()
+            .filter_map(|(at, reason)| Some((at?, reason)))
     }
 
     /// Time since the line's last sign of life; nothing if there is no line.
     pub(crate) fn silence(&self, now: Millis) -> Duration {
-        if let State::Up(line) = &self.state { line.silence(now) } else { Duration::ZERO }
+        if let State::Up(line) = &self.state {
+            line.silence(now)
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// Whether bytes may be written.
@@ -292,8 +338,16 @@ impl Session {
             return self.done(Outcome::GaveUp { tries });
         }
         let delay_ms = self.backoff.delay_ms(self.failures, &mut self.rng);
-        self.state = State::Waiting { until: now.plus_ms(delay_ms) };
-        Next::Retry { next: Try { number: self.tries_used.saturating_add(1), of: self.tries }, delay_ms }
+        self.state = State::Waiting {
+            until: now.plus_ms(delay_ms),
+        };
+        Next::Retry {
+            next: Try {
+                number: self.tries_used.saturating_add(1),
+                of: self.tries,
+            },
+            delay_ms,
+        }
     }
 
     fn done(&mut self, outcome: Outcome) -> Next {
@@ -315,12 +369,18 @@ struct Beat {
 
 impl Beat {
     fn new(heartbeat: &Heartbeat) -> Self {
-        Beat { interval_ms: duration_to_ms(heartbeat.interval), missed: u32::from(heartbeat.missed), push: heartbeat.push }
+        Beat {
+            interval_ms: duration_to_ms(heartbeat.interval),
+            missed: u32::from(heartbeat.missed),
+            push: heartbeat.push,
+        }
     }
 
     /// The first instant at which `intervals` have surely passed since `start`: instants are rounded down, hence the one more.
     fn surely_after(&self, start: Millis, intervals: u64) -> Millis {
-        start.plus_ms(self.interval_ms.saturating_mul(intervals)).plus_ms(1)
+        start
+            .plus_ms(self.interval_ms.saturating_mul(intervals))
+            .plus_ms(1)
     }
 }
 
@@ -398,7 +458,12 @@ impl Line {
             Probe::Due => Some(Millis::ZERO),
             Probe::Asked { .. } => None,
             Probe::None if self.asked >= beat.missed => None,
-            Probe::None => Some(self.life.min(self.last_out).max(self.last_asked).plus_ms(beat.interval_ms)),
+            Probe::None => Some(
+                self.life
+                    .min(self.last_out)
+                    .max(self.last_asked)
+                    .plus_ms(beat.interval_ms),
+            ),
         }
     }
 

@@ -28,8 +28,14 @@ impl Client {
     pub(super) fn wait(&mut self, max_wait: Option<Duration>) -> Result<Millis, Error> {
         // Between turns the embedder may have waited as long as we would have.
         let before = self.clock.read(self.wait_ms(self.clock.last()));
-        let timeout_ms = [self.wait_ms(before), max_wait.map(duration_to_ms)].into_iter().flatten().min();
-        match self.poll.poll(&mut self.events, timeout_ms.map(Duration::from_millis)) {
+        let timeout_ms = [self.wait_ms(before), max_wait.map(duration_to_ms)]
+            .into_iter()
+            .flatten()
+            .min();
+        match self
+            .poll
+            .poll(&mut self.events, timeout_ms.map(Duration::from_millis))
+        {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
             Err(error) => return Err(Error::io("poll")(error)),
@@ -50,9 +56,15 @@ impl Client {
         let at_once = self.session.is_done()
             || (self.session.wants_to_finish() && self.queue.unsent() == 0 && !self.mail_left)
             || self.link.as_ref().is_some_and(|link| {
-                link.is_established() && (link.readable || (link.writable && (self.queue.unsent() > 0 || self.mail_left)))
+                link.is_established()
+                    && (link.readable
+                        || (link.writable && (self.queue.unsent() > 0 || self.mail_left)))
             });
-        if at_once { Some(0) } else { self.session.poll_timeout().map(|due| due.ms_since(now)) }
+        if at_once {
+            Some(0)
+        } else {
+            self.session.poll_timeout().map(|due| due.ms_since(now))
+        }
     }
 
     pub(super) fn take_mail(&mut self) {
@@ -67,8 +79,14 @@ impl Client {
         }
     }
 
-    pub(super) fn progress_dial<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Millis) {
-        let Some(link) = self.link.as_mut().filter(|link| !link.is_established()) else { return };
+    pub(super) fn progress_dial<H: ClientHandler + ?Sized>(
+        &mut self,
+        handler: &mut H,
+        now: Millis,
+    ) {
+        let Some(link) = self.link.as_mut().filter(|link| !link.is_established()) else {
+            return;
+        };
         match link.finish_dial() {
             Ok(false) => {}
             Ok(true) => {
@@ -83,7 +101,13 @@ impl Client {
 
     pub(super) fn read<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Millis) {
         for _ in 0..READS_PER_TURN {
-            let Some(link) = self.link.as_mut().filter(|link| link.is_established() && link.readable) else { return };
+            let Some(link) = self
+                .link
+                .as_mut()
+                .filter(|link| link.is_established() && link.readable)
+            else {
+                return;
+            };
             match link.read(&mut self.scratch) {
                 Ok(Found::Bytes(n)) => self.receive(handler, now, n),
                 Ok(Found::Nothing) => return,
@@ -98,7 +122,16 @@ impl Client {
 
     /// Decodes the first `n` bytes of the scratch buffer.
     fn receive<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Millis, n: usize) {
-        let Client { addr, session, queue, codec, inbox, scratch, framing, .. } = self;
+        let Client {
+            addr,
+            session,
+            queue,
+            codec,
+            inbox,
+            scratch,
+            framing,
+            ..
+        } = self;
         session.handle_received(now);
         let mut input = &scratch[..n];
         let too_large = loop {
@@ -141,12 +174,20 @@ impl Client {
                     match Addresses::resolve(&self.addr) {
                         Ok(addresses) => {
                             self.addresses = addresses;
-                            self.dial_next(handler, now, io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+                            self.dial_next(
+                                handler,
+                                now,
+                                io::Error::new(io::ErrorKind::NotFound, "the name has no address"),
+                            );
                         }
                         Err(error) => self.fail_dial(handler, now, error),
                     }
                 }
-                Action::AbandonDial => self.dial_next(handler, now, io::Error::new(io::ErrorKind::TimedOut, "the dial timed out")),
+                Action::AbandonDial => self.dial_next(
+                    handler,
+                    now,
+                    io::Error::new(io::ErrorKind::TimedOut, "the dial timed out"),
+                ),
                 Action::Ask { ping, silence } => {
                     if ping {
                         self.queue.push_ping();
@@ -171,7 +212,12 @@ impl Client {
     }
 
     /// Dials the next address, if the session still wants that; `error` is what was wrong with the one before.
-    fn dial_next<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Millis, mut error: io::Error) {
+    fn dial_next<H: ClientHandler + ?Sized>(
+        &mut self,
+        handler: &mut H,
+        now: Millis,
+        mut error: io::Error,
+    ) {
         self.link = None;
         if self.state() != ClientState::Dialing {
             return;
@@ -191,7 +237,12 @@ impl Client {
         self.fail_dial(handler, now, error);
     }
 
-    fn fail_dial<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Millis, error: io::Error) {
+    fn fail_dial<H: ClientHandler + ?Sized>(
+        &mut self,
+        handler: &mut H,
+        now: Millis,
+        error: io::Error,
+    ) {
         if let Some(next) = self.session.handle_dial_failed(now) {
             self.emit(handler, &Event::DialFailed(error));
             self.announce(handler, next);
@@ -199,14 +250,26 @@ impl Client {
     }
 
     /// The line is gone: the one door through which every line leaves.
-    fn lose<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Millis, reason: CloseReason) {
+    fn lose<H: ClientHandler + ?Sized>(
+        &mut self,
+        handler: &mut H,
+        now: Millis,
+        reason: CloseReason,
+    ) {
         self.link = None;
         self.inbox = Inbox::default();
         self.queue.handle_line_lost();
         let (epoch, silence) = (self.session.epoch(), self.session.silence(now));
         let unsent = self.queue.has_messages() || self.mail_left;
         if let Some(next) = self.session.handle_lost(now, reason, unsent) {
-            self.emit(handler, &Event::Disconnected { epoch, reason, silence });
+            self.emit(
+                handler,
+                &Event::Disconnected {
+                    epoch,
+                    reason,
+                    silence,
+                },
+            );
             self.announce(handler, next);
         }
     }
@@ -214,7 +277,13 @@ impl Client {
     fn announce<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, next: Next) {
         // The handler may have stopped the client when it heard of the loss.
         if let (Next::Retry { next, delay_ms }, ClientState::Waiting) = (next, self.state()) {
-            self.emit(handler, &Event::Reconnecting { next, delay: Duration::from_millis(delay_ms) });
+            self.emit(
+                handler,
+                &Event::Reconnecting {
+                    next,
+                    delay: Duration::from_millis(delay_ms),
+                },
+            );
         }
     }
 
@@ -222,7 +291,13 @@ impl Client {
         for _ in 0..WRITES_PER_TURN {
             self.take_mail();
             let total = self.queue.unsent();
-            let Some(link) = self.link.as_mut().filter(|link| link.is_established() && link.writable && total > 0) else { break };
+            let Some(link) = self
+                .link
+                .as_mut()
+                .filter(|link| link.is_established() && link.writable && total > 0)
+            else {
+                break;
+            };
             if self.session.is_done() {
                 break;
             }
@@ -250,7 +325,8 @@ impl Client {
             // What handles queued before the door shut is still to be sent.
             self.mail_left = true;
             self.take_mail();
-            let half_close = self.queue.unsent() == 0 && !self.mail_left && self.session.handle_all_sent();
+            let half_close =
+                self.queue.unsent() == 0 && !self.mail_left && self.session.handle_all_sent();
             if let Some(link) = self.link.as_ref().filter(|_| half_close) {
                 match link.shut_write() {
                     Ok(()) => self.session.handle_half_closed(now),

@@ -19,7 +19,13 @@ pub(super) struct Admission {
 impl Admission {
     /// `max_per_ip` of 0 means no bound per address.
     pub(super) fn new(max_connections: usize, max_per_ip: usize, access: AccessList) -> Self {
-        Admission { max_connections, max_per_ip, access, per_ip: HashMap::new(), open: 0 }
+        Admission {
+            max_connections,
+            max_per_ip,
+            access,
+            per_ip: HashMap::new(),
+            open: 0,
+        }
     }
 
     /// Puts other rules in force for those who come. `named` are the addresses under which those count who are here, one for each.
@@ -30,7 +36,8 @@ impl Admission {
         access: AccessList,
         named: impl Iterator<Item = IpAddr>,
     ) {
-        (self.max_connections, self.max_per_ip, self.access) = (max_connections, max_per_ip, access);
+        (self.max_connections, self.max_per_ip, self.access) =
+            (max_connections, max_per_ip, access);
         self.per_ip = HashMap::new();
         if max_per_ip > 0 {
             named.for_each(|ip| *self.per_ip.entry(ip).or_default() += 1);
@@ -74,7 +81,12 @@ impl Admission {
     fn check(&self, ip: IpAddr) -> Result<(), Refusal> {
         if !self.access.admits(ip) {
             Err(Refusal::Denied)
-        } else if self.max_per_ip > 0 && self.per_ip.get(&ip).is_some_and(|held| *held >= self.max_per_ip) {
+        } else if self.max_per_ip > 0
+            && self
+                .per_ip
+                .get(&ip)
+                .is_some_and(|held| *held >= self.max_per_ip)
+        {
             Err(Refusal::AddressFull)
         } else {
             Ok(())
@@ -105,7 +117,10 @@ mod tests {
     #[test]
     fn bounds_hold_in_all_and_per_address() {
         let mut admission = Admission::new(3, 2, AccessList::default());
-        assert_eq!((admission.enter(Some(A)), admission.enter(Some(A))), (Ok(()), Ok(())));
+        assert_eq!(
+            (admission.enter(Some(A)), admission.enter(Some(A))),
+            (Ok(()), Ok(()))
+        );
         assert_eq!(admission.enter(Some(A)), Err(Refusal::AddressFull));
         assert_eq!(admission.enter(Some(B)), Ok(()));
         assert_eq!(admission.enter(Some(B)), Err(Refusal::Full));
@@ -128,13 +143,27 @@ mod tests {
         admission.enter(None).expect("nobody knows who it is");
         assert_eq!(admission.name(A), Err(Refusal::AddressFull));
         admission.leave(None);
-        assert_eq!(admission.enter(Some(A)), Err(Refusal::AddressFull), "who was never counted under an address frees none");
+        assert_eq!(
+            admission.enter(Some(A)),
+            Err(Refusal::AddressFull),
+            "who was never counted under an address frees none"
+        );
     }
 
     #[test]
     fn the_denied_are_denied_even_when_it_is_full() {
-        let deny = ["192.0.2.1"].iter().map(|network| network.parse().expect("a network")).collect();
-        let mut admission = Admission::new(1, 0, AccessList { deny, ..AccessList::default() });
+        let deny = ["192.0.2.1"]
+            .iter()
+            .map(|network| network.parse().expect("a network"))
+            .collect();
+        let mut admission = Admission::new(
+            1,
+            0,
+            AccessList {
+                deny,
+                ..AccessList::default()
+            },
+        );
         admission.enter(Some(B)).expect("room");
         assert_eq!(admission.enter(Some(A)), Err(Refusal::Denied));
         assert_eq!(admission.name(A), Err(Refusal::Denied));

@@ -35,7 +35,10 @@ pub(super) struct Conn {
 /// No ping of a connection was answered yet.
 const NEVER_ASKED: u32 = u32::MAX;
 
-const _: () = assert!(size_of::<Conn>() <= 80, "an idle connection must stay cheap: see the memory goal in docs/architecture.md");
+const _: () = assert!(
+    size_of::<Conn>() <= 80,
+    "an idle connection must stay cheap: see the memory goal in docs/architecture.md"
+);
 
 /// Where a connection is in its life. It only ever moves down this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,12 +223,19 @@ mod tests {
 
     #[test]
     fn a_sign_of_life_answers_every_ping() {
-        let mut conn = Conn::new(Millis::from_ms(100), "192.0.2.7:80".parse().expect("an address"), 0);
+        let mut conn = Conn::new(
+            Millis::from_ms(100),
+            "192.0.2.7:80".parse().expect("an address"),
+            0,
+        );
         conn.pinged(Millis::from_ms(5100));
         assert_eq!(conn.last_ping(), Some(Millis::from_ms(5100)));
         assert_eq!(conn.round_trip_ms(), None, "the answer is still to come");
         assert_eq!(conn.seen(Millis::from_ms(5200)), Some(100));
-        assert_eq!((conn.last_ping(), conn.pings_out, conn.round_trip_ms()), (None, 0, Some(100)));
+        assert_eq!(
+            (conn.last_ping(), conn.pings_out, conn.round_trip_ms()),
+            (None, 0, Some(100))
+        );
         assert_eq!(conn.seen(Millis::from_ms(5300)), None, "nothing was asked");
         assert_eq!(conn.round_trip_ms(), Some(100));
     }

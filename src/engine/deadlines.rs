@@ -29,9 +29,17 @@ impl Deadlines {
     pub(super) fn next(&self, conn: &Conn) -> Option<(Millis, CloseReason)> {
         // A millisecond more, because instants are rounded down.
         let due = |from: Millis, ms: u64, reason| (from.plus_ms(ms + 1), reason);
-        let first_message = self.first_message_ms.filter(|_| !conn.has_spoken() && conn.reading.is_flowing());
-        let frame = self.frame_ms.zip(conn.inbox.frame_since().filter(|_| conn.reading.is_flowing()));
-        let write = self.write_ms.zip(conn.outbox.moved_at().filter(|_| conn.is_blocked()));
+        let first_message = self
+            .first_message_ms
+            .filter(|_| !conn.has_spoken() && conn.reading.is_flowing());
+        let frame = self.frame_ms.zip(
+            conn.inbox
+                .frame_since()
+                .filter(|_| conn.reading.is_flowing()),
+        );
+        let write = self
+            .write_ms
+            .zip(conn.outbox.moved_at().filter(|_| conn.is_blocked()));
         [
             first_message.map(|ms| due(conn.opened, ms, CloseReason::NeverSpoke)),
             frame.map(|(ms, since)| due(since, ms, CloseReason::FrameUnfinished)),
@@ -44,6 +52,8 @@ impl Deadlines {
 
     /// The reason for which the line is to end now, if a bound was passed.
     pub(super) fn overdue(&self, now: Millis, conn: &Conn) -> Option<CloseReason> {
-        self.next(conn).filter(|(at, _)| *at <= now).map(|(_, reason)| reason)
+        self.next(conn)
+            .filter(|(at, _)| *at <= now)
+            .map(|(_, reason)| reason)
     }
 }

@@ -23,7 +23,12 @@ impl Engine {
     ///
     /// One that comes from a balancer (`Config::proxies`) is only half in: the handler hears of it when its PROXY header has been read, or never,
     /// and then [`Engine::poll_refused`] names it.
-    pub fn handle_open<H: Handler + ?Sized>(&mut self, now: Millis, peer: SocketAddr, handler: &mut H) -> Result<ConnId, Refusal> {
+    pub fn handle_open<H: Handler + ?Sized>(
+        &mut self,
+        now: Millis,
+        peer: SocketAddr,
+        handler: &mut H,
+    ) -> Result<ConnId, Refusal> {
         self.advance(now);
         let brought = self.proxies.contains(peer.ip());
         if let Err(refusal) = self.admit(peer, brought) {
@@ -31,7 +36,9 @@ impl Engine {
             return Err(refusal);
         }
         self.generation = self.generation.wrapping_add(1);
-        let slot = self.conns.insert(Conn::new(self.now, peer, self.generation));
+        let slot = self
+            .conns
+            .insert(Conn::new(self.now, peer, self.generation));
         let id = ConnId::new(slot, self.generation);
         if let Some(ration) = &mut self.ration {
             ration.open(slot);
@@ -52,7 +59,11 @@ impl Engine {
         let ip = (!brought).then(|| peer.ip().to_canonical());
         match self.admission.enter(ip) {
             // Where there are more than may be, since the bound was lowered, one that left would make room for nobody.
-            Err(Refusal::Full) if self.on_full == OnFull::EvictIdlest && !self.admission.is_over_full() && self.evict_idlest() => {
+            Err(Refusal::Full)
+                if self.on_full == OnFull::EvictIdlest
+                    && !self.admission.is_over_full()
+                    && self.evict_idlest() =>
+            {
                 self.admission.enter(ip)
             }
             admitted => admitted,
@@ -72,7 +83,12 @@ impl Engine {
 
     /// Takes the first bytes of a connection that a balancer has brought. Returns how many of them belong to the header, once it is whole and
     /// the client it names has been let in.
-    pub(super) fn greet<H: Handler + ?Sized>(&mut self, id: ConnId, bytes: &[u8], handler: &mut H) -> Option<usize> {
+    pub(super) fn greet<H: Handler + ?Sized>(
+        &mut self,
+        id: ConnId,
+        bytes: &[u8],
+        handler: &mut H,
+    ) -> Option<usize> {
         let conn = live(&mut self.conns, id)?;
         let before = conn.inbox.frame_len();
         conn.inbox.extend(bytes);
@@ -111,7 +127,10 @@ impl Engine {
 
     /// Turns a connection away that was half in.
     pub(super) fn refuse(&mut self, id: ConnId, refusal: Refusal) {
-        if let Some(conn) = self.conn_mut(id).filter(|conn| conn.phase == Phase::Greeting) {
+        if let Some(conn) = self
+            .conn_mut(id)
+            .filter(|conn| conn.phase == Phase::Greeting)
+        {
             conn.phase = Phase::Refused(refusal);
             self.refused.push_back(id);
         }
@@ -121,7 +140,9 @@ impl Engine {
     pub fn poll_refused(&mut self) -> Option<(ConnId, SocketAddr, Refusal)> {
         let id = self.refused.pop_front()?;
         let conn = self.conns.remove(id.slot());
-        let Phase::Refused(refusal) = conn.phase else { unreachable!("only the refused are in the list of the refused") };
+        let Phase::Refused(refusal) = conn.phase else {
+            unreachable!("only the refused are in the list of the refused")
+        };
         self.memory.recount(conn.charge(), 0);
         self.wheel.remove(id.slot());
         self.admission.leave(None);
@@ -136,8 +157,12 @@ impl Engine {
 
     /// Closes the connection that has been silent for longest. `false` if there is none to close.
     fn evict_idlest(&mut self) -> bool {
-        let Some(id) = self.next_idlest() else { return false };
-        let Some(conn) = self.conn(id) else { return false };
+        let Some(id) = self.next_idlest() else {
+            return false;
+        };
+        let Some(conn) = self.conn(id) else {
+            return false;
+        };
         // It leaves at once, so that the newcomer can have its place; see poll_closed().
         self.admission.leave(Some(conn.peer().ip()));
         self.close(id, CloseReason::Evicted);
@@ -155,7 +180,10 @@ impl Engine {
 
     fn next_candidate(&mut self) -> Option<ConnId> {
         while let Some((seen, id)) = self.idlest.pop() {
-            if self.conn(id).is_some_and(|conn| conn.phase == Phase::Open && conn.last_seen == seen) {
+            if self
+                .conn(id)
+                .is_some_and(|conn| conn.phase == Phase::Open && conn.last_seen == seen)
+            {
                 return Some(id);
             }
         }
@@ -164,9 +192,14 @@ impl Engine {
 
     fn find_candidates(&mut self) {
         let mut idlest = BinaryHeap::with_capacity(CANDIDATES + 1);
-        for (slot, conn) in self.conns.iter().filter(|(_, conn)| conn.phase == Phase::Open) {
+        for (slot, conn) in self
+            .conns
+            .iter()
+            .filter(|(_, conn)| conn.phase == Phase::Open)
+        {
             let candidate = (conn.last_seen, ConnId::new(slot, conn.generation));
-            if idlest.len() < CANDIDATES || idlest.peek().is_some_and(|latest| candidate < *latest) {
+            if idlest.len() < CANDIDATES || idlest.peek().is_some_and(|latest| candidate < *latest)
+            {
                 idlest.push(candidate);
                 if idlest.len() > CANDIDATES {
                     idlest.pop();

@@ -79,8 +79,16 @@ pub(crate) enum Farewell {
 impl Farewell {
     pub(super) fn of(reason: CloseReason, unsent: usize) -> Self {
         match reason {
-            CloseReason::HeartbeatLost | CloseReason::HalfOpen | CloseReason::SlowReader | CloseReason::MemoryLimit => Farewell::Reset,
-            CloseReason::FrameTooLarge | CloseReason::Flood | CloseReason::Requested | CloseReason::Shutdown if unsent == 0 => {
+            CloseReason::HeartbeatLost
+            | CloseReason::HalfOpen
+            | CloseReason::SlowReader
+            | CloseReason::MemoryLimit => Farewell::Reset,
+            CloseReason::FrameTooLarge
+            | CloseReason::Flood
+            | CloseReason::Requested
+            | CloseReason::Shutdown
+                if unsent == 0 =>
+            {
                 Farewell::Linger
             }
             _ => Farewell::Close,
@@ -123,7 +131,11 @@ impl Context<'_> {
 
     /// Queues a message for every open connection but `except`, and returns for how many. Connections whose outbox would pass its bound
     /// are closed as slow readers. Fails, for all alike, only if the framing cannot carry the message.
-    pub fn broadcast(&mut self, message: &[u8], except: Option<ConnId>) -> Result<usize, SendError> {
+    pub fn broadcast(
+        &mut self,
+        message: &[u8],
+        except: Option<ConnId>,
+    ) -> Result<usize, SendError> {
         self.engine.broadcast(message, except)
     }
 
@@ -176,7 +188,11 @@ impl Context<'_> {
 
     /// The connections in the slots from `from` on, `slots` of them at most, so that a long list can be gone through a part at a time; `None` when
     /// there is no such slot any more. Connections that come and go between two parts may be in none.
-    pub fn inspect_slots(&self, from: usize, slots: usize) -> Option<impl Iterator<Item = Connection> + '_> {
+    pub fn inspect_slots(
+        &self,
+        from: usize,
+        slots: usize,
+    ) -> Option<impl Iterator<Item = Connection> + '_> {
         self.engine.inspect_slots(from, slots)
     }
 

@@ -43,7 +43,11 @@ impl Engine {
 
     /// The connections in the slots from `from` on, `slots` of them at most: a long list can be gone through a part at a time. `None` when there is
     /// no such slot any more.
-    pub fn inspect_slots(&self, from: usize, slots: usize) -> Option<impl Iterator<Item = Connection> + '_> {
+    pub fn inspect_slots(
+        &self,
+        from: usize,
+        slots: usize,
+    ) -> Option<impl Iterator<Item = Connection> + '_> {
         let end = self.conns.capacity();
         let view = |slot: usize| {
             let conn = self.conns.get(slot)?;

@@ -61,7 +61,8 @@ impl Liveness {
             missed: heartbeat.missed,
             push: heartbeat.push,
             tick_ms,
-            waits_for_beats: heartbeat.missed >= 2 && duration_to_ms(heartbeat.interval) >= 8 * tick_ms,
+            waits_for_beats: heartbeat.missed >= 2
+                && duration_to_ms(heartbeat.interval) >= 8 * tick_ms,
             in_force_since,
         }
     }
@@ -79,21 +80,37 @@ impl Liveness {
 
     /// When the next question or the verdict is due, if the peer stays silent.
     pub(super) fn next_check(&self, evidence: &Evidence) -> Millis {
-        let Evidence { last_seen, pings_out, last_ping, beats, salt } = *evidence;
+        let Evidence {
+            last_seen,
+            pings_out,
+            last_ping,
+            beats,
+            salt,
+        } = *evidence;
         if self.waits_for_beats && beats && pings_out == 0 && self.asks(evidence) {
             last_seen.plus_ms(self.interval_ms + self.tick_ms)
         } else if self.asks(evidence) {
-            let by_silence = last_seen.plus_ms((u64::from(pings_out) + 1) * self.interval_ms - self.jitter_ms(salt ^ u64::from(pings_out)));
+            let by_silence = last_seen.plus_ms(
+                (u64::from(pings_out) + 1) * self.interval_ms
+                    - self.jitter_ms(salt ^ u64::from(pings_out)),
+            );
             // Also after a lag pings do not come in a burst.
-            by_silence.max(last_ping.map_or(Millis::ZERO, |last_ping| last_ping.plus_ms(self.interval_ms / 2)))
+            by_silence.max(last_ping.map_or(Millis::ZERO, |last_ping| {
+                last_ping.plus_ms(self.interval_ms / 2)
+            }))
         } else {
-            self.deadline(last_seen).max(last_ping.map_or(Millis::ZERO, |last_ping| last_ping.plus_ms(self.interval_ms + 1)))
+            self.deadline(last_seen)
+                .max(last_ping.map_or(Millis::ZERO, |last_ping| {
+                    last_ping.plus_ms(self.interval_ms + 1)
+                }))
         }
     }
 
     /// The earliest instant at which silence since `last_seen` may be a verdict.
     pub(super) fn deadline(&self, last_seen: Millis) -> Millis {
-        last_seen.max(self.in_force_since).plus_ms(self.bound_ms + 1)
+        last_seen
+            .max(self.in_force_since)
+            .plus_ms(self.bound_ms + 1)
     }
 
     pub(super) fn in_force_since(&self) -> Millis {
@@ -127,16 +144,31 @@ mod tests {
     use std::time::Duration;
 
     fn liveness(interval_ms: u64, missed: u8, push: bool, tick_ms: u64) -> Liveness {
-        Liveness::new(&Heartbeat { interval: Duration::from_millis(interval_ms), missed, push }, tick_ms, Millis::ZERO)
+        Liveness::new(
+            &Heartbeat {
+                interval: Duration::from_millis(interval_ms),
+                missed,
+                push,
+            },
+            tick_ms,
+            Millis::ZERO,
+        )
     }
 
     fn silent_since(last_seen_ms: u64) -> Evidence {
-        Evidence { last_seen: Millis::from_ms(last_seen_ms), pings_out: 0, last_ping: None, beats: false, salt: 7 }
+        Evidence {
+            last_seen: Millis::from_ms(last_seen_ms),
+            pings_out: 0,
+            last_ping: None,
+            beats: false,
+            salt: 7,
+        }
     }
 
     /// Plays a peer that says nothing after `last_seen`, checked on a wheel of `tick_ms`; returns the pings and the verdict.
     fn play(liveness: &Liveness, mut evidence: Evidence) -> (Vec<u64>, u64) {
-        let on_wheel = |at: Millis| Millis::from_ms(at.as_ms().div_ceil(liveness.tick_ms) * liveness.tick_ms);
+        let on_wheel =
+            |at: Millis| Millis::from_ms(at.as_ms().div_ceil(liveness.tick_ms) * liveness.tick_ms);
         let mut pings = Vec::new();
         let mut now = on_wheel(liveness.next_check(&evidence));
         loop {
@@ -185,23 +217,48 @@ mod tests {
         assert_eq!(liveness.judge(late, &evidence), Verdict::Ping);
         evidence.pings_out = 3;
         evidence.last_ping = Some(late);
-        assert_eq!(liveness.judge(late, &evidence), Verdict::Alive { check_again: late.plus_ms(1001) });
+        assert_eq!(
+            liveness.judge(late, &evidence),
+            Verdict::Alive {
+                check_again: late.plus_ms(1001)
+            }
+        );
     }
 
     #[test]
     fn a_peer_that_beats_is_not_asked_if_its_beat_comes_in_time() {
         let liveness = liveness(5000, 3, true, 100);
-        let beating = Evidence { beats: true, ..silent_since(0) };
-        assert!(matches!(liveness.judge(Millis::from_ms(5099), &beating), Verdict::Alive { .. }));
-        assert_eq!(liveness.judge(Millis::from_ms(5100), &beating), Verdict::Ping);
-        assert_eq!(liveness.judge(Millis::from_ms(5000), &silent_since(0)), Verdict::Ping);
+        let beating = Evidence {
+            beats: true,
+            ..silent_since(0)
+        };
+        assert!(matches!(
+            liveness.judge(Millis::from_ms(5099), &beating),
+            Verdict::Alive { .. }
+        ));
+        assert_eq!(
+            liveness.judge(Millis::from_ms(5100), &beating),
+            Verdict::Ping
+        );
+        assert_eq!(
+            liveness.judge(Millis::from_ms(5000), &silent_since(0)),
+            Verdict::Ping
+        );
     }
 
     #[test]
     fn pings_of_lines_opened_together_are_spread() {
         let liveness = liveness(5000, 3, true, 100);
-        let due: std::collections::BTreeSet<u64> =
-            (0..1000).map(|salt| liveness.next_check(&Evidence { salt, ..silent_since(0) }).as_ms()).collect();
+        let due: std::collections::BTreeSet<u64> = (0..1000)
+            .map(|salt| {
+                liveness
+                    .next_check(&Evidence {
+                        salt,
+                        ..silent_since(0)
+                    })
+                    .as_ms()
+            })
+            .collect();
         assert!(due.len() > 300, "{} instants", due.len());
         assert!(due.iter().all(|due| (4375..=4900).contains(due)));
     }

@@ -28,7 +28,11 @@ pub(super) struct Memory {
 impl Memory {
     /// `None` for no bound.
     pub(super) fn new(max: Option<usize>) -> Self {
-        let mut memory = Memory { max: 0, own: 0, shared: Arc::default() };
+        let mut memory = Memory {
+            max: 0,
+            own: 0,
+            shared: Arc::default(),
+        };
         memory.set_max(max);
         memory
     }
@@ -87,7 +91,12 @@ impl Engine {
             .conns
             .iter()
             .filter(|(_, conn)| !matches!(conn.phase, Phase::Closed(_) | Phase::Refused(_)))
-            .map(|(slot, conn)| (Reverse(conn.outbox.len() + conn.inbox.held()), ConnId::new(slot, conn.generation)))
+            .map(|(slot, conn)| {
+                (
+                    Reverse(conn.outbox.len() + conn.inbox.held()),
+                    ConnId::new(slot, conn.generation),
+                )
+            })
             .filter(|(Reverse(held), _)| *held > 0)
             .collect();
         holders.sort_unstable();

@@ -126,7 +126,10 @@ impl Engine {
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         config.check()?;
         let tick_ms = duration_to_ms(config.tick);
-        let liveness = config.heartbeat.as_ref().map(|heartbeat| Liveness::new(heartbeat, tick_ms, Millis::ZERO));
+        let liveness = config
+            .heartbeat
+            .as_ref()
+            .map(|heartbeat| Liveness::new(heartbeat, tick_ms, Millis::ZERO));
         Ok(Engine {
             now: Millis::ZERO,
             conns: Slab::new(),
@@ -142,7 +145,11 @@ impl Engine {
             on_slow: config.limits.on_slow,
             memory: Memory::new(config.limits.max_memory),
             answering: None,
-            admission: Admission::new(max_connections(config), config.limits.max_connections_per_ip, config.access.clone()),
+            admission: Admission::new(
+                max_connections(config),
+                config.limits.max_connections_per_ip,
+                config.access.clone(),
+            ),
             on_full: config.limits.on_full,
             idlest: Vec::new(),
             proxies: config.proxies.clone(),
@@ -192,11 +199,17 @@ impl Engine {
     }
 
     /// The next connection that is over. It is gone from the engine; the handler has been told; the caller drops the socket.
-    pub fn poll_closed<H: Handler + ?Sized>(&mut self, now: Millis, handler: &mut H) -> Option<(ConnId, Closed)> {
+    pub fn poll_closed<H: Handler + ?Sized>(
+        &mut self,
+        now: Millis,
+        handler: &mut H,
+    ) -> Option<(ConnId, Closed)> {
         self.advance(now);
         let id = self.closed.pop_front()?;
         let mut conn = self.conns.remove(id.slot());
-        let Phase::Closed(reason) = conn.phase else { unreachable!("only closed connections are in the list of the closed") };
+        let Phase::Closed(reason) = conn.phase else {
+            unreachable!("only closed connections are in the list of the closed")
+        };
         let peer = conn.peer();
         let unsent = conn.outbox.len();
         self.memory.recount(conn.charge(), 0);
@@ -276,7 +289,9 @@ impl Engine {
     }
 
     fn conn(&self, id: ConnId) -> Option<&Conn> {
-        self.conns.get(id.slot()).filter(|conn| conn.generation == id.generation())
+        self.conns
+            .get(id.slot())
+            .filter(|conn| conn.generation == id.generation())
     }
 
     fn conn_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
@@ -285,7 +300,9 @@ impl Engine {
 
     /// The one door out. The first reason wins; a connection that is being flushed keeps the reason for which it is.
     fn close(&mut self, id: ConnId, reason: CloseReason) {
-        let Some(conn) = self.conn_mut(id) else { return };
+        let Some(conn) = self.conn_mut(id) else {
+            return;
+        };
         conn.phase = match conn.phase {
             Phase::Open | Phase::PeerShut => Phase::Closed(reason),
             Phase::Flushing(first) => Phase::Closed(first),
@@ -298,7 +315,9 @@ impl Engine {
     /// Ends a connection when what is queued for it has gone out. Does nothing if it is ending already.
     fn close_after_flush(&mut self, id: ConnId, reason: CloseReason) {
         let now = self.now;
-        let Some(conn) = live(&mut self.conns, id) else { return };
+        let Some(conn) = live(&mut self.conns, id) else {
+            return;
+        };
         if conn.takes_messages() {
             conn.phase = Phase::Flushing(reason);
             conn.last_seen = now;
@@ -326,12 +345,18 @@ impl Engine {
 
 /// As many as are wanted, and no more than a poll token can name.
 fn max_connections(config: &Config) -> usize {
-    config.limits.max_connections.unwrap_or(usize::MAX).min(ConnId::MAX_SLOTS)
+    config
+        .limits
+        .max_connections
+        .unwrap_or(usize::MAX)
+        .min(ConnId::MAX_SLOTS)
 }
 
 /// The connection of that id, if it still lives; the engine's other fields stay free to be borrowed.
 fn live(conns: &mut Slab<Conn>, id: ConnId) -> Option<&mut Conn> {
-    conns.get_mut(id.slot()).filter(|conn| conn.generation == id.generation())
+    conns
+        .get_mut(id.slot())
+        .filter(|conn| conn.generation == id.generation())
 }
 
 #[cfg(test)]

@@ -37,7 +37,10 @@ pub(super) enum Rationed {
 
 impl Ration {
     pub(super) fn new(per_second: NonZeroU32) -> Self {
-        Ration { message_ns: BURST_NS / u64::from(per_second.get()), buckets: Vec::new() }
+        Ration {
+            message_ns: BURST_NS / u64::from(per_second.get()),
+            buckets: Vec::new(),
+        }
     }
 
     /// A line begins, with a full bucket.
@@ -57,13 +60,20 @@ impl Ration {
         if forgiven {
             bucket.over_since = None;
         }
-        bucket.full_at_ns = bucket.full_at_ns.max(now_ns).saturating_add(self.message_ns.saturating_mul(u64::from(messages)));
+        bucket.full_at_ns = bucket
+            .full_at_ns
+            .max(now_ns)
+            .saturating_add(self.message_ns.saturating_mul(u64::from(messages)));
         if self.resumes_at_ns(slot) <= now_ns {
             return Rationed::No;
         }
         let bucket = &mut self.buckets[slot];
         let over_since = *bucket.over_since.get_or_insert(now);
-        if now.ms_since(over_since) >= FLOOD_MS { Rationed::Flood } else { Rationed::Yes }
+        if now.ms_since(over_since) >= FLOOD_MS {
+            Rationed::Flood
+        } else {
+            Rationed::Yes
+        }
     }
 
     /// When there is room for a message again.
@@ -72,7 +82,9 @@ impl Ration {
     }
 
     fn resumes_at_ns(&self, slot: usize) -> u64 {
-        self.buckets[slot].full_at_ns.saturating_sub(BURST_NS - self.message_ns)
+        self.buckets[slot]
+            .full_at_ns
+            .saturating_sub(BURST_NS - self.message_ns)
     }
 }
 
@@ -110,7 +122,10 @@ mod tests {
         for per_second in [1, 7, 100, 900] {
             let expected = u64::from(per_second) * 9;
             let (sent, ended) = flood(&mut ration(per_second), 8000);
-            assert!(!ended && sent.abs_diff(expected) <= expected / 50 + 2, "{sent} messages at {per_second} per second, not {expected}");
+            assert!(
+                !ended && sent.abs_diff(expected) <= expected / 50 + 2,
+                "{sent} messages at {per_second} per second, not {expected}"
+            );
             assert!(flood(&mut ration(per_second), 20_000).1);
         }
     }
@@ -119,7 +134,10 @@ mod tests {
     fn at_the_rate_nobody_waits() {
         let mut ration = ration(10);
         for message in 0..1000 {
-            assert_eq!(ration.charge(Millis::from_ms(message * 100), 3, 1), Rationed::No);
+            assert_eq!(
+                ration.charge(Millis::from_ms(message * 100), 3, 1),
+                Rationed::No
+            );
         }
     }
 
@@ -128,8 +146,13 @@ mod tests {
         let mut ration = ration(10);
         for spell in 0..100 {
             let from = Millis::from_ms(spell * 4000);
-            let rationed = (0..20).map(|_| ration.charge(from, 3, 1)).collect::<Vec<_>>();
-            assert!(rationed.contains(&Rationed::Yes) && !rationed.contains(&Rationed::Flood), "spell {spell}");
+            let rationed = (0..20)
+                .map(|_| ration.charge(from, 3, 1))
+                .collect::<Vec<_>>();
+            assert!(
+                rationed.contains(&Rationed::Yes) && !rationed.contains(&Rationed::Flood),
+                "spell {spell}"
+            );
         }
     }
 
@@ -138,6 +161,12 @@ mod tests {
         let mut ration = ration(1);
         assert_eq!(ration.charge(Millis::ZERO, 3, 1000), Rationed::Yes);
         ration.open(3);
-        assert_eq!((ration.charge(Millis::ZERO, 3, 1), ration.charge(Millis::ZERO, 3, 1)), (Rationed::Yes, Rationed::Yes));
+        assert_eq!(
+            (
+                ration.charge(Millis::ZERO, 3, 1),
+                ration.charge(Millis::ZERO, 3, 1)
+            ),
+            (Rationed::Yes, Rationed::Yes)
+        );
     }
 }

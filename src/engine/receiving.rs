@@ -12,9 +12,17 @@ impl Engine {
     /// Takes bytes that were read, decodes them, answers heartbeats and hands messages to the handler.
     ///
     /// If the connection is paused in the middle, the bytes not yet decoded are kept; [`Engine::wants_read`] says `false` until then.
-    pub fn handle_bytes<H: Handler + ?Sized>(&mut self, now: Millis, id: ConnId, bytes: &[u8], handler: &mut H) {
+    pub fn handle_bytes<H: Handler + ?Sized>(
+        &mut self,
+        now: Millis,
+        id: ConnId,
+        bytes: &[u8],
+        handler: &mut H,
+    ) {
         self.advance(now);
-        let Some(conn) = self.conn_mut(id) else { return };
+        let Some(conn) = self.conn_mut(id) else {
+            return;
+        };
         conn.bytes_in += bytes.len() as u64;
         let phase = conn.phase;
         self.stats.bytes_in += bytes.len() as u64;
@@ -47,7 +55,9 @@ impl Engine {
     }
 
     fn decode<H: Handler + ?Sized>(&mut self, id: ConnId, bytes: &[u8], handler: &mut H) {
-        let Some(conn) = self.conn_mut(id) else { return };
+        let Some(conn) = self.conn_mut(id) else {
+            return;
+        };
         // The inbox leaves the slab while frames that may borrow from it are with the handler.
         let mut inbox = std::mem::take(&mut conn.inbox);
         self.memory.recount(inbox.held(), 0);
@@ -90,7 +100,9 @@ impl Engine {
         }
         inbox.settle();
         let now = self.now;
-        let Some(conn) = live(&mut self.conns, id) else { return };
+        let Some(conn) = live(&mut self.conns, id) else {
+            return;
+        };
         conn.inbox = inbox;
         self.memory.recount(0, conn.inbox.held());
         if conn.inbox.frame_len() > 0 && began.is_none() {
@@ -109,8 +121,12 @@ impl Engine {
     }
 
     fn charge_ration(&mut self, id: ConnId, frames: u32) {
-        let Some(ration) = &mut self.ration else { return };
-        let Some(conn) = live(&mut self.conns, id).filter(|conn| conn.phase == Phase::Open) else { return };
+        let Some(ration) = &mut self.ration else {
+            return;
+        };
+        let Some(conn) = live(&mut self.conns, id).filter(|conn| conn.phase == Phase::Open) else {
+            return;
+        };
         match ration.charge(self.now, id.slot(), frames) {
             Rationed::No => {}
             Rationed::Yes => {
@@ -127,7 +143,9 @@ impl Engine {
     pub fn handle_eof(&mut self, now: Millis, id: ConnId) {
         self.advance(now);
         let now = self.now;
-        let Some(conn) = live(&mut self.conns, id) else { return };
+        let Some(conn) = live(&mut self.conns, id) else {
+            return;
+        };
         match conn.phase {
             Phase::Open => {
                 conn.seen(now);
@@ -169,7 +187,9 @@ impl Engine {
     /// Lets go of what stopped the reading; if nothing else does, reading goes on, and the clocks of what the peer owes begin anew.
     pub(super) fn resume_reading(&mut self, id: ConnId, stopped_by: Reading) {
         let now = self.now;
-        let Some(conn) = self.conn_mut(id) else { return };
+        let Some(conn) = self.conn_mut(id) else {
+            return;
+        };
         if !conn.reading.is_stopped_by(stopped_by) {
             return;
         }

@@ -22,11 +22,20 @@ impl Engine {
     /// up nobody before its own bound has passed, however long they have been silent, and not before as many pings are unanswered as it says. What has
     /// been due for long by other new settings is due at the next [`Engine::handle_timers`].
     pub fn reconfigure(&mut self, now: Millis, config: &Config) -> Result<(), ConfigError> {
-        Config { tick: Duration::from_millis(self.tick_ms), ..config.clone() }.check()?;
+        Config {
+            tick: Duration::from_millis(self.tick_ms),
+            ..config.clone()
+        }
+        .check()?;
         self.codec = self.codec.with_max_message(config.limits.max_message)?;
         self.advance(now);
-        self.liveness = config.heartbeat.as_ref().map(|heartbeat| self.liveness_by(heartbeat));
-        self.flush_patience_ms = self.liveness.map_or(FLUSH_PATIENCE_MS, |liveness| liveness.bound_ms());
+        self.liveness = config
+            .heartbeat
+            .as_ref()
+            .map(|heartbeat| self.liveness_by(heartbeat));
+        self.flush_patience_ms = self
+            .liveness
+            .map_or(FLUSH_PATIENCE_MS, |liveness| liveness.bound_ms());
         self.deadlines = Deadlines::new(&config.limits);
         self.max_outbox = config.limits.max_outbox;
         self.on_slow = config.limits.on_slow;
@@ -34,8 +43,17 @@ impl Engine {
         self.on_full = config.limits.on_full;
         self.proxies = config.proxies.clone();
         self.goodbye = config.goodbye.as_deref().map(Into::into);
-        let named = self.conns.iter().filter(|(_, conn)| conn.phase.is_counted_by_address()).map(|(_, conn)| conn.peer().ip());
-        self.admission.reconfigure(max_connections(config), config.limits.max_connections_per_ip, config.access.clone(), named);
+        let named = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| conn.phase.is_counted_by_address())
+            .map(|(_, conn)| conn.peer().ip());
+        self.admission.reconfigure(
+            max_connections(config),
+            config.limits.max_connections_per_ip,
+            config.access.clone(),
+            named,
+        );
         self.set_ration(config.limits.max_message_rate);
         self.reschedule();
         self.keep_within_memory();
@@ -45,7 +63,9 @@ impl Engine {
     /// That which is in force already, if it is of the same heartbeat.
     fn liveness_by(&self, heartbeat: &Heartbeat) -> Liveness {
         let since = |in_force_since| Liveness::new(heartbeat, self.tick_ms, in_force_since);
-        let same = self.liveness.filter(|old| *old == since(old.in_force_since()));
+        let same = self
+            .liveness
+            .filter(|old| *old == since(old.in_force_since()));
         same.unwrap_or_else(|| since(self.now))
     }
 
@@ -53,7 +73,9 @@ impl Engine {
     fn set_ration(&mut self, rate: Option<NonZeroU32>) {
         self.ration = rate.map(Ration::new);
         for slot in 0..self.conns.capacity() {
-            let Some(conn) = self.conns.get(slot) else { continue };
+            let Some(conn) = self.conns.get(slot) else {
+                continue;
+            };
             let id = ConnId::new(slot, conn.generation);
             if let Some(ration) = &mut self.ration {
                 ration.open(slot);
@@ -65,7 +87,9 @@ impl Engine {
     /// Every deadline may have moved.
     fn reschedule(&mut self) {
         for slot in 0..self.conns.capacity() {
-            let Some(conn) = self.conns.get(slot) else { continue };
+            let Some(conn) = self.conns.get(slot) else {
+                continue;
+            };
             self.schedule_check(ConnId::new(slot, conn.generation));
         }
     }

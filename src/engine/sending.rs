@@ -30,14 +30,20 @@ impl Engine {
             return Err(SendError::Full);
         }
         let before = conn.outbox.charge();
-        conn.outbox.append(&mut self.pool, |buffer| self.codec.try_encode(parts, buffer))?;
+        conn.outbox.append(&mut self.pool, |buffer| {
+            self.codec.try_encode(parts, buffer)
+        })?;
         self.stats.messages_out += 1;
         self.queued_more(id, before, Writing::Queued);
         Ok(())
     }
 
     /// Queues a message for all but `except`. See [`Context::broadcast`].
-    pub fn broadcast(&mut self, message: &[u8], except: Option<ConnId>) -> Result<usize, SendError> {
+    pub fn broadcast(
+        &mut self,
+        message: &[u8],
+        except: Option<ConnId>,
+    ) -> Result<usize, SendError> {
         let len = self.codec.encoded_len(&[message])?;
         let shared = (len >= SHARED_FROM).then(|| {
             let mut wire = Vec::with_capacity(len);
@@ -46,7 +52,9 @@ impl Engine {
         });
         let mut receivers = 0;
         for slot in 0..self.conns.capacity() {
-            let Some(conn) = self.conns.get_mut(slot) else { continue };
+            let Some(conn) = self.conns.get_mut(slot) else {
+                continue;
+            };
             let id = ConnId::new(slot, conn.generation);
             if Some(id) == except || !conn.takes_messages() {
                 continue;
@@ -58,7 +66,9 @@ impl Engine {
             let before = conn.outbox.charge();
             match &shared {
                 Some(wire) => conn.outbox.append_shared(&mut self.pool, wire),
-                None => conn.outbox.append(&mut self.pool, |buffer| self.codec.encode(&[message], buffer)),
+                None => conn.outbox.append(&mut self.pool, |buffer| {
+                    self.codec.encode(&[message], buffer)
+                }),
             }
             receivers += 1;
             self.queued_more(id, before, Writing::Told);
@@ -80,7 +90,9 @@ impl Engine {
     pub(super) fn handle_heartbeats(&mut self, id: ConnId, pings: u32, pongs: u32) {
         self.stats.pings_in += u64::from(pings);
         self.stats.pongs_in += u64::from(pongs);
-        let Some(conn) = live(&mut self.conns, id) else { return };
+        let Some(conn) = live(&mut self.conns, id) else {
+            return;
+        };
         if pings == 0 {
             return;
         }
@@ -93,7 +105,9 @@ impl Engine {
         let room = self.max_outbox.saturating_sub(conn.outbox.len()) / pong.len();
         let answers = room.min(pings as usize);
         let before = conn.outbox.charge();
-        conn.outbox.append(&mut self.pool, |buffer| (0..answers).for_each(|_| buffer.extend_from_slice(pong)));
+        conn.outbox.append(&mut self.pool, |buffer| {
+            (0..answers).for_each(|_| buffer.extend_from_slice(pong))
+        });
         self.queued_more(id, before, Writing::Queued);
     }
 
@@ -101,12 +115,15 @@ impl Engine {
     /// not be heard any sooner. The same goes for a queue without room for a ping.
     pub(super) fn push_ping(&mut self, id: ConnId) {
         let now = self.now;
-        let Some(conn) = live(&mut self.conns, id) else { return };
+        let Some(conn) = live(&mut self.conns, id) else {
+            return;
+        };
         conn.pinged(now);
         let ping = self.codec.ping();
         if !conn.is_blocked() && conn.outbox.len() + ping.len() <= self.max_outbox {
             let before = conn.outbox.charge();
-            conn.outbox.append(&mut self.pool, |buffer| buffer.extend_from_slice(ping));
+            conn.outbox
+                .append(&mut self.pool, |buffer| buffer.extend_from_slice(ping));
             self.stats.pings_out += 1;
             self.queued_more(id, before, Writing::Queued);
         }
@@ -115,15 +132,26 @@ impl Engine {
     /// After every append: see that it is flushed, that a peer which does not read is not read from, and that memory suffices. `charge` is that
     /// of the outbox before; `writing` is in which list it is to be flushed.
     fn queued_more(&mut self, id: ConnId, charge: usize, writing: Writing) {
-        let Some(conn) = self.conns.get_mut(id.slot()) else { return };
+        let Some(conn) = self.conns.get_mut(id.slot()) else {
+            return;
+        };
         self.memory.recount(charge, conn.outbox.charge());
         let most = self.max_outbox / THROTTLE_ABOVE;
-        let most = if self.memory.is_tight() { most.min(TIGHT_THROTTLE) } else { most };
+        let most = if self.memory.is_tight() {
+            most.min(TIGHT_THROTTLE)
+        } else {
+            most
+        };
         // A blocked connection is flushed when the kernel says that it may be.
-        let moves = conn.writing == Writing::Idle || (conn.writing == Writing::Told && writing == Writing::Queued);
+        let moves = conn.writing == Writing::Idle
+            || (conn.writing == Writing::Told && writing == Writing::Queued);
         if moves && !conn.outbox.is_empty() {
             conn.writing = writing;
-            let list = if writing == Writing::Told { &mut self.told } else { &mut self.dirty };
+            let list = if writing == Writing::Told {
+                &mut self.told
+            } else {
+                &mut self.dirty
+            };
             list.push_back(id);
         }
         if conn.outbox.len() > most && conn.phase == Phase::Open && !conn.is_throttled() {
@@ -147,10 +175,16 @@ impl Engine {
 
     fn next_to_write(&mut self, writing: Writing) -> Option<ConnId> {
         loop {
-            let list = if writing == Writing::Told { &mut self.told } else { &mut self.dirty };
+            let list = if writing == Writing::Told {
+                &mut self.told
+            } else {
+                &mut self.dirty
+            };
             let id = list.pop_front()?;
             // It may have left its place, or be over.
-            let Some(conn) = self.conn_mut(id).filter(|conn| conn.writing == writing) else { continue };
+            let Some(conn) = self.conn_mut(id).filter(|conn| conn.writing == writing) else {
+                continue;
+            };
             conn.writing = Writing::Idle;
             if !matches!(conn.phase, Phase::Closed(_)) {
                 return Some(id);
@@ -167,9 +201,17 @@ impl Engine {
     }
 
     /// The kernel has taken `n` bytes of [`Engine::outgoing`].
-    pub fn handle_written<H: Handler + ?Sized>(&mut self, now: Millis, id: ConnId, n: usize, handler: &mut H) {
+    pub fn handle_written<H: Handler + ?Sized>(
+        &mut self,
+        now: Millis,
+        id: ConnId,
+        n: usize,
+        handler: &mut H,
+    ) {
         self.advance(now);
-        let Some(conn) = live(&mut self.conns, id) else { return };
+        let Some(conn) = live(&mut self.conns, id) else {
+            return;
+        };
         let charge = conn.outbox.charge();
         conn.outbox.advance(n, &mut self.pool);
         self.memory.recount(charge, conn.outbox.charge());
@@ -180,7 +222,11 @@ impl Engine {
         let was_blocked = conn.is_blocked();
         let was_throttled = conn.is_throttled();
         let resume_below = self.max_outbox / THROTTLE_BELOW;
-        let resume_below = if self.memory.is_tight() { resume_below.min(TIGHT_THROTTLE / 2) } else { resume_below };
+        let resume_below = if self.memory.is_tight() {
+            resume_below.min(TIGHT_THROTTLE / 2)
+        } else {
+            resume_below
+        };
         if was_blocked && drained {
             conn.writing = Writing::Idle;
         }
@@ -222,7 +268,9 @@ impl Engine {
 
     /// Closes a connection that was only waiting for its queue to go out; otherwise sees to it that it does not wait for ever.
     pub(super) fn finish_if_flushed(&mut self, id: ConnId) {
-        let Some(conn) = self.conn_mut(id) else { return };
+        let Some(conn) = self.conn_mut(id) else {
+            return;
+        };
         let reason = match conn.phase {
             Phase::PeerShut => CloseReason::PeerClosed,
             Phase::Flushing(reason) => reason,

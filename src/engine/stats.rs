@@ -52,8 +52,8 @@ pub struct Stats {
 
 /// Upper bounds of a [`Histogram`]'s buckets but the last, which has none, in microseconds.
 const BOUNDS_US: [u64; 19] = [
-    10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000, 5_000_000,
-    10_000_000,
+    10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
+    1_000_000, 2_000_000, 5_000_000, 10_000_000,
 ];
 
 /// How often a length of time was seen, by its size.
@@ -78,10 +78,13 @@ impl Histogram {
 
     /// For each bound, from the smallest to the largest, how many were not longer; what is missing to [`Histogram::count`] was longer than all.
     pub fn cumulated(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
-        BOUNDS_US.iter().zip(&self.counts).scan(0, |seen, (bound, count)| {
-            *seen += count;
-            Some((Duration::from_micros(*bound), *seen))
-        })
+        BOUNDS_US
+            .iter()
+            .zip(&self.counts)
+            .scan(0, |seen, (bound, count)| {
+                *seen += count;
+                Some((Duration::from_micros(*bound), *seen))
+            })
     }
 
     /// How many there were.
@@ -136,11 +139,23 @@ mod tests {
             histogram.record_ms(ms);
         }
         histogram.record(Duration::from_micros(11));
-        let at_most = |us| histogram.cumulated().find(|(bound, _)| bound.as_micros() == us).map(|(_, count)| count);
-        assert_eq!([10, 20, 1000, 2000, 5000, 100_000, 200_000, 10_000_000].map(at_most), [1, 2, 3, 3, 5, 6, 7, 8].map(Some));
+        let at_most = |us| {
+            histogram
+                .cumulated()
+                .find(|(bound, _)| bound.as_micros() == us)
+                .map(|(_, count)| count)
+        };
+        assert_eq!(
+            [10, 20, 1000, 2000, 5000, 100_000, 200_000, 10_000_000].map(at_most),
+            [1, 2, 3, 3, 5, 6, 7, 8].map(Some)
+        );
         assert_eq!(
             (histogram.count(), histogram.max(), histogram.sum()),
-            (9, Duration::from_millis(10_001), Duration::from_micros(20_211_011))
+            (
+                9,
+                Duration::from_millis(10_001),
+                Duration::from_micros(20_211_011)
+            )
         );
     }
 }

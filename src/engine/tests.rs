@@ -23,8 +23,15 @@ const BOUND_MS: u64 = 4000;
 /// Lines, a heartbeat of 1 s with 3 missed, ticks of 100 ms, and an outbox of 1,000 bytes.
 fn config() -> Config {
     Config {
-        heartbeat: Some(Heartbeat { interval: Duration::from_millis(INTERVAL_MS), missed: 3, push: true }),
-        limits: Limits { max_outbox: 1000, ..Limits::default() },
+        heartbeat: Some(Heartbeat {
+            interval: Duration::from_millis(INTERVAL_MS),
+            missed: 3,
+            push: true,
+        }),
+        limits: Limits {
+            max_outbox: 1000,
+            ..Limits::default()
+        },
         ..Config::default()
     }
 }
@@ -55,7 +62,8 @@ impl Handler for Recorder {
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, id: ConnId, message: &[u8]) {
-        self.seen.push(Seen::Message(id, String::from_utf8_lossy(message).into()));
+        self.seen
+            .push(Seen::Message(id, String::from_utf8_lossy(message).into()));
         match message.first() {
             Some(&PAUSE) => cx.pause_reads(id),
             Some(&BROADCAST) => drop(cx.broadcast(message, Some(id))),
@@ -87,11 +95,19 @@ struct Rig {
 
 impl Rig {
     fn new(config: &Config) -> Self {
-        Rig { engine: Engine::new(config).expect("a valid configuration"), handler: Recorder::default(), now: Millis::ZERO }
+        Rig {
+            engine: Engine::new(config).expect("a valid configuration"),
+            handler: Recorder::default(),
+            now: Millis::ZERO,
+        }
     }
 
     fn try_open(&mut self, ip: u8) -> Result<ConnId, Refusal> {
-        self.engine.handle_open(self.now, SocketAddr::from(([192, 0, 2, ip], 7)), &mut self.handler)
+        self.engine.handle_open(
+            self.now,
+            SocketAddr::from(([192, 0, 2, ip], 7)),
+            &mut self.handler,
+        )
     }
 
     fn open(&mut self) -> ConnId {
@@ -103,26 +119,37 @@ impl Rig {
     }
 
     fn receive(&mut self, id: ConnId, bytes: &str) {
-        self.engine.handle_bytes(self.now, id, bytes.as_bytes(), &mut self.handler);
+        self.engine
+            .handle_bytes(self.now, id, bytes.as_bytes(), &mut self.handler);
     }
 
     fn outgoing(&self, id: ConnId) -> String {
         let mut slices = [IoSlice::new(&[]); 16];
         let filled = self.engine.outgoing(id, &mut slices);
-        slices[..filled].iter().map(|slice| String::from_utf8_lossy(slice)).collect()
+        slices[..filled]
+            .iter()
+            .map(|slice| String::from_utf8_lossy(slice))
+            .collect()
     }
 
     /// The kernel takes `n` bytes, and has no room for more.
     fn write(&mut self, id: ConnId, n: usize) {
-        while self.engine.poll_dirty().or_else(|| self.engine.poll_told()).is_some() {}
-        self.engine.handle_written(self.now, id, n, &mut self.handler);
+        while self
+            .engine
+            .poll_dirty()
+            .or_else(|| self.engine.poll_told())
+            .is_some()
+        {}
+        self.engine
+            .handle_written(self.now, id, n, &mut self.handler);
         self.engine.handle_blocked(id);
     }
 
     /// Writes all that is queued, and returns it.
     fn flush(&mut self, id: ConnId) -> String {
         let written = self.outgoing(id);
-        self.engine.handle_written(self.now, id, written.len(), &mut self.handler);
+        self.engine
+            .handle_written(self.now, id, written.len(), &mut self.handler);
         written
     }
 
@@ -137,7 +164,10 @@ impl Rig {
     }
 
     fn reasons(&mut self) -> Vec<CloseReason> {
-        self.reap().into_iter().map(|(_, closed)| closed.reason).collect()
+        self.reap()
+            .into_iter()
+            .map(|(_, closed)| closed.reason)
+            .collect()
     }
 
     /// Goes to `ms`, stopping for every timer, with peers that say nothing. `look` says whether bytes wait unread.
@@ -160,10 +190,24 @@ impl Rig {
     }
 
     fn messages(&self) -> Vec<&str> {
-        self.handler.seen.iter().filter_map(|seen| if let Seen::Message(_, text) = seen { Some(text.as_str()) } else { None }).collect()
+        self.handler
+            .seen
+            .iter()
+            .filter_map(|seen| {
+                if let Seen::Message(_, text) = seen {
+                    Some(text.as_str())
+                } else {
+                    None
+                }
+            })
+            .collect()
     }
 
     fn drained(&self) -> usize {
-        self.handler.seen.iter().filter(|seen| matches!(seen, Seen::Drained(_))).count()
+        self.handler
+            .seen
+            .iter()
+            .filter(|seen| matches!(seen, Seen::Drained(_)))
+            .count()
     }
 }

@@ -28,7 +28,9 @@ impl Engine {
             return true;
         }
         for _ in 0..budget {
-            let Some(slot) = self.wheel.expire(self.now.as_ms() / self.grain_ms) else { return true };
+            let Some(slot) = self.wheel.expire(self.now.as_ms() / self.grain_ms) else {
+                return true;
+            };
             if let Some(conn) = self.conns.get(slot) {
                 self.check(ConnId::new(slot, conn.generation));
             }
@@ -41,15 +43,23 @@ impl Engine {
         let Some(conn) = self.conn(id) else { return };
         match conn.phase {
             Phase::Open if self.is_draining() => self.check_leaving(id),
-            Phase::Open if self.rationed_until(id, conn).is_some_and(|until| until <= self.now) => {
+            Phase::Open
+                if self
+                    .rationed_until(id, conn)
+                    .is_some_and(|until| until <= self.now) =>
+            {
                 self.resume_reading(id, Reading::RATIONED);
                 self.schedule_check(id);
             }
-            Phase::Open if self.deadlines.overdue(self.now, conn).is_some() => self.last_looks.push_back(id),
+            Phase::Open if self.deadlines.overdue(self.now, conn).is_some() => {
+                self.last_looks.push_back(id)
+            }
             Phase::Open => match self.judge(id, conn) {
                 None => self.schedule_check(id),
                 Some(Verdict::Alive { check_again }) => {
-                    let at = self.next_deadline(id, conn).map_or(check_again, |at| at.min(check_again));
+                    let at = self
+                        .next_deadline(id, conn)
+                        .map_or(check_again, |at| at.min(check_again));
                     self.insert(id, at);
                 }
                 Some(Verdict::Ping) => {
@@ -58,8 +68,12 @@ impl Engine {
                 }
                 Some(Verdict::Suspect) => self.last_looks.push_back(id),
             },
-            Phase::Greeting if Self::greeting_ends(conn) <= self.now => self.last_looks.push_back(id),
-            Phase::PeerShut if self.is_out_of_patience(conn) => self.close(id, CloseReason::SlowReader),
+            Phase::Greeting if Self::greeting_ends(conn) <= self.now => {
+                self.last_looks.push_back(id)
+            }
+            Phase::PeerShut if self.is_out_of_patience(conn) => {
+                self.close(id, CloseReason::SlowReader)
+            }
             Phase::Flushing(reason) if self.is_out_of_patience(conn) => self.close(id, reason),
             Phase::PeerShut | Phase::Flushing(_) | Phase::Greeting => self.schedule_check(id),
             Phase::Closed(_) | Phase::Refused(_) => {}
@@ -82,7 +96,8 @@ impl Engine {
         let Drain { from, until } = self.drain?;
         let grace_ms = until.ms_since(from);
         // Two ticks stay free: one by which the wheel may be late, one in which to flush.
-        let spread_ms = (grace_ms / SPREAD_DENOMINATOR * SPREAD_NUMERATOR).min(grace_ms.saturating_sub(2 * self.tick_ms));
+        let spread_ms = (grace_ms / SPREAD_DENOMINATOR * SPREAD_NUMERATOR)
+            .min(grace_ms.saturating_sub(2 * self.tick_ms));
         Some(from.plus_ms(fastrand::Rng::with_seed(id.as_u64()).u64(0..=spread_ms)))
     }
 
@@ -114,8 +129,14 @@ impl Engine {
         self.advance(now);
         let now = self.now;
         let draining = self.is_draining();
-        let unacknowledged_ms = self.unacknowledged.take().filter(|(of, _)| *of == id).map(|(_, ms)| ms);
-        let Some(conn) = self.conn_mut(id) else { return };
+        let unacknowledged_ms = self
+            .unacknowledged
+            .take()
+            .filter(|(of, _)| *of == id)
+            .map(|(_, ms)| ms);
+        let Some(conn) = self.conn_mut(id) else {
+            return;
+        };
         if conn.phase == Phase::Greeting && Self::greeting_ends(conn) <= now {
             return self.refuse(id, Refusal::ProxyHeader);
         }
@@ -135,7 +156,10 @@ impl Engine {
         } else if draining {
             self.say_goodbye(id);
             self.close_after_flush(id, CloseReason::Shutdown);
-        } else if let Some(reason) = self.conn(id).and_then(|conn| self.deadlines.overdue(now, conn)) {
+        } else if let Some(reason) = self
+            .conn(id)
+            .and_then(|conn| self.deadlines.overdue(now, conn))
+        {
             self.close(id, reason);
         } else if self.conn(id).and_then(|conn| self.judge(id, conn)) == Some(Verdict::Suspect) {
             self.give_up(id, unacknowledged_ms);
@@ -146,8 +170,13 @@ impl Engine {
 
     /// Closes a silent connection, for what its silence most likely is.
     fn give_up(&mut self, id: ConnId, unacknowledged_ms: Option<u64>) {
-        let (Some(conn), Some(liveness)) = (self.conn(id), self.liveness) else { return };
-        let (overshoot_ms, blocked) = (self.now.ms_since(liveness.deadline(conn.last_seen)), conn.is_blocked());
+        let (Some(conn), Some(liveness)) = (self.conn(id), self.liveness) else {
+            return;
+        };
+        let (overshoot_ms, blocked) = (
+            self.now.ms_since(liveness.deadline(conn.last_seen)),
+            conn.is_blocked(),
+        );
         // What was sent just now may well be on its way still.
         let lost_ms = unacknowledged_ms.filter(|ms| *ms >= liveness.interval_ms() / 2);
         let reason = match lost_ms {
@@ -161,9 +190,13 @@ impl Engine {
     }
 
     fn say_goodbye(&mut self, id: ConnId) {
-        let Some(goodbye) = self.goodbye.take() else { return };
+        let Some(goodbye) = self.goodbye.take() else {
+            return;
+        };
         // Who has no room for it is leaving anyhow.
-        if self.queued(id) + self.codec.encoded_len(&[&goodbye]).unwrap_or(usize::MAX) <= self.max_outbox {
+        if self.queued(id) + self.codec.encoded_len(&[&goodbye]).unwrap_or(usize::MAX)
+            <= self.max_outbox
+        {
             let _ = self.send(id, &[&goodbye]);
         }
         self.goodbye = Some(goodbye);
@@ -179,9 +212,14 @@ impl Engine {
         if self.drain.is_some_and(|drain| drain.until <= until) {
             return;
         }
-        self.drain = Some(Drain { from: self.now, until });
+        self.drain = Some(Drain {
+            from: self.now,
+            until,
+        });
         for slot in 0..self.conns.capacity() {
-            let Some(conn) = self.conns.get(slot) else { continue };
+            let Some(conn) = self.conns.get(slot) else {
+                continue;
+            };
             let id = ConnId::new(slot, conn.generation);
             match conn.phase {
                 Phase::Open => self.check_leaving(id),
@@ -208,8 +246,14 @@ impl Engine {
 
     /// When [`Engine::handle_timers`] must be called next; `None` while nothing will ever be due, which is so without connections.
     pub fn poll_timeout(&self) -> Option<Millis> {
-        let check = self.wheel.next_tick().map(|tick| Millis::from_ms(tick * self.grain_ms));
-        let drain = self.drain.filter(|_| !self.conns.is_empty()).map(|drain| drain.until.plus_ms(1));
+        let check = self
+            .wheel
+            .next_tick()
+            .map(|tick| Millis::from_ms(tick * self.grain_ms));
+        let drain = self
+            .drain
+            .filter(|_| !self.conns.is_empty())
+            .map(|drain| drain.until.plus_ms(1));
         check.into_iter().chain(drain).min()
     }
 
@@ -217,7 +261,9 @@ impl Engine {
     /// the verdict, either of which may come after the first ping of the new spell of silence is due.
     pub(super) fn seen(&mut self, id: ConnId) {
         let now = self.now;
-        let Some(conn) = self.conn_mut(id) else { return };
+        let Some(conn) = self.conn_mut(id) else {
+            return;
+        };
         let round_trip_ms = conn.seen(now);
         let open = conn.phase == Phase::Open;
         if let Some(round_trip_ms) = round_trip_ms {
@@ -234,10 +280,17 @@ impl Engine {
         let at = match conn.phase {
             Phase::Open if self.is_draining() => return,
             Phase::Open => {
-                let liveness = self.liveness.map(|liveness| liveness.next_check(&evidence(id, conn)));
-                liveness.into_iter().chain(self.next_deadline(id, conn)).min()
+                let liveness = self
+                    .liveness
+                    .map(|liveness| liveness.next_check(&evidence(id, conn)));
+                liveness
+                    .into_iter()
+                    .chain(self.next_deadline(id, conn))
+                    .min()
             }
-            Phase::PeerShut | Phase::Flushing(_) => Some(conn.last_seen.plus_ms(self.flush_patience_ms)),
+            Phase::PeerShut | Phase::Flushing(_) => {
+                Some(conn.last_seen.plus_ms(self.flush_patience_ms))
+            }
             Phase::Greeting => Some(Self::greeting_ends(conn)),
             Phase::Closed(_) | Phase::Refused(_) => None,
         };
@@ -250,22 +303,30 @@ impl Engine {
     /// The next instant, but for the heartbeat's, at which something about an open connection may be due.
     fn next_deadline(&self, id: ConnId, conn: &Conn) -> Option<Millis> {
         let overdue = self.deadlines.next(conn).map(|(at, _)| at);
-        overdue.into_iter().chain(self.rationed_until(id, conn)).min()
+        overdue
+            .into_iter()
+            .chain(self.rationed_until(id, conn))
+            .min()
     }
 
     fn rationed_until(&self, id: ConnId, conn: &Conn) -> Option<Millis> {
-        let ration = self.ration.as_ref().filter(|_| conn.reading.is_stopped_by(Reading::RATIONED))?;
+        let ration = self
+            .ration
+            .as_ref()
+            .filter(|_| conn.reading.is_stopped_by(Reading::RATIONED))?;
         Some(ration.resumes_at(id.slot()))
     }
 
     fn insert(&mut self, id: ConnId, at: Millis) {
         self.wheel.catch_up(self.now.as_ms() / self.grain_ms);
         // Rounded up: a check that fires before its time would only have to be made again.
-        self.wheel.insert(id.slot(), at.as_ms().div_ceil(self.grain_ms));
+        self.wheel
+            .insert(id.slot(), at.as_ms().div_ceil(self.grain_ms));
     }
 
     fn judge(&self, id: ConnId, conn: &Conn) -> Option<Verdict> {
-        self.liveness.map(|liveness| liveness.judge(self.now, &evidence(id, conn)))
+        self.liveness
+            .map(|liveness| liveness.judge(self.now, &evidence(id, conn)))
     }
 
     fn close_all(&mut self, reason: CloseReason) {

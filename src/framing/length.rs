@@ -6,7 +6,11 @@ use crate::inbox::Inbox;
 
 const HEADER: usize = 4;
 
-pub(super) fn decode<'i: 'a, 'a>(max: usize, inbox: &'a mut Inbox, input: &mut &'i [u8]) -> Result<Option<&'a [u8]>, FrameTooLarge> {
+pub(super) fn decode<'i: 'a, 'a>(
+    max: usize,
+    inbox: &'a mut Inbox,
+    input: &mut &'i [u8],
+) -> Result<Option<&'a [u8]>, FrameTooLarge> {
     if inbox.frame_len() == 0 && input.len() >= HEADER {
         let len = claimed_len(input, max)?;
         if let Some(message) = input[HEADER..].get(..len) {
@@ -23,7 +27,11 @@ pub(super) fn decode<'i: 'a, 'a>(max: usize, inbox: &'a mut Inbox, input: &mut &
     }
     let whole = HEADER + claimed_len(inbox.frame(), max)?;
     take(inbox, input, whole);
-    Ok(if inbox.frame_len() == whole { Some(&inbox.complete()[HEADER..]) } else { None })
+    Ok(if inbox.frame_len() == whole {
+        Some(&inbox.complete()[HEADER..])
+    } else {
+        None
+    })
 }
 
 /// Moves bytes from the input to the inbox until the frame there has `len` bytes.
@@ -34,7 +42,9 @@ fn take(inbox: &mut Inbox, input: &mut &[u8], len: usize) {
 }
 
 fn claimed_len(header: &[u8], max: usize) -> Result<usize, FrameTooLarge> {
-    let header = header.first_chunk::<HEADER>().expect("the caller has seen four bytes");
+    let header = header
+        .first_chunk::<HEADER>()
+        .expect("the caller has seen four bytes");
     match usize::try_from(u32::from_be_bytes(*header)) {
         Ok(len) if len <= max => Ok(len),
         _ => Err(FrameTooLarge),
@@ -42,7 +52,11 @@ fn claimed_len(header: &[u8], max: usize) -> Result<usize, FrameTooLarge> {
 }
 
 pub(super) fn encoded_len(len: usize) -> Result<usize, SendError> {
-    if u32::try_from(len).is_ok() { Ok(HEADER + len) } else { Err(SendError::Unframeable) }
+    if u32::try_from(len).is_ok() {
+        Ok(HEADER + len)
+    } else {
+        Err(SendError::Unframeable)
+    }
 }
 
 pub(super) fn encode_header(parts: &[&[u8]], out: &mut Vec<u8>) {

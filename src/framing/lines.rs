@@ -3,7 +3,11 @@
 use super::FrameTooLarge;
 use crate::inbox::Inbox;
 
-pub(super) fn decode<'i: 'a, 'a>(max: usize, inbox: &'a mut Inbox, input: &mut &'i [u8]) -> Result<Option<&'a [u8]>, FrameTooLarge> {
+pub(super) fn decode<'i: 'a, 'a>(
+    max: usize,
+    inbox: &'a mut Inbox,
+    input: &mut &'i [u8],
+) -> Result<Option<&'a [u8]>, FrameTooLarge> {
     // The inbox never holds a line feed, so only what is new is searched: a line that trickles in is scanned once.
     let Some(end) = memchr::memchr(b'\n', input) else {
         let (arrived, last) = (inbox.frame_len() + input.len(), input.last());
@@ -22,7 +26,11 @@ pub(super) fn decode<'i: 'a, 'a>(max: usize, inbox: &'a mut Inbox, input: &mut &
         line = inbox.complete();
     }
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    if line.len() > max { Err(FrameTooLarge) } else { Ok(Some(line)) }
+    if line.len() > max {
+        Err(FrameTooLarge)
+    } else {
+        Ok(Some(line))
+    }
 }
 
 /// Whether these bytes can stand in a line.

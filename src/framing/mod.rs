@@ -31,7 +31,10 @@ pub struct HeartbeatWords {
 
 impl Default for HeartbeatWords {
     fn default() -> Self {
-        HeartbeatWords { ping: b"ping".to_vec(), pong: b"pong".to_vec() }
+        HeartbeatWords {
+            ping: b"ping".to_vec(),
+            pong: b"pong".to_vec(),
+        }
     }
 }
 
@@ -75,23 +78,42 @@ impl Codec {
     /// A codec for messages of at most `max_message` bytes, the framing itself not counted.
     ///
     /// Fails if a word is empty, longer than 64 bytes or than a message may be, equal to the other or the beginning of it, or cannot stand in a line.
-    pub fn new(framing: Framing, words: HeartbeatWords, max_message: usize) -> Result<Self, ConfigError> {
+    pub fn new(
+        framing: Framing,
+        words: HeartbeatWords,
+        max_message: usize,
+    ) -> Result<Self, ConfigError> {
         for word in [&words.ping, &words.pong] {
             if word.is_empty() || word.len() > LONGEST_WORD {
-                return Err(ConfigError::new("words", "a heartbeat word has 1 to 64 bytes"));
+                return Err(ConfigError::new(
+                    "words",
+                    "a heartbeat word has 1 to 64 bytes",
+                ));
             }
             if word.len() > max_message {
                 let problem = format!("must have room for a heartbeat word: {} bytes", word.len());
                 return Err(ConfigError::new("max_message", problem).against(&["words"]));
             }
             if word.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
-                return Err(ConfigError::new("words", "a heartbeat word holds no line feed and no carriage return"));
+                return Err(ConfigError::new(
+                    "words",
+                    "a heartbeat word holds no line feed and no carriage return",
+                ));
             }
         }
         if words.ping.starts_with(&words.pong) || words.pong.starts_with(&words.ping) {
-            return Err(ConfigError::new("words", "neither heartbeat word may be the beginning of the other"));
+            return Err(ConfigError::new(
+                "words",
+                "neither heartbeat word may be the beginning of the other",
+            ));
         }
-        let mut codec = Codec { framing, words, max_message, ping: Vec::new(), pong: Vec::new() };
+        let mut codec = Codec {
+            framing,
+            words,
+            max_message,
+            ping: Vec::new(),
+            pong: Vec::new(),
+        };
         let (mut ping, mut pong) = (Vec::new(), Vec::new());
         codec.encode(&[&codec.words.ping], &mut ping);
         codec.encode(&[&codec.words.pong], &mut pong);
@@ -109,14 +131,20 @@ impl Codec {
     /// `Ok(None)` means that the input is used up; the beginning of an unfinished frame is in `inbox` then. The frame borrows from
     /// the input, or from the inbox if it began in an earlier read; it is copied in neither case. After an error the connection
     /// cannot be read any further; calling again is harmless and returns whatever the bytes happen to mean.
-    pub fn decode<'i: 'a, 'a>(&self, inbox: &'a mut Inbox, input: &mut &'i [u8]) -> Result<Option<Frame<'a>>, FrameTooLarge> {
+    pub fn decode<'i: 'a, 'a>(
+        &self,
+        inbox: &'a mut Inbox,
+        input: &mut &'i [u8],
+    ) -> Result<Option<Frame<'a>>, FrameTooLarge> {
         inbox.begin();
         if input.is_empty() {
             return Ok(None);
         }
         match self.framing {
-            Framing::Lines => Ok(lines::decode(self.max_message, inbox, input)?.map(|message| self.classify(message))),
-            Framing::Length => Ok(length::decode(self.max_message, inbox, input)?.map(|message| self.classify(message))),
+            Framing::Lines => Ok(lines::decode(self.max_message, inbox, input)?
+                .map(|message| self.classify(message))),
+            Framing::Length => Ok(length::decode(self.max_message, inbox, input)?
+                .map(|message| self.classify(message))),
             Framing::Raw => Ok(Some(raw::decode(self.max_message, &self.words, input))),
         }
     }
@@ -133,8 +161,13 @@ impl Codec {
 
     /// The number of bytes that the message made of `parts` takes on the wire, or [`SendError::Unframeable`].
     pub fn encoded_len(&self, parts: &[&[u8]]) -> Result<usize, SendError> {
-        let carries = self.framing != Framing::Lines || parts.iter().all(|part| lines::carries(part));
-        if carries { self.wire_len(parts) } else { Err(SendError::Unframeable) }
+        let carries =
+            self.framing != Framing::Lines || parts.iter().all(|part| lines::carries(part));
+        if carries {
+            self.wire_len(parts)
+        } else {
+            Err(SendError::Unframeable)
+        }
     }
 
     /// The same without a look at the bytes: [`Codec::try_encode`] takes it.

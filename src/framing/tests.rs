@@ -2,7 +2,8 @@ use super::*;
 use proptest::prelude::*;
 
 fn codec(framing: Framing, max_message: usize) -> Codec {
-    Codec::new(framing, HeartbeatWords::default(), max_message).expect("the default words are valid")
+    Codec::new(framing, HeartbeatWords::default(), max_message)
+        .expect("the default words are valid")
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -21,7 +22,9 @@ fn decode_reads<'a>(codec: &Codec, reads: impl IntoIterator<Item = &'a [u8]>) ->
             match codec.decode(&mut inbox, &mut input) {
                 Ok(None) => break,
                 Ok(Some(Frame::Message(message))) => seen.push(Seen::Message(message.to_vec())),
-                Ok(Some(Frame::Heartbeats { pings, pongs })) => seen.push(Seen::Heartbeats(pings, pongs)),
+                Ok(Some(Frame::Heartbeats { pings, pongs })) => {
+                    seen.push(Seen::Heartbeats(pings, pongs))
+                }
                 Err(FrameTooLarge) => {
                     seen.push(Seen::TooLarge);
                     return seen;
@@ -43,27 +46,59 @@ fn message(text: &str) -> Seen {
 
 #[test]
 fn lines_end_with_lf_and_lose_one_cr() {
-    let seen = decode_all(&codec(Framing::Lines, 100), b"one\r\ntwo\n\nthree\r\r\nping\npong\r\n ping\nunfinished");
-    let expected =
-        [message("one"), message("two"), message(""), message("three\r"), Seen::Heartbeats(1, 0), Seen::Heartbeats(0, 1), message(" ping")];
+    let seen = decode_all(
+        &codec(Framing::Lines, 100),
+        b"one\r\ntwo\n\nthree\r\r\nping\npong\r\n ping\nunfinished",
+    );
+    let expected = [
+        message("one"),
+        message("two"),
+        message(""),
+        message("three\r"),
+        Seen::Heartbeats(1, 0),
+        Seen::Heartbeats(0, 1),
+        message(" ping"),
+    ];
     assert_eq!(seen, expected);
 }
 
 #[test]
 fn a_line_may_be_as_long_as_the_bound_and_no_longer() {
     let codec = codec(Framing::Lines, 4);
-    for reads in [vec![&b"1234\r\n"[..]], vec![b"1234\r", b"\n"], vec![b"12", b"34", b"\r", b"\n"]] {
+    for reads in [
+        vec![&b"1234\r\n"[..]],
+        vec![b"1234\r", b"\n"],
+        vec![b"12", b"34", b"\r", b"\n"],
+    ] {
         assert_eq!(decode_reads(&codec, reads), [message("1234")]);
     }
-    for reads in [vec![&b"12345\n"[..]], vec![b"12345"], vec![b"1234\r", b"5"], vec![b"1234", b"5\n"], vec![b"1234\r\r"]] {
+    for reads in [
+        vec![&b"12345\n"[..]],
+        vec![b"12345"],
+        vec![b"1234\r", b"5"],
+        vec![b"1234", b"5\n"],
+        vec![b"1234\r\r"],
+    ] {
         assert_eq!(decode_reads(&codec, reads), [Seen::TooLarge]);
     }
 }
 
 #[test]
 fn length_prefixed_messages_may_be_empty_and_as_long_as_the_bound() {
-    let seen = decode_all(&codec(Framing::Length, 5), b"\0\0\0\0\0\0\0\x05hello\0\0\0\x04ping\0\0\0\x04pong\0\0\0\x06");
-    assert_eq!(seen, [message(""), message("hello"), Seen::Heartbeats(1, 0), Seen::Heartbeats(0, 1), Seen::TooLarge]);
+    let seen = decode_all(
+        &codec(Framing::Length, 5),
+        b"\0\0\0\0\0\0\0\x05hello\0\0\0\x04ping\0\0\0\x04pong\0\0\0\x06",
+    );
+    assert_eq!(
+        seen,
+        [
+            message(""),
+            message("hello"),
+            Seen::Heartbeats(1, 0),
+            Seen::Heartbeats(0, 1),
+            Seen::TooLarge
+        ]
+    );
 }
 
 #[test]
@@ -78,22 +113,45 @@ fn a_claimed_length_reserves_nothing() {
 #[test]
 fn raw_reads_are_messages_unless_made_of_heartbeats_alone() {
     let codec = codec(Framing::Raw, 8);
-    assert_eq!(decode_all(&codec, b"pingpongping"), [Seen::Heartbeats(2, 1)]);
+    assert_eq!(
+        decode_all(&codec, b"pingpongping"),
+        [Seen::Heartbeats(2, 1)]
+    );
     assert_eq!(decode_all(&codec, b"pinging"), [message("pinging")]);
-    assert_eq!(decode_all(&codec, b"0123456789"), [message("01234567"), message("89")]);
+    assert_eq!(
+        decode_all(&codec, b"0123456789"),
+        [message("01234567"), message("89")]
+    );
 }
 
 #[test]
 fn a_line_feed_cannot_travel_in_a_line() {
-    assert_eq!(codec(Framing::Lines, 100).encoded_len(&[b"a", b"b\nc"]), Err(SendError::Unframeable));
+    assert_eq!(
+        codec(Framing::Lines, 100).encoded_len(&[b"a", b"b\nc"]),
+        Err(SendError::Unframeable)
+    );
     assert_eq!(codec(Framing::Length, 100).encoded_len(&[b"b\nc"]), Ok(7));
 }
 
 #[test]
 fn words_that_cannot_be_told_apart_are_refused() {
-    let words = |ping: &[u8], pong: &[u8]| HeartbeatWords { ping: ping.to_vec(), pong: pong.to_vec() };
-    for bad in [words(b"", b"x"), words(b"a", b"ab"), words(b"x", b"x"), words(b"a\nb", b"c"), words(&[b'x'; 65], b"y")] {
-        assert_eq!(Codec::new(Framing::Lines, bad, 100).expect_err("refused").field, "words");
+    let words = |ping: &[u8], pong: &[u8]| HeartbeatWords {
+        ping: ping.to_vec(),
+        pong: pong.to_vec(),
+    };
+    for bad in [
+        words(b"", b"x"),
+        words(b"a", b"ab"),
+        words(b"x", b"x"),
+        words(b"a\nb", b"c"),
+        words(&[b'x'; 65], b"y"),
+    ] {
+        assert_eq!(
+            Codec::new(Framing::Lines, bad, 100)
+                .expect_err("refused")
+                .field,
+            "words"
+        );
     }
     assert!(Codec::new(Framing::Lines, words(b"?", b"!"), 100).is_ok());
 }
@@ -102,16 +160,25 @@ fn any_message() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         Just(b"ping".to_vec()),
         Just(b"pong".to_vec()),
-        prop::collection::vec(any::<u8>().prop_filter("no line ends", |byte| !matches!(byte, b'\n' | b'\r')), 0..300),
+        prop::collection::vec(
+            any::<u8>().prop_filter("no line ends", |byte| !matches!(byte, b'\n' | b'\r')),
+            0..300
+        ),
     ]
 }
 
 /// The same bytes, cut at the given places.
 fn cut<'a>(bytes: &'a [u8], places: &[prop::sample::Index]) -> Vec<&'a [u8]> {
-    let mut places: Vec<usize> = places.iter().map(|place| place.index(bytes.len() + 1)).collect();
+    let mut places: Vec<usize> = places
+        .iter()
+        .map(|place| place.index(bytes.len() + 1))
+        .collect();
     places.extend([0, bytes.len()]);
     places.sort_unstable();
-    places.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect()
+    places
+        .windows(2)
+        .map(|pair| &bytes[pair[0]..pair[1]])
+        .collect()
 }
 
 proptest! {

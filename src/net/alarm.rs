@@ -20,8 +20,15 @@ impl Alarm {
         use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
         use std::os::fd::AsRawFd;
 
-        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        registry.register(&mut mio::unix::SourceFd(&timer.as_raw_fd()), token, mio::Interest::READABLE)?;
+        let timer = timerfd_create(
+            TimerfdClockId::Monotonic,
+            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
+        )?;
+        registry.register(
+            &mut mio::unix::SourceFd(&timer.as_raw_fd()),
+            token,
+            mio::Interest::READABLE,
+        )?;
         Ok(Alarm { timer })
     }
 
@@ -32,8 +39,17 @@ impl Alarm {
 
         // Zero would mean never.
         let wait = from_now.map_or(Duration::ZERO, |wait| wait.max(Duration::from_nanos(1)));
-        let it_value = Timespec { tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX), tv_nsec: wait.subsec_nanos().into() };
-        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
+        let it_value = Timespec {
+            tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: wait.subsec_nanos().into(),
+        };
+        let once = Itimerspec {
+            it_interval: Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            },
+            it_value,
+        };
         timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)?;
         Ok(())
     }
@@ -60,19 +76,27 @@ mod tests {
         let mut poll = mio::Poll::new().expect("a poll");
         let alarm = Alarm::register(poll.registry(), Token(0)).expect("an alarm");
         let mut events = mio::Events::with_capacity(1);
-        for wait in [Duration::from_micros(2500), Duration::ZERO, Duration::from_millis(5)] {
+        for wait in [
+            Duration::from_micros(2500),
+            Duration::ZERO,
+            Duration::from_millis(5),
+        ] {
             let set = Instant::now();
             alarm.set(Some(wait)).expect("it can be set");
             while events.is_empty() {
-                poll.poll(&mut events, Some(Duration::from_secs(30))).expect("the poll works");
+                poll.poll(&mut events, Some(Duration::from_secs(30)))
+                    .expect("the poll works");
                 assert!(events.is_empty() || set.elapsed() >= wait, "too early");
                 assert!(set.elapsed() < Duration::from_secs(30), "never");
             }
             events.clear();
         }
-        alarm.set(Some(Duration::from_millis(20))).expect("it can be set");
+        alarm
+            .set(Some(Duration::from_millis(20)))
+            .expect("it can be set");
         alarm.set(None).expect("it can be silenced");
-        poll.poll(&mut events, Some(Duration::from_millis(60))).expect("the poll works");
+        poll.poll(&mut events, Some(Duration::from_millis(60)))
+            .expect("the poll works");
         assert!(events.is_empty());
     }
 }

@@ -57,14 +57,37 @@ pub(crate) struct ResumeAlarm {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 impl ResumeAlarm {
     pub(crate) fn register(registry: &Registry, token: Token) -> io::Result<Self> {
-        use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
+        use rustix::time::{
+            Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+            timerfd_settime,
+        };
         use std::os::fd::AsRawFd;
 
-        let timer = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        let never = Timespec { tv_sec: i64::MAX, tv_nsec: 0 };
-        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: never };
-        timerfd_settime(&timer, TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET, &once)?;
-        registry.register(&mut mio::unix::SourceFd(&timer.as_raw_fd()), token, mio::Interest::READABLE)?;
+        let timer = timerfd_create(
+            TimerfdClockId::Realtime,
+            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
+        )?;
+        let never = Timespec {
+            tv_sec: i64::MAX,
+            tv_nsec: 0,
+        };
+        let once = Itimerspec {
+            it_interval: Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            },
+            it_value: never,
+        };
+        timerfd_settime(
+            &timer,
+            TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET,
+            &once,
+        )?;
+        registry.register(
+            &mut mio::unix::SourceFd(&timer.as_raw_fd()),
+            token,
+            mio::Interest::READABLE,
+        )?;
         Ok(ResumeAlarm { timer })
     }
 
@@ -94,7 +117,8 @@ mod tests {
         let mut poll = mio::Poll::new().expect("a poll");
         let alarm = ResumeAlarm::register(poll.registry(), Token(0)).expect("an alarm");
         let mut events = mio::Events::with_capacity(1);
-        poll.poll(&mut events, Some(Duration::from_millis(50))).expect("the poll works");
+        poll.poll(&mut events, Some(Duration::from_millis(50)))
+            .expect("the poll works");
         assert!(events.is_empty());
         alarm.rearm();
     }

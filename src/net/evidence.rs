@@ -19,8 +19,17 @@ pub(crate) fn unacknowledged_for(stream: &TcpStream) -> Option<Duration> {
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut len = size_of_val(&info) as libc::socklen_t;
     // SAFETY: the kernel writes `len` bytes at most into `info`, which has as many and outlives the call.
-    let result = unsafe { libc::getsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut len) };
-    (result == 0 && info.tcpi_unacked > 0).then(|| Duration::from_millis(info.tcpi_last_ack_recv.into()))
+    let result = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut len,
+        )
+    };
+    (result == 0 && info.tcpi_unacked > 0)
+        .then(|| Duration::from_millis(info.tcpi_last_ack_recv.into()))
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -38,7 +47,8 @@ mod tests {
     #[test]
     fn what_the_peers_kernel_has_taken_is_acknowledged_whether_it_is_read_or_not() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
-        let mut dialled = std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("a dial");
+        let mut dialled =
+            std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("a dial");
         let _accepted = listener.accept().expect("a connection");
         dialled.write_all(b"nobody reads this").expect("room");
         let stream = TcpStream::from_std(dialled);

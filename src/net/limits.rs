@@ -6,9 +6,16 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub(crate) fn raise_descriptor_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
-        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        let raised = Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        };
         if let Err(error) = setrlimit(Resource::Nofile, raised) {
-            log::warn!("descriptor-limit soft={:?} hard={:?} error={error:?}", limit.current, limit.maximum);
+            log::warn!(
+                "descriptor-limit soft={:?} hard={:?} error={error:?}",
+                limit.current,
+                limit.maximum
+            );
         }
     }
     descriptor_limit()
@@ -16,5 +23,9 @@ pub(crate) fn raise_descriptor_limit() -> usize {
 
 /// The soft limit now in force.
 pub(crate) fn descriptor_limit() -> usize {
-    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+    getrlimit(Resource::Nofile)
+        .current
+        .map_or(usize::MAX, |limit| {
+            usize::try_from(limit).unwrap_or(usize::MAX)
+        })
 }

@@ -20,7 +20,10 @@ pub(crate) fn monotonic_ns() -> u64 {
 
 /// Begins to connect, without waiting, from `source` if one is given, which had better have a port: for port 0 the kernel searches one, and
 /// that takes it milliseconds when half of them are in use.
-pub(crate) fn dial_from(source: Option<SocketAddr>, addr: SocketAddr) -> io::Result<mio::net::TcpStream> {
+pub(crate) fn dial_from(
+    source: Option<SocketAddr>,
+    addr: SocketAddr,
+) -> io::Result<mio::net::TcpStream> {
     let Some(source) = source else {
         let stream = mio::net::TcpStream::connect(addr)?;
         stream.set_nodelay(true)?;
@@ -32,7 +35,8 @@ pub(crate) fn dial_from(source: Option<SocketAddr>, addr: SocketAddr) -> io::Res
     socket.bind(&source.into())?;
     match socket.connect(&addr.into()) {
         Ok(()) => {}
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
+        Err(error)
+            if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
         Err(error) => return Err(error),
     }
     Ok(mio::net::TcpStream::from_std(socket.into()))
@@ -47,7 +51,10 @@ pub(crate) struct PreciseTimer {
 
 impl PreciseTimer {
     pub(crate) fn register(registry: &Registry, token: Token) -> io::Result<Self> {
-        Ok(PreciseTimer { alarm: Alarm::register(registry, token)?, armed_ns: None })
+        Ok(PreciseTimer {
+            alarm: Alarm::register(registry, token)?,
+            armed_ns: None,
+        })
     }
 
     /// Sets the one instant at which to wake. One in the past wakes at once. Where there is no such timer, the poll's timeout has to do.
@@ -56,7 +63,9 @@ impl PreciseTimer {
             return Ok(());
         }
         self.armed_ns = Some(at_ns);
-        match self.alarm.set(Some(Duration::from_nanos(at_ns.saturating_sub(monotonic_ns())))) {
+        match self.alarm.set(Some(Duration::from_nanos(
+            at_ns.saturating_sub(monotonic_ns()),
+        ))) {
             Err(error) if error.kind() != io::ErrorKind::Unsupported => Err(error),
             _ => Ok(()),
         }
@@ -80,7 +89,8 @@ mod tests {
         let due_ns = monotonic_ns() + 2_500_000;
         timer.arm(due_ns).expect("it can be armed");
         while monotonic_ns() < due_ns {
-            let left = Duration::from_nanos(due_ns.saturating_sub(monotonic_ns())) + Duration::from_secs(1);
+            let left = Duration::from_nanos(due_ns.saturating_sub(monotonic_ns()))
+                + Duration::from_secs(1);
             poll.poll(&mut events, Some(left)).expect("the poll works");
             assert!(events.is_empty() || monotonic_ns() >= due_ns, "too early");
         }
@@ -90,7 +100,8 @@ mod tests {
     fn a_dial_comes_from_the_address_asked_for() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
         let source: SocketAddr = "127.0.0.3:0".parse().expect("an address");
-        let _stream = dial_from(Some(source), listener.local_addr().expect("bound")).expect("a dial");
+        let _stream =
+            dial_from(Some(source), listener.local_addr().expect("bound")).expect("a dial");
         assert_eq!(listener.accept().expect("a connection").1.ip(), source.ip());
     }
 }

@@ -21,7 +21,10 @@ impl SocketOptions {
         socket.set_tcp_nodelay(true)?;
         match &self.keepalive {
             Some(keepalive) => {
-                let params = TcpKeepalive::new().with_time(keepalive.idle).with_interval(keepalive.interval).with_retries(keepalive.count);
+                let params = TcpKeepalive::new()
+                    .with_time(keepalive.idle)
+                    .with_interval(keepalive.interval)
+                    .with_retries(keepalive.count);
                 socket.set_tcp_keepalive(&params)?;
             }
             None => socket.set_keepalive(false)?,
@@ -39,12 +42,21 @@ impl SocketOptions {
     /// Sets up a connection that was accepted from one of our listeners. On Linux there is nothing to do: it has inherited every option
     /// from the listener, which saves five system calls per connection.
     pub(crate) fn apply_to_accepted(&self, stream: &mio::net::TcpStream) -> io::Result<()> {
-        if cfg!(target_os = "linux") { Ok(()) } else { self.apply(&SockRef::from(stream)) }
+        if cfg!(target_os = "linux") {
+            Ok(())
+        } else {
+            self.apply(&SockRef::from(stream))
+        }
     }
 }
 
 /// A listening socket, non-blocking. IPv6 sockets serve IPv6 only, so `[::]:7878` and `0.0.0.0:7878` can be listened on together.
-pub(crate) fn listen(addr: SocketAddr, options: &SocketOptions, backlog: u32, reuse_port: bool) -> io::Result<mio::net::TcpListener> {
+pub(crate) fn listen(
+    addr: SocketAddr,
+    options: &SocketOptions,
+    backlog: u32,
+    reuse_port: bool,
+) -> io::Result<mio::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -62,7 +74,10 @@ pub(crate) fn listen(addr: SocketAddr, options: &SocketOptions, backlog: u32, re
 }
 
 /// Takes over a listening socket that somebody else has bound, as a service manager does: the address, the backlog and who shares it are theirs.
-pub(crate) fn take_over(listener: std::net::TcpListener, options: &SocketOptions) -> io::Result<mio::net::TcpListener> {
+pub(crate) fn take_over(
+    listener: std::net::TcpListener,
+    options: &SocketOptions,
+) -> io::Result<mio::net::TcpListener> {
     options.apply(&SockRef::from(&listener))?;
     listener.set_nonblocking(true)?;
     Ok(mio::net::TcpListener::from_std(listener))
@@ -86,25 +101,47 @@ mod tests {
     use super::*;
 
     fn options() -> SocketOptions {
-        let keepalive = Keepalive { idle: Duration::from_secs(11), interval: Duration::from_secs(7), count: 5 };
-        SocketOptions { keepalive: Some(keepalive), user_timeout: Some(Duration::from_secs(90)) }
+        let keepalive = Keepalive {
+            idle: Duration::from_secs(11),
+            interval: Duration::from_secs(7),
+            count: 5,
+        };
+        SocketOptions {
+            keepalive: Some(keepalive),
+            user_timeout: Some(Duration::from_secs(90)),
+        }
     }
 
     fn assert_set_up(stream: &mio::net::TcpStream) {
         let socket = SockRef::from(stream);
         assert!(socket.keepalive().expect("getsockopt"));
         assert!(socket.tcp_nodelay().expect("getsockopt"));
-        assert_eq!(socket.tcp_keepalive_time().expect("getsockopt"), Duration::from_secs(11));
-        assert_eq!(socket.tcp_keepalive_interval().expect("getsockopt"), Duration::from_secs(7));
+        assert_eq!(
+            socket.tcp_keepalive_time().expect("getsockopt"),
+            Duration::from_secs(11)
+        );
+        assert_eq!(
+            socket.tcp_keepalive_interval().expect("getsockopt"),
+            Duration::from_secs(7)
+        );
         assert_eq!(socket.tcp_keepalive_retries().expect("getsockopt"), 5);
         #[cfg(target_os = "linux")]
-        assert_eq!(socket.tcp_user_timeout().expect("getsockopt"), Some(Duration::from_secs(90)));
+        assert_eq!(
+            socket.tcp_user_timeout().expect("getsockopt"),
+            Some(Duration::from_secs(90))
+        );
     }
 
     /// What saves the calls per accepted connection: the options of the listener are those of the connection.
     #[test]
     fn both_ends_carry_every_option() {
-        let listener = listen("127.0.0.1:0".parse().expect("an address"), &options(), 16, false).expect("a listener");
+        let listener = listen(
+            "127.0.0.1:0".parse().expect("an address"),
+            &options(),
+            16,
+            false,
+        )
+        .expect("a listener");
         let dialled = dial(listener.local_addr().expect("bound"), &options()).expect("a dial");
         let accepted = loop {
             match listener.accept() {
@@ -120,12 +157,30 @@ mod tests {
 
     #[test]
     fn both_families_can_listen_on_one_port() {
-        let options = SocketOptions { keepalive: None, user_timeout: None };
-        let v4 = listen("0.0.0.0:0".parse().expect("an address"), &options, 16, false).expect("IPv4");
+        let options = SocketOptions {
+            keepalive: None,
+            user_timeout: None,
+        };
+        let v4 = listen(
+            "0.0.0.0:0".parse().expect("an address"),
+            &options,
+            16,
+            false,
+        )
+        .expect("IPv4");
         let port = v4.local_addr().expect("bound").port();
-        match listen(SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port)), &options, 16, false) {
+        match listen(
+            SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, port)),
+            &options,
+            16,
+            false,
+        ) {
             Ok(v6) => assert_eq!(v6.local_addr().expect("bound").port(), port),
-            Err(error) => assert_ne!(error.kind(), io::ErrorKind::AddrInUse, "the two must not collide"),
+            Err(error) => assert_ne!(
+                error.kind(),
+                io::ErrorKind::AddrInUse,
+                "the two must not collide"
+            ),
         }
     }
 }

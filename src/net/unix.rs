@@ -35,7 +35,9 @@ fn is_abandoned(path: &Path, addr: &SockAddr) -> io::Result<bool> {
     let caller = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // A queue that is full is somebody's as well: it must not be waited for.
     caller.set_nonblocking(true)?;
-    Ok(caller.connect(addr).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
+    Ok(caller
+        .connect(addr)
+        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
 }
 
 #[cfg(test)]
@@ -47,14 +49,27 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("admin.sock");
         let first = listen_unix(&path, 8).expect("a listener");
-        assert_eq!(fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, OWNER_ONLY);
-        assert_eq!(listen_unix(&path, 8).expect_err("somebody listens").kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(
+            fs::metadata(&path)
+                .expect("it is there")
+                .permissions()
+                .mode()
+                & 0o777,
+            OWNER_ONLY
+        );
+        assert_eq!(
+            listen_unix(&path, 8).expect_err("somebody listens").kind(),
+            io::ErrorKind::AddrInUse
+        );
         drop(first);
         listen_unix(&path, 8).expect("the abandoned one is replaced");
 
         let file = dir.path().join("file");
         fs::write(&file, "precious").expect("written");
-        assert_eq!(listen_unix(&file, 8).expect_err("it is no socket").kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(
+            listen_unix(&file, 8).expect_err("it is no socket").kind(),
+            io::ErrorKind::AddrInUse
+        );
         assert_eq!(fs::read_to_string(&file).expect("it is there"), "precious");
     }
 }

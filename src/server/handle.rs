@@ -50,8 +50,19 @@ pub(super) struct Commands {
 
 pub(super) fn channel(waker: Waker) -> (Handle, Commands) {
     let (sender, queue) = unbounded();
-    let shared = Arc::new(Shared { waker, queued: AtomicUsize::new(0), woken: AtomicBool::new(false), shutdown: Mutex::new(None) });
-    (Handle { commands: sender, shared: Arc::clone(&shared) }, Commands { queue, shared })
+    let shared = Arc::new(Shared {
+        waker,
+        queued: AtomicUsize::new(0),
+        woken: AtomicBool::new(false),
+        shutdown: Mutex::new(None),
+    });
+    (
+        Handle {
+            commands: sender,
+            shared: Arc::clone(&shared),
+        },
+        Commands { queue, shared },
+    )
 }
 
 impl Handle {
@@ -78,7 +89,11 @@ impl Handle {
     ///
     /// Never fails and is never lost. A repeated call can only bring the end forward; `Duration::ZERO` ends at once.
     pub fn shutdown(&self, grace: Duration) {
-        let mut shutdown = self.shared.shutdown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shutdown = self
+            .shared
+            .shutdown
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         *shutdown = Some(shutdown.map_or(grace, |earlier| earlier.min(grace)));
         drop(shutdown);
         self.wake();
@@ -120,6 +135,10 @@ impl Commands {
     }
 
     pub(super) fn take_shutdown(&self) -> Option<Duration> {
-        self.shared.shutdown.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.shared
+            .shutdown
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 }

@@ -25,10 +25,20 @@ pub(super) struct Lingering {
 impl Lingering {
     /// At most `max` descriptors are kept for it; beyond that the oldest go early.
     pub(super) fn new(max: usize) -> Self {
-        Lingering { streams: HashMap::new(), deadlines: VecDeque::new(), max }
+        Lingering {
+            streams: HashMap::new(),
+            deadlines: VecDeque::new(),
+            max,
+        }
     }
 
-    pub(super) fn insert(&mut self, now: Millis, token: usize, stream: TcpStream, scratch: &mut [u8]) {
+    pub(super) fn insert(
+        &mut self,
+        now: Millis,
+        token: usize,
+        stream: TcpStream,
+        scratch: &mut [u8],
+    ) {
         if self.max == 0 || stream.shutdown(Shutdown::Write).is_err() {
             return;
         }
@@ -45,7 +55,9 @@ impl Lingering {
 
     /// Reads and forgets what came in; drops the stream when the peer has shut its side. Does nothing for other tokens.
     pub(super) fn handle_readable(&mut self, token: usize, scratch: &mut [u8]) {
-        let Some(stream) = self.streams.get_mut(&token) else { return };
+        let Some(stream) = self.streams.get_mut(&token) else {
+            return;
+        };
         // A peer that floods is cut off rather than listened to.
         for _ in 0..16 {
             match stream.read(scratch) {

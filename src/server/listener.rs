@@ -42,26 +42,47 @@ pub(super) enum Accepted {
 
 impl Listeners {
     pub(super) fn new(sockets: Vec<TcpListener>) -> Self {
-        let listeners = sockets.into_iter().map(|socket| Listener { socket, pending: true }).collect();
-        Listeners { listeners, spare: spare(), paused_until: None }
+        let listeners = sockets
+            .into_iter()
+            .map(|socket| Listener {
+                socket,
+                pending: true,
+            })
+            .collect();
+        Listeners {
+            listeners,
+            spare: spare(),
+            paused_until: None,
+        }
     }
 
-    pub(super) fn register(&mut self, registry: &Registry, token: impl Fn(usize) -> Token) -> Result<(), Error> {
+    pub(super) fn register(
+        &mut self,
+        registry: &Registry,
+        token: impl Fn(usize) -> Token,
+    ) -> Result<(), Error> {
         for (index, listener) in self.listeners.iter_mut().enumerate() {
-            registry.register(&mut listener.socket, token(index), Interest::READABLE).map_err(Error::io("poll a listening socket"))?;
+            registry
+                .register(&mut listener.socket, token(index), Interest::READABLE)
+                .map_err(Error::io("poll a listening socket"))?;
         }
         Ok(())
     }
 
     /// Sets options that the connections accepted from now on inherit.
     pub(super) fn apply(&self, options: &SocketOptions) -> Result<(), Error> {
-        let set =
-            |listener: &Listener| options.apply_to_listener(&listener.socket).map_err(Error::io("set the options of a listening socket"));
+        let set = |listener: &Listener| {
+            options
+                .apply_to_listener(&listener.socket)
+                .map_err(Error::io("set the options of a listening socket"))
+        };
         self.listeners.iter().try_for_each(set)
     }
 
     pub(super) fn local_addrs(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        self.listeners.iter().filter_map(|listener| listener.socket.local_addr().ok())
+        self.listeners
+            .iter()
+            .filter_map(|listener| listener.socket.local_addr().ok())
     }
 
     pub(super) fn handle_readable(&mut self, index: usize) {
@@ -97,7 +118,9 @@ impl Listeners {
         {
             let turned_away = listener.socket.accept();
             // accept(2) asks for a descriptor before it looks whether anybody waits: only now is it known that nobody does.
-            let nobody = turned_away.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+            let nobody = turned_away
+                .as_ref()
+                .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
             if nobody {
                 listener.pending = false;
             }
@@ -126,7 +149,9 @@ impl Listeners {
     /// Looks at every listener again, whatever its last event said.
     pub(super) fn look_again(&mut self) {
         self.paused_until = None;
-        self.listeners.iter_mut().for_each(|listener| listener.pending = true);
+        self.listeners
+            .iter_mut()
+            .for_each(|listener| listener.pending = true);
     }
 
     /// Stops listening. Peers that the kernel has not handed over yet are reset by it.
@@ -146,7 +171,14 @@ fn concerns_one_peer(error: &io::Error) -> bool {
     use io::ErrorKind::*;
     matches!(
         error.kind(),
-        Interrupted | ConnectionAborted | ConnectionReset | NetworkDown | HostUnreachable | NetworkUnreachable | TimedOut | Unsupported
+        Interrupted
+            | ConnectionAborted
+            | ConnectionReset
+            | NetworkDown
+            | HostUnreachable
+            | NetworkUnreachable
+            | TimedOut
+            | Unsupported
     ) || error.raw_os_error() == Some(rustix::io::Errno::PROTO.raw_os_error())
 }
 
@@ -157,21 +189,38 @@ mod tests {
     use super::*;
 
     fn listeners() -> Listeners {
-        let socket = TcpListener::bind("127.0.0.1:0".parse().expect("an address")).expect("a listener");
+        let socket =
+            TcpListener::bind("127.0.0.1:0".parse().expect("an address")).expect("a listener");
         Listeners::new(vec![socket])
     }
 
     /// accept(2), "Errors": what is wrong with the system, and what with the one peer that died in the queue.
     #[test]
     fn errors_of_one_peer_are_told_from_those_of_the_system() {
-        let concerns = |errno: Errno| concerns_one_peer(&io::Error::from_raw_os_error(errno.raw_os_error()));
-        for errno in
-            [Errno::CONNABORTED, Errno::INTR, Errno::PROTO, Errno::NETDOWN, Errno::HOSTUNREACH, Errno::OPNOTSUPP, Errno::NETUNREACH]
-        {
+        let concerns =
+            |errno: Errno| concerns_one_peer(&io::Error::from_raw_os_error(errno.raw_os_error()));
+        for errno in [
+            Errno::CONNABORTED,
+            Errno::INTR,
+            Errno::PROTO,
+            Errno::NETDOWN,
+            Errno::HOSTUNREACH,
+            Errno::OPNOTSUPP,
+            Errno::NETUNREACH,
+        ] {
             assert!(concerns(errno), "{errno:?}: the next accept may succeed");
         }
-        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::PERM] {
-            assert!(!concerns(errno), "{errno:?}: trying again at once would spin");
+        for errno in [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOBUFS,
+            Errno::NOMEM,
+            Errno::PERM,
+        ] {
+            assert!(
+                !concerns(errno),
+                "{errno:?}: trying again at once would spin"
+            );
         }
     }
 
@@ -181,12 +230,19 @@ mod tests {
             let mut listeners = listeners();
             listeners.spare = None;
             let now = Millis::from_ms(1000);
-            let paused = listeners.handle_exhaustion(now, io::Error::from_raw_os_error(errno.raw_os_error()));
+            let paused = listeners
+                .handle_exhaustion(now, io::Error::from_raw_os_error(errno.raw_os_error()));
             assert!(matches!(paused, Accepted::Paused(_)), "{errno:?}");
             assert!(!listeners.is_pending(), "the loop may sleep");
             assert_eq!(listeners.poll_timeout(), Some(now.plus_ms(PAUSE_MS)));
-            assert!(matches!(listeners.accept(now.plus_ms(1)), Accepted::Nobody) && listeners.poll_timeout().is_some());
-            assert!(matches!(listeners.accept(now.plus_ms(PAUSE_MS)), Accepted::Nobody));
+            assert!(
+                matches!(listeners.accept(now.plus_ms(1)), Accepted::Nobody)
+                    && listeners.poll_timeout().is_some()
+            );
+            assert!(matches!(
+                listeners.accept(now.plus_ms(PAUSE_MS)),
+                Accepted::Nobody
+            ));
             assert_eq!(listeners.poll_timeout(), None, "it has tried again");
         }
     }
@@ -198,8 +254,16 @@ mod tests {
         let dialled = std::net::TcpStream::connect(addr).expect("a dial");
         let error = || io::Error::from_raw_os_error(Errno::NFILE.raw_os_error());
         let refused = listeners.handle_exhaustion(Millis::ZERO, error());
-        assert!(matches!(refused, Accepted::Refused(peer) if Some(peer) == dialled.local_addr().ok()));
+        assert!(
+            matches!(refused, Accepted::Refused(peer) if Some(peer) == dialled.local_addr().ok())
+        );
         assert!(listeners.spare.is_some(), "and the reserve is there again");
-        assert!(matches!(listeners.handle_exhaustion(Millis::ZERO, error()), Accepted::Nobody), "nobody waits: no reason to rest");
+        assert!(
+            matches!(
+                listeners.handle_exhaustion(Millis::ZERO, error()),
+                Accepted::Nobody
+            ),
+            "nobody waits: no reason to rest"
+        );
     }
 }

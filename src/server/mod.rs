@@ -120,11 +120,19 @@ impl Server {
     /// As [`Server::bind`], but on sockets that listen already, such as those that systemd passes to a service (sd_listen_fds(3)). Their backlog
     /// and address options stay as they are; what concerns connections is set. Whoever else holds such a socket keeps it: a shutdown here
     /// closes no more than our own descriptor, and who dials meanwhile waits for the next to accept.
-    pub fn from_listeners(listeners: impl IntoIterator<Item = std::net::TcpListener>, config: Config) -> Result<Self, Error> {
+    pub fn from_listeners(
+        listeners: impl IntoIterator<Item = std::net::TcpListener>,
+        config: Config,
+    ) -> Result<Self, Error> {
         config.check()?;
         let options = socket_options(&config);
-        let take_over = |listener| net::take_over(listener, &options).map_err(Error::io("take over a listening socket"));
-        let sockets = listeners.into_iter().map(take_over).collect::<Result<Vec<_>, _>>()?;
+        let take_over = |listener| {
+            net::take_over(listener, &options).map_err(Error::io("take over a listening socket"))
+        };
+        let sockets = listeners
+            .into_iter()
+            .map(take_over)
+            .collect::<Result<Vec<_>, _>>()?;
         check_listeners(sockets.len())?;
         Server::with(sockets, config)
     }
@@ -132,7 +140,9 @@ impl Server {
     fn with(sockets: Vec<TcpListener>, config: Config) -> Result<Self, Error> {
         let descriptors = net::raise_descriptor_limit();
         let max_lingering = (descriptors / LINGER_SHARE).min(MAX_LINGERING);
-        let most_connections = descriptors.saturating_sub(RESERVED_DESCRIPTORS + max_lingering).max(1);
+        let most_connections = descriptors
+            .saturating_sub(RESERVED_DESCRIPTORS + max_lingering)
+            .max(1);
         let options = socket_options(&config);
         let mut listeners = Listeners::new(sockets);
 
@@ -205,7 +215,11 @@ impl Server {
     ///
     /// For those who own the loop: wait for the server's descriptor to be readable, at most for [`Server::next_wait`], then call this with
     /// `Some(Duration::ZERO)`. An early call does nothing; a late one makes up for the delay; after [`Turn::Finished`] nothing happens.
-    pub fn turn<H: Handler + ?Sized>(&mut self, handler: &mut H, max_wait: Option<Duration>) -> Result<Turn, Error> {
+    pub fn turn<H: Handler + ?Sized>(
+        &mut self,
+        handler: &mut H,
+        max_wait: Option<Duration>,
+    ) -> Result<Turn, Error> {
         if self.finished {
             return Ok(Turn::Finished);
         }
@@ -217,13 +231,21 @@ impl Server {
             Ok(()) => {}
             // A signal: no events, and whoever asked for signals wants the turn to end.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
-            Err(source) => return Err(Error::Io { doing: "poll".into(), source }),
+            Err(source) => {
+                return Err(Error::Io {
+                    doing: "poll".into(),
+                    source,
+                });
+            }
         }
         let began = self.clock.elapsed();
         self.read_clock_at(began, due_ms);
         // What was due before is left over from the last turn, for want of a budget: that is no lag.
         if let Some(due) = due.filter(|due| *due > before && *due <= self.now) {
-            self.engine.stats_mut().lag.record_ms(self.now.ms_since(due));
+            self.engine
+                .stats_mut()
+                .lag
+                .record_ms(self.now.ms_since(due));
         }
 
         self.obey_commands(handler);
@@ -239,14 +261,20 @@ impl Server {
         self.reap(handler);
         self.lingering.handle_timers(self.now);
         self.report.handle_timers(self.now);
-        self.engine.stats_mut().turn.record(self.clock.elapsed().saturating_sub(began));
+        self.engine
+            .stats_mut()
+            .turn
+            .record(self.clock.elapsed().saturating_sub(began));
         Ok(self.end_of_turn())
     }
 
     /// How long the next turn may wait for readiness: zero if there is work left over, `None` if nothing will ever be due by time alone, as
     /// when nobody is connected.
     pub fn next_wait(&self) -> Option<Duration> {
-        let leftovers = self.more_events || !self.ready.is_empty() || self.engine.has_work() || self.listeners.is_pending();
+        let leftovers = self.more_events
+            || !self.ready.is_empty()
+            || self.engine.has_work()
+            || self.listeners.is_pending();
         if leftovers {
             return Some(Duration::ZERO);
         }
@@ -256,16 +284,24 @@ impl Server {
             self.lingering.poll_timeout(),
             self.report.poll_timeout(),
             // What lingers does not outlive the drain.
-            self.engine.drain_deadline().filter(|_| self.engine.is_drained()),
+            self.engine
+                .drain_deadline()
+                .filter(|_| self.engine.is_drained()),
         ];
-        timeouts.into_iter().flatten().min().map(|at| Duration::from_millis(at.ms_since(self.now)))
+        timeouts
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|at| Duration::from_millis(at.ms_since(self.now)))
     }
 
     /// The server as a handler sees it, between two turns, for those who own the loop. What is sent by it goes out in the next turn, which
     /// [`Server::next_wait`] then says is due at once.
     pub fn context(&mut self) -> Context<'_> {
         self.read_clock(self.due_ms());
-        Context { engine: &mut self.engine }
+        Context {
+            engine: &mut self.engine,
+        }
     }
 
     /// Puts other settings in force, for the connections that are open as well; OS keepalive and user timeout, which the kernel keeps for each
@@ -280,7 +316,10 @@ impl Server {
         let options = socket_options(&config);
         self.listeners.apply(&options)?;
         self.read_clock(self.due_ms());
-        self.engine.reconfigure(self.now, &within_descriptors(&config, self.most_connections))?;
+        self.engine.reconfigure(
+            self.now,
+            &within_descriptors(&config, self.most_connections),
+        )?;
         self.awake.set_threshold_ms(stall_ms(&config));
         (self.options, self.config) = (options, config);
         Ok(kept)
@@ -289,7 +328,9 @@ impl Server {
     /// How long a shutdown that has begun may still take.
     #[cfg(feature = "cli")]
     pub(crate) fn drain_left(&self) -> Option<Duration> {
-        self.engine.drain_deadline().map(|end| Duration::from_millis(end.ms_since(self.now)))
+        self.engine
+            .drain_deadline()
+            .map(|end| Duration::from_millis(end.ms_since(self.now)))
     }
 
     /// What is in force, but for `max_connections`: see [`Context::max_connections`].
@@ -302,7 +343,10 @@ impl Server {
     #[cfg(feature = "cli")]
     pub(crate) fn reserve_descriptors(&mut self, number: usize) -> Result<(), Error> {
         self.most_connections = self.most_connections.saturating_sub(number).max(1);
-        self.engine.reconfigure(self.now, &within_descriptors(&self.config, self.most_connections))?;
+        self.engine.reconfigure(
+            self.now,
+            &within_descriptors(&self.config, self.most_connections),
+        )?;
         Ok(())
     }
 
@@ -333,13 +377,19 @@ impl Server {
     fn fall_asleep(&mut self, max_wait: Option<Duration>) -> Option<Duration> {
         let next = self.next_wait();
         // Who does not sleep, or is to be woken sooner, needs no alarm.
-        if next == Some(Duration::ZERO) || max_wait.is_some_and(|max_wait| next.is_none_or(|next| max_wait <= next)) {
+        if next == Some(Duration::ZERO)
+            || max_wait.is_some_and(|max_wait| next.is_none_or(|next| max_wait <= next))
+        {
             return [next, max_wait].into_iter().flatten().min();
         }
         // Deadlines are whole milliseconds, and the same one must come out the same in each turn.
         let reading = Duration::from_millis(Millis::from_duration(self.reading).as_ms());
         let clock = &self.clock;
-        let timeout = self.sleep.until(self.reading, next.map(|next| reading + next), || clock.elapsed());
+        let timeout = self
+            .sleep
+            .until(self.reading, next.map(|next| reading + next), || {
+                clock.elapsed()
+            });
         [timeout, max_wait].into_iter().flatten().min()
     }
 
@@ -354,7 +404,11 @@ impl Server {
         self.engine.advance(self.now);
         let stats = self.engine.stats_mut();
         if stats.stalls != self.awake.stalls() {
-            log::warn!("stall stalled_ms={} in_all_ms={}", self.awake.stalled_ms() - stats.stalled_ms, self.awake.stalled_ms());
+            log::warn!(
+                "stall stalled_ms={} in_all_ms={}",
+                self.awake.stalled_ms() - stats.stalled_ms,
+                self.awake.stalled_ms()
+            );
             (stats.stalls, stats.stalled_ms) = (self.awake.stalls(), self.awake.stalled_ms());
         }
     }
@@ -375,11 +429,16 @@ impl Server {
             self.listeners.close();
             self.engine.handle_shutdown(self.now, duration_to_ms(grace));
             // An earlier one may leave less.
-            let grace_ms = self.engine.drain_deadline().map_or(0, |end| end.ms_since(self.now));
+            let grace_ms = self
+                .engine
+                .drain_deadline()
+                .map_or(0, |end| end.ms_since(self.now));
             log::info!("shutdown connections={connections} grace_ms={grace_ms}");
         }
         for _ in 0..COMMANDS_PER_TURN {
-            let Some(command) = self.commands.next() else { return };
+            let Some(command) = self.commands.next() else {
+                return;
+            };
             let sent = match command {
                 Command::Send(id, message) => self.engine.send(id, &[&message]),
                 Command::Broadcast(message) => self.engine.broadcast(&message, None).map(drop),
@@ -399,19 +458,29 @@ impl Server {
     fn check_the_quiet<H: Handler + ?Sized>(&mut self, handler: &mut H) {
         self.engine.handle_timers(self.now, CHECKS_PER_TURN);
         for _ in 0..CHECKS_PER_TURN {
-            let Some(id) = self.engine.poll_last_look() else { return };
+            let Some(id) = self.engine.poll_last_look() else {
+                return;
+            };
             self.last_look(id, handler);
         }
     }
 
     fn end_of_turn(&mut self) -> Turn {
         if self.engine.is_drained() {
-            if self.engine.drain_deadline().is_some_and(|deadline| deadline <= self.now) {
+            if self
+                .engine
+                .drain_deadline()
+                .is_some_and(|deadline| deadline <= self.now)
+            {
                 self.lingering.clear();
             }
             self.finished = self.lingering.is_empty();
         }
-        if self.finished { Turn::Finished } else { Turn::Running }
+        if self.finished {
+            Turn::Finished
+        } else {
+            Turn::Running
+        }
     }
 }
 
@@ -432,14 +501,27 @@ impl AsRawFd for Server {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("local_addrs", &self.local_addrs()).field("connections", &self.connections()).finish_non_exhaustive()
+        f.debug_struct("Server")
+            .field("local_addrs", &self.local_addrs())
+            .field("connections", &self.connections())
+            .finish_non_exhaustive()
     }
 }
 
-fn listen(addrs: impl ToSocketAddrs, config: &Config, options: &SocketOptions) -> Result<Vec<TcpListener>, Error> {
-    let addrs: Vec<SocketAddr> = addrs.to_socket_addrs().map_err(Error::io("resolve the address to listen on"))?.collect();
+fn listen(
+    addrs: impl ToSocketAddrs,
+    config: &Config,
+    options: &SocketOptions,
+) -> Result<Vec<TcpListener>, Error> {
+    let addrs: Vec<SocketAddr> = addrs
+        .to_socket_addrs()
+        .map_err(Error::io("resolve the address to listen on"))?
+        .collect();
     check_listeners(addrs.len())?;
-    let listen = |addr| net::listen(addr, options, config.backlog, config.reuse_port).map_err(Error::io(format!("listen on {addr}")));
+    let listen = |addr| {
+        net::listen(addr, options, config.backlog, config.reuse_port)
+            .map_err(Error::io(format!("listen on {addr}")))
+    };
     addrs.into_iter().map(listen).collect()
 }
 
@@ -447,24 +529,35 @@ fn check_listeners(number: usize) -> Result<(), ConfigError> {
     if (1..=MAX_LISTENERS).contains(&number) {
         Ok(())
     } else {
-        Err(ConfigError::new("addr", format!("needs 1 to {MAX_LISTENERS} addresses, not {number}")))
+        Err(ConfigError::new(
+            "addr",
+            format!("needs 1 to {MAX_LISTENERS} addresses, not {number}"),
+        ))
     }
 }
 
 /// A longer gap than this is a stall. Without a heartbeat there is no verdict that one could forge.
 fn stall_ms(config: &Config) -> u64 {
-    config.heartbeat.as_ref().map_or(u64::MAX, |heartbeat| duration_to_ms(heartbeat.interval) / 2)
+    config
+        .heartbeat
+        .as_ref()
+        .map_or(u64::MAX, |heartbeat| duration_to_ms(heartbeat.interval) / 2)
 }
 
 fn socket_options(config: &Config) -> SocketOptions {
-    SocketOptions { keepalive: config.keepalive.clone(), user_timeout: config.user_timeout }
+    SocketOptions {
+        keepalive: config.keepalive.clone(),
+        user_timeout: config.user_timeout,
+    }
 }
 
 /// The same configuration with no more connections than there can be descriptors for.
 fn within_descriptors(config: &Config, most: usize) -> Config {
     let wanted = config.limits.max_connections.unwrap_or(most);
     if wanted > most {
-        log::warn!("max-connections wanted={wanted} lowered_to={most} reason=\"the descriptor limit leaves no more (ulimit -Hn)\"");
+        log::warn!(
+            "max-connections wanted={wanted} lowered_to={most} reason=\"the descriptor limit leaves no more (ulimit -Hn)\""
+        );
     }
     let mut within = config.clone();
     within.limits.max_connections = Some(wanted.min(most));

@@ -36,7 +36,11 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn new() -> Self {
-        Report { window_ends: Millis::ZERO, written: [0; KINDS.len()], suppressed: [0; KINDS.len()] }
+        Report {
+            window_ends: Millis::ZERO,
+            written: [0; KINDS.len()],
+            suppressed: [0; KINDS.len()],
+        }
     }
 
     /// Whether a line of this kind is written; if there were too many, it is counted. Lines below the log's level are neither.
@@ -72,7 +76,10 @@ impl Report {
 
     /// When a summary is due; `None` while nothing was left out.
     pub(super) fn poll_timeout(&self) -> Option<Millis> {
-        self.suppressed.iter().any(|count| *count > 0).then_some(self.window_ends)
+        self.suppressed
+            .iter()
+            .any(|count| *count > 0)
+            .then_some(self.window_ends)
     }
 }
 
@@ -91,9 +98,14 @@ mod tests {
     fn a_flood_is_counted_and_the_next_second_is_heard_again() {
         let mut report = Report::new();
         let now = Millis::from_ms(5000);
-        let written = (0..15_000).filter(|_| report.has_room(now, Kind::Close)).count();
+        let written = (0..15_000)
+            .filter(|_| report.has_room(now, Kind::Close))
+            .count();
         assert_eq!(written as u64, LINES_PER_WINDOW);
-        assert!(report.has_room(now, Kind::Refuse), "each kind has its own budget");
+        assert!(
+            report.has_room(now, Kind::Refuse),
+            "each kind has its own budget"
+        );
         assert_eq!(report.poll_timeout(), Some(Millis::from_ms(6000)));
         assert!(report.has_room(Millis::from_ms(6000), Kind::Close));
         assert_eq!(report.poll_timeout(), None);

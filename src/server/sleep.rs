@@ -17,12 +17,20 @@ pub(super) struct Sleep {
 
 impl Sleep {
     pub(super) fn register(registry: &Registry, token: Token) -> io::Result<Self> {
-        Ok(Sleep { alarm: Alarm::register(registry, token)?, set_for: None })
+        Ok(Sleep {
+            alarm: Alarm::register(registry, token)?,
+            set_for: None,
+        })
     }
 
     /// Sees to it that the loop wakes at `at`; `None`: nothing will ever be due. `now` is an earlier reading of the same clock, `clock` makes a
     /// new one. Returns the timeout that the poll needs besides, if the alarm could not be set.
-    pub(super) fn until(&mut self, now: Duration, at: Option<Duration>, clock: impl Fn() -> Duration) -> Option<Duration> {
+    pub(super) fn until(
+        &mut self,
+        now: Duration,
+        at: Option<Duration>,
+        clock: impl Fn() -> Duration,
+    ) -> Option<Duration> {
         let serves = match (self.set_for, at) {
             (None, None) => true,
             (Some(set_for), Some(at)) => now < set_for && set_for <= at,
@@ -72,7 +80,10 @@ mod tests {
         assert!(!serves(&mut sleep, 30, Some(500)), "it would be late");
         assert!(serves(&mut sleep, 499, Some(500)));
         assert!(!serves(&mut sleep, 500, Some(5000)), "it has gone off");
-        assert!(!serves(&mut sleep, 600, None), "nobody is to be woken any more");
+        assert!(
+            !serves(&mut sleep, 600, None),
+            "nobody is to be woken any more"
+        );
         assert_eq!(sleep.set_for, None);
         assert!(serves(&mut sleep, 700, None));
     }

@@ -93,8 +93,19 @@ mod tests {
         for id in [a, b, a] {
             ready.insert(id);
         }
-        assert_eq!((ready.len(), ready.pop(), ready.contains(a), ready.contains(b)), (2, Some(a), false, true));
+        assert_eq!(
+            (
+                ready.len(),
+                ready.pop(),
+                ready.contains(a),
+                ready.contains(b)
+            ),
+            (2, Some(a), false, true)
+        );
         ready.insert(a);
-        assert_eq!((ready.pop(), ready.pop(), ready.pop()), (Some(b), Some(a), None));
+        assert_eq!(
+            (ready.pop(), ready.pop(), ready.pop()),
+            (Some(b), Some(a), None)
+        );
     }
 }

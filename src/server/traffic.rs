@@ -34,7 +34,9 @@ impl Server {
         for event in &events {
             match event.token() {
                 WAKER | ALARM => {}
-                Token(token) if token >= FIRST_LISTENER => self.listeners.handle_readable(token - FIRST_LISTENER),
+                Token(token) if token >= FIRST_LISTENER => {
+                    self.listeners.handle_readable(token - FIRST_LISTENER)
+                }
                 Token(token) if token >= FIRST_GUEST => self.ready_guests.push(token - FIRST_GUEST),
                 Token(token) => match self.engine.resolve(token) {
                     Some(id) => self.handle_ready(id, event, handler),
@@ -56,27 +58,39 @@ impl Server {
         if self.engine.wants_read(id) {
             if event.is_readable() || event.is_read_closed() {
                 let ended = event.is_read_closed() || event.is_error();
-                self.read(id, if ended { ReadEnd::WouldBlock } else { ReadEnd::Short }, handler);
+                self.read(
+                    id,
+                    if ended {
+                        ReadEnd::WouldBlock
+                    } else {
+                        ReadEnd::Short
+                    },
+                    handler,
+                );
             }
         } else if event.is_error()
             && let Some(stream) = self.sockets.get_mut(id)
             && let Ok(Some(error)) = stream.take_error()
         {
             // Nobody reads from it at present, so nobody else would notice.
-            self.engine.handle_failure(self.now, id, CloseReason::from_read_error(&error));
+            self.engine
+                .handle_failure(self.now, id, CloseReason::from_read_error(&error));
         }
     }
 
     /// Reads what a connection has sent, within its budget; what was read before it was paused comes first.
     fn read<H: Handler + ?Sized>(&mut self, id: ConnId, end: ReadEnd, handler: &mut H) {
         self.engine.handle_rest(self.now, id, handler);
-        let Some(stream) = self.sockets.get_mut(id) else { return };
+        let Some(stream) = self.sockets.get_mut(id) else {
+            return;
+        };
         let mut budget = READ_BUDGET;
         while self.engine.wants_read(id) {
             match stream.read(&mut self.scratch) {
                 Ok(0) => return self.engine.handle_eof(self.now, id),
                 Ok(n) => {
-                    self.engine.handle_bytes(self.now, id, &self.scratch[..n], handler);
+                    self.engine
+                        .handle_bytes(self.now, id, &self.scratch[..n], handler);
                     if end == ReadEnd::Short && n < self.scratch.len() {
                         return;
                     }
@@ -88,7 +102,13 @@ impl Server {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return self.engine.handle_failure(self.now, id, CloseReason::from_read_error(&error)),
+                Err(error) => {
+                    return self.engine.handle_failure(
+                        self.now,
+                        id,
+                        CloseReason::from_read_error(&error),
+                    );
+                }
             }
         }
     }
@@ -122,14 +142,25 @@ impl Server {
             // A FIN that waits is as good as bytes: the peer may only be waiting for its replies.
             match stream.peek(&mut self.scratch[..1]) {
                 Ok(_) => unread = true,
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-                Err(error) => return self.engine.handle_failure(self.now, id, CloseReason::from_read_error(&error)),
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                    ) => {}
+                Err(error) => {
+                    return self.engine.handle_failure(
+                        self.now,
+                        id,
+                        CloseReason::from_read_error(&error),
+                    );
+                }
             }
         }
         if let Some(stream) = self.sockets.get_mut(id)
             && let Some(unacknowledged) = net::unacknowledged_for(stream)
         {
-            self.engine.handle_unacknowledged(id, duration_to_ms(unacknowledged));
+            self.engine
+                .handle_unacknowledged(id, duration_to_ms(unacknowledged));
         }
         self.engine.handle_last_look(self.now, id, unread);
     }
@@ -144,7 +175,10 @@ impl Server {
                 }
                 Accepted::Paused(error) => {
                     if self.report.admits(self.now, Kind::AcceptError) {
-                        log::warn!("accept-error error=\"{error}\" connections={}", self.engine.connections());
+                        log::warn!(
+                            "accept-error error=\"{error}\" connections={}",
+                            self.engine.connections()
+                        );
                     }
                     return;
                 }
@@ -166,18 +200,25 @@ impl Server {
         }
     }
 
-    fn open<H: Handler + ?Sized>(&mut self, mut stream: TcpStream, peer: SocketAddr, handler: &mut H) {
+    fn open<H: Handler + ?Sized>(
+        &mut self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        handler: &mut H,
+    ) {
         self.count_socket();
         let id = match self.engine.handle_open(self.now, peer, handler) {
             Ok(id) => id,
             Err(refusal) => return self.log_refusal(peer, refusal),
         };
-        let set_up = self
-            .options
-            .apply_to_accepted(&stream)
-            .and_then(|()| self.poll.registry().register(&mut stream, Token(id.token()), Interest::READABLE));
+        let set_up = self.options.apply_to_accepted(&stream).and_then(|()| {
+            self.poll
+                .registry()
+                .register(&mut stream, Token(id.token()), Interest::READABLE)
+        });
         if let Err(error) = set_up {
-            self.engine.handle_failure(self.now, id, CloseReason::from_read_error(&error));
+            self.engine
+                .handle_failure(self.now, id, CloseReason::from_read_error(&error));
         }
         self.sockets.insert(id, stream);
         if self.engine.is_over_full() {
@@ -190,21 +231,33 @@ impl Server {
 
     fn log_refusal(&mut self, peer: SocketAddr, refusal: Refusal) {
         if self.report.admits(self.now, Kind::Refuse) {
-            log::warn!("refuse addr={peer} reason={refusal} connections={}", self.engine.connections());
+            log::warn!(
+                "refuse addr={peer} reason={refusal} connections={}",
+                self.engine.connections()
+            );
         }
     }
 
     /// Writes once to each connection that `next` has something queued for, to `budget` of them at most. Returns what is left of the budget.
-    pub(super) fn flush<H: Handler + ?Sized>(&mut self, handler: &mut H, budget: usize, next: fn(&mut Engine) -> Option<ConnId>) -> usize {
+    pub(super) fn flush<H: Handler + ?Sized>(
+        &mut self,
+        handler: &mut H,
+        budget: usize,
+        next: fn(&mut Engine) -> Option<ConnId>,
+    ) -> usize {
         for left in (0..budget).rev() {
-            let Some(id) = next(&mut self.engine) else { return left + 1 };
+            let Some(id) = next(&mut self.engine) else {
+                return left + 1;
+            };
             self.write(id, handler);
         }
         0
     }
 
     fn write<H: Handler + ?Sized>(&mut self, id: ConnId, handler: &mut H) {
-        let Some(stream) = self.sockets.get_mut(id) else { return };
+        let Some(stream) = self.sockets.get_mut(id) else {
+            return;
+        };
         let was_blocked = self.engine.is_blocked(id);
         // Only a socket that was found full tells when it has room again.
         let mut full = false;
@@ -224,7 +277,13 @@ impl Server {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => full = true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return self.engine.handle_failure(self.now, id, CloseReason::from_write_error(&error)),
+                Err(error) => {
+                    return self.engine.handle_failure(
+                        self.now,
+                        id,
+                        CloseReason::from_write_error(&error),
+                    );
+                }
             }
             if full {
                 break;
@@ -235,9 +294,18 @@ impl Server {
         self.engine.handle_blocked(id);
         let blocked = self.engine.is_blocked(id);
         if blocked != was_blocked || (blocked && !full) {
-            let interest = if blocked { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-            if let Err(error) = self.poll.registry().reregister(stream, Token(id.token()), interest) {
-                self.engine.handle_failure(self.now, id, CloseReason::from_write_error(&error));
+            let interest = if blocked {
+                Interest::READABLE | Interest::WRITABLE
+            } else {
+                Interest::READABLE
+            };
+            if let Err(error) = self
+                .poll
+                .registry()
+                .reregister(stream, Token(id.token()), interest)
+            {
+                self.engine
+                    .handle_failure(self.now, id, CloseReason::from_write_error(&error));
             }
         }
     }
@@ -256,7 +324,10 @@ impl Server {
             let Some(stream) = stream else { continue };
             match closed.farewell {
                 Farewell::Close => drop(stream),
-                Farewell::Linger => self.lingering.insert(self.now, id.token(), stream, &mut self.scratch),
+                Farewell::Linger => {
+                    self.lingering
+                        .insert(self.now, id.token(), stream, &mut self.scratch)
+                }
                 Farewell::Reset => net::reset_on_close(&stream),
             }
         }

@@ -75,13 +75,18 @@ fn garbage_is_refused_and_harms_nobody() {
         // It may have been refused and left before all of it was written.
         let _ = client.wire.write_all(&bytes);
     }
-    for abandoned in
-        ["", "G", "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n", "POST /broadcast HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\nhalf"]
-    {
+    for abandoned in [
+        "",
+        "G",
+        "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n",
+        "POST /broadcast HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\nhalf",
+    ] {
         Client::connect(&server).send(abandoned);
     }
     is_served(&server, &mut peer);
-    wait_until("all have gone", || metric(&server, "heartline_admin_connections") == 1.0);
+    wait_until("all have gone", || {
+        metric(&server, "heartline_admin_connections") == 1.0
+    });
     assert_eq!(server.closes().len(), 0);
 }
 
@@ -144,7 +149,10 @@ fn requests_that_trickle_are_ended_in_time() {
     for trickling in trickling {
         let (code, took) = trickling.join().expect("a reply");
         assert_eq!(code, 408);
-        assert!(took >= Duration::from_secs(10) && took < DEADLINE, "{took:?}");
+        assert!(
+            took >= Duration::from_secs(10) && took < DEADLINE,
+            "{took:?}"
+        );
     }
     is_served(&server, &mut peer);
 }
@@ -156,22 +164,42 @@ fn a_client_that_does_not_read_holds_one_answer_and_is_dropped() {
     let mut peers: Vec<Peer> = (0..1000).map(|_| server.served()).collect();
     let mut client = Client::connect(&server);
     let large = client.get("/connections?limit=1000");
-    assert_eq!(large.expect(200)["connections"].as_array().expect("a list").len(), 1000);
+    assert_eq!(
+        large.expect(200)["connections"]
+            .as_array()
+            .expect("a list")
+            .len(),
+        1000
+    );
     assert!(large.body.len() > 150_000, "{}", large.body.len());
 
     let before = server.status("VmRSS");
     let mut hoarder = Client::connect(&server);
-    let request = format!("GET /connections?limit=1000 HTTP/1.1\r\nHost: {}\r\n\r\n", hoarder.host());
+    let request = format!(
+        "GET /connections?limit=1000 HTTP/1.1\r\nHost: {}\r\n\r\n",
+        hoarder.host()
+    );
     hoarder.send(request.repeat(200));
     // Others are served all the while.
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(2) {
         is_served(&server, &mut peers[0]);
-        assert_eq!(client.get("/connections?limit=10").expect(200)["matched"], 1000);
+        assert_eq!(
+            client.get("/connections?limit=10").expect(200)["matched"],
+            1000
+        );
     }
-    assert!(server.status("VmRSS") < before + 8 * 1024, "it holds one answer at a time");
-    wait_until("it is dropped", || metric(&server, "heartline_admin_connections") == 2.0);
-    assert!(hoarder.drain() < large.body.len() * 200, "it was not given all of it");
+    assert!(
+        server.status("VmRSS") < before + 8 * 1024,
+        "it holds one answer at a time"
+    );
+    wait_until("it is dropped", || {
+        metric(&server, "heartline_admin_connections") == 2.0
+    });
+    assert!(
+        hoarder.drain() < large.body.len() * 200,
+        "it was not given all of it"
+    );
     is_served(&server, &mut peers[999]);
 }
 
@@ -181,10 +209,19 @@ fn a_client_that_reads_slowly_gets_its_answer_whole() {
     let server = serve(&[]);
     let _peers: Vec<Peer> = (0..1000).map(|_| server.served()).collect();
     let mut client = Client::connect(&server);
-    let request = format!("GET /connections?limit=1000 HTTP/1.1\r\nHost: {}\r\n\r\n", client.host());
+    let request = format!(
+        "GET /connections?limit=1000 HTTP/1.1\r\nHost: {}\r\n\r\n",
+        client.host()
+    );
     client.send(request.repeat(30));
     for _ in 0..30 {
         thread::sleep(Duration::from_millis(50));
-        assert_eq!(client.reply().expect(200)["connections"].as_array().expect("a list").len(), 1000);
+        assert_eq!(
+            client.reply().expect(200)["connections"]
+                .as_array()
+                .expect("a list")
+                .len(),
+            1000
+        );
     }
 }

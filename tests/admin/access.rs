@@ -19,22 +19,37 @@ struct TokenFile {
 
 impl TokenFile {
     fn new(text: &str) -> TokenFile {
-        let file = TokenFile { dir: tempfile::tempdir().expect("a temporary directory") };
+        let file = TokenFile {
+            dir: tempfile::tempdir().expect("a temporary directory"),
+        };
         fs::write(file.dir.path().join("token"), text).expect("written");
         file
     }
 
     fn path(&self) -> String {
-        self.dir.path().join("token").to_str().expect("text").to_owned()
+        self.dir
+            .path()
+            .join("token")
+            .to_str()
+            .expect("text")
+            .to_owned()
     }
 }
 
 fn refused(args: &[&str], culprit: &str) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_heartline"));
-    let output = command.args(["serve", "127.0.0.1:0"]).args(args).stdin(Stdio::null()).output().expect("the binary starts");
+    let output = command
+        .args(["serve", "127.0.0.1:0"])
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary starts");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
-    assert!(stderr.contains(culprit), "{args:?} should name {culprit}: {stderr}");
+    assert!(
+        stderr.contains(culprit),
+        "{args:?} should name {culprit}: {stderr}"
+    );
     assert!(output.stdout.is_empty(), "{args:?}");
 }
 
@@ -46,15 +61,35 @@ fn what_would_leave_the_door_open_does_not_start() {
     refused(&["--admin", "unix:"], "--admin:");
     let token = TokenFile::new("0123456789abcdef\n");
     refused(&["--admin-token-file", &token.path()], "--admin");
-    for (text, problem) in
-        [("short\n", "16"), ("", "16"), ("two of sixteen characters\n", "ASCII"), ("0123456789abcdef\n0123456789abcdef\n", "ASCII")]
-    {
+    for (text, problem) in [
+        ("short\n", "16"),
+        ("", "16"),
+        ("two of sixteen characters\n", "ASCII"),
+        ("0123456789abcdef\n0123456789abcdef\n", "ASCII"),
+    ] {
         let file = TokenFile::new(text);
-        refused(&["--admin", "127.0.0.1:0", "--admin-token-file", &file.path()], "--admin-token-file:");
-        refused(&["--admin", "127.0.0.1:0", "--admin-token-file", &file.path()], problem);
+        refused(
+            &["--admin", "127.0.0.1:0", "--admin-token-file", &file.path()],
+            "--admin-token-file:",
+        );
+        refused(
+            &["--admin", "127.0.0.1:0", "--admin-token-file", &file.path()],
+            problem,
+        );
     }
-    refused(&["--admin", "127.0.0.1:0", "--admin-token-file", "/nowhere/at/all"], "--admin-token-file:");
-    refused(&["--admin", "127.0.0.1:0", "--admin-token-file", "/dev/zero"], "--admin-token-file:");
+    refused(
+        &[
+            "--admin",
+            "127.0.0.1:0",
+            "--admin-token-file",
+            "/nowhere/at/all",
+        ],
+        "--admin-token-file:",
+    );
+    refused(
+        &["--admin", "127.0.0.1:0", "--admin-token-file", "/dev/zero"],
+        "--admin-token-file:",
+    );
 }
 
 #[test]
@@ -97,7 +132,11 @@ fn without_the_token_nothing_is_reachable() {
             }
             let reply = client.reply();
             reply.expect(401);
-            assert_eq!(reply.header("WWW-Authenticate"), Some("Basic realm=\"heartline\""), "a line of its own: {request}");
+            assert_eq!(
+                reply.header("WWW-Authenticate"),
+                Some("Basic realm=\"heartline\""),
+                "a line of its own: {request}"
+            );
         }
     }
     // A body that nobody has the right to send is not waited for.
@@ -105,13 +144,16 @@ fn without_the_token_nothing_is_reachable() {
     client.reply().expect(401);
 
     let mut client = Client::to(&address);
-    for right in
-        [format!("Authorization: Bearer {TOKEN}"), "Authorization: Basic YW55Ym9keTpjb3JyZWN0LWhvcnNlLWJhdHRlcnktc3RhcGxl".to_owned()]
-    {
+    for right in [
+        format!("Authorization: Bearer {TOKEN}"),
+        "Authorization: Basic YW55Ym9keTpjb3JyZWN0LWhvcnNlLWJhdHRlcnktc3RhcGxl".to_owned(),
+    ] {
         client.ask("GET /status", &[&right]);
         client.reply().expect(200);
         // Whoever has it may come under any name.
-        client.send(format!("GET /healthz HTTP/1.1\r\nHost: heartline.example\r\n{right}\r\n\r\n"));
+        client.send(format!(
+            "GET /healthz HTTP/1.1\r\nHost: heartline.example\r\n{right}\r\n\r\n"
+        ));
         assert_eq!(client.reply().code, 200);
         client.send(format!("GET /healthz HTTP/1.1\r\nHost: heartline.example\r\nOrigin: https://evil.example\r\n{right}\r\n\r\n"));
         client.reply().expect(403);
@@ -132,15 +174,26 @@ fn pages_of_other_sites_and_names_that_may_be_rebound_are_refused() {
     for (headers, expected) in [
         (format!("Host: {host}"), 202),
         (format!("Host: {host}\r\nOrigin: http://{host}"), 202),
-        (format!("Host: localhost:{port}\r\nOrigin: http://localhost:{port}"), 202),
-        (format!("Host: {host}\r\nOrigin: http://localhost:{port}"), 403),
+        (
+            format!("Host: localhost:{port}\r\nOrigin: http://localhost:{port}"),
+            202,
+        ),
+        (
+            format!("Host: {host}\r\nOrigin: http://localhost:{port}"),
+            403,
+        ),
         (format!("Host: {host}\r\nOrigin: http://evil.example"), 403),
         (format!("Host: {host}\r\nOrigin: null"), 403),
-        (format!("Host: evil.example:{port}\r\nOrigin: http://evil.example:{port}"), 403),
+        (
+            format!("Host: evil.example:{port}\r\nOrigin: http://evil.example:{port}"),
+            403,
+        ),
         (format!("Host: evil.example:{port}"), 403),
         ("X-No: host".to_owned(), 400),
     ] {
-        client.send(format!("POST /connections/{id}/send HTTP/1.1\r\n{headers}\r\n\r\n"));
+        client.send(format!(
+            "POST /connections/{id}/send HTTP/1.1\r\n{headers}\r\n\r\n"
+        ));
         client.reply().expect(expected);
         if expected == 400 {
             client.expect_end();
@@ -160,13 +213,24 @@ fn a_unix_socket_is_for_its_owner_and_goes_with_the_server() {
     let (_dir, path, address) = socket();
     let mut server = Serve::start(&["--admin", &address]);
     assert_eq!(server.admin, address);
-    assert_eq!(fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        fs::metadata(&path)
+            .expect("it is there")
+            .permissions()
+            .mode()
+            & 0o777,
+        0o600
+    );
     let mut client = Client::connect(&server);
     assert_eq!(client.get("/healthz").body, "ok\n");
     // curl names the host of the address, which may be anything here.
     client.send("POST /broadcast HTTP/1.1\r\nHost: heartline\r\nContent-Length: 2\r\n\r\nhi");
     client.reply().expect(200);
-    wait_until("it is logged", || server.log().contains("admin method=POST path=/broadcast status=200 peer=unix"));
+    wait_until("it is logged", || {
+        server
+            .log()
+            .contains("admin method=POST path=/broadcast status=200 peer=unix")
+    });
     server.signal(Signal::TERM);
     assert_eq!(server.wait().code(), Some(0));
     assert!(!path.exists());
@@ -177,11 +241,22 @@ fn a_unix_socket_that_a_crash_left_is_replaced_and_one_in_use_is_not() {
     let (_dir, path, address) = socket();
     let mut killed = Serve::start(&["--admin", &address]);
     let mut second = Command::new(env!("CARGO_BIN_EXE_heartline"));
-    let output = second.args(["serve", "127.0.0.1:0", "--admin", &address]).stdin(Stdio::null()).output().expect("the binary starts");
+    let output = second
+        .args(["serve", "127.0.0.1:0", "--admin", &address])
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary starts");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains(&format!("cannot listen on {address}")), "{stderr}");
-    assert_eq!(Client::connect(&killed).get("/healthz").code, 200, "the first goes on");
+    assert!(
+        stderr.contains(&format!("cannot listen on {address}")),
+        "{stderr}"
+    );
+    assert_eq!(
+        Client::connect(&killed).get("/healthz").code,
+        200,
+        "the first goes on"
+    );
 
     killed.signal(Signal::KILL);
     killed.wait();

@@ -14,13 +14,15 @@ pub trait Wire: Read + Write + Send {
 
 impl Wire for TcpStream {
     fn finish(&self) {
-        self.shutdown(Shutdown::Write).expect("the connection is open");
+        self.shutdown(Shutdown::Write)
+            .expect("the connection is open");
     }
 }
 
 impl Wire for UnixStream {
     fn finish(&self) {
-        self.shutdown(Shutdown::Write).expect("the connection is open");
+        self.shutdown(Shutdown::Write)
+            .expect("the connection is open");
     }
 }
 
@@ -50,7 +52,11 @@ impl Reply {
 
     /// The body of a reply that is JSON by its own word.
     pub fn json(&self) -> Value {
-        assert_eq!(self.header("Content-Type"), Some("application/json"), "{self:?}");
+        assert_eq!(
+            self.header("Content-Type"),
+            Some("application/json"),
+            "{self:?}"
+        );
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
@@ -71,16 +77,34 @@ impl Client {
     pub fn to(address: &str) -> Client {
         if let Some(path) = address.strip_prefix("unix:") {
             let stream = UnixStream::connect(path).expect("the server accepts");
-            stream.set_read_timeout(Some(DEADLINE)).expect("a timeout above zero");
-            stream.set_write_timeout(Some(DEADLINE)).expect("a timeout above zero");
-            return Client { wire: Box::new(stream), host: "localhost".into(), read: Vec::new() };
+            stream
+                .set_read_timeout(Some(DEADLINE))
+                .expect("a timeout above zero");
+            stream
+                .set_write_timeout(Some(DEADLINE))
+                .expect("a timeout above zero");
+            return Client {
+                wire: Box::new(stream),
+                host: "localhost".into(),
+                read: Vec::new(),
+            };
         }
-        let host = address.strip_prefix("http://").expect("an address of the endpoint");
+        let host = address
+            .strip_prefix("http://")
+            .expect("an address of the endpoint");
         let stream = TcpStream::connect(host).expect("the server accepts");
-        stream.set_read_timeout(Some(DEADLINE)).expect("a timeout above zero");
-        stream.set_write_timeout(Some(DEADLINE)).expect("a timeout above zero");
+        stream
+            .set_read_timeout(Some(DEADLINE))
+            .expect("a timeout above zero");
+        stream
+            .set_write_timeout(Some(DEADLINE))
+            .expect("a timeout above zero");
         stream.set_nodelay(true).expect("an option of TCP");
-        Client { wire: Box::new(stream), host: host.into(), read: Vec::new() }
+        Client {
+            wire: Box::new(stream),
+            host: host.into(),
+            read: Vec::new(),
+        }
     }
 
     pub fn host(&self) -> &str {
@@ -88,13 +112,21 @@ impl Client {
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.wire.write_all(bytes.as_ref()).expect("the server reads");
+        self.wire
+            .write_all(bytes.as_ref())
+            .expect("the server reads");
     }
 
     /// Sends the head of a request.
     pub fn ask(&mut self, method_and_target: &str, headers: &[&str]) {
-        let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
-        self.send(format!("{method_and_target} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n", self.host));
+        let headers: String = headers
+            .iter()
+            .map(|header| format!("{header}\r\n"))
+            .collect();
+        self.send(format!(
+            "{method_and_target} HTTP/1.1\r\nHost: {}\r\n{headers}\r\n",
+            self.host
+        ));
     }
 
     pub fn get(&mut self, target: &str) -> Reply {
@@ -103,7 +135,10 @@ impl Client {
     }
 
     pub fn post(&mut self, target: &str, body: &str) -> Reply {
-        self.ask(&format!("POST {target}"), &[&format!("Content-Length: {}", body.len())]);
+        self.ask(
+            &format!("POST {target}"),
+            &[&format!("Content-Length: {}", body.len())],
+        );
         self.send(body);
         self.reply()
     }
@@ -122,21 +157,44 @@ impl Client {
     /// Reads one reply to a HEAD request.
     pub fn head(&mut self) -> Reply {
         let end = loop {
-            if let Some(end) = self.read.windows(4).position(|window| window == b"\r\n\r\n") {
+            if let Some(end) = self
+                .read
+                .windows(4)
+                .position(|window| window == b"\r\n\r\n")
+            {
                 break end + 4;
             }
-            assert!(self.read_more() > 0, "the end, after {:?}", String::from_utf8_lossy(&self.read));
+            assert!(
+                self.read_more() > 0,
+                "the end, after {:?}",
+                String::from_utf8_lossy(&self.read)
+            );
         };
         let head: Vec<u8> = self.read.drain(..end).collect();
         let head = String::from_utf8(head).expect("text");
-        let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("{head:?}"));
-        Reply { code, head, body: String::new() }
+        let code = head
+            .split(' ')
+            .nth(1)
+            .and_then(|code| code.parse().ok())
+            .unwrap_or_else(|| panic!("{head:?}"));
+        Reply {
+            code,
+            head,
+            body: String::new(),
+        }
     }
 
     fn with_body(&mut self, mut reply: Reply) -> Reply {
-        let length: usize = reply.header("Content-Length").and_then(|length| length.parse().ok()).unwrap_or_else(|| panic!("{reply:?}"));
+        let length: usize = reply
+            .header("Content-Length")
+            .and_then(|length| length.parse().ok())
+            .unwrap_or_else(|| panic!("{reply:?}"));
         while self.read.len() < length {
-            assert!(self.read_more() > 0, "the end, after {:?}", String::from_utf8_lossy(&self.read));
+            assert!(
+                self.read_more() > 0,
+                "the end, after {:?}",
+                String::from_utf8_lossy(&self.read)
+            );
         }
         reply.body = String::from_utf8(self.read.drain(..length).collect()).expect("text");
         reply
@@ -144,7 +202,9 @@ impl Client {
 
     fn read_more(&mut self) -> usize {
         let mut chunk = [0; 16 * 1024];
-        let n = self.wire.read(&mut chunk).unwrap_or_else(|error| panic!("{error}, after {:?}", String::from_utf8_lossy(&self.read)));
+        let n = self.wire.read(&mut chunk).unwrap_or_else(|error| {
+            panic!("{error}, after {:?}", String::from_utf8_lossy(&self.read))
+        });
         self.read.extend_from_slice(&chunk[..n]);
         n
     }
@@ -162,8 +222,13 @@ impl Client {
 
     /// The next event of a stream: its name and what it says.
     pub fn event(&mut self) -> (String, Value) {
-        let name = self.line().strip_prefix("event: ").expect("the name of an event").to_owned();
-        let data = serde_json::from_str(self.line().strip_prefix("data: ").expect("data")).expect("JSON");
+        let name = self
+            .line()
+            .strip_prefix("event: ")
+            .expect("the name of an event")
+            .to_owned();
+        let data =
+            serde_json::from_str(self.line().strip_prefix("data: ").expect("data")).expect("JSON");
         assert_eq!(self.line(), "", "an empty line ends an event");
         (name, data)
     }
@@ -184,6 +249,11 @@ impl Client {
 
     /// Expects the connection to end in order, with nothing more before that.
     pub fn expect_end(&mut self) {
-        assert_eq!(self.read_more(), 0, "{:?} before the end", String::from_utf8_lossy(&self.read));
+        assert_eq!(
+            self.read_more(),
+            0,
+            "{:?} before the end",
+            String::from_utf8_lossy(&self.read)
+        );
     }
 }

@@ -18,19 +18,40 @@ fn a_drain_is_a_shutdown_that_the_endpoint_lives_to_see() {
     stream.ask("GET /events", &[]);
     assert_eq!(stream.head().code, 200);
     let mut client = Client::connect(&server);
-    assert_eq!(client.post("/drain", "").expect(202), json!({"draining": true, "grace_s": 60.0}));
-    wait_until("it is logged as a signal is", || server.log().contains("shutdown connections=1 grace_ms=60000"));
+    assert_eq!(
+        client.post("/drain", "").expect(202),
+        json!({"draining": true, "grace_s": 60.0})
+    );
+    wait_until("it is logged as a signal is", || {
+        server
+            .log()
+            .contains("shutdown connections=1 grace_ms=60000")
+    });
     let health = client.get("/healthz");
     assert_eq!((health.code, health.body.as_str()), (503, "draining\n"));
     let status = get(&server, "/status");
-    assert_eq!((&status["draining"], &status["listening"]), (&json!(true), &json!([])));
+    assert_eq!(
+        (&status["draining"], &status["listening"]),
+        (&json!(true), &json!([]))
+    );
 
     // A later end than the one that is set changes nothing; an earlier one does.
-    let left = client.post("/drain?grace=2m", "").expect(202)["grace_s"].as_f64().expect("a figure");
+    let left = client.post("/drain?grace=2m", "").expect(202)["grace_s"]
+        .as_f64()
+        .expect("a figure");
     assert!((1.0..=60.0).contains(&left), "{left}");
-    wait_until("what is left is logged", || server.log().matches("] shutdown ").count() == 2);
-    assert!(!server.log().contains("grace_ms=120000"), "{}", server.log());
-    assert_eq!(client.post("/drain?grace=0s", "").expect(202), json!({"draining": true, "grace_s": 0.0}));
+    wait_until("what is left is logged", || {
+        server.log().matches("] shutdown ").count() == 2
+    });
+    assert!(
+        !server.log().contains("grace_ms=120000"),
+        "{}",
+        server.log()
+    );
+    assert_eq!(
+        client.post("/drain?grace=0s", "").expect(202),
+        json!({"draining": true, "grace_s": 0.0})
+    );
     peer.expect_end();
     assert_eq!(server.wait().code(), Some(0));
     assert!(server.closes()[0].contains("reason=shutdown"));
@@ -67,7 +88,10 @@ fn nobody_there_no_wake_up() {
     client.get("/connections").expect(200);
     let mut stream = Client::connect(&server);
     stream.ask("GET /events", &[]);
-    assert_eq!((stream.head().code, stream.event().0.as_str()), (200, "status"));
+    assert_eq!(
+        (stream.head().code, stream.event().0.as_str()),
+        (200, "status")
+    );
     drop(stream);
     quiet("by a client that says nothing");
     drop(client);
@@ -77,9 +101,15 @@ fn nobody_there_no_wake_up() {
 #[test]
 fn the_endpoint_has_descriptors_of_its_own() {
     let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -n 512 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_heartline")]);
+    command.args([
+        "-c",
+        "ulimit -n 512 && exec \"$0\" \"$@\"",
+        env!("CARGO_BIN_EXE_heartline"),
+    ]);
     let server = Serve::spawn(command, &["127.0.0.1:0"], &["--admin", "127.0.0.1:0"]);
-    let most = get(&server, "/status")["connections"]["max"].as_u64().expect("a number") as usize;
+    let most = get(&server, "/status")["connections"]["max"]
+        .as_u64()
+        .expect("a number") as usize;
     assert!(most > 256, "{most}");
     let mut peers: Vec<Peer> = (0..most).map(|_| server.served()).collect();
     server.connect().expect_end();

@@ -22,12 +22,21 @@ fn get(server: &Serve, target: &str) -> Value {
 fn ids(server: &Serve) -> Vec<String> {
     let page = get(server, "/connections?sort=age");
     let id = |connection: &Value| connection["id"].as_str().expect("an id").to_owned();
-    page["connections"].as_array().expect("a list").iter().map(id).collect()
+    page["connections"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(id)
+        .collect()
 }
 
 /// A sample of /metrics.
 fn metric(server: &Serve, name: &str) -> f64 {
     let reply = Client::connect(server).get("/metrics");
-    let line = reply.body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.and_then(|figure| figure.parse().ok()).unwrap_or_else(|| panic!("no {name} in {}", reply.body))
+    let line = reply
+        .body
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|figure| figure.parse().ok())
+        .unwrap_or_else(|| panic!("no {name} in {}", reply.body))
 }

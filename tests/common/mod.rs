@@ -46,18 +46,38 @@ impl Serve {
 
     /// Like [`Serve::spawn`], with its log where the test wants it.
     pub fn logging_to(log: PathBuf, mut command: Command, addrs: &[&str], args: &[&str]) -> Serve {
-        command.arg("serve").args(addrs).args(args).arg("--log-file").arg(&log);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the binary starts");
+        command
+            .arg("serve")
+            .args(addrs)
+            .args(args)
+            .arg("--log-file")
+            .arg(&log);
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         // From here on it is ended whatever happens.
-        let mut serve = Serve { child, addrs: Vec::new(), admin: String::new(), log, dir: None };
+        let mut serve = Serve {
+            child,
+            addrs: Vec::new(),
+            admin: String::new(),
+            log,
+            dir: None,
+        };
         let mut announced = |kind: &str| {
             let mut line = String::new();
             stdout.read_line(&mut line).expect("stdout is text");
-            line.trim_end().strip_prefix(kind).unwrap_or_else(|| panic!("{line:?}")).to_owned()
+            line.trim_end()
+                .strip_prefix(kind)
+                .unwrap_or_else(|| panic!("{line:?}"))
+                .to_owned()
         };
         for _ in addrs {
-            serve.addrs.push(announced("listening ").parse().expect("an address"));
+            serve
+                .addrs
+                .push(announced("listening ").parse().expect("an address"));
         }
         if args.contains(&"--admin") {
             serve.admin = announced("admin ");
@@ -84,12 +104,22 @@ impl Serve {
     /// The log so far, if it goes to a file: what else it may go to might have no end.
     pub fn log(&self) -> String {
         let is_file = fs::metadata(&self.log).is_ok_and(|log| log.is_file());
-        if is_file { fs::read_to_string(&self.log).unwrap_or_default() } else { String::new() }
+        if is_file {
+            fs::read_to_string(&self.log).unwrap_or_default()
+        } else {
+            String::new()
+        }
     }
 
     /// Lines of the log that report a close.
     pub fn closes(&self) -> Vec<String> {
-        self.log().lines().filter_map(|line| line.split_once("] close ").map(|(_, fields)| fields.to_owned())).collect()
+        self.log()
+            .lines()
+            .filter_map(|line| {
+                line.split_once("] close ")
+                    .map(|(_, fields)| fields.to_owned())
+            })
+            .collect()
     }
 
     /// A peer that the server has let in and answers.
@@ -102,7 +132,13 @@ impl Serve {
 
     /// Lines of the log that report a refusal.
     pub fn refusals(&self) -> Vec<String> {
-        self.log().lines().filter_map(|line| line.split_once("] refuse ").map(|(_, fields)| fields.to_owned())).collect()
+        self.log()
+            .lines()
+            .filter_map(|line| {
+                line.split_once("] refuse ")
+                    .map(|(_, fields)| fields.to_owned())
+            })
+            .collect()
     }
 
     /// Waits for so many closes to be logged and returns them.
@@ -122,27 +158,45 @@ impl Serve {
     }
 
     pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("the process is ours").is_none()
+        self.child
+            .try_wait()
+            .expect("the process is ours")
+            .is_none()
     }
 
     /// Descriptors that it has open.
     pub fn descriptors(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the process runs").count()
+        fs::read_dir(format!("/proc/{}/fd", self.child.id()))
+            .expect("the process runs")
+            .count()
     }
 
     /// Processor time that it has used, its own and the kernel's for it (proc_pid_stat(5)): Linux shows it in hundredths of a second.
     pub fn cpu_time(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("the process runs");
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))
+            .expect("the process runs");
         let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
-        let hundredths: u64 = fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().expect("a figure")).sum();
+        let hundredths: u64 = fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|field| field.parse::<u64>().expect("a figure"))
+            .sum();
         Duration::from_millis(hundredths * 10)
     }
 
     /// A figure of `/proc/PID/status`, as `VmRSS` in kB.
     pub fn status(&self, field: &str) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process runs");
-        let line = status.lines().find(|line| line.split(':').next() == Some(field)).unwrap_or_else(|| panic!("no {field}"));
-        line.split_whitespace().nth(1).and_then(|figure| figure.parse().ok()).expect("a figure")
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))
+            .expect("the process runs");
+        let line = status
+            .lines()
+            .find(|line| line.split(':').next() == Some(field))
+            .unwrap_or_else(|| panic!("no {field}"));
+        line.split_whitespace()
+            .nth(1)
+            .and_then(|figure| figure.parse().ok())
+            .expect("a figure")
     }
 }
 
@@ -154,7 +208,14 @@ impl Drop for Serve {
         if thread::panicking() {
             let log = self.log();
             eprintln!("--- log of the server, last lines ---");
-            for line in log.lines().rev().take(30).collect::<Vec<_>>().into_iter().rev() {
+            for line in log
+                .lines()
+                .rev()
+                .take(30)
+                .collect::<Vec<_>>()
+                .into_iter()
+                .rev()
+            {
                 eprintln!("{line}");
             }
         }
@@ -183,36 +244,56 @@ impl Peer {
     pub fn connect_from(source: SocketAddr, addr: SocketAddr) -> Peer {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         socket.bind(&source.into()).expect("a free port");
-        socket.connect_timeout(&addr.into(), DEADLINE).expect("the server accepts");
+        socket
+            .connect_timeout(&addr.into(), DEADLINE)
+            .expect("the server accepts");
         Peer::over(socket.into())
     }
 
     fn over(stream: TcpStream) -> Peer {
-        stream.set_read_timeout(Some(DEADLINE)).expect("a timeout above zero");
-        stream.set_write_timeout(Some(DEADLINE)).expect("a timeout above zero");
+        stream
+            .set_read_timeout(Some(DEADLINE))
+            .expect("a timeout above zero");
+        stream
+            .set_write_timeout(Some(DEADLINE))
+            .expect("a timeout above zero");
         stream.set_nodelay(true).expect("an option of TCP");
         Peer::from_stream(stream)
     }
 
     /// A peer on a connection that the test has made itself.
     pub fn from_stream(stream: TcpStream) -> Peer {
-        Peer { stream, read: Vec::new() }
+        Peer {
+            stream,
+            read: Vec::new(),
+        }
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.write_all(bytes.as_ref()).expect("the server reads");
+        self.stream
+            .write_all(bytes.as_ref())
+            .expect("the server reads");
     }
 
     pub fn finish(&mut self) {
-        self.stream.shutdown(Shutdown::Write).expect("the connection is open");
+        self.stream
+            .shutdown(Shutdown::Write)
+            .expect("the connection is open");
     }
 
     /// Reads exactly this.
     pub fn expect(&mut self, expected: impl AsRef<[u8]>) {
         let expected = expected.as_ref();
         let mut got = vec![0; expected.len()];
-        self.stream.read_exact(&mut got).unwrap_or_else(|error| panic!("{error}, expecting {:?}", String::from_utf8_lossy(expected)));
-        assert!(got == expected, "got {:?}, expected {:?}", String::from_utf8_lossy(&got), String::from_utf8_lossy(expected));
+        self.stream.read_exact(&mut got).unwrap_or_else(|error| {
+            panic!("{error}, expecting {:?}", String::from_utf8_lossy(expected))
+        });
+        assert!(
+            got == expected,
+            "got {:?}, expected {:?}",
+            String::from_utf8_lossy(&got),
+            String::from_utf8_lossy(expected)
+        );
     }
 
     /// Reads to the end, which a reset is not.
@@ -224,13 +305,20 @@ impl Peer {
 
     pub fn expect_end(&mut self) {
         let rest = self.read_to_end();
-        assert!(rest.is_empty(), "{:?} before the end", String::from_utf8_lossy(&rest));
+        assert!(
+            rest.is_empty(),
+            "{:?} before the end",
+            String::from_utf8_lossy(&rest)
+        );
     }
 
     /// Waits for a reset, which throws nothing away that had arrived before it; returns that.
     pub fn expect_reset(&mut self) -> Vec<u8> {
         let mut all = Vec::new();
-        let error = self.stream.read_to_end(&mut all).expect_err("a reset, not an orderly end");
+        let error = self
+            .stream
+            .read_to_end(&mut all)
+            .expect_err("a reset, not an orderly end");
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
         all
     }
@@ -284,6 +372,10 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
 
 /// The value of `key=` in a line of the log.
 pub fn field<'a>(line: &'a str, key: &str) -> &'a str {
-    let start = line.find(&format!("{key}=")).unwrap_or_else(|| panic!("no {key} in {line:?}")) + key.len() + 1;
+    let start = line
+        .find(&format!("{key}="))
+        .unwrap_or_else(|| panic!("no {key} in {line:?}"))
+        + key.len()
+        + 1;
     line[start..].split(' ').next().unwrap_or_default()
 }

@@ -9,7 +9,9 @@ use std::time::Duration;
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Runs `script` with a listening socket.
-pub fn server<T: Send + 'static>(script: impl FnOnce(TcpListener) -> T + Send + 'static) -> (SocketAddr, JoinHandle<T>) {
+pub fn server<T: Send + 'static>(
+    script: impl FnOnce(TcpListener) -> T + Send + 'static,
+) -> (SocketAddr, JoinHandle<T>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port of our own");
     let addr = listener.local_addr().expect("bound");
     (addr, thread::spawn(move || script(listener)))
@@ -18,7 +20,9 @@ pub fn server<T: Send + 'static>(script: impl FnOnce(TcpListener) -> T + Send + 
 /// The next client. Every read from it has a deadline.
 pub fn accept(listener: &TcpListener) -> TcpStream {
     let (stream, _) = listener.accept().expect("a client");
-    stream.set_read_timeout(Some(DEADLINE)).expect("a timeout above zero");
+    stream
+        .set_read_timeout(Some(DEADLINE))
+        .expect("a timeout above zero");
     stream.set_nodelay(true).expect("an option of TCP");
     stream
 }
@@ -40,7 +44,9 @@ pub fn second_article(listener: TcpListener) {
         match stream.read(&mut buffer).expect("the client writes") {
             0 => return,
             n if &buffer[..n] == b"ping" => stream.write_all(b"pong").expect("the client reads"),
-            n => stream.write_all(&buffer[..n].to_ascii_uppercase()).expect("the client reads"),
+            n => stream
+                .write_all(&buffer[..n].to_ascii_uppercase())
+                .expect("the client reads"),
         }
     }
 }

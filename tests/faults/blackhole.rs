@@ -18,7 +18,14 @@ fn each_end_finds_the_other_gone_within_the_bound(lost: &[&str]) {
     let patient = network.serve(PATIENT, &["--heartbeat", "off"]);
     let mut judged = network.connect("c", SERVER, &["--heartbeat", "off"]);
     let mut neighbour = network.connect("s", SERVER, &["--heartbeat", "off"]);
-    let reconnect = ["--tries", "forever", "--retry-delay", "300ms", "--dial-timeout", "1s"];
+    let reconnect = [
+        "--tries",
+        "forever",
+        "--retry-delay",
+        "300ms",
+        "--dial-timeout",
+        "1s",
+    ];
     let mut judge = network.connect("c", PATIENT, &[&heartbeat[..], &reconnect[..]].concat());
     for line in [&mut judged, &mut neighbour, &mut judge] {
         line.is_served("hello");
@@ -29,12 +36,18 @@ fn each_end_finds_the_other_gone_within_the_bound(lost: &[&str]) {
     let close = &server.wait_for_closes(1)[0];
     let evicted = cut.elapsed();
     let noticed = judge.wait_for("lost the connection (silent for") - cut;
-    assert!(evicted < bound + TICK + LAG && noticed < bound + TICK + LAG, "by the server {evicted:?}, by the client {noticed:?}");
+    assert!(
+        evicted < bound + TICK + LAG && noticed < bound + TICK + LAG,
+        "by the server {evicted:?}, by the client {noticed:?}"
+    );
     // Its kernel acknowledges nothing either, which tells it from a frozen program.
     assert_eq!(field(close, "reason"), "half-open");
     assert!(field(close, "addr").starts_with("198.51.100.1:"), "{close}");
     let silence = ms(field(close, "silence_ms").parse().expect("a number"));
-    assert!(silence > bound && silence < bound + TICK + LAG, "{silence:?}");
+    assert!(
+        silence > bound && silence < bound + TICK + LAG,
+        "{silence:?}"
+    );
 
     judge.say("are you there?");
     network.heal();
@@ -79,7 +92,10 @@ fn a_gap_shorter_than_the_bound_costs_no_line() {
     client.is_served("after");
     assert_eq!(server.closes(), Vec::<String>::new());
     let statuses = client.statuses();
-    assert!(statuses.iter().all(|status| status.contains("silent for")), "{statuses:?}");
+    assert!(
+        statuses.iter().all(|status| status.contains("silent for")),
+        "{statuses:?}"
+    );
 }
 
 #[test]
@@ -88,7 +104,14 @@ fn both_ends_find_the_other_gone_and_meet_again() {
     let network = Network::new();
     let heartbeat = ["--heartbeat", "500ms", "--missed", "2"];
     let server = network.serve(SERVER, &heartbeat);
-    let reconnect = ["--tries", "forever", "--retry-delay", "300ms", "--dial-timeout", "1s"];
+    let reconnect = [
+        "--tries",
+        "forever",
+        "--retry-delay",
+        "300ms",
+        "--dial-timeout",
+        "1s",
+    ];
     let mut client = network.connect("c", SERVER, &[&heartbeat[..], &reconnect[..]].concat());
     client.is_served("hello");
 
@@ -97,7 +120,11 @@ fn both_ends_find_the_other_gone_and_meet_again() {
     let noticed = client.wait_for("lost the connection");
     let close = &server.wait_for_closes(1)[0];
     // The bound of either end is 1.5 s of silence, and the last byte came up to a heartbeat before the cut.
-    assert!(noticed - cut > Duration::from_millis(900) && cut.elapsed() < Duration::from_secs(5), "{:?}", cut.elapsed());
+    assert!(
+        noticed - cut > Duration::from_millis(900) && cut.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        cut.elapsed()
+    );
     assert_eq!(field(close, "reason"), "half-open");
     let silence_ms: u64 = field(close, "silence_ms").parse().expect("a number");
     assert!((1501..3000).contains(&silence_ms), "{silence_ms}");
@@ -112,7 +139,16 @@ fn both_ends_find_the_other_gone_and_meet_again() {
 #[ignore = "makes network namespaces: needs root and iproute2"]
 fn keepalive_alone_finds_a_host_that_vanished() {
     let network = Network::new();
-    let args = ["--heartbeat", "off", "--keepalive-idle", "1s", "--keepalive-interval", "1s", "--keepalive-count", "2"];
+    let args = [
+        "--heartbeat",
+        "off",
+        "--keepalive-idle",
+        "1s",
+        "--keepalive-interval",
+        "1s",
+        "--keepalive-count",
+        "2",
+    ];
     let server = network.serve(SERVER, &args);
     let mut client = network.connect("c", SERVER, &["--heartbeat", "off"]);
     client.is_served("hello");
@@ -120,14 +156,30 @@ fn keepalive_alone_finds_a_host_that_vanished() {
     let cut = Instant::now();
     let close = &server.wait_for_closes(1)[0];
     assert_eq!(field(close, "reason"), "network-timeout");
-    assert!(cut.elapsed() > Duration::from_millis(1500) && cut.elapsed() < Duration::from_secs(10), "{:?}", cut.elapsed());
+    assert!(
+        cut.elapsed() > Duration::from_millis(1500) && cut.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        cut.elapsed()
+    );
 }
 
 #[test]
 #[ignore = "makes network namespaces: needs root and iproute2"]
 fn a_peer_that_vanishes_behind_a_full_queue_is_found_within_the_bound() {
     let network = Network::new();
-    let server = network.serve(SERVER, &["--app", "broadcast", "--heartbeat", "1s", "--missed", "2", "--max-outbox", "64MiB"]);
+    let server = network.serve(
+        SERVER,
+        &[
+            "--app",
+            "broadcast",
+            "--heartbeat",
+            "1s",
+            "--missed",
+            "2",
+            "--max-outbox",
+            "64MiB",
+        ],
+    );
     let listener = network.connect("c", SERVER, &["--heartbeat", "300ms"]);
     // Beside the server, so that the cut does not concern it.
     let mut talker = network.connect("s", SERVER, &["--heartbeat", "300ms"]);
@@ -141,8 +193,17 @@ fn a_peer_that_vanishes_behind_a_full_queue_is_found_within_the_bound() {
     }
     let closes = server.wait_for_closes(1);
     assert_eq!(field(&closes[0], "reason"), "half-open");
-    assert!(field(&closes[0], "addr").starts_with("198.51.100.1:"), "{closes:?}");
-    assert!(field(&closes[0], "unsent").parse::<u64>().expect("a number") > 1_000_000, "{closes:?}");
+    assert!(
+        field(&closes[0], "addr").starts_with("198.51.100.1:"),
+        "{closes:?}"
+    );
+    assert!(
+        field(&closes[0], "unsent")
+            .parse::<u64>()
+            .expect("a number")
+            > 1_000_000,
+        "{closes:?}"
+    );
     let silence_ms: u64 = field(&closes[0], "silence_ms").parse().expect("a number");
     assert!((3001..4500).contains(&silence_ms), "{silence_ms}");
     assert_eq!(server.closes().len(), 1, "the talker is none the worse");

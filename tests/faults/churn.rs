@@ -55,7 +55,9 @@ fn come_talk_and_vanish(server: &Serve, way: u64) -> Option<Peer> {
 
 /// Its end will be a reset.
 fn reset(peer: &Peer) {
-    SockRef::from(&peer.stream).set_linger(Some(Duration::ZERO)).expect("an option");
+    SockRef::from(&peer.stream)
+        .set_linger(Some(Duration::ZERO))
+        .expect("an option");
 }
 
 /// Longer than a message may be, without an end.
@@ -73,8 +75,14 @@ fn churn(server: &Serve, until: Instant, first_way: u64) -> u64 {
     let mut deaf: VecDeque<(Instant, Peer)> = VecDeque::new();
     let mut peers = 0;
     while Instant::now() < until {
-        deaf.extend(come_talk_and_vanish(server, (first_way + peers) % WAYS).map(|peer| (Instant::now(), peer)));
-        while deaf.front().is_some_and(|(since, _)| since.elapsed() > BOUND + TICK + LAG) {
+        deaf.extend(
+            come_talk_and_vanish(server, (first_way + peers) % WAYS)
+                .map(|peer| (Instant::now(), peer)),
+        );
+        while deaf
+            .front()
+            .is_some_and(|(since, _)| since.elapsed() > BOUND + TICK + LAG)
+        {
             let (_, mut peer) = deaf.pop_front().expect("just seen");
             assert!(peer.has_ended(), "a silent peer was not found in time");
         }
@@ -86,7 +94,9 @@ fn churn(server: &Serve, until: Instant, first_way: u64) -> u64 {
 
 #[test]
 fn churn_leaves_memory_flat_and_descriptors_as_they_were() {
-    let seconds = env::var("HEARTLINE_CHURN_SECONDS").map_or(SECONDS, |seconds| seconds.parse().expect("a number of seconds"));
+    let seconds = env::var("HEARTLINE_CHURN_SECONDS").map_or(SECONDS, |seconds| {
+        seconds.parse().expect("a number of seconds")
+    });
     let server = Serve::start(&SERVER);
     let mut witness = Connect::start(server.addr(), &["--heartbeat", "off", "--tries", "1"]);
     witness.is_served("before");
@@ -113,13 +123,24 @@ fn churn_leaves_memory_flat_and_descriptors_as_they_were() {
                 memory = Some(server.status("VmRSS"));
             }
         }
-        threads.into_iter().map(|thread| thread.join().expect("every peer was served")).sum()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("every peer was served"))
+            .sum()
     });
-    let grown = server.status("VmRSS").saturating_sub(memory.expect("measured"));
-    println!("{peers} peers in {:?}, memory {:?} kB and then {grown} kB more", start.elapsed(), memory);
+    let grown = server
+        .status("VmRSS")
+        .saturating_sub(memory.expect("measured"));
+    println!(
+        "{peers} peers in {:?}, memory {:?} kB and then {grown} kB more",
+        start.elapsed(),
+        memory
+    );
     assert!(peers > 20 * seconds, "{peers} peers were no churn");
     assert!(grown < GROWTH_KB, "{grown} kB more after {peers} peers");
-    wait_until("the descriptors are as they were", || server.descriptors() == descriptors);
+    wait_until("the descriptors are as they were", || {
+        server.descriptors() == descriptors
+    });
     witness.is_served("after");
     assert_eq!(witness.statuses(), Vec::<String>::new());
 }

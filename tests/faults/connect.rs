@@ -21,15 +21,31 @@ pub struct Connect {
 impl Connect {
     /// Connects to `addr`, and is connected when this returns.
     pub fn start(addr: SocketAddr, args: &[&str]) -> Connect {
-        Connect::spawn(Command::new(env!("CARGO_BIN_EXE_heartline")), &addr.to_string(), args)
+        Connect::spawn(
+            Command::new(env!("CARGO_BIN_EXE_heartline")),
+            &addr.to_string(),
+            args,
+        )
     }
 
     /// The same by way of `command`, which ends in the binary: another program may stand before it.
     pub fn spawn(mut command: Command, addr: &str, args: &[&str]) -> Connect {
         command.args(["connect", addr]).args(args);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
-        let (stdout, stderr) = (lines(child.stdout.take().expect("piped")), lines(child.stderr.take().expect("piped")));
-        let connect = Connect { child, stdout, stderr };
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let (stdout, stderr) = (
+            lines(child.stdout.take().expect("piped")),
+            lines(child.stderr.take().expect("piped")),
+        );
+        let connect = Connect {
+            child,
+            stdout,
+            stderr,
+        };
         connect.wait_for("connected to");
         connect
     }
@@ -40,7 +56,10 @@ impl Connect {
 
     /// Waits for the next message, which must be this one.
     pub fn expect(&self, message: &str) {
-        assert_eq!(self.stdout.recv_timeout(DEADLINE).expect("a message").1, message);
+        assert_eq!(
+            self.stdout.recv_timeout(DEADLINE).expect("a message").1,
+            message
+        );
     }
 
     /// Whether the line carries a message to an echo server and back.
@@ -53,7 +72,10 @@ impl Connect {
     pub fn wait_for(&self, what: &str) -> Instant {
         let start = Instant::now();
         while start.elapsed() < DEADLINE {
-            let (at, status) = self.stderr.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("no status says {what:?}"));
+            let (at, status) = self
+                .stderr
+                .recv_timeout(DEADLINE)
+                .unwrap_or_else(|_| panic!("no status says {what:?}"));
             if status.contains(what) {
                 return at;
             }

@@ -27,14 +27,24 @@ fn a_frame_that_never_ends_is_ended_by_the_frame_timeout() {
     assert!(took > ms(1000) && took < ms(1000) + TICK + LAG, "{took:?}");
     let closes = server.closes();
     assert_eq!(closes.len(), 1, "{closes:?}");
-    assert_eq!((field(&closes[0], "reason"), field(&closes[0], "addr")), ("frame-unfinished", addr(&endless).as_str()));
+    assert_eq!(
+        (field(&closes[0], "reason"), field(&closes[0], "addr")),
+        ("frame-unfinished", addr(&endless).as_str())
+    );
     slow.send("\n");
     slow.expect("echo: yyyy\necho: yyyy\n");
 }
 
 #[test]
 fn who_never_speaks_is_turned_out_and_an_answer_is_speech() {
-    let server = Serve::start(&["--first-message-timeout", "2s", "--heartbeat", "300ms", "--missed", "20"]);
+    let server = Serve::start(&[
+        "--first-message-timeout",
+        "2s",
+        "--heartbeat",
+        "300ms",
+        "--missed",
+        "20",
+    ]);
     let start = Instant::now();
     let (mute, mut mumbling) = (server.connect(), server.connect());
     // Bytes, but no message and no heartbeat.
@@ -44,7 +54,10 @@ fn who_never_speaks_is_turned_out_and_an_answer_is_speech() {
     let took = start.elapsed();
     assert!(took > ms(2000) && took < ms(2000) + TICK + LAG, "{took:?}");
     for peer in [&mute, &mumbling] {
-        let close = closes.iter().find(|close| field(close, "addr") == addr(peer)).expect("its close");
+        let close = closes
+            .iter()
+            .find(|close| field(close, "addr") == addr(peer))
+            .expect("its close");
         assert_eq!(field(close, "reason"), "never-spoke");
     }
     thread::sleep(ms(500));
@@ -85,12 +98,21 @@ fn a_flood_is_held_back_then_ended_and_its_neighbours_do_not_wait() {
     assert!(took > ms(10_000) && took < ms(11_000) + LAG, "{took:?}");
     waits.sort();
     let (median, worst) = (waits[waits.len() / 2], waits[waits.len() - 1]);
-    assert!(median < ms(100) && worst < LAG, "a neighbour waited {median:?} for its echo, {worst:?} at worst");
+    assert!(
+        median < ms(100) && worst < LAG,
+        "a neighbour waited {median:?} for its echo, {worst:?} at worst"
+    );
     let closes = server.closes();
     assert_eq!(closes.len(), 1, "{closes:?}");
-    assert_eq!((field(&closes[0], "reason"), field(&closes[0], "addr")), ("flood", flood_addr.as_str()));
+    assert_eq!(
+        (field(&closes[0], "reason"), field(&closes[0], "addr")),
+        ("flood", flood_addr.as_str())
+    );
     let answers = reading.join().expect("no panic");
     // A second's worth at once, then 50 a second for as long as it lasted.
-    assert!((300..=50 * (took.as_secs() + 3)).contains(&answers), "{answers} answers in {took:?}");
+    assert!(
+        (300..=50 * (took.as_secs() + 3)).contains(&answers),
+        "{answers} answers in {took:?}"
+    );
     flooding.join().expect("no panic");
 }

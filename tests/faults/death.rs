@@ -15,7 +15,17 @@ const BOUND_MS: u64 = 1500;
 
 /// A client that answers the server's pings and judges nobody.
 fn answering(server: &Serve) -> Connect {
-    let mut client = Connect::start(server.addr(), &["--heartbeat", "off", "--tries", "forever", "--retry-delay", "100ms"]);
+    let mut client = Connect::start(
+        server.addr(),
+        &[
+            "--heartbeat",
+            "off",
+            "--tries",
+            "forever",
+            "--retry-delay",
+            "100ms",
+        ],
+    );
     client.is_served("hello");
     client
 }
@@ -27,9 +37,18 @@ fn a_frozen_peer_is_closed_within_the_bound_and_comes_back_when_it_thaws() {
     frozen.signal(Signal::STOP);
     let start = Instant::now();
     let close = server.wait_for_closes(1).remove(0);
-    assert!(start.elapsed() < ms(BOUND_MS) + TICK + LAG, "{:?}", start.elapsed());
-    assert_eq!((field(&close, "reason"), field(&close, "pings_unanswered")), ("heartbeat-lost", "2"));
-    let silence_ms = field(&close, "silence_ms").parse::<u64>().expect("a number");
+    assert!(
+        start.elapsed() < ms(BOUND_MS) + TICK + LAG,
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(
+        (field(&close, "reason"), field(&close, "pings_unanswered")),
+        ("heartbeat-lost", "2")
+    );
+    let silence_ms = field(&close, "silence_ms")
+        .parse::<u64>()
+        .expect("a number");
     assert!(silence_ms > BOUND_MS, "{silence_ms}");
 
     frozen.signal(Signal::CONT);
@@ -49,19 +68,34 @@ fn a_frozen_server_blames_nobody_and_says_how_long_it_was_gone() {
     // Whoever it blames it has blamed by then.
     thread::sleep(ms(BOUND_MS) + TICK + LAG);
     assert_eq!(server.closes(), Vec::<String>::new());
-    clients.iter_mut().for_each(|client| client.is_served("still here"));
+    clients
+        .iter_mut()
+        .for_each(|client| client.is_served("still here"));
     let log = server.log();
-    let stall = log.lines().find(|line| line.contains(" stall ")).expect("a line about the stall");
+    let stall = log
+        .lines()
+        .find(|line| line.contains(" stall "))
+        .expect("a line about the stall");
     let stalled_ms = field(stall, "stalled_ms").parse::<u64>().expect("a number");
     // What it would have slept anyhow is no stall, and that is at most until the next ping.
-    assert!((2 * BOUND_MS - 500..2 * BOUND_MS + 1500).contains(&stalled_ms), "{stall}");
+    assert!(
+        (2 * BOUND_MS - 500..2 * BOUND_MS + 1500).contains(&stalled_ms),
+        "{stall}"
+    );
 }
 
 /// Its kernel accepts new lines for it, so a client that judged it dead dials, is let in, and asks again.
 #[test]
 fn a_frozen_server_is_left_within_the_clients_bound_and_found_again_when_it_thaws() {
     let server = Serve::start(&["--heartbeat", "off"]);
-    let mut client = Connect::start(server.addr(), &[&HEARTBEAT[..], &["--tries", "forever", "--retry-delay", "100ms"]].concat());
+    let mut client = Connect::start(
+        server.addr(),
+        &[
+            &HEARTBEAT[..],
+            &["--tries", "forever", "--retry-delay", "100ms"],
+        ]
+        .concat(),
+    );
     client.is_served("hello");
     server.signal(Signal::STOP);
     let start = Instant::now();
@@ -82,8 +116,13 @@ fn a_killed_peer_is_known_at_once() {
     let start = Instant::now();
     let close = server.wait_for_closes(1).remove(0);
     assert!(start.elapsed() < LAG, "{:?}", start.elapsed());
-    assert!(["peer-closed", "peer-reset"].contains(&field(&close, "reason")), "{close}");
-    wait_until("its descriptor is free", || server.descriptors() == before + 1);
+    assert!(
+        ["peer-closed", "peer-reset"].contains(&field(&close, "reason")),
+        "{close}"
+    );
+    wait_until("its descriptor is free", || {
+        server.descriptors() == before + 1
+    });
     neighbour.is_served("still here");
 }
 
@@ -100,10 +139,14 @@ fn a_killed_server_is_known_at_once_and_its_clients_are_back_as_soon_as_it_is() 
         assert!(noticed < LAG, "{noticed:?}");
     }
     server.wait();
-    clients.iter_mut().for_each(|client| client.say("said meanwhile"));
+    clients
+        .iter_mut()
+        .for_each(|client| client.say("said meanwhile"));
 
     let start = Instant::now();
     let _again = Serve::start_on(&[&addr.to_string()], &[]);
-    clients.iter().for_each(|client| client.expect("echo: said meanwhile"));
+    clients
+        .iter()
+        .for_each(|client| client.expect("echo: said meanwhile"));
     assert!(start.elapsed() < ms(100) + 2 * LAG, "{:?}", start.elapsed());
 }

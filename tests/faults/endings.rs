@@ -15,16 +15,27 @@ use crate::connect::Connect;
 use crate::{LAG, TICK, addr, is_served, ms, served};
 
 /// Nothing but the peer's own end can end a line.
-const NO_TIMEOUTS: [&str; 6] = ["--heartbeat", "off", "--write-timeout", "off", "--frame-timeout", "off"];
+const NO_TIMEOUTS: [&str; 6] = [
+    "--heartbeat",
+    "off",
+    "--write-timeout",
+    "off",
+    "--frame-timeout",
+    "off",
+];
 
 /// Closes with a reset.
 fn reset(peer: Peer) {
-    SockRef::from(&peer.stream).set_linger(Some(Duration::ZERO)).expect("an option");
+    SockRef::from(&peer.stream)
+        .set_linger(Some(Duration::ZERO))
+        .expect("an option");
 }
 
 /// Sends until neither the server nor the kernel takes any more, and never reads.
 fn stuff(peer: &mut Peer, request: &str) {
-    peer.stream.set_write_timeout(Some(ms(500))).expect("a timeout above zero");
+    peer.stream
+        .set_write_timeout(Some(ms(500)))
+        .expect("a timeout above zero");
     while peer.stream.write(request.as_bytes()).is_ok() {}
 }
 
@@ -41,7 +52,10 @@ fn a_reset_ends_a_line_at_once_whatever_it_was_doing() {
         reset(peer);
         let close = server.wait_for_closes(closed + 1).remove(closed);
         assert!(start.elapsed() < LAG, "{:?}", start.elapsed());
-        assert_eq!((field(&close, "reason"), field(&close, "addr")), ("peer-reset", addr.as_str()));
+        assert_eq!(
+            (field(&close, "reason"), field(&close, "addr")),
+            ("peer-reset", addr.as_str())
+        );
     }
     is_served(&mut neighbour);
 }
@@ -58,16 +72,34 @@ fn a_fin_and_then_silence_keeps_nothing_open() {
     }
     // None of them ever reads or closes.
     let closes = server.wait_for_closes(10);
-    wait_until("the descriptors are back", || server.descriptors() == before);
+    wait_until("the descriptors are back", || {
+        server.descriptors() == before
+    });
     assert!(start.elapsed() < LAG, "{:?}", start.elapsed());
-    assert!(closes.iter().all(|close| field(close, "reason") == "peer-closed"), "{closes:?}");
+    assert!(
+        closes
+            .iter()
+            .all(|close| field(close, "reason") == "peer-closed"),
+        "{closes:?}"
+    );
 }
 
 /// The FIN comes while much is queued for the peer, which then reads nothing of it.
 #[test]
 fn a_fin_before_a_queue_that_nobody_reads_is_waited_for_no_longer_than_a_silent_peer() {
     let bound = ms(3000);
-    let args = ["--app", "broadcast", "--heartbeat", "1s", "--missed", "2", "--max-outbox", "64MiB", "--write-timeout", "off"];
+    let args = [
+        "--app",
+        "broadcast",
+        "--heartbeat",
+        "1s",
+        "--missed",
+        "2",
+        "--max-outbox",
+        "64MiB",
+        "--write-timeout",
+        "off",
+    ];
     let server = Serve::start(&args);
     let (mut shut, mut talker) = (served(&server), served(&server));
     let living = keep_beating(&shut);
@@ -79,9 +111,19 @@ fn a_fin_before_a_queue_that_nobody_reads_is_waited_for_no_longer_than_a_silent_
     shut.finish();
     let talking = keep_beating(&talker);
     let close = server.wait_for_closes(1).remove(0);
-    assert!(start.elapsed() < bound + TICK + LAG, "{:?}", start.elapsed());
-    assert_eq!((field(&close, "reason"), field(&close, "addr")), ("slow-reader", addr(&shut).as_str()));
-    assert!(field(&close, "unsent").parse::<u64>().expect("a number") > 1_000_000, "{close}");
+    assert!(
+        start.elapsed() < bound + TICK + LAG,
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(
+        (field(&close, "reason"), field(&close, "addr")),
+        ("slow-reader", addr(&shut).as_str())
+    );
+    assert!(
+        field(&close, "unsent").parse::<u64>().expect("a number") > 1_000_000,
+        "{close}"
+    );
     talking.stop();
 }
 
@@ -100,13 +142,20 @@ fn keep_beating(peer: &Peer) -> Beating {
             thread::sleep(ms(100));
         }
     });
-    Beating { over, thread: Some(thread) }
+    Beating {
+        over,
+        thread: Some(thread),
+    }
 }
 
 impl Beating {
     fn stop(mut self) {
         self.over.store(true, Ordering::Relaxed);
-        self.thread.take().expect("stopped once").join().expect("no panic");
+        self.thread
+            .take()
+            .expect("stopped once")
+            .join()
+            .expect("no panic");
     }
 }
 
@@ -114,7 +163,16 @@ impl Beating {
 #[test]
 fn a_peer_that_beats_and_never_reads_is_a_slow_reader_after_the_write_timeout() {
     // Nobody is asked meanwhile.
-    let args = ["--app", "broadcast", "--max-outbox", "64MiB", "--write-timeout", "1s", "--heartbeat", "60s"];
+    let args = [
+        "--app",
+        "broadcast",
+        "--max-outbox",
+        "64MiB",
+        "--write-timeout",
+        "1s",
+        "--heartbeat",
+        "60s",
+    ];
     let server = Serve::start(&args);
     let (deaf, mut reader, mut talker) = (served(&server), served(&server), served(&server));
     let beating = keep_beating(&deaf);
@@ -126,8 +184,15 @@ fn a_peer_that_beats_and_never_reads_is_a_slow_reader_after_the_write_timeout() 
     }
     let told = Instant::now();
     let close = server.wait_for_closes(1).remove(0);
-    assert!(start.elapsed() > ms(1000) && told.elapsed() < ms(1000) + TICK + LAG, "{:?} after the last message", told.elapsed());
-    assert_eq!((field(&close, "reason"), field(&close, "addr")), ("slow-reader", addr(&deaf).as_str()));
+    assert!(
+        start.elapsed() > ms(1000) && told.elapsed() < ms(1000) + TICK + LAG,
+        "{:?} after the last message",
+        told.elapsed()
+    );
+    assert_eq!(
+        (field(&close, "reason"), field(&close, "addr")),
+        ("slow-reader", addr(&deaf).as_str())
+    );
     beating.stop();
     talker.send(&message);
     reader.expect(&message);
@@ -143,7 +208,9 @@ fn a_client_leaves_a_server_that_resets_it_or_shuts_its_side_and_comes_back() {
         let (first, _) = listener.accept().expect("a client");
         // A reset that comes before the client has looked is a dial that failed.
         wait.recv().expect("it connects");
-        SockRef::from(&first).set_linger(Some(Duration::ZERO)).expect("an option");
+        SockRef::from(&first)
+            .set_linger(Some(Duration::ZERO))
+            .expect("an option");
         drop(first);
         let (second, _) = listener.accept().expect("it is back");
         second.shutdown(Shutdown::Write).expect("open");
@@ -151,7 +218,17 @@ fn a_client_leaves_a_server_that_resets_it_or_shuts_its_side_and_comes_back() {
         listener.accept().expect("it is back").0
     });
     let start = Instant::now();
-    let client = Connect::start(addr, &["--heartbeat", "off", "--tries", "forever", "--retry-delay", "100ms"]);
+    let client = Connect::start(
+        addr,
+        &[
+            "--heartbeat",
+            "off",
+            "--tries",
+            "forever",
+            "--retry-delay",
+            "100ms",
+        ],
+    );
     connected.send(()).expect("the server waits");
     client.wait_for("lost the connection (peer reset)");
     client.wait_for("lost the connection (peer closed)");

@@ -14,13 +14,25 @@ fn failing(call: &str, error: &str, when: &str) -> (Serve, tempfile::NamedTempFi
     let mut command = Command::new("strace");
     // The server stays our child, and strace is the one that is forked off.
     command.args(["-D", "-f", "-qq", "-o"]).arg(calls.path());
-    command.args(["-e", &format!("trace={call}"), "-e", &format!("inject={call}:error={error}:when={when}")]);
+    command.args([
+        "-e",
+        &format!("trace={call}"),
+        "-e",
+        &format!("inject={call}:error={error}:when={when}"),
+    ]);
     command.arg(env!("CARGO_BIN_EXE_heartline"));
-    (Serve::spawn(command, &["127.0.0.1:0"], &["--heartbeat", "off"]), calls)
+    (
+        Serve::spawn(command, &["127.0.0.1:0"], &["--heartbeat", "off"]),
+        calls,
+    )
 }
 
 fn count(calls: &tempfile::NamedTempFile, part: &str) -> usize {
-    fs::read_to_string(calls.path()).expect("strace writes").lines().filter(|line| line.contains(part)).count()
+    fs::read_to_string(calls.path())
+        .expect("strace writes")
+        .lines()
+        .filter(|line| line.contains(part))
+        .count()
 }
 
 /// Thirty calls in a row fail: with the descriptor in reserve or without it, nobody can be let in for a while.
@@ -39,10 +51,18 @@ fn accepting_rests_while_the_machine_has_nothing_to_give_and_goes_on_afterwards(
         late.iter_mut().for_each(is_served);
         late.push(served(&server));
         is_served(&mut inside);
-        assert_eq!(server.closes(), Vec::<String>::new(), "{error}: nobody was put out");
+        assert_eq!(
+            server.closes(),
+            Vec::<String>::new(),
+            "{error}: nobody was put out"
+        );
         assert!(server.log().contains("accept-error"), "{error}");
         // Each try is one call and one with the reserve, and a rest of 100 ms comes after it.
-        assert!(start.elapsed() > ms(1300), "{error}: tried again after {:?}", start.elapsed());
+        assert!(
+            start.elapsed() > ms(1300),
+            "{error}: tried again after {:?}",
+            start.elapsed()
+        );
     }
 }
 
@@ -53,7 +73,11 @@ fn a_peer_that_is_gone_before_it_is_let_in_delays_nobody() {
     let (server, calls) = failing("accept4", "ECONNABORTED", "6..25");
     let mut peers: Vec<Peer> = (0..10).map(|_| served(&server)).collect();
     peers.iter_mut().for_each(is_served);
-    assert!(count(&calls, "ECONNABORTED") == 20 && !server.log().contains("accept-error"), "{}", server.log());
+    assert!(
+        count(&calls, "ECONNABORTED") == 20 && !server.log().contains("accept-error"),
+        "{}",
+        server.log()
+    );
 }
 
 /// A line that the kernel will not watch could never be read: it ends, and is told so by a close.
@@ -65,10 +89,21 @@ fn a_line_that_cannot_be_watched_ends_and_its_neighbours_do_not_notice() {
         let mut peers: Vec<Peer> = (0..12).map(|_| server.connect()).collect();
         wait_until("three lines have ended", || server.closes().len() == 3);
         assert_eq!(count(&calls, error), 3);
-        assert!(server.closes().iter().all(|close| field(close, "reason") == "read-failed"), "{error}: {:?}", server.closes());
+        assert!(
+            server
+                .closes()
+                .iter()
+                .all(|close| field(close, "reason") == "read-failed"),
+            "{error}: {:?}",
+            server.closes()
+        );
         let ended = peers.iter_mut().map(Peer::has_ended).collect::<Vec<_>>();
         assert_eq!(ended.iter().filter(|ended| **ended).count(), 3, "{error}");
-        peers.iter_mut().zip(ended).filter(|(_, ended)| !ended).for_each(|(peer, _)| is_served(peer));
+        peers
+            .iter_mut()
+            .zip(ended)
+            .filter(|(_, ended)| !ended)
+            .for_each(|(peer, _)| is_served(peer));
     }
 }
 
@@ -76,7 +111,12 @@ fn a_line_that_cannot_be_watched_ends_and_its_neighbours_do_not_notice() {
 #[test]
 #[ignore = "takes strace"]
 fn calls_that_are_interrupted_or_would_block_lose_nothing() {
-    for (call, error) in [("recvfrom", "EINTR"), ("sendto", "EINTR"), ("sendto", "EAGAIN"), ("epoll_wait", "EINTR")] {
+    for (call, error) in [
+        ("recvfrom", "EINTR"),
+        ("sendto", "EINTR"),
+        ("sendto", "EAGAIN"),
+        ("epoll_wait", "EINTR"),
+    ] {
         // Every third call.
         let (server, calls) = failing(call, error, "3+3");
         let mut peer = served(&server);
@@ -84,6 +124,10 @@ fn calls_that_are_interrupted_or_would_block_lose_nothing() {
             peer.send(format!("one {n}\ntwo {n}\n"));
             peer.expect(format!("echo: one {n}\necho: two {n}\n"));
         }
-        assert!(count(&calls, error) > 50, "{call} {error}: {} failed", count(&calls, error));
+        assert!(
+            count(&calls, error) > 50,
+            "{call} {error}: {} failed",
+            count(&calls, error)
+        );
     }
 }

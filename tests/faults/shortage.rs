@@ -27,24 +27,51 @@ fn five_hundred_peers(server: &Serve, reason: &str) {
         let sample = late.len() % inside.len();
         is_served(&mut inside[sample]);
     }
-    let out = |peers: &mut [Peer]| peers.iter_mut().map(Peer::has_ended).filter(|ended| *ended).count();
-    wait_until("those who do not fit are turned away", || out(&mut late) + DESCRIPTORS >= 500);
+    let out = |peers: &mut [Peer]| {
+        peers
+            .iter_mut()
+            .map(Peer::has_ended)
+            .filter(|ended| *ended)
+            .count()
+    };
+    wait_until("those who do not fit are turned away", || {
+        out(&mut late) + DESCRIPTORS >= 500
+    });
     inside.iter_mut().for_each(is_served);
-    assert_eq!(server.closes(), Vec::<String>::new(), "nobody who was let in was put out");
+    assert_eq!(
+        server.closes(),
+        Vec::<String>::new(),
+        "nobody who was let in was put out"
+    );
     let log = server.log();
-    let refusals: Vec<&str> = log.lines().filter(|line| line.contains("] refuse ")).collect();
-    assert!(refusals.len() >= 500 - DESCRIPTORS, "{} refusals", refusals.len());
-    assert!(refusals.iter().all(|line| field(line, "reason") == reason), "{refusals:?}");
+    let refusals: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("] refuse "))
+        .collect();
+    assert!(
+        refusals.len() >= 500 - DESCRIPTORS,
+        "{} refusals",
+        refusals.len()
+    );
+    assert!(
+        refusals.iter().all(|line| field(line, "reason") == reason),
+        "{refusals:?}"
+    );
 
     // Once more at the door, and nothing to do but to wait.
     let crowd: Vec<Peer> = (0..50).map(|_| server.connect()).collect();
     let before = server.cpu_time();
     thread::sleep(ms(1000));
     let used = server.cpu_time() - before;
-    assert!(used < ms(200), "{used:?} of processor time in a second in which there was nothing to do");
+    assert!(
+        used < ms(200),
+        "{used:?} of processor time in a second in which there was nothing to do"
+    );
     drop((crowd, late));
     inside.truncate(10);
-    wait_until("there is room again", || server.descriptors() + 30 <= DESCRIPTORS);
+    wait_until("there is room again", || {
+        server.descriptors() + 30 <= DESCRIPTORS
+    });
     let mut new: Vec<Peer> = (0..10).map(|_| served(server)).collect();
     inside.iter_mut().chain(&mut new).for_each(is_served);
 }
@@ -52,7 +79,11 @@ fn five_hundred_peers(server: &Serve, reason: &str) {
 #[test]
 fn sixty_four_descriptors_from_the_start_and_five_hundred_peers() {
     let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_heartline")]);
+    command.args([
+        "-c",
+        "ulimit -n 64 && exec \"$0\" \"$@\"",
+        env!("CARGO_BIN_EXE_heartline"),
+    ]);
     let server = Serve::spawn(command, &["127.0.0.1:0"], &UNASKED);
     // Admission says no before descriptors run out.
     five_hundred_peers(&server, "full");
@@ -62,7 +93,15 @@ fn sixty_four_descriptors_from_the_start_and_five_hundred_peers() {
 #[test]
 fn sixty_four_descriptors_all_of_a_sudden_and_five_hundred_peers() {
     let server = Serve::start(&UNASKED);
-    prlimit(Some(server.pid()), Resource::Nofile, Rlimit { current: Some(64), maximum: Some(64) }).expect("the process is ours");
+    prlimit(
+        Some(server.pid()),
+        Resource::Nofile,
+        Rlimit {
+            current: Some(64),
+            maximum: Some(64),
+        },
+    )
+    .expect("the process is ours");
     five_hundred_peers(&server, "no-descriptors");
 }
 
@@ -99,7 +138,12 @@ fn make_log_lines(server: &Serve, time: Duration) {
 }
 
 fn serve_logging_to(log: PathBuf) -> Serve {
-    Serve::logging_to(log, Command::new(env!("CARGO_BIN_EXE_heartline")), &["127.0.0.1:0"], &UNASKED)
+    Serve::logging_to(
+        log,
+        Command::new(env!("CARGO_BIN_EXE_heartline")),
+        &["127.0.0.1:0"],
+        &UNASKED,
+    )
 }
 
 #[test]
@@ -112,9 +156,15 @@ fn a_full_disk_costs_log_lines_and_nothing_else() {
     let cpu = server.cpu_time();
     thread::sleep(ms(1000));
     let used = server.cpu_time() - cpu;
-    assert!(used < ms(200), "{used:?} of processor time in a second in which there was nothing to do");
+    assert!(
+        used < ms(200),
+        "{used:?} of processor time in a second in which there was nothing to do"
+    );
     let grown = server.status("VmRSS").saturating_sub(memory);
-    assert!(grown < 128, "what cannot be written is kept: {grown} kB more");
+    assert!(
+        grown < 128,
+        "what cannot be written is kept: {grown} kB more"
+    );
     is_served(&mut peer);
     drop(peer);
     server.signal(Signal::TERM);
@@ -128,8 +178,16 @@ struct Disk {
 
 impl Disk {
     fn new(size: &str) -> Disk {
-        let disk = Disk { dir: tempfile::tempdir().expect("a temporary directory") };
-        disk.run(Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "heartline"]));
+        let disk = Disk {
+            dir: tempfile::tempdir().expect("a temporary directory"),
+        };
+        disk.run(Command::new("mount").args([
+            "-t",
+            "tmpfs",
+            "-o",
+            &format!("size={size}"),
+            "heartline",
+        ]));
         disk
     }
 
@@ -142,7 +200,10 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         // Its last file may be open still: it goes when that is closed.
-        let _ = Command::new("umount").arg("--lazy").arg(self.dir.path()).status();
+        let _ = Command::new("umount")
+            .arg("--lazy")
+            .arg(self.dir.path())
+            .status();
     }
 }
 
@@ -153,7 +214,10 @@ fn when_the_disk_has_room_again_the_log_goes_on() {
     let (log, filler) = (disk.dir.path().join("log"), disk.dir.path().join("filler"));
     let server = serve_logging_to(log);
     let full = fs::write(&filler, [0; 128 * 1024]);
-    assert_eq!(full.expect_err("no more room").kind(), ErrorKind::StorageFull);
+    assert_eq!(
+        full.expect_err("no more room").kind(),
+        ErrorKind::StorageFull
+    );
     let mut peer = served(&server);
     make_log_lines(&server, ms(500));
     is_served(&mut peer);
@@ -165,7 +229,10 @@ fn when_the_disk_has_room_again_the_log_goes_on() {
         let late = addr(&served(&server));
         // Those that came last may be beyond what the log takes in a second, and the first may be spoilt by what was cut off.
         thread::sleep(ms(100));
-        server.closes().iter().any(|close| close.contains(&format!("addr={late} ")))
+        server
+            .closes()
+            .iter()
+            .any(|close| close.contains(&format!("addr={late} ")))
     });
     is_served(&mut peer);
 }

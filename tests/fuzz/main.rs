@@ -13,7 +13,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Runs the property over the corpus of that name.
 fn over_corpus(name: &str, property: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/corpus")
+        .join(name);
     let mut files = 0;
     for entry in std::fs::read_dir(&folder).expect("the corpus is kept") {
         let path = entry.expect("a file of the corpus").path();
@@ -39,7 +41,10 @@ impl Drop for Blame<'_> {
 fn refuse_gigabytes() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let limits = Rlimit { current: Some(3 << 30), ..getrlimit(Resource::As) };
+        let limits = Rlimit {
+            current: Some(3 << 30),
+            ..getrlimit(Resource::As)
+        };
         setrlimit(Resource::As, limits).expect("a limit below the hard one");
     });
 }
@@ -80,7 +85,10 @@ fn any_wire() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(<[u8]>::to_vec),
         prop::collection::vec(any::<u8>(), 0..8),
     ];
-    (prop::collection::vec(any::<u8>(), 4..20), prop::collection::vec(piece, 0..60))
+    (
+        prop::collection::vec(any::<u8>(), 4..20),
+        prop::collection::vec(piece, 0..60),
+    )
         .prop_map(|(choices, pieces)| [choices, pieces.concat()].concat())
 }
 
@@ -98,7 +106,11 @@ fn any_header() -> impl Strategy<Value = Vec<u8>> {
         b"\r\n\r\n\0\r\nQUIT\n\x20",
     ]);
     let text = "[0-9a-f.: ]{0,100}(\r\n)?".prop_map(String::into_bytes);
-    (beginning, prop_oneof![text, prop::collection::vec(any::<u8>(), 0..300)]).prop_map(|(beginning, rest)| [beginning, &rest].concat())
+    (
+        beginning,
+        prop_oneof![text, prop::collection::vec(any::<u8>(), 0..300)],
+    )
+        .prop_map(|(beginning, rest)| [beginning, &rest].concat())
 }
 
 proptest! {

@@ -16,7 +16,11 @@ pub fn proxy(data: &[u8]) {
     }
     if verdict == Ok(Header::Incomplete) {
         // The fuzzer hardly ever sends as much as would have to be refused.
-        assert_ne!(parse(&[data, &[0; LONGEST]].concat()), verdict, "waiting without a bound");
+        assert_ne!(
+            parse(&[data, &[0; LONGEST]].concat()),
+            verdict,
+            "waiting without a bound"
+        );
     } else {
         for behind in [&b"\r\n"[..], b"ping\n", &[0; LONGEST]] {
             assert_eq!(parse(&[data, behind].concat()), verdict);
@@ -26,10 +30,20 @@ pub fn proxy(data: &[u8]) {
 
 /// Judges the first verdict that is not to wait: it comes with the last byte of the header, or with the byte that spoils it.
 fn assert_in_time(verdict: Result<Header, ProxyError>, bytes: &[u8]) {
-    let bound = if bytes.first() == Some(&b'P') { LONGEST_V1 } else { LONGEST };
+    let bound = if bytes.first() == Some(&b'P') {
+        LONGEST_V1
+    } else {
+        LONGEST
+    };
     match verdict {
-        Ok(Header::Incomplete) => assert!(bytes.len() < bound, "{} bytes, and still waiting", bytes.len()),
-        Ok(Header::Complete { len, .. }) => assert_eq!(len, bytes.len(), "known with the last byte of the header"),
+        Ok(Header::Incomplete) => assert!(
+            bytes.len() < bound,
+            "{} bytes, and still waiting",
+            bytes.len()
+        ),
+        Ok(Header::Complete { len, .. }) => {
+            assert_eq!(len, bytes.len(), "known with the last byte of the header")
+        }
         Err(_) => assert!(bytes.len() <= bound),
     }
 }

@@ -14,7 +14,11 @@ use common::serve_with_admin as serve;
 /// `heartline` with these arguments, and without the token that whoever runs the tests may have.
 fn heartline(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_heartline"));
-    command.args(args).env_remove("HEARTLINE_ADMIN_TOKEN_FILE").env_remove("NO_COLOR").stdin(Stdio::null());
+    command
+        .args(args)
+        .env_remove("HEARTLINE_ADMIN_TOKEN_FILE")
+        .env_remove("NO_COLOR")
+        .stdin(Stdio::null());
     command
 }
 
@@ -30,6 +34,9 @@ fn refused(command: &mut Command, code: i32, words: &[&str]) {
     assert_eq!(output.status.code(), Some(code), "{command:?}: {stderr}");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "");
     for word in words {
-        assert!(stderr.contains(word), "{command:?} should speak of {word:?}: {stderr}");
+        assert!(
+            stderr.contains(word),
+            "{command:?} should speak of {word:?}: {stderr}"
+        );
     }
 }

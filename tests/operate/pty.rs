@@ -26,28 +26,55 @@ pub struct Pty {
 impl Pty {
     /// Starts this on a terminal of so many columns and rows.
     pub fn start(mut command: Command, columns: u16, rows: u16) -> Pty {
-        let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a pseudo-terminal");
-        grantpt(&keyboard).and_then(|()| unlockpt(&keyboard)).expect("it is ours");
-        let name = ptsname(&keyboard, Vec::new()).expect("it has a name").into_string().expect("of text");
+        let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+            .expect("a pseudo-terminal");
+        grantpt(&keyboard)
+            .and_then(|()| unlockpt(&keyboard))
+            .expect("it is ours");
+        let name = ptsname(&keyboard, Vec::new())
+            .expect("it has a name")
+            .into_string()
+            .expect("of text");
         // This process never becomes a session of its own, so the terminal cannot become its controlling one.
-        let line = OpenOptions::new().read(true).write(true).open(name).expect("it is ours");
+        let line = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(name)
+            .expect("it is ours");
         resize(&keyboard, columns, rows);
         let before = tcgetattr(&line).expect("a terminal");
         let end = || line.try_clone().expect("a descriptor");
-        let child = command.env("TERM", "xterm-256color").stdin(end()).stdout(end()).stderr(end()).spawn().expect("the binary starts");
+        let child = command
+            .env("TERM", "xterm-256color")
+            .stdin(end())
+            .stdout(end())
+            .stderr(end())
+            .spawn()
+            .expect("the binary starts");
         // What the command still holds of the terminal would keep it open for ever.
         drop(command);
         let parser = Arc::new(Mutex::new(vt100::Parser::new(rows, columns, 0)));
         let keyboard = File::from(keyboard);
-        let (mut output, seen) = (keyboard.try_clone().expect("a descriptor"), Arc::clone(&parser));
+        let (mut output, seen) = (
+            keyboard.try_clone().expect("a descriptor"),
+            Arc::clone(&parser),
+        );
         thread::spawn(move || {
             let mut chunk = [0; 4096];
             // It ends with an error when nobody holds the other side any more.
             while let Ok(read @ 1..) = output.read(&mut chunk) {
-                seen.lock().unwrap_or_else(PoisonError::into_inner).process(&chunk[..read]);
+                seen.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .process(&chunk[..read]);
             }
         });
-        Pty { child, keyboard, line, before, parser }
+        Pty {
+            child,
+            keyboard,
+            line,
+            before,
+            parser,
+        }
     }
 
     fn parser(&self) -> MutexGuard<'_, vt100::Parser> {
@@ -66,7 +93,11 @@ impl Pty {
         let cells = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
         cells
             .filter_map(|(row, column)| parser.screen().cell(row, column))
-            .any(|cell| [cell.fgcolor(), cell.bgcolor()].iter().any(|colour| *colour != vt100::Color::Default))
+            .any(|cell| {
+                [cell.fgcolor(), cell.bgcolor()]
+                    .iter()
+                    .any(|colour| *colour != vt100::Color::Default)
+            })
     }
 
     /// Waits until this is seen.
@@ -83,11 +114,16 @@ impl Pty {
                 seen(&last)
             });
         }));
-        assert!(result.is_ok(), "waited in vain until {what}; there was:\n{last}");
+        assert!(
+            result.is_ok(),
+            "waited in vain until {what}; there was:\n{last}"
+        );
     }
 
     pub fn press(&mut self, keys: &str) {
-        self.keyboard.write_all(keys.as_bytes()).expect("the terminal takes it");
+        self.keyboard
+            .write_all(keys.as_bytes())
+            .expect("the terminal takes it");
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -135,5 +171,14 @@ impl Drop for Pty {
 }
 
 fn resize(terminal: impl AsFd, columns: u16, rows: u16) {
-    tcsetwinsize(terminal, Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 }).expect("a terminal");
+    tcsetwinsize(
+        terminal,
+        Winsize {
+            ws_col: columns,
+            ws_row: rows,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        },
+    )
+    .expect("a terminal");
 }

@@ -17,7 +17,9 @@ fn stranger(serve: impl FnOnce(TcpStream) + Send + 'static) -> String {
     let addr = listener.local_addr().expect("bound").to_string();
     thread::spawn(move || {
         if let Ok((stream, _)) = listener.accept() {
-            stream.set_read_timeout(Some(DEADLINE)).expect("a timeout above zero");
+            stream
+                .set_read_timeout(Some(DEADLINE))
+                .expect("a timeout above zero");
             serve(stream);
         }
     });
@@ -31,7 +33,10 @@ fn people_get_a_table_and_scripts_the_json_of_the_server() {
     peer.send("hello\n");
     peer.expect("echo: hello\n");
     // As it is printed, and without what may be left out.
-    for addr in [server.admin.as_str(), server.admin.trim_start_matches("http://")] {
+    for addr in [
+        server.admin.as_str(),
+        server.admin.trim_start_matches("http://"),
+    ] {
         let shown = output(&["status", addr]);
         let text = String::from_utf8(shown.stdout).expect("text");
         assert_eq!(shown.status.code(), Some(0), "{text}");
@@ -54,9 +59,15 @@ fn people_get_a_table_and_scripts_the_json_of_the_server() {
     let shown = output(&["status", "--json", &server.admin]);
     assert_eq!((shown.status.code(), shown.stderr.len()), (Some(0), 0));
     let json: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
-    assert_eq!((&json["connections"]["open"], &json["messages"]["in"]), (&1.into(), &1.into()));
+    assert_eq!(
+        (&json["connections"]["open"], &json["messages"]["in"]),
+        (&1.into(), &1.into())
+    );
     // What the table does not show is there too: it is the server's own.
-    assert!(json["turn"]["buckets"].is_array() && json["rationed"].is_number(), "{json}");
+    assert!(
+        json["turn"]["buckets"].is_array() && json["rationed"].is_number(),
+        "{json}"
+    );
 }
 
 #[test]
@@ -82,9 +93,18 @@ fn a_unix_socket_is_asked_as_well() {
     let server = Serve::start(&["--admin", &addr]);
     assert_eq!(server.admin, addr);
     let shown = output(&["status", &addr]);
-    assert_eq!(shown.status.code(), Some(0), "{}", String::from_utf8_lossy(&shown.stderr));
+    assert_eq!(
+        shown.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&shown.stderr)
+    );
     drop(server);
-    refused(&mut heartline(&["status", &addr]), 1, &["cannot connect to", &addr]);
+    refused(
+        &mut heartline(&["status", &addr]),
+        1,
+        &["cannot connect to", &addr],
+    );
 }
 
 #[test]
@@ -95,26 +115,63 @@ fn a_token_is_asked_for_and_taken_from_a_file() {
         std::fs::write(&path, token).expect("it is ours");
         path
     };
-    let (right, wrong) = (file("right", "0123456789abcdef\n"), file("wrong", "0123456789abcdeg\n"));
+    let (right, wrong) = (
+        file("right", "0123456789abcdef\n"),
+        file("wrong", "0123456789abcdeg\n"),
+    );
     let server = serve(&["--admin-token-file", &right]);
-    refused(&mut heartline(&["status", &server.admin]), 1, &["asks for a token", "--token-file"]);
-    refused(&mut heartline(&["status", &server.admin, "--token-file", &wrong]), 1, &["refuses the token", "--token-file"]);
-    refused(&mut heartline(&["status", &server.admin, "--token-file", "/nowhere"]), 2, &["--token-file", "/nowhere"]);
-    assert_eq!(output(&["status", &server.admin, "--token-file", &right]).status.code(), Some(0));
-    let by_environment =
-        heartline(&["status", &server.admin]).env("HEARTLINE_ADMIN_TOKEN_FILE", &right).output().expect("the binary starts");
+    refused(
+        &mut heartline(&["status", &server.admin]),
+        1,
+        &["asks for a token", "--token-file"],
+    );
+    refused(
+        &mut heartline(&["status", &server.admin, "--token-file", &wrong]),
+        1,
+        &["refuses the token", "--token-file"],
+    );
+    refused(
+        &mut heartline(&["status", &server.admin, "--token-file", "/nowhere"]),
+        2,
+        &["--token-file", "/nowhere"],
+    );
+    assert_eq!(
+        output(&["status", &server.admin, "--token-file", &right])
+            .status
+            .code(),
+        Some(0)
+    );
+    let by_environment = heartline(&["status", &server.admin])
+        .env("HEARTLINE_ADMIN_TOKEN_FILE", &right)
+        .output()
+        .expect("the binary starts");
     assert_eq!(by_environment.status.code(), Some(0));
 }
 
 #[test]
 fn whoever_is_no_admin_endpoint_is_told_from_one_that_is_gone() {
-    refused(&mut heartline(&["status", "nowhere"]), 2, &["ADDR", "HOST:PORT"]);
-    let gone = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").to_string();
-    refused(&mut heartline(&["status", &gone]), 1, &["cannot connect to", &gone]);
+    refused(
+        &mut heartline(&["status", "nowhere"]),
+        2,
+        &["ADDR", "HOST:PORT"],
+    );
+    let gone = TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a port")
+        .to_string();
+    refused(
+        &mut heartline(&["status", &gone]),
+        1,
+        &["cannot connect to", &gone],
+    );
 
     let server = serve(&[]);
     let lines = server.addr().to_string();
-    refused(&mut heartline(&["status", &lines]), 1, &[&lines, "is not an admin endpoint", "does not speak HTTP"]);
+    refused(
+        &mut heartline(&["status", &lines]),
+        1,
+        &[&lines, "is not an admin endpoint", "does not speak HTTP"],
+    );
 
     let answer = |answer: &'static str| {
         stranger(move |mut stream| {
@@ -123,9 +180,17 @@ fn whoever_is_no_admin_endpoint_is_told_from_one_that_is_gone() {
         })
     };
     let other = answer("HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\nnope");
-    refused(&mut heartline(&["status", &other]), 1, &["is not an admin endpoint", "404"]);
+    refused(
+        &mut heartline(&["status", &other]),
+        1,
+        &["is not an admin endpoint", "404"],
+    );
     let other = answer("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
-    refused(&mut heartline(&["status", &other, "--json"]), 1, &["is not an admin endpoint", "not understood"]);
+    refused(
+        &mut heartline(&["status", &other, "--json"]),
+        1,
+        &["is not an admin endpoint", "not understood"],
+    );
     let short = answer("HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{}");
     refused(&mut heartline(&["status", &short]), 1, &["broke off"]);
 }
@@ -135,11 +200,14 @@ fn whoever_says_nothing_or_never_ends_is_given_up() {
     let silent = stranger(|mut stream| drop(stream.read_to_end(&mut Vec::new())));
     // Each byte comes in time, and still it has no end.
     let endless = stranger(|mut stream| {
-        while stream.write_all(b"H").is_ok() && stream.write_all(b"TTP/1.1 200 OK\r\nX: y").is_ok() {
+        while stream.write_all(b"H").is_ok() && stream.write_all(b"TTP/1.1 200 OK\r\nX: y").is_ok()
+        {
             thread::sleep(Duration::from_millis(100));
         }
     });
-    let asked = [silent, endless].map(|addr| thread::spawn(move || refused(&mut heartline(&["status", &addr]), 1, &[&addr])));
+    let asked = [silent, endless].map(|addr| {
+        thread::spawn(move || refused(&mut heartline(&["status", &addr]), 1, &[&addr]))
+    });
     for asked in asked {
         asked.join().expect("it is given up");
     }

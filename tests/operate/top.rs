@@ -9,19 +9,34 @@ use crate::pty::Pty;
 use crate::{heartline, output, refused, serve};
 
 fn top(server: &Serve, columns: u16, rows: u16) -> Pty {
-    Pty::start(heartline(&["top", &server.admin, "--interval", "200ms"]), columns, rows)
+    Pty::start(
+        heartline(&["top", &server.admin, "--interval", "200ms"]),
+        columns,
+        rows,
+    )
 }
 
 #[test]
 fn without_a_terminal_it_names_what_needs_none() {
     let server = serve(&[]);
-    refused(&mut heartline(&["top", &server.admin]), 2, &["terminal", "heartline status"]);
-    refused(&mut heartline(&["top", &server.admin, "--interval", "1ms"]), 2, &["--interval", "200ms"]);
+    refused(
+        &mut heartline(&["top", &server.admin]),
+        2,
+        &["terminal", "heartline status"],
+    );
+    refused(
+        &mut heartline(&["top", &server.admin, "--interval", "1ms"]),
+        2,
+        &["--interval", "200ms"],
+    );
 }
 
 #[test]
 fn what_is_wrong_from_the_beginning_is_said_without_taking_the_terminal() {
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").to_string();
+    let gone = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a port")
+        .to_string();
     let mut top = Pty::start(heartline(&["top", &gone]), 100, 24);
     top.wait_for(&format!("cannot connect to {gone}"));
     assert_eq!(top.end().code(), Some(1));
@@ -31,10 +46,18 @@ fn what_is_wrong_from_the_beginning_is_said_without_taking_the_terminal() {
 fn the_lines_and_the_closes_are_shown() {
     let server = serve(&[]);
     let (one, mut two) = (server.served(), server.served());
-    let addr = |peer: &crate::common::Peer| peer.stream.local_addr().expect("connected").to_string();
+    let addr =
+        |peer: &crate::common::Peer| peer.stream.local_addr().expect("connected").to_string();
     let (first, second) = (addr(&one), addr(&two));
     let top = top(&server, 100, 30);
-    for part in ["2 of ", &first, &second, "2 lines by silence, longest first", "None yet.", "q quit"] {
+    for part in [
+        "2 of ",
+        &first,
+        &second,
+        "2 lines by silence, longest first",
+        "None yet.",
+        "q quit",
+    ] {
         top.wait_for(part);
     }
     two.send("hello\n");
@@ -42,14 +65,23 @@ fn the_lines_and_the_closes_are_shown() {
     top.wait_for("11B");
     drop(one);
     top.wait_for("peer-closed");
-    top.wait_until("the closed line is among the closes alone", |screen| screen.matches(first.as_str()).count() == 1);
+    top.wait_until("the closed line is among the closes alone", |screen| {
+        screen.matches(first.as_str()).count() == 1
+    });
     top.wait_for("1 line by silence");
 }
 
 #[test]
 fn every_way_out_gives_the_terminal_back() {
     let server = serve(&[]);
-    for keys in ["q", "\x1b", "\x03", "?\x03", "bhello\x03", "\x1b[200~never\rended"] {
+    for keys in [
+        "q",
+        "\x1b",
+        "\x03",
+        "?\x03",
+        "bhello\x03",
+        "\x1b[200~never\rended",
+    ] {
         let mut top = top(&server, 80, 24);
         top.wait_for("q quit");
         assert!(top.is_taken());
@@ -62,7 +94,12 @@ fn every_way_out_gives_the_terminal_back() {
             assert_eq!(top.end().code(), Some(0), "{keys:?}");
         }
     }
-    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129), (Signal::QUIT, 131)] {
+    for (signal, code) in [
+        (Signal::TERM, 143),
+        (Signal::INT, 130),
+        (Signal::HUP, 129),
+        (Signal::QUIT, 131),
+    ] {
         let mut top = top(&server, 80, 24);
         top.wait_for("q quit");
         top.signal(signal);
@@ -141,7 +178,9 @@ fn another_size_is_another_picture() {
     top.wait_for("Last closes");
     top.wait_for("PINGS                ID");
     top.resize(40, 5);
-    top.wait_until("little is left", |screen| screen.contains("ADDRESS") && !screen.contains("lines by"));
+    top.wait_until("little is left", |screen| {
+        screen.contains("ADDRESS") && !screen.contains("lines by")
+    });
 }
 
 #[test]
@@ -208,7 +247,12 @@ fn there_is_no_colour_where_none_is_wanted() {
 fn help_names_every_flag() {
     let help = output(&["top", "--help"]);
     let help = String::from_utf8_lossy(&help.stdout);
-    for flag in ["--interval", "--token-file", "HEARTLINE_ADMIN_TOKEN_FILE", "unix:PATH"] {
+    for flag in [
+        "--interval",
+        "--token-file",
+        "HEARTLINE_ADMIN_TOKEN_FILE",
+        "unix:PATH",
+    ] {
         assert!(help.contains(flag), "{flag}");
     }
 }

@@ -79,7 +79,17 @@ impl App {
     pub fn add_line(&mut self, origin: Origin) {
         let (asked, answered) = (Ledger::new(self.framing), Ledger::new(self.framing));
         let (id, told, closed, asked_to_close, overfilled) = (None, false, None, false, false);
-        self.lines.push(Line { origin, id, told, asked, answered, closed, asked_to_close, overfilled, drained: 0 });
+        self.lines.push(Line {
+            origin,
+            id,
+            told,
+            asked,
+            answered,
+            closed,
+            asked_to_close,
+            overfilled,
+            drained: 0,
+        });
     }
 
     pub fn live_ids(&self) -> impl Iterator<Item = (ConnId, usize)> + '_ {
@@ -92,7 +102,13 @@ impl App {
 
     /// Notes what became of a message that was sent to a connection.
     pub fn sent(&mut self, id: ConnId, message: &Rc<[u8]>, result: Result<(), SendError>) {
-        let Some(line) = self.line_of(id) else { return assert_eq!(result, Err(SendError::Closed), "a message for a dead connection") };
+        let Some(line) = self.line_of(id) else {
+            return assert_eq!(
+                result,
+                Err(SendError::Closed),
+                "a message for a dead connection"
+            );
+        };
         let line = &mut self.lines[line];
         match result {
             Ok(()) => line.answered.push(message),
@@ -109,7 +125,10 @@ impl App {
         queued: impl Fn(ConnId) -> usize,
         except: Option<ConnId>,
     ) -> Vec<(ConnId, usize, usize)> {
-        self.live_ids().filter(|(id, _)| Some(*id) != except && is_open(*id)).map(|(id, line)| (id, line, queued(id))).collect()
+        self.live_ids()
+            .filter(|(id, _)| Some(*id) != except && is_open(*id))
+            .map(|(id, line)| (id, line, queued(id)))
+            .collect()
     }
 
     /// Notes what became of a broadcast: whose queue has not grown had no room for it. Who is not open any more may have been closed for what
@@ -134,14 +153,24 @@ impl App {
                 line.answered.push(message);
             }
         }
-        assert!((open..=open + closed).contains(&reached), "a broadcast counts its receivers: {reached}, not {open} to {}", open + closed);
+        assert!(
+            (open..=open + closed).contains(&reached),
+            "a broadcast counts its receivers: {reached}, not {open} to {}",
+            open + closed
+        );
     }
 
     fn broadcast(&mut self, cx: &mut Context<'_>, message: &[u8], except: Option<ConnId>) {
         let message: Rc<[u8]> = message.into();
         let audience = self.audience(|id| cx.is_open(id), |id| cx.queued(id), except);
         let reached = cx.broadcast(&message, except).expect("it can be framed");
-        self.broadcast_done(&message, &audience, |id| cx.is_open(id), |id| cx.queued(id), reached);
+        self.broadcast_done(
+            &message,
+            &audience,
+            |id| cx.is_open(id),
+            |id| cx.queued(id),
+            reached,
+        );
     }
 
     fn send(&mut self, cx: &mut Context<'_>, id: ConnId, message: &[u8]) {
@@ -156,23 +185,44 @@ impl App {
 
 impl Handler for App {
     fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId) {
-        let line = self.opening.take().expect("a connection opens when the driver says so");
-        assert_eq!(self.by_id.insert(id, line), None, "ids are never used again");
-        assert!(!std::mem::replace(&mut self.lines[line].told, true), "one on_open for each connection");
+        let line = self
+            .opening
+            .take()
+            .expect("a connection opens when the driver says so");
+        assert_eq!(
+            self.by_id.insert(id, line),
+            None,
+            "ids are never used again"
+        );
+        assert!(
+            !std::mem::replace(&mut self.lines[line].told, true),
+            "one on_open for each connection"
+        );
         assert_eq!(*self.lines[line].id.get_or_insert(id), id);
         assert!(cx.is_open(id));
-        assert_eq!(cx.peer_addr(id), Some(self.lines[line].origin.name), "line {line} under another name");
+        assert_eq!(
+            cx.peer_addr(id),
+            Some(self.lines[line].origin.name),
+            "line {line} under another name"
+        );
         self.opened += 1;
-        self.trace.note("open", cx.now().as_ms(), &[line as u64, id.as_u64()]);
+        self.trace
+            .note("open", cx.now().as_ms(), &[line as u64, id.as_u64()]);
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, id: ConnId, message: &[u8]) {
         let line = self.line_of(id).expect("no message after on_close");
-        self.trace.note("message", cx.now().as_ms(), &[line as u64, message.len() as u64]);
+        self.trace.note(
+            "message",
+            cx.now().as_ms(),
+            &[line as u64, message.len() as u64],
+        );
         self.lines[line].asked.take(message);
         self.messages += 1;
         if self.chance(self.habits.resume_another) && !self.paused.is_empty() {
-            let other = self.paused.swap_remove(self.rng.usize(0..self.paused.len()));
+            let other = self
+                .paused
+                .swap_remove(self.rng.usize(0..self.paused.len()));
             cx.resume_reads(other);
         }
         if self.chance(self.habits.broadcast) {
@@ -190,7 +240,8 @@ impl Handler for App {
         } else if self.chance(self.habits.pause) {
             cx.pause_reads(id);
             self.paused.push(id);
-            self.pauses.push((self.rng.u64(0..=self.habits.longest_pause_ms), id));
+            self.pauses
+                .push((self.rng.u64(0..=self.habits.longest_pause_ms), id));
         }
     }
 
@@ -205,9 +256,21 @@ impl Handler for App {
     }
 
     fn on_close(&mut self, cx: &mut Context<'_>, id: ConnId, closed: &Closed) {
-        let line = self.by_id.remove(&id).expect("one on_close for each on_open");
+        let line = self
+            .by_id
+            .remove(&id)
+            .expect("one on_close for each on_open");
         self.closed += 1;
-        self.trace.note("close", cx.now().as_ms(), &[line as u64, closed.reason.index() as u64, closed.bytes_in, closed.bytes_out]);
+        self.trace.note(
+            "close",
+            cx.now().as_ms(),
+            &[
+                line as u64,
+                closed.reason.index() as u64,
+                closed.bytes_in,
+                closed.bytes_out,
+            ],
+        );
         assert!(self.lines[line].closed.replace(closed.clone()).is_none());
         assert_eq!(closed.peer, self.lines[line].origin.name);
         assert!(!cx.is_open(id) && cx.queued(id) == 0 && cx.peer_addr(id).is_none());

@@ -17,7 +17,13 @@ pub struct Border {
 
 impl Border {
     pub fn new(framing: Framing) -> Self {
-        Border { framing, header: Vec::new(), missing: 0, open_since: None, whole: 0 }
+        Border {
+            framing,
+            header: Vec::new(),
+            missing: 0,
+            open_since: None,
+            whole: 0,
+        }
     }
 
     pub fn read(&mut self, now: Millis, bytes: &[u8]) {

@@ -125,7 +125,11 @@ pub fn setup(rng: &mut fastrand::Rng, seed: u64, scale: &Scale) -> Setup {
     // Answers alone hardly ever use up the memory: those who do not read are not read from.
     let crowds_memory = config.limits.max_memory.is_some() && scale.broadcasts;
     let habits = Habits {
-        broadcast: if crowds_memory { 200 } else { rarely(if scale.broadcasts { 10 } else { 0 }) },
+        broadcast: if crowds_memory {
+            200
+        } else {
+            rarely(if scale.broadcasts { 10 } else { 0 })
+        },
         close_after_flush: rarely(10),
         close_now: rarely(10),
         pause: rarely(100),
@@ -140,7 +144,12 @@ pub fn setup(rng: &mut fastrand::Rng, seed: u64, scale: &Scale) -> Setup {
         budgets,
         habits,
         inbound_capacity: 1 << rng.u32(scale.wire.start.max(8)..scale.wire.end),
-        outbound_capacity: 1 << if crowds_memory { 6 } else { rng.u32(scale.wire.clone()) },
+        outbound_capacity: 1
+            << if crowds_memory {
+                6
+            } else {
+                rng.u32(scale.wire.clone())
+            },
         addresses: rng.u32(scale.addresses.clone()),
         balancers: scale.balancers,
     }
@@ -148,13 +157,23 @@ pub fn setup(rng: &mut fastrand::Rng, seed: u64, scale: &Scale) -> Setup {
 
 pub fn config(rng: &mut fastrand::Rng, scale: &Scale) -> Config {
     let interval_ms = rng.u64(scale.intervals_ms.clone());
-    let heartbeat = Heartbeat { interval: Duration::from_millis(interval_ms), missed: rng.u8(1..=4), push: rng.u8(0..4) > 0 };
+    let heartbeat = Heartbeat {
+        interval: Duration::from_millis(interval_ms),
+        missed: rng.u8(1..=4),
+        push: rng.u8(0..4) > 0,
+    };
     let max_message = rng.usize(64..=scale.longest_message);
     // Room for one reply more than what stops reading, but now and then not.
-    let max_outbox =
-        if rng.u8(0..8) > 0 { 256 + 2 * max_message + rng.usize(0..=scale.spare_outbox) } else { rng.usize(256..=max_message + 256) };
+    let max_outbox = if rng.u8(0..8) > 0 {
+        256 + 2 * max_message + rng.usize(0..=scale.spare_outbox)
+    } else {
+        rng.usize(256..=max_message + 256)
+    };
     let max_memory = max_outbox + max_message + rng.usize(0..=scale.spare_memory);
-    let most_per_address = scale.peers.div_ceil(*scale.addresses.start() as usize).clamp(1, 20);
+    let most_per_address = scale
+        .peers
+        .div_ceil(*scale.addresses.start() as usize)
+        .clamp(1, 20);
     Config {
         framing: [Framing::Lines, Framing::Length, Framing::Raw][rng.usize(0..3)],
         heartbeat: (rng.u8(0..10) > 0 || scale.in_full).then_some(heartbeat),
@@ -162,30 +181,59 @@ pub fn config(rng: &mut fastrand::Rng, scale: &Scale) -> Config {
         limits: Limits {
             max_message,
             max_outbox,
-            on_slow: if rng.u8(0..3) > 0 { OnSlow::Close } else { OnSlow::Drop },
+            on_slow: if rng.u8(0..3) > 0 {
+                OnSlow::Close
+            } else {
+                OnSlow::Drop
+            },
             max_memory: (rng.u8(0..3) == 0).then_some(max_memory),
             write_timeout: timeout(rng, interval_ms * 6),
             frame_timeout: timeout(rng, interval_ms * 6),
             first_message_timeout: timeout(rng, interval_ms * 6),
-            max_message_rate: NonZeroU32::new(if rng.u8(0..4) == 0 { 1 << rng.u32(0..9) } else { 0 }),
+            max_message_rate: NonZeroU32::new(if rng.u8(0..4) == 0 {
+                1 << rng.u32(0..9)
+            } else {
+                0
+            }),
             max_connections: (rng.u8(0..6) == 0).then(|| rng.usize(scale.connections.clone())),
-            max_connections_per_ip: if rng.u8(0..6) == 0 { rng.usize(1..=most_per_address) } else { 0 },
-            on_full: if rng.bool() { OnFull::Refuse } else { OnFull::EvictIdlest },
+            max_connections_per_ip: if rng.u8(0..6) == 0 {
+                rng.usize(1..=most_per_address)
+            } else {
+                0
+            },
+            on_full: if rng.bool() {
+                OnFull::Refuse
+            } else {
+                OnFull::EvictIdlest
+            },
         },
-        access: if rng.u8(0..3) == 0 { origin::access(rng, *scale.addresses.end()) } else { AccessList::default() },
-        proxies: if scale.balancers { origin::networks(&[origin::BALANCERS.to_string()]) } else { Networks::default() },
+        access: if rng.u8(0..3) == 0 {
+            origin::access(rng, *scale.addresses.end())
+        } else {
+            AccessList::default()
+        },
+        proxies: if scale.balancers {
+            origin::networks(&[origin::BALANCERS.to_string()])
+        } else {
+            Networks::default()
+        },
         ..Config::default()
     }
 }
 
 fn timeout(rng: &mut fastrand::Rng, most_ms: u64) -> Option<Duration> {
-    rng.bool().then(|| Duration::from_millis(rng.u64(1..=most_ms)))
+    rng.bool()
+        .then(|| Duration::from_millis(rng.u64(1..=most_ms)))
 }
 
 pub fn plan(rng: &mut fastrand::Rng, config: &Config, scale: &Scale) -> Plan {
     let (interval_ms, bound_ms) = rhythm_ms(config);
     let burst = scale.bursts[rng.usize(0..3)];
-    let talk = Talk { every_ms: rng.u64(scale.least_talk_ms..=bound_ms * 2), burst, longest: config.limits.max_message };
+    let talk = Talk {
+        every_ms: rng.u64(scale.least_talk_ms..=bound_ms * 2),
+        burst,
+        longest: config.limits.max_message,
+    };
     let slow = rng.u8(0..8) == 0;
     // Of a run at full size there are enough who live to say something of them.
     let sheltered = scale.in_full && rng.u8(0..4) == 0;
@@ -193,10 +241,18 @@ pub fn plan(rng: &mut fastrand::Rng, config: &Config, scale: &Scale) -> Plan {
         talk: rng.bool().then_some(talk),
         beat_ms: (rng.bool() || sheltered).then(|| rng.u64(interval_ms / 2..=bound_ms - 1).max(1)),
         answer_ms: rng.bool().then(|| rng.u64(0..=interval_ms / 2)),
-        piece: if rng.bool() { usize::MAX } else { 1 << rng.u32(scale.pieces.clone()) },
+        piece: if rng.bool() {
+            usize::MAX
+        } else {
+            1 << rng.u32(scale.pieces.clone())
+        },
         piece_gap_ms: rng.u64(0..=interval_ms / 4).min(20),
         read_bytes: if slow { rng.u64(16..=4096) } else { u64::MAX },
-        read_delay_ms: if slow { rng.u64(0..=interval_ms / 2) } else { 0 },
+        read_delay_ms: if slow {
+            rng.u64(0..=interval_ms / 2)
+        } else {
+            0
+        },
         fate_ms: (rng.u8(0..scale.spared) > 0 && !sheltered).then(|| bound_ms * 4),
         reconnect_ms: rng.bool().then(|| rng.u64(bound_ms / 8 + 1..=bound_ms)),
         sheltered,
@@ -205,5 +261,10 @@ pub fn plan(rng: &mut fastrand::Rng, config: &Config, scale: &Scale) -> Plan {
 
 /// The heartbeat's interval and bound; without one, what takes their place in the calendar of a run.
 pub fn rhythm_ms(config: &Config) -> (u64, u64) {
-    config.heartbeat.as_ref().map_or((500, 2000), |heartbeat| (heartbeat.interval.as_millis() as u64, heartbeat.bound().as_millis() as u64))
+    config.heartbeat.as_ref().map_or((500, 2000), |heartbeat| {
+        (
+            heartbeat.interval.as_millis() as u64,
+            heartbeat.bound().as_millis() as u64,
+        )
+    })
 }

@@ -134,7 +134,8 @@ impl Driver {
         self.now = self.awake.read(Millis::from_ms(self.raw_ms), due_ms);
         self.engine.advance(self.now);
         self.sockets_since_clock = 0;
-        self.oracle.late_ms(expected.map_or(0, |expected| self.now.ms_since(expected)));
+        self.oracle
+            .late_ms(expected.map_or(0, |expected| self.now.ms_since(expected)));
 
         app.trace.note("turn", self.raw_ms, &[self.now.as_ms()]);
         let events = net.poll(self.budgets.events);
@@ -153,8 +154,15 @@ impl Driver {
         self.flush(net, app, self.budgets.told, Engine::poll_told);
         self.reap(net, app);
         let max_memory = self.config.limits.max_memory.unwrap_or(usize::MAX);
-        assert!(self.engine.buffered() <= max_memory, "{} bytes held, over the bound of {max_memory}", self.engine.buffered());
-        assert!(self.engine.buffered() == 0 || self.engine.connections() > 0, "nobody is here, and something is held");
+        assert!(
+            self.engine.buffered() <= max_memory,
+            "{} bytes held, over the bound of {max_memory}",
+            self.engine.buffered()
+        );
+        assert!(
+            self.engine.buffered() == 0 || self.engine.connections() > 0,
+            "nobody is here, and something is held"
+        );
         net.now_ms = self.raw_ms;
         self.busy
     }
@@ -181,7 +189,9 @@ impl Driver {
 
     fn obey_commands(&mut self, app: &mut App) {
         for _ in 0..self.budgets.commands {
-            let Some(command) = self.commands.pop_front() else { return };
+            let Some(command) = self.commands.pop_front() else {
+                return;
+            };
             self.busy = true;
             match command {
                 Command::Send(id, message) => {
@@ -189,18 +199,38 @@ impl Driver {
                     app.sent(id, &message, result);
                 }
                 Command::Broadcast(message) => {
-                    let audience = app.audience(|id| self.engine.is_open(id), |id| self.engine.queued(id), None);
-                    let reached = self.engine.broadcast(&message, None).expect("it can be framed");
-                    app.broadcast_done(&message, &audience, |id| self.engine.is_open(id), |id| self.engine.queued(id), reached);
+                    let audience = app.audience(
+                        |id| self.engine.is_open(id),
+                        |id| self.engine.queued(id),
+                        None,
+                    );
+                    let reached = self
+                        .engine
+                        .broadcast(&message, None)
+                        .expect("it can be framed");
+                    app.broadcast_done(
+                        &message,
+                        &audience,
+                        |id| self.engine.is_open(id),
+                        |id| self.engine.queued(id),
+                        reached,
+                    );
                 }
                 Command::Close(id, how) => {
                     let closed = self.engine.close_on_request(id, how);
-                    if let Some(line) = self.sockets.get(id.slot()).copied().flatten().filter(|line| self.oracle.is_half_in(*line)) {
+                    if let Some(line) = self
+                        .sockets
+                        .get(id.slot())
+                        .copied()
+                        .flatten()
+                        .filter(|line| self.oracle.is_half_in(*line))
+                    {
                         app.lines[line].asked_to_close |= app.lines[line].id == Some(id);
                     }
                     if let Some(line) = app.line_of(id) {
                         app.lines[line].asked_to_close |= closed;
-                        self.oracle.alive(line, self.now, self.engine.is_blocked(id));
+                        self.oracle
+                            .alive(line, self.now, self.engine.is_blocked(id));
                     }
                 }
                 Command::Resume(id) => self.engine.pause_reads(id, false),
@@ -216,15 +246,40 @@ impl Driver {
 
     /// As `Server::reconfigure` does it: framing, words and tick stay, and what is at fault changes nothing.
     fn reconfigure(&mut self, wanted: Config, app: &mut App) {
-        let Config { framing, ref words, tick, .. } = self.config;
-        let config = Config { framing, words: words.clone(), tick, ..wanted };
-        let before = (self.engine.stats().clone(), self.engine.has_work(), self.engine.poll_timeout(), self.engine.max_connections());
+        let Config {
+            framing,
+            ref words,
+            tick,
+            ..
+        } = self.config;
+        let config = Config {
+            framing,
+            words: words.clone(),
+            tick,
+            ..wanted
+        };
+        let before = (
+            self.engine.stats().clone(),
+            self.engine.has_work(),
+            self.engine.poll_timeout(),
+            self.engine.max_connections(),
+        );
         if self.engine.reconfigure(self.now, &config).is_err() {
-            let after = (self.engine.stats().clone(), self.engine.has_work(), self.engine.poll_timeout(), self.engine.max_connections());
+            let after = (
+                self.engine.stats().clone(),
+                self.engine.has_work(),
+                self.engine.poll_timeout(),
+                self.engine.max_connections(),
+            );
             return assert_eq!(before, after, "settings at fault changed something");
         }
         self.awake.set_threshold_ms(stall_ms(&config));
-        self.most_queued = app.live_ids().map(|(id, _)| self.engine.queued(id)).max().unwrap_or(0).max(config.limits.max_outbox);
+        self.most_queued = app
+            .live_ids()
+            .map(|(id, _)| self.engine.queued(id))
+            .max()
+            .unwrap_or(0)
+            .max(config.limits.max_outbox);
         self.oracle.reconfigured(self.now, &config);
         app.trace.note("reconfigure", self.now.as_ms(), &[]);
         self.config = config;
@@ -236,18 +291,33 @@ impl Driver {
             return;
         }
         let id = self.stale[self.rng.usize(0..self.stale.len())];
-        let before = (self.engine.stats().clone(), self.engine.connections(), self.engine.has_work(), self.engine.poll_timeout());
+        let before = (
+            self.engine.stats().clone(),
+            self.engine.connections(),
+            self.engine.has_work(),
+            self.engine.poll_timeout(),
+        );
         self.engine.handle_bytes(self.now, id, b"ghost\n", app);
         self.engine.handle_rest(self.now, id, app);
         self.engine.handle_eof(self.now, id);
-        self.engine.handle_failure(self.now, id, CloseReason::PeerReset);
+        self.engine
+            .handle_failure(self.now, id, CloseReason::PeerReset);
         self.engine.handle_written(self.now, id, 0, app);
         self.engine.handle_blocked(id);
         self.engine.handle_last_look(self.now, id, true);
         self.engine.pause_reads(id, true);
         self.engine.pause_reads(id, false);
-        assert!(!self.engine.wants_read(id) && !self.engine.is_blocked(id) && self.engine.outgoing(id, &mut [IoSlice::new(&[])]) == 0);
-        let after = (self.engine.stats().clone(), self.engine.connections(), self.engine.has_work(), self.engine.poll_timeout());
+        assert!(
+            !self.engine.wants_read(id)
+                && !self.engine.is_blocked(id)
+                && self.engine.outgoing(id, &mut [IoSlice::new(&[])]) == 0
+        );
+        let after = (
+            self.engine.stats().clone(),
+            self.engine.connections(),
+            self.engine.has_work(),
+            self.engine.poll_timeout(),
+        );
         assert_eq!(before, after, "a stale id changed something");
     }
 
@@ -262,36 +332,61 @@ impl Driver {
         if self.engine.wants_read(id) {
             if event.readable || event.read_closed {
                 let ended = event.read_closed || event.error;
-                self.read(id, if ended { ReadEnd::WouldBlock } else { ReadEnd::Short }, true, net, app);
+                self.read(
+                    id,
+                    if ended {
+                        ReadEnd::WouldBlock
+                    } else {
+                        ReadEnd::Short
+                    },
+                    true,
+                    net,
+                    app,
+                );
             }
         } else if event.error {
-            self.engine.handle_failure(self.now, id, CloseReason::PeerReset);
+            self.engine
+                .handle_failure(self.now, id, CloseReason::PeerReset);
         }
     }
 
     fn read(&mut self, id: ConnId, end: ReadEnd, faults: bool, net: &mut Net, app: &mut App) {
         let was_open = self.engine.is_open(id);
         self.engine.handle_rest(self.now, id, app);
-        let Some(line) = self.sockets.get(id.slot()).copied().flatten() else { return };
+        let Some(line) = self.sockets.get(id.slot()).copied().flatten() else {
+            return;
+        };
         if was_open && !self.engine.is_open(id) {
             // Its last flush has begun, with a patience of its own.
-            self.oracle.alive(line, self.now, self.engine.is_blocked(id));
+            self.oracle
+                .alive(line, self.now, self.engine.is_blocked(id));
         }
         let mut budget = self.budgets.read_bytes;
         while self.engine.wants_read(id) {
-            let max = if faults { self.kernel_takes(self.scratch.len()) } else { usize::MAX };
-            let read = if self.interrupts() { Err(ErrorKind::Interrupted.into()) } else { net.read(line, &mut self.scratch, max) };
+            let max = if faults {
+                self.kernel_takes(self.scratch.len())
+            } else {
+                usize::MAX
+            };
+            let read = if self.interrupts() {
+                Err(ErrorKind::Interrupted.into())
+            } else {
+                net.read(line, &mut self.scratch, max)
+            };
             match read {
                 Ok(0) => {
-                    self.oracle.alive(line, self.now, self.engine.is_blocked(id));
+                    self.oracle
+                        .alive(line, self.now, self.engine.is_blocked(id));
                     return self.engine.handle_eof(self.now, id);
                 }
                 Ok(n) => {
-                    self.oracle.alive(line, self.now, self.engine.is_blocked(id));
+                    self.oracle
+                        .alive(line, self.now, self.engine.is_blocked(id));
                     self.oracle.read(line, self.now, &self.scratch[..n]);
                     let half_in = self.oracle.is_half_in(line);
                     app.opening = half_in.then_some(line);
-                    self.engine.handle_bytes(self.now, id, &self.scratch[..n], app);
+                    self.engine
+                        .handle_bytes(self.now, id, &self.scratch[..n], app);
                     if half_in && app.opening.take().is_none() {
                         self.oracle.opened(line, self.now, &app.lines[line]);
                     }
@@ -305,7 +400,13 @@ impl Driver {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return self.engine.handle_failure(self.now, id, CloseReason::from_read_error(&error)),
+                Err(error) => {
+                    return self.engine.handle_failure(
+                        self.now,
+                        id,
+                        CloseReason::from_read_error(&error),
+                    );
+                }
             }
         }
     }
@@ -321,7 +422,9 @@ impl Driver {
             self.read_again(id);
         }
         for _ in 0..self.ready.len() {
-            let Some(id) = self.ready.pop_front() else { return };
+            let Some(id) = self.ready.pop_front() else {
+                return;
+            };
             self.ready_slots.remove(&id.slot());
             self.count_socket();
             self.read(id, ReadEnd::WouldBlock, true, net, app);
@@ -331,7 +434,9 @@ impl Driver {
     fn check_the_quiet(&mut self, net: &mut Net, app: &mut App) {
         self.engine.handle_timers(self.now, self.budgets.checks);
         for _ in 0..self.budgets.checks {
-            let Some(id) = self.engine.poll_last_look() else { return };
+            let Some(id) = self.engine.poll_last_look() else {
+                return;
+            };
             self.last_look(id, net, app);
         }
     }
@@ -352,14 +457,21 @@ impl Driver {
             match net.peek(line) {
                 Ok(_) => unread = true,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return self.engine.handle_failure(self.now, id, CloseReason::from_read_error(&error)),
+                Err(error) => {
+                    return self.engine.handle_failure(
+                        self.now,
+                        id,
+                        CloseReason::from_read_error(&error),
+                    );
+                }
             }
         }
         self.engine.handle_last_look(self.now, id, unread);
         if (unread || self.engine.is_draining())
             && let Some(line) = app.line_of(id)
         {
-            self.oracle.alive(line, self.now, self.engine.is_blocked(id));
+            self.oracle
+                .alive(line, self.now, self.engine.is_blocked(id));
         }
     }
 
@@ -375,14 +487,24 @@ impl Driver {
                 continue;
             }
             app.opening = Some(line);
-            let (before, max_connections) = (self.engine.connections(), self.config.limits.max_connections.unwrap_or(usize::MAX));
+            let (before, max_connections) = (
+                self.engine.connections(),
+                self.config.limits.max_connections.unwrap_or(usize::MAX),
+            );
             let from = app.lines[line].origin.from;
-            let admitted = if self.accepting { self.engine.handle_open(self.now, from, app) } else { Err(Refusal::ShuttingDown) };
+            let admitted = if self.accepting {
+                self.engine.handle_open(self.now, from, app)
+            } else {
+                Err(Refusal::ShuttingDown)
+            };
             let told = app.opening.take().is_none();
             let id = match admitted {
                 Ok(id) => id,
                 Err(refusal) => {
-                    assert!(refusal != Refusal::Full || before >= max_connections, "there was room");
+                    assert!(
+                        refusal != Refusal::Full || before >= max_connections,
+                        "there was room"
+                    );
                     self.oracle.refused(line, refusal, &app.lines[line]);
                     self.oracle.refused += u64::from(self.accepting);
                     net.close(line);
@@ -399,19 +521,34 @@ impl Driver {
             if self.sockets.len() <= id.slot() {
                 self.sockets.resize(id.slot() + 1, None);
             }
-            assert_eq!(self.sockets[id.slot()].replace(line), None, "one tenant to a slot");
+            assert_eq!(
+                self.sockets[id.slot()].replace(line),
+                None,
+                "one tenant to a slot"
+            );
             if self.engine.is_over_full() {
                 self.reap(net, app);
             }
             // Who was here before the limit was lowered may stay.
-            assert!(self.engine.connections() <= before.max(max_connections), "more connections than the limit allows");
+            assert!(
+                self.engine.connections() <= before.max(max_connections),
+                "more connections than the limit allows"
+            );
             self.oracle.made_room += u64::from(before >= max_connections);
         }
     }
 
-    fn flush(&mut self, net: &mut Net, app: &mut App, budget: usize, next: fn(&mut Engine) -> Option<ConnId>) -> usize {
+    fn flush(
+        &mut self,
+        net: &mut Net,
+        app: &mut App,
+        budget: usize,
+        next: fn(&mut Engine) -> Option<ConnId>,
+    ) -> usize {
         for left in (0..budget).rev() {
-            let Some(id) = next(&mut self.engine) else { return left + 1 };
+            let Some(id) = next(&mut self.engine) else {
+                return left + 1;
+            };
             self.busy = true;
             self.write(id, net, app);
         }
@@ -419,12 +556,18 @@ impl Driver {
     }
 
     fn write(&mut self, id: ConnId, net: &mut Net, app: &mut App) {
-        let Some(line) = self.sockets.get(id.slot()).copied().flatten() else { return };
+        let Some(line) = self.sockets.get(id.slot()).copied().flatten() else {
+            return;
+        };
         let was_blocked = self.engine.is_blocked(id);
         let mut edge_follows = false;
         for _ in 0..self.budgets.writes {
             let queued = self.engine.queued(id);
-            assert!(queued <= self.most_queued, "{queued} bytes queued, over the bound of {}", self.most_queued);
+            assert!(
+                queued <= self.most_queued,
+                "{queued} bytes queued, over the bound of {}",
+                self.most_queued
+            );
             let interrupted = self.interrupts();
             let mut slices = [IoSlice::new(&[]); 16];
             let slices = &mut slices[..self.budgets.slices];
@@ -435,14 +578,28 @@ impl Driver {
             let len: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
             assert!(len > 0, "nothing to write is not worth a call");
             let max = self.rng.u32(0..1000) < self.budgets.faults;
-            let max = if max { self.rng.usize(0..=len) } else { usize::MAX };
-            let write = if interrupted { Err(ErrorKind::Interrupted.into()) } else { net.write(line, &slices[..filled], max) };
+            let max = if max {
+                self.rng.usize(0..=len)
+            } else {
+                usize::MAX
+            };
+            let write = if interrupted {
+                Err(ErrorKind::Interrupted.into())
+            } else {
+                net.write(line, &slices[..filled], max)
+            };
             match write {
                 Ok(taken) => {
                     if self.engine.is_blocked(id) {
                         self.oracle.alive(line, self.now, true);
                     }
-                    self.oracle.written(line, self.now, self.raw_ms, &taken, &mut app.lines[line].answered);
+                    self.oracle.written(
+                        line,
+                        self.now,
+                        self.raw_ms,
+                        &taken,
+                        &mut app.lines[line].answered,
+                    );
                     self.engine.handle_written(self.now, id, taken.len(), app);
                     if taken.len() < len {
                         edge_follows = true;
@@ -454,7 +611,13 @@ impl Driver {
                     break;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return self.engine.handle_failure(self.now, id, CloseReason::from_write_error(&error)),
+                Err(error) => {
+                    return self.engine.handle_failure(
+                        self.now,
+                        id,
+                        CloseReason::from_write_error(&error),
+                    );
+                }
             }
         }
         self.engine.handle_blocked(id);
@@ -471,15 +634,21 @@ impl Driver {
     fn reap(&mut self, net: &mut Net, app: &mut App) {
         while let Some((id, _, refusal)) = self.engine.poll_refused() {
             self.busy = true;
-            let line = self.sockets[id.slot()].take().expect("who is half in has a socket");
-            self.oracle.refused_half_in(line, self.now, refusal, net, &app.lines[line]);
+            let line = self.sockets[id.slot()]
+                .take()
+                .expect("who is half in has a socket");
+            self.oracle
+                .refused_half_in(line, self.now, refusal, net, &app.lines[line]);
             net.close(line);
             self.stale.push(id);
         }
         while let Some((id, closed)) = self.engine.poll_closed(self.now, app) {
             self.busy = true;
-            let line = self.sockets[id.slot()].take().expect("what closes has a socket");
-            self.oracle.closed(line, self.now, self.raw_ms, &closed, net, &app.lines[line]);
+            let line = self.sockets[id.slot()]
+                .take()
+                .expect("what closes has a socket");
+            self.oracle
+                .closed(line, self.now, self.raw_ms, &closed, net, &app.lines[line]);
             net.close(line);
             self.stale.push(id);
         }
@@ -492,11 +661,18 @@ impl Driver {
 
     /// How many bytes a read or write may move, at most: fewer than asked for now and then.
     fn kernel_takes(&mut self, len: usize) -> usize {
-        if self.rng.u32(0..1000) < self.budgets.faults { self.rng.usize(0..=len.min(64)) } else { usize::MAX }
+        if self.rng.u32(0..1000) < self.budgets.faults {
+            self.rng.usize(0..=len.min(64))
+        } else {
+            usize::MAX
+        }
     }
 }
 
 /// As the server's own.
 fn stall_ms(config: &Config) -> u64 {
-    config.heartbeat.as_ref().map_or(u64::MAX, |heartbeat| duration_to_ms(heartbeat.interval) / 2)
+    config
+        .heartbeat
+        .as_ref()
+        .map_or(u64::MAX, |heartbeat| duration_to_ms(heartbeat.interval) / 2)
 }

@@ -33,8 +33,15 @@ impl Ledger {
     pub fn take(&mut self, seen: &[u8]) {
         match self {
             Ledger::Messages(queue) => {
-                let sent = queue.pop_front().expect("a message arrived that nobody sent");
-                assert!(*sent == *seen, "sent {:?}, seen {:?}", text(&sent), text(seen));
+                let sent = queue
+                    .pop_front()
+                    .expect("a message arrived that nobody sent");
+                assert!(
+                    *sent == *seen,
+                    "sent {:?}, seen {:?}",
+                    text(&sent),
+                    text(seen)
+                );
             }
             Ledger::Bytes(queue) => {
                 for byte in payload(seen) {
@@ -53,7 +60,10 @@ impl Ledger {
 }
 
 fn payload(bytes: &[u8]) -> impl Iterator<Item = u8> + '_ {
-    bytes.iter().copied().filter(|byte| !byte.is_ascii_lowercase())
+    bytes
+        .iter()
+        .copied()
+        .filter(|byte| !byte.is_ascii_lowercase())
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -84,7 +94,15 @@ pub struct Tap {
 
 impl Tap {
     pub fn new(framing: Framing) -> Self {
-        Tap { framing, partial: Vec::new(), written: 0, pongs: 0, pings_at: VecDeque::new(), pings_since_life: 0, last_ping_ms: 0 }
+        Tap {
+            framing,
+            partial: Vec::new(),
+            written: 0,
+            pongs: 0,
+            pings_at: VecDeque::new(),
+            pings_since_life: 0,
+            last_ping_ms: 0,
+        }
     }
 
     pub fn written(&mut self, now_ms: u64, bytes: &[u8], sent: &mut Ledger) {
@@ -128,9 +146,14 @@ impl Tap {
                 // Echoes may hold torn heartbeats of the peer's; their letters are dropped one by one.
                 let first = bytes.first()?;
                 let len = match first.is_ascii_lowercase() {
-                    false => bytes.iter().position(|byte| byte.is_ascii_lowercase()).unwrap_or(bytes.len()),
+                    false => bytes
+                        .iter()
+                        .position(|byte| byte.is_ascii_lowercase())
+                        .unwrap_or(bytes.len()),
                     true if bytes.starts_with(b"ping") || bytes.starts_with(b"pong") => 4,
-                    true if b"ping".starts_with(bytes) || b"pong".starts_with(bytes) => return None,
+                    true if b"ping".starts_with(bytes) || b"pong".starts_with(bytes) => {
+                        return None;
+                    }
                     true => 1,
                 };
                 Some((at..at + len, at + len))

@@ -15,13 +15,18 @@ const HOURS: u64 = 3;
 #[test]
 #[ignore = "takes minutes"]
 fn a_million_lines_for_hours() {
-    let seed = std::env::var("HEARTLINE_SIM_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().expect("a number"));
+    let seed = std::env::var("HEARTLINE_SIM_SEED").map_or_else(
+        |_| fastrand::u64(..),
+        |seed| seed.parse().expect("a number"),
+    );
     let _replay = Replay(seed);
     let mut rng = fastrand::Rng::with_seed(seed);
     let scale = Scale::of_hours(&mut rng, LINES);
     let setup = dice::setup(&mut rng, seed, &scale);
     println!("seed {seed}: {setup:?}");
-    let changes: Vec<Config> = (0..rng.u8(0..4)).map(|_| dice::config(&mut rng, &scale)).collect();
+    let changes: Vec<Config> = (0..rng.u8(0..4))
+        .map(|_| dice::config(&mut rng, &scale))
+        .collect();
     let strictest = strictest(changes.iter().chain([&setup.config]));
     let (interval_ms, bound_ms) = dice::rhythm_ms(&strictest);
     let mut world = World::new(setup);
@@ -33,17 +38,29 @@ fn a_million_lines_for_hours() {
     }
     let (begin_ms, end_ms) = (world.now_ms(), HOURS * 60 * MINUTE_MS);
     for _ in 0..rng.u8(1..=3) {
-        world.at(rng.u64(begin_ms..end_ms), Action::Freeze(rng.u64(1..=interval_ms * 2)));
-        world.at(rng.u64(begin_ms..end_ms), Action::Split(rng.u64(1..=bound_ms * 2)));
+        world.at(
+            rng.u64(begin_ms..end_ms),
+            Action::Freeze(rng.u64(1..=interval_ms * 2)),
+        );
+        world.at(
+            rng.u64(begin_ms..end_ms),
+            Action::Split(rng.u64(1..=bound_ms * 2)),
+        );
     }
     for config in changes {
         println!("later: {config:?}");
-        world.at(rng.u64(begin_ms..end_ms), Action::Command(Command::Reconfigure(Box::new(config))));
+        world.at(
+            rng.u64(begin_ms..end_ms),
+            Action::Command(Command::Reconfigure(Box::new(config))),
+        );
     }
     if rng.u8(0..3) == 0 {
         world.at(rng.u64(end_ms / 2..end_ms), Action::Blackout);
     }
-    world.at(rng.u64(begin_ms..end_ms), Action::Command(Command::Broadcast(b"EVERYBODY".as_slice().into())));
+    world.at(
+        rng.u64(begin_ms..end_ms),
+        Action::Command(Command::Broadcast(b"EVERYBODY".as_slice().into())),
+    );
 
     while world.now_ms() < end_ms {
         world.run_until(world.now_ms() + 30 * MINUTE_MS);
@@ -54,7 +71,10 @@ fn a_million_lines_for_hours() {
         tell(&world);
     }
     world.driver.oracle.assert_nobody_overdue(world.driver.now);
-    assert!(world.closed_for(CloseReason::HeartbeatLost) > 1000, "the vanished are found");
+    assert!(
+        world.closed_for(CloseReason::HeartbeatLost) > 1000,
+        "the vanished are found"
+    );
     assert_the_living_are_spared(&world, &strictest);
     world.end(true, 30 * MINUTE_MS);
     tell(&world);
@@ -62,15 +82,21 @@ fn a_million_lines_for_hours() {
 
 /// Settings whose heartbeat asks of a peer what the strictest of all does: who lives by them lives by each.
 fn strictest<'a>(configs: impl Iterator<Item = &'a Config>) -> Config {
-    configs.cloned().reduce(stricter).expect("there are settings from the beginning")
+    configs
+        .cloned()
+        .reduce(stricter)
+        .expect("there are settings from the beginning")
 }
 
 fn stricter(mut one: Config, other: Config) -> Config {
-    one.heartbeat = one.heartbeat.zip(other.heartbeat).map(|(one, other)| Heartbeat {
-        interval: one.interval.min(other.interval),
-        missed: one.missed.min(other.missed),
-        push: one.push && other.push,
-    });
+    one.heartbeat = one
+        .heartbeat
+        .zip(other.heartbeat)
+        .map(|(one, other)| Heartbeat {
+            interval: one.interval.min(other.interval),
+            missed: one.missed.min(other.missed),
+            push: one.push && other.push,
+        });
     one
 }
 
@@ -96,7 +122,10 @@ fn tell(world: &World) {
 
 /// Who beats more often than the bound, or reads and answers at once, and suffered nothing, was not given up for silence.
 fn assert_the_living_are_spared(world: &World, strictest: &Config) {
-    let pushes = strictest.heartbeat.as_ref().is_some_and(|heartbeat| heartbeat.push);
+    let pushes = strictest
+        .heartbeat
+        .as_ref()
+        .is_some_and(|heartbeat| heartbeat.push);
     let mut living = 0;
     for (line, books) in world.app.lines.iter().enumerate() {
         if !books.told {
@@ -105,14 +134,28 @@ fn assert_the_living_are_spared(world: &World, strictest: &Config) {
         let peer = &world.peers[line];
         let plan = &peer.plan;
         let answers = pushes && plan.answer_ms.is_some() && plan.read_delay_ms == 0;
-        if plan.fate_ms.is_some() || peer.ever_cut_off || peer.vanished || !(plan.beat_ms.is_some() || answers) {
+        if plan.fate_ms.is_some()
+            || peer.ever_cut_off
+            || peer.vanished
+            || !(plan.beat_ms.is_some() || answers)
+        {
             continue;
         }
         living += 1;
         let reason = books.closed.as_ref().map(|closed| closed.reason);
-        assert!(!matches!(reason, Some(CloseReason::HeartbeatLost | CloseReason::HalfOpen)), "line {line} lived: {:?}", books.closed);
+        assert!(
+            !matches!(
+                reason,
+                Some(CloseReason::HeartbeatLost | CloseReason::HalfOpen)
+            ),
+            "line {line} lived: {:?}",
+            books.closed
+        );
     }
-    assert!(living > LINES / 20, "{living} lived: too few to say anything");
+    assert!(
+        living > LINES / 20,
+        "{living} lived: too few to say anything"
+    );
     println!("{living} lived through it all, and none of them was given up");
 }
 
@@ -122,7 +165,10 @@ struct Replay(u64);
 impl Drop for Replay {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("replay with: HEARTLINE_SIM_SEED={} cargo test --release --test sim million -- --ignored --nocapture", self.0);
+            eprintln!(
+                "replay with: HEARTLINE_SIM_SEED={} cargo test --release --test sim million -- --ignored --nocapture",
+                self.0
+            );
         }
     }
 }

@@ -78,7 +78,9 @@ impl Net {
         if wire.closed_by_server || wire.reset {
             return bytes.len();
         }
-        let n = bytes.len().min(wire.inbound_capacity - wire.inbound.len().min(wire.inbound_capacity));
+        let n = bytes
+            .len()
+            .min(wire.inbound_capacity - wire.inbound.len().min(wire.inbound_capacity));
         wire.sender_waits = n == 0 && !bytes.is_empty();
         if n > 0 {
             wire.inbound.extend(&bytes[..n]);
@@ -190,7 +192,11 @@ impl Net {
             self.edge(line);
         }
         let wire = &self.wires[line];
-        if n == 0 && !(wire.fin && wire.inbound.is_empty()) { Err(ErrorKind::WouldBlock.into()) } else { Ok(n) }
+        if n == 0 && !(wire.fin && wire.inbound.is_empty()) {
+            Err(ErrorKind::WouldBlock.into())
+        } else {
+            Ok(n)
+        }
     }
 
     /// What a peek of one byte would say.
@@ -205,7 +211,12 @@ impl Net {
 
     /// Takes at most `max` bytes, though there may be room for more, and returns those that it took. Then room counts as having come
     /// just after: an edge follows.
-    pub fn write(&mut self, line: usize, slices: &[IoSlice<'_>], max: usize) -> io::Result<Vec<u8>> {
+    pub fn write(
+        &mut self,
+        line: usize,
+        slices: &[IoSlice<'_>],
+        max: usize,
+    ) -> io::Result<Vec<u8>> {
         let wire = &mut self.wires[line];
         if wire.reset {
             return Err(ErrorKind::BrokenPipe.into());
@@ -213,7 +224,9 @@ impl Net {
         let offered: usize = slices.iter().map(|slice| slice.len()).sum();
         let n = offered.min(max).min(wire.room());
         let mut taken = Vec::with_capacity(offered);
-        slices.iter().for_each(|slice| taken.extend_from_slice(slice));
+        slices
+            .iter()
+            .for_each(|slice| taken.extend_from_slice(slice));
         taken.truncate(n);
         wire.written += n as u64;
         if n < offered && wire.watches_room && wire.room() > 0 {

@@ -90,7 +90,8 @@ impl Oracle {
         if self.config.heartbeat != config.heartbeat {
             self.other_heartbeat = now;
         }
-        (self.config, self.bound_ms, self.reconfigured) = (config.clone(), bound_ms(config), Some(now));
+        (self.config, self.bound_ms, self.reconfigured) =
+            (config.clone(), bound_ms(config), Some(now));
         self.rules = Rules::of(&config.access);
     }
 
@@ -99,7 +100,11 @@ impl Oracle {
         self.watches.push(Watch {
             open: false,
             half_in: false,
-            header_left: if let Header::Whole(len) = origin.header { len } else { 0 },
+            header_left: if let Header::Whole(len) = origin.header {
+                len
+            } else {
+                0
+            },
             life: Millis::ZERO,
             lag_at_life_ms: 0,
             blocked_since_life: false,
@@ -127,7 +132,11 @@ impl Oracle {
     }
 
     pub fn half_in(&mut self, line: usize, now: Millis, books: &Line) {
-        assert_ne!(books.origin.header, Header::None, "line {line} comes straight");
+        assert_ne!(
+            books.origin.header,
+            Header::None,
+            "line {line} comes straight"
+        );
         self.alive(line, now, false);
         self.watches[line].half_in = true;
         self.half_in += 1;
@@ -139,9 +148,18 @@ impl Oracle {
         self.half_in -= usize::from(std::mem::take(&mut watch.half_in));
         (watch.opened, watch.spoke) = (now, now);
         let Origin { name, header, .. } = books.origin;
-        assert!(watch.header_left == 0 && !matches!(header, Header::Broken | Header::Torn), "line {line}: let in with half a header");
-        assert!(self.rules.admits(name.ip()), "line {line}: {name} is denied");
-        assert!(!self.is_address_full(name.ip()), "line {line}: {name} has as many as it may");
+        assert!(
+            watch.header_left == 0 && !matches!(header, Header::Broken | Header::Torn),
+            "line {line}: let in with half a header"
+        );
+        assert!(
+            self.rules.admits(name.ip()),
+            "line {line}: {name} is denied"
+        );
+        assert!(
+            !self.is_address_full(name.ip()),
+            "line {line}: {name} has as many as it may"
+        );
         *self.held.entry(name.ip()).or_default() += 1;
         self.alive(line, now, false);
     }
@@ -156,9 +174,15 @@ impl Oracle {
         let Origin { from, header, .. } = books.origin;
         let ip = from.ip().to_canonical();
         match refusal {
-            Refusal::Denied => assert!(header == Header::None && !self.rules.admits(ip), "line {line}: {from} is not denied"),
+            Refusal::Denied => assert!(
+                header == Header::None && !self.rules.admits(ip),
+                "line {line}: {from} is not denied"
+            ),
             Refusal::AddressFull => {
-                assert!(header == Header::None && self.is_address_full(ip), "line {line}: {from} has fewer than it may")
+                assert!(
+                    header == Header::None && self.is_address_full(ip),
+                    "line {line}: {from} has fewer than it may"
+                )
             }
             Refusal::ShuttingDown => assert!(self.draining),
             Refusal::Full => {}
@@ -167,23 +191,44 @@ impl Oracle {
     }
 
     /// Refused when it was half in: by the address that its header names, or for want of one.
-    pub fn refused_half_in(&mut self, line: usize, now: Millis, refusal: Refusal, net: &Net, books: &Line) {
+    pub fn refused_half_in(
+        &mut self,
+        line: usize,
+        now: Millis,
+        refusal: Refusal,
+        net: &Net,
+        books: &Line,
+    ) {
         let watch = &mut self.watches[line];
-        assert!(std::mem::take(&mut watch.half_in) && !books.told, "only those who are half in, and only once");
+        assert!(
+            std::mem::take(&mut watch.half_in) && !books.told,
+            "only those who are half in, and only once"
+        );
         self.half_in -= 1;
         self.refused += 1;
         let Origin { name, header, .. } = books.origin;
         let whole = watch.header_left == 0 && matches!(header, Header::Whole(_));
         let waited_ms = now.ms_since(watch.life);
         match refusal {
-            Refusal::Denied => assert!(whole && !self.rules.admits(name.ip()), "line {line}: {name} is not denied"),
-            Refusal::AddressFull => assert!(whole && self.is_address_full(name.ip()), "line {line}: {name} has fewer than it may"),
+            Refusal::Denied => assert!(
+                whole && !self.rules.admits(name.ip()),
+                "line {line}: {name} is not denied"
+            ),
+            Refusal::AddressFull => assert!(
+                whole && self.is_address_full(name.ip()),
+                "line {line}: {name} has fewer than it may"
+            ),
             Refusal::ShuttingDown => assert!(self.draining),
             Refusal::ProxyHeader => {
-                let cut_short = net.is_reset(line) || books.asked_to_close || self.config.limits.max_memory.is_some();
+                let cut_short = net.is_reset(line)
+                    || books.asked_to_close
+                    || self.config.limits.max_memory.is_some();
                 assert!(!whole, "line {line}: its header was good");
                 let ended = header == Header::Broken || net.has_unread(line);
-                assert!(cut_short || ended || waited_ms >= HEADER_MS, "line {line}: {waited_ms} ms for a header");
+                assert!(
+                    cut_short || ended || waited_ms >= HEADER_MS,
+                    "line {line}: {waited_ms} ms for a header"
+                );
             }
             _ => panic!("line {line}: {refusal} when half in"),
         }
@@ -219,7 +264,14 @@ impl Oracle {
         }
     }
 
-    pub fn written(&mut self, line: usize, now: Millis, raw_ms: u64, bytes: &[u8], answered: &mut Ledger) {
+    pub fn written(
+        &mut self,
+        line: usize,
+        now: Millis,
+        raw_ms: u64,
+        bytes: &[u8],
+        answered: &mut Ledger,
+    ) {
         self.watches[line].moved = now;
         self.watches[line].tap.written(raw_ms, bytes, answered);
         self.watches[line].bytes_out += bytes.len() as u64;
@@ -230,44 +282,100 @@ impl Oracle {
         &mut self.watches[line].tap
     }
 
-    pub fn closed(&mut self, line: usize, now: Millis, raw_ms: u64, closed: &Closed, net: &Net, books: &Line) {
+    pub fn closed(
+        &mut self,
+        line: usize,
+        now: Millis,
+        raw_ms: u64,
+        closed: &Closed,
+        net: &Net,
+        books: &Line,
+    ) {
         self.assert_in_time(line, now);
         let watch = &mut self.watches[line];
         assert!(std::mem::take(&mut watch.open), "only the open close");
-        *self.held.get_mut(&books.origin.name.ip()).expect("it was counted") -= 1;
-        assert_eq!((closed.bytes_in, closed.bytes_out), (watch.bytes_in, watch.bytes_out), "line {line}");
+        *self
+            .held
+            .get_mut(&books.origin.name.ip())
+            .expect("it was counted") -= 1;
+        assert_eq!(
+            (closed.bytes_in, closed.bytes_out),
+            (watch.bytes_in, watch.bytes_out),
+            "line {line}"
+        );
         if closed.unsent == 0 {
-            assert!(books.answered.is_empty() && watch.tap.is_whole(), "line {line}: a reply is missing");
+            assert!(
+                books.answered.is_empty() && watch.tap.is_whole(),
+                "line {line}: a reply is missing"
+            );
         }
         match closed.reason {
             CloseReason::HeartbeatLost => self.assert_dead(line, now, raw_ms, net),
             CloseReason::HalfOpen => {
-                assert!(!closed.unacknowledged.is_zero(), "line {line}: by what evidence?");
+                assert!(
+                    !closed.unacknowledged.is_zero(),
+                    "line {line}: by what evidence?"
+                );
                 self.assert_dead(line, now, raw_ms, net);
             }
             CloseReason::SlowReader => {
                 // A server that is slower than its own patience cannot tell who is to blame.
-                let slow_server = self.lag_ms - watch.lag_at_life_ms >= self.bound_ms.unwrap_or(u64::MAX) / 2;
-                assert!(books.overfilled || watch.ever_blocked || slow_server, "line {line}: nothing was in the way of its replies");
+                let slow_server =
+                    self.lag_ms - watch.lag_at_life_ms >= self.bound_ms.unwrap_or(u64::MAX) / 2;
+                assert!(
+                    books.overfilled || watch.ever_blocked || slow_server,
+                    "line {line}: nothing was in the way of its replies"
+                );
                 let stuck_ms = now.ms_since(watch.moved);
-                let write_ms = self.config.limits.write_timeout.map_or(u64::MAX, duration_to_ms);
-                let (silence_ms, bound_ms) = (now.ms_since(watch.spoke), self.bound_ms.unwrap_or(20_000));
-                let in_vain = books.overfilled || slow_server || stuck_ms >= write_ms.min(bound_ms) || silence_ms >= bound_ms;
-                assert!(in_vain, "line {line}: {stuck_ms} ms to read, not {write_ms}, and {silence_ms} ms to speak, not {bound_ms}");
+                let write_ms = self
+                    .config
+                    .limits
+                    .write_timeout
+                    .map_or(u64::MAX, duration_to_ms);
+                let (silence_ms, bound_ms) =
+                    (now.ms_since(watch.spoke), self.bound_ms.unwrap_or(20_000));
+                let in_vain = books.overfilled
+                    || slow_server
+                    || stuck_ms >= write_ms.min(bound_ms)
+                    || silence_ms >= bound_ms;
+                assert!(
+                    in_vain,
+                    "line {line}: {stuck_ms} ms to read, not {write_ms}, and {silence_ms} ms to speak, not {bound_ms}"
+                );
             }
-            CloseReason::MemoryLimit => assert!(closed.unsent + watch.bytes_in as usize > 0, "line {line} held nothing"),
+            CloseReason::MemoryLimit => assert!(
+                closed.unsent + watch.bytes_in as usize > 0,
+                "line {line} held nothing"
+            ),
             CloseReason::Evicted => assert_eq!(self.config.limits.on_full, OnFull::EvictIdlest),
             CloseReason::FrameUnfinished => {
                 let since = watch.border.open_since.expect("an unfinished frame");
-                assert_had(now.ms_since(since), self.config.limits.frame_timeout, "finish its frame", line);
+                assert_had(
+                    now.ms_since(since),
+                    self.config.limits.frame_timeout,
+                    "finish its frame",
+                    line,
+                );
             }
             CloseReason::NeverSpoke => {
                 assert_eq!(watch.border.whole, 0, "line {line} did speak");
-                assert_had(now.ms_since(watch.opened), self.config.limits.first_message_timeout, "speak", line);
+                assert_had(
+                    now.ms_since(watch.opened),
+                    self.config.limits.first_message_timeout,
+                    "speak",
+                    line,
+                );
             }
             CloseReason::PeerClosed => {
-                assert!(closed.unsent == 0, "line {line}: half-closed, and {} bytes were withheld", closed.unsent);
-                assert!(books.asked.is_empty(), "line {line}: half-closed, and not everything was read");
+                assert!(
+                    closed.unsent == 0,
+                    "line {line}: half-closed, and {} bytes were withheld",
+                    closed.unsent
+                );
+                assert!(
+                    books.asked.is_empty(),
+                    "line {line}: half-closed, and not everything was read"
+                );
             }
             _ => {}
         }
@@ -276,22 +384,52 @@ impl Oracle {
     /// Evicted for silence: then it was silent, and had its chances to answer.
     fn assert_dead(&self, line: usize, now: Millis, raw_ms: u64, net: &Net) {
         let watch = &self.watches[line];
-        let heartbeat = self.config.heartbeat.as_ref().expect("no heartbeat, no verdict");
-        let (bound_ms, interval_ms) = (duration_to_ms(heartbeat.bound()), duration_to_ms(heartbeat.interval));
-        assert!(!net.has_unread(line), "line {line}: evicted with bytes unread");
+        let heartbeat = self
+            .config
+            .heartbeat
+            .as_ref()
+            .expect("no heartbeat, no verdict");
+        let (bound_ms, interval_ms) = (
+            duration_to_ms(heartbeat.bound()),
+            duration_to_ms(heartbeat.interval),
+        );
+        assert!(
+            !net.has_unread(line),
+            "line {line}: evicted with bytes unread"
+        );
         let silence_ms = raw_ms - net.last_arrival_ms(line);
-        assert!(silence_ms >= bound_ms, "line {line}: evicted after {silence_ms} ms of silence, not {bound_ms}");
+        assert!(
+            silence_ms >= bound_ms,
+            "line {line}: evicted after {silence_ms} ms of silence, not {bound_ms}"
+        );
         let known_ms = now.ms_since(self.other_heartbeat);
-        assert!(known_ms >= bound_ms, "line {line}: evicted by a heartbeat that is in force for {known_ms} ms, not {bound_ms}");
+        assert!(
+            known_ms >= bound_ms,
+            "line {line}: evicted by a heartbeat that is in force for {known_ms} ms, not {bound_ms}"
+        );
         // Raw echoes may look like pings; and in a loop that lags by the heartbeat itself, pings wait for their flush.
         let lag_ms = self.lag_ms - watch.lag_at_life_ms;
-        if heartbeat.push && !watch.blocked_since_life && self.config.framing != Framing::Raw && lag_ms < interval_ms {
+        if heartbeat.push
+            && !watch.blocked_since_life
+            && self.config.framing != Framing::Raw
+            && lag_ms < interval_ms
+        {
             // One more may have been queued before the last sign of life and written after it; and many more while more were asked for.
             let (pings, missed) = (watch.tap.pings_since_life, u64::from(heartbeat.missed));
-            let most = if self.reconfigured.is_some_and(|at| at >= watch.life) { u64::MAX } else { missed + 1 };
-            assert!((missed..=most).contains(&pings), "line {line}: {pings} pings before the verdict, not {missed}");
+            let most = if self.reconfigured.is_some_and(|at| at >= watch.life) {
+                u64::MAX
+            } else {
+                missed + 1
+            };
+            assert!(
+                (missed..=most).contains(&pings),
+                "line {line}: {pings} pings before the verdict, not {missed}"
+            );
             let patience_ms = raw_ms - watch.tap.last_ping_ms + lag_ms;
-            assert!(patience_ms >= interval_ms, "line {line}: {patience_ms} ms to answer the last ping, not {interval_ms}");
+            assert!(
+                patience_ms >= interval_ms,
+                "line {line}: {patience_ms} ms to answer the last ping, not {interval_ms}"
+            );
         }
     }
 
@@ -302,27 +440,61 @@ impl Oracle {
                 self.assert_in_time(line, now);
             } else if self.watches[line].half_in {
                 let watch = &self.watches[line];
-                let latest = watch.life.plus_ms(HEADER_MS + 1 + self.tick_ms + self.lag_ms - watch.lag_at_life_ms);
-                assert!(now <= latest, "line {line}: half in since {}, still there at {now}", watch.life);
+                let latest = watch
+                    .life
+                    .plus_ms(HEADER_MS + 1 + self.tick_ms + self.lag_ms - watch.lag_at_life_ms);
+                assert!(
+                    now <= latest,
+                    "line {line}: half in since {}, still there at {now}",
+                    watch.life
+                );
             }
         }
     }
 
     fn assert_in_time(&self, line: usize, now: Millis) {
         let watch = &self.watches[line];
-        let Some(bound_ms) = self.bound_ms.filter(|_| !self.draining) else { return };
+        let Some(bound_ms) = self.bound_ms.filter(|_| !self.draining) else {
+            return;
+        };
         let lag_ms = self.lag_ms - watch.lag_at_life_ms;
-        let latest = watch.life.max(self.other_heartbeat).plus_ms(bound_ms + 1 + self.tick_ms + lag_ms);
-        assert!(now <= latest, "line {line}: silent since {}, still there at {now}, bound {bound_ms} ms, lag {lag_ms} ms", watch.life);
+        let latest = watch
+            .life
+            .max(self.other_heartbeat)
+            .plus_ms(bound_ms + 1 + self.tick_ms + lag_ms);
+        assert!(
+            now <= latest,
+            "line {line}: silent since {}, still there at {now}, bound {bound_ms} ms, lag {lag_ms} ms",
+            watch.life
+        );
     }
 
     pub fn assert_counters_add_up(&self, stats: &Stats, app: &App, connections: usize) {
-        assert_eq!((stats.opened, stats.closed_in_all()), (app.opened, app.closed));
-        assert_eq!(stats.opened, stats.closed_in_all() + (connections - self.half_in) as u64, "opened = closed + open");
-        assert_eq!((stats.bytes_in, stats.bytes_out), (self.bytes_in, self.bytes_out));
+        assert_eq!(
+            (stats.opened, stats.closed_in_all()),
+            (app.opened, app.closed)
+        );
+        assert_eq!(
+            stats.opened,
+            stats.closed_in_all() + (connections - self.half_in) as u64,
+            "opened = closed + open"
+        );
+        assert_eq!(
+            (stats.bytes_in, stats.bytes_out),
+            (self.bytes_in, self.bytes_out)
+        );
         assert_eq!(stats.messages_in, app.messages);
-        assert_eq!(Refusal::ALL.iter().map(|refusal| stats.refused(*refusal)).sum::<u64>(), self.refused);
-        assert!(stats.closed(CloseReason::Evicted) <= self.made_room, "who was evicted made room for nobody");
+        assert_eq!(
+            Refusal::ALL
+                .iter()
+                .map(|refusal| stats.refused(*refusal))
+                .sum::<u64>(),
+            self.refused
+        );
+        assert!(
+            stats.closed(CloseReason::Evicted) <= self.made_room,
+            "who was evicted made room for nobody"
+        );
         assert!(
             stats.overshoot.max().as_millis() <= u128::from(self.tick_ms + self.lag_ms),
             "{} ms past the deadline",
@@ -333,9 +505,15 @@ impl Oracle {
 
 fn assert_had(had_ms: u64, timeout: Option<Duration>, to_do: &str, line: usize) {
     let timeout_ms = duration_to_ms(timeout.expect("no timeout, no verdict"));
-    assert!(had_ms >= timeout_ms, "line {line}: {had_ms} ms to {to_do}, not {timeout_ms}");
+    assert!(
+        had_ms >= timeout_ms,
+        "line {line}: {had_ms} ms to {to_do}, not {timeout_ms}"
+    );
 }
 
 fn bound_ms(config: &Config) -> Option<u64> {
-    config.heartbeat.as_ref().map(|heartbeat| duration_to_ms(heartbeat.bound()))
+    config
+        .heartbeat
+        .as_ref()
+        .map(|heartbeat| duration_to_ms(heartbeat.bound()))
 }

@@ -34,11 +34,22 @@ impl Origin {
     pub fn draw(rng: &mut fastrand::Rng, addresses: u32, balancers: bool) -> (Self, Vec<u8>) {
         let client = client(rng, addresses);
         if !balancers || rng.bool() {
-            return (Origin { from: client, name: canonical(client), header: Header::None }, Vec::new());
+            return (
+                Origin {
+                    from: client,
+                    name: canonical(client),
+                    header: Header::None,
+                },
+                Vec::new(),
+            );
         }
         let from = SocketAddr::from((Ipv4Addr::new(10, 255, 0, rng.u8(1..=4)), rng.u16(1..)));
         let named = rng.u8(0..8) > 0;
-        let mut bytes = if rng.bool() { version_1(client, named) } else { version_2(rng, client, named) };
+        let mut bytes = if rng.bool() {
+            version_1(client, named)
+        } else {
+            version_2(rng, client, named)
+        };
         let name = if named { canonical(client) } else { from };
         let header = match rng.u8(0..8) {
             0 => {
@@ -79,9 +90,18 @@ fn canonical(addr: SocketAddr) -> SocketAddr {
 }
 
 fn version_1(client: SocketAddr, named: bool) -> Vec<u8> {
-    let (family, to) = if client.is_ipv4() { ("TCP4", "10.9.9.9") } else { ("TCP6", "2001:db8::9") };
+    let (family, to) = if client.is_ipv4() {
+        ("TCP4", "10.9.9.9")
+    } else {
+        ("TCP6", "2001:db8::9")
+    };
     match named {
-        true => format!("PROXY {family} {} {to} {} 443\r\n", client.ip(), client.port()).into(),
+        true => format!(
+            "PROXY {family} {} {to} {} 443\r\n",
+            client.ip(),
+            client.port()
+        )
+        .into(),
         false => b"PROXY UNKNOWN\r\n".to_vec(),
     }
 }
@@ -94,9 +114,19 @@ fn version_2(rng: &mut fastrand::Rng, client: SocketAddr, named: bool) -> Vec<u8
     let ports = [client.port().to_be_bytes(), 443u16.to_be_bytes()].concat();
     // What follows the addresses is skipped.
     let more = vec![b'M'; if rng.bool() { rng.usize(0..300) } else { 0 }];
-    let block = if named { [addresses, ports, more].concat() } else { more };
+    let block = if named {
+        [addresses, ports, more].concat()
+    } else {
+        more
+    };
     let fixed = if named { [0x21, family] } else { [0x20, 0x00] };
-    [b"\r\n\r\n\0\r\nQUIT\n".as_slice(), &fixed, &(block.len() as u16).to_be_bytes(), &block].concat()
+    [
+        b"\r\n\r\n\0\r\nQUIT\n".as_slice(),
+        &fixed,
+        &(block.len() as u16).to_be_bytes(),
+        &block,
+    ]
+    .concat()
 }
 
 /// Lists at random that keep out some of those who come from so many addresses.
@@ -108,18 +138,27 @@ pub fn access(rng: &mut fastrand::Rng, addresses: u32) -> AccessList {
         allow = part_of(rng, addresses, 1);
         allow.extend((rng.u8(0..4) > 0).then(|| BALANCERS.to_string()));
     }
-    AccessList { allow: networks(&allow), deny: networks(&deny) }
+    AccessList {
+        allow: networks(&allow),
+        deny: networks(&deny),
+    }
 }
 
 /// A network of each family, of one in `2^share_bits` of the addresses.
 fn part_of(rng: &mut fastrand::Rng, addresses: u32, share_bits: u32) -> Vec<String> {
     let bits = (u32::BITS - addresses.leading_zeros()).saturating_sub(share_bits);
     let first = rng.u32(0..addresses) >> bits << bits;
-    vec![format!("{}/{}", v4(first), 32 - bits), format!("{}/{}", v6(first), 128 - bits)]
+    vec![
+        format!("{}/{}", v4(first), 32 - bits),
+        format!("{}/{}", v6(first), 128 - bits),
+    ]
 }
 
 pub fn networks(texts: &[String]) -> Networks {
-    texts.iter().map(|text| text.parse().expect("a network")).collect()
+    texts
+        .iter()
+        .map(|text| text.parse().expect("a network"))
+        .collect()
 }
 
 /// Access lists once more, by arithmetic of our own.
@@ -130,8 +169,16 @@ pub struct Rules {
 
 impl Rules {
     pub fn of(list: &AccessList) -> Self {
-        let parsed = |networks: &Networks| networks.iter().map(|network| parse(&network.to_string())).collect();
-        Rules { allow: parsed(&list.allow), deny: parsed(&list.deny) }
+        let parsed = |networks: &Networks| {
+            networks
+                .iter()
+                .map(|network| parse(&network.to_string()))
+                .collect()
+        };
+        Rules {
+            allow: parsed(&list.allow),
+            deny: parsed(&list.deny),
+        }
     }
 
     pub fn admits(&self, ip: IpAddr) -> bool {
@@ -144,7 +191,10 @@ impl Rules {
 /// The network's first address, and how many of its last bits are free.
 fn parse(network: &str) -> (u128, u32) {
     let (address, prefix) = network.split_once('/').expect("an address and a prefix");
-    let (ip, prefix): (IpAddr, u32) = (address.parse().expect("an address"), prefix.parse().expect("a prefix"));
+    let (ip, prefix): (IpAddr, u32) = (
+        address.parse().expect("an address"),
+        prefix.parse().expect("a prefix"),
+    );
     (bits(ip), if ip.is_ipv4() { 32 } else { 128 } - prefix)
 }
 

@@ -41,7 +41,9 @@ const PATTERN_BYTES: usize = 8 * 1024;
 
 /// Random bytes without lower-case letters and line ends.
 pub fn pattern(rng: &mut fastrand::Rng) -> Rc<[u8]> {
-    (0..2 * PATTERN_BYTES).map(|_| rng.u8(b'0'..=b'Z')).collect()
+    (0..2 * PATTERN_BYTES)
+        .map(|_| rng.u8(b'0'..=b'Z'))
+        .collect()
 }
 
 impl Plan {
@@ -129,15 +131,23 @@ impl Peer {
 
     /// Random messages, none longer than what is allowed now, put behind what is unsent already.
     pub fn talk(&mut self, max_message: usize) -> Vec<Rc<[u8]>> {
-        let Some(talk) = self.plan.talk.clone() else { return Vec::new() };
+        let Some(talk) = self.plan.talk.clone() else {
+            return Vec::new();
+        };
         let burst = self.rng.usize(1..=talk.burst);
-        (0..burst).map(|_| self.say(talk.longest.min(max_message))).collect()
+        (0..burst)
+            .map(|_| self.say(talk.longest.min(max_message)))
+            .collect()
     }
 
     /// One random message, mostly a short one, put behind what is unsent already.
     pub fn say(&mut self, longest: usize) -> Rc<[u8]> {
         // Mostly short, for that is where borders between reads and messages meet most often.
-        let longest = if self.rng.u8(0..8) == 0 { longest } else { longest.min(40) };
+        let longest = if self.rng.u8(0..8) == 0 {
+            longest
+        } else {
+            longest.min(40)
+        };
         let shortest = usize::from(self.framing == Framing::Raw);
         let len = self.rng.usize(shortest..=longest);
         let start = self.rng.usize(0..PATTERN_BYTES);
@@ -148,7 +158,11 @@ impl Peer {
     }
 
     pub fn heartbeat(&mut self, word: &[u8]) {
-        self.unsent.extend(encode(self.framing, word, self.framing == Framing::Lines && word.len() % 2 == 1));
+        self.unsent.extend(encode(
+            self.framing,
+            word,
+            self.framing == Framing::Lines && word.len() % 2 == 1,
+        ));
     }
 
     /// The beginning of a frame that never ends.
@@ -163,7 +177,9 @@ impl Peer {
     /// More than the longest frame; raw has none that is too long.
     pub fn exceed(&mut self, max_message: usize) {
         match self.framing {
-            Framing::Lines => self.unsent.extend(std::iter::repeat_n(b'X', max_message + 2)),
+            Framing::Lines => self
+                .unsent
+                .extend(std::iter::repeat_n(b'X', max_message + 2)),
             Framing::Length => self.unsent.extend((max_message as u32 + 1).to_be_bytes()),
             Framing::Raw => {}
         }

@@ -17,19 +17,39 @@ fn fixed_seeds() {
     let mut refused = [0; Refusal::ALL.len()];
     for seed in 0..FIXED_SEEDS {
         let (_, stats) = play(seed);
-        CloseReason::ALL.iter().for_each(|reason| closed[reason.index()] += stats.closed(*reason));
-        Refusal::ALL.iter().for_each(|refusal| refused[refusal.index()] += stats.refused(*refusal));
+        CloseReason::ALL
+            .iter()
+            .for_each(|reason| closed[reason.index()] += stats.closed(*reason));
+        Refusal::ALL
+            .iter()
+            .for_each(|refusal| refused[refusal.index()] += stats.refused(*refusal));
     }
     // What never happens is not tested. These take a kernel: it alone knows of timeouts of its own and of what is unacknowledged.
-    let beyond = [CloseReason::NetworkTimeout, CloseReason::ReadFailed, CloseReason::WriteFailed, CloseReason::HalfOpen];
+    let beyond = [
+        CloseReason::NetworkTimeout,
+        CloseReason::ReadFailed,
+        CloseReason::WriteFailed,
+        CloseReason::HalfOpen,
+    ];
     let never = |reason: &&CloseReason| closed[reason.index()] == 0 && !beyond.contains(reason);
-    assert_eq!(CloseReason::ALL.iter().filter(never).collect::<Vec<_>>(), [&CloseReason::Shutdown; 0]);
-    assert_eq!(Refusal::ALL.iter().filter(|refusal| refused[refusal.index()] == 0).collect::<Vec<_>>(), [&Refusal::Full; 0]);
+    assert_eq!(
+        CloseReason::ALL.iter().filter(never).collect::<Vec<_>>(),
+        [&CloseReason::Shutdown; 0]
+    );
+    assert_eq!(
+        Refusal::ALL
+            .iter()
+            .filter(|refusal| refused[refusal.index()] == 0)
+            .collect::<Vec<_>>(),
+        [&Refusal::Full; 0]
+    );
 }
 
 #[test]
 fn fresh_seeds() {
-    let runs = std::env::var("HEARTLINE_SIM_RUNS").map_or(FRESH_RUNS, |runs| runs.parse().expect("HEARTLINE_SIM_RUNS is a number"));
+    let runs = std::env::var("HEARTLINE_SIM_RUNS").map_or(FRESH_RUNS, |runs| {
+        runs.parse().expect("HEARTLINE_SIM_RUNS is a number")
+    });
     for _ in 0..runs {
         run(fastrand::u64(..));
     }
@@ -38,7 +58,9 @@ fn fresh_seeds() {
 /// The one that a failure tells to run; without a seed it shows that the smallest one leads to the same trace twice.
 #[test]
 fn replay() {
-    let seed = std::env::var("HEARTLINE_SIM_SEED").map_or(0, |seed| seed.parse().expect("HEARTLINE_SIM_SEED is a number"));
+    let seed = std::env::var("HEARTLINE_SIM_SEED").map_or(0, |seed| {
+        seed.parse().expect("HEARTLINE_SIM_SEED is a number")
+    });
     assert_eq!(run(seed), run(seed), "the same seed, another trace");
 }
 
@@ -56,7 +78,10 @@ struct Replay(u64);
 impl Drop for Replay {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("replay with: HEARTLINE_SIM_TRACE=1 HEARTLINE_SIM_SEED={} cargo test --test sim -- --nocapture replay", self.0);
+            eprintln!(
+                "replay with: HEARTLINE_SIM_TRACE=1 HEARTLINE_SIM_SEED={} cargo test --test sim -- --nocapture replay",
+                self.0
+            );
         }
     }
 }
@@ -83,13 +108,19 @@ fn play(seed: u64) -> (u64, Stats) {
         world.at(at_ms, Action::Connect(plan));
     }
     for _ in 0..rng.u8(0..3) {
-        world.at(rng.u64(0..=end_ms), Action::Split(rng.u64(1..=bound_ms * 2)));
+        world.at(
+            rng.u64(0..=end_ms),
+            Action::Split(rng.u64(1..=bound_ms * 2)),
+        );
     }
     if rng.u8(0..4) == 0 {
         world.at(rng.u64(0..=end_ms), Action::Blackout);
     }
     for _ in 0..rng.u8(0..4) {
-        world.at(rng.u64(0..=end_ms), Action::Freeze(rng.u64(1..=interval_ms * 8)));
+        world.at(
+            rng.u64(0..=end_ms),
+            Action::Freeze(rng.u64(1..=interval_ms * 8)),
+        );
     }
     for _ in 0..rng.u8(0..40) {
         world.at(rng.u64(0..=end_ms), Action::Wake);
@@ -101,7 +132,10 @@ fn play(seed: u64) -> (u64, Stats) {
             config.limits.max_outbox = 0;
         }
         always_a_heartbeat &= config.heartbeat.is_some();
-        world.at(rng.u64(0..=end_ms), Action::Command(Command::Reconfigure(Box::new(config))));
+        world.at(
+            rng.u64(0..=end_ms),
+            Action::Command(Command::Reconfigure(Box::new(config))),
+        );
     }
     let commands = if rng.bool() { rng.u64(0..30) } else { 0 };
     for _ in 0..commands {
@@ -112,11 +146,22 @@ fn play(seed: u64) -> (u64, Stats) {
     world.run_until(end_ms);
 
     let by_shutdown = rng.bool() || !always_a_heartbeat;
-    let grace_ms = if rng.u8(0..4) == 0 { 0 } else { rng.u64(0..=bound_ms) };
+    let grace_ms = if rng.u8(0..4) == 0 {
+        0
+    } else {
+        rng.u64(0..=bound_ms)
+    };
     if by_shutdown && rng.u8(0..4) == 0 {
-        world.at(world.now_ms() + grace_ms / 2, Action::Command(Command::Shutdown(grace_ms / 4)));
+        world.at(
+            world.now_ms() + grace_ms / 2,
+            Action::Command(Command::Shutdown(grace_ms / 4)),
+        );
     }
     world.end(by_shutdown, grace_ms);
-    assert_eq!(world.driver.engine.poll_timeout(), None, "nothing is due when nobody is connected");
+    assert_eq!(
+        world.driver.engine.poll_timeout(),
+        None,
+        "nothing is due when nobody is connected"
+    );
     (world.app.trace.hash, world.driver.engine.stats().clone())
 }

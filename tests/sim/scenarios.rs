@@ -13,24 +13,44 @@ const BOUND_MS: u64 = 4000;
 const TICK_MS: u64 = 100;
 
 fn config() -> Config {
-    let heartbeat = Heartbeat { interval: Duration::from_millis(INTERVAL_MS), missed: 3, push: true };
-    Config { heartbeat: Some(heartbeat), tick: Duration::from_millis(TICK_MS), ..Config::default() }
+    let heartbeat = Heartbeat {
+        interval: Duration::from_millis(INTERVAL_MS),
+        missed: 3,
+        push: true,
+    };
+    Config {
+        heartbeat: Some(heartbeat),
+        tick: Duration::from_millis(TICK_MS),
+        ..Config::default()
+    }
 }
 
 fn beating() -> Plan {
-    Plan { beat_ms: Some(INTERVAL_MS - 1), ..Plan::silent() }
+    Plan {
+        beat_ms: Some(INTERVAL_MS - 1),
+        ..Plan::silent()
+    }
 }
 
 fn answering() -> Plan {
-    Plan { answer_ms: Some(5), ..Plan::silent() }
+    Plan {
+        answer_ms: Some(5),
+        ..Plan::silent()
+    }
 }
 
 #[test]
 fn five_thousand_lines_fall_silent_at_once_and_none_is_early_or_late() {
     let mut world = World::new(Setup::calm(config()));
-    let lines: Vec<usize> = (0..5000).map(|n| world.connect(if n % 2 == 0 { beating() } else { answering() })).collect();
+    let lines: Vec<usize> = (0..5000)
+        .map(|n| world.connect(if n % 2 == 0 { beating() } else { answering() }))
+        .collect();
     world.run_until(20_000);
-    assert_eq!(world.driver.engine.connections(), lines.len(), "nobody who lives is evicted");
+    assert_eq!(
+        world.driver.engine.connections(),
+        lines.len(),
+        "nobody who lives is evicted"
+    );
     for line in &lines {
         world.at(20_000, Action::Befall(*line, Fate::Vanish));
     }
@@ -39,7 +59,10 @@ fn five_thousand_lines_fall_silent_at_once_and_none_is_early_or_late() {
     for line in lines {
         let closed = world.app.lines[line].closed.as_ref().expect("closed");
         let silence_ms = closed.silence.as_millis() as u64;
-        assert!((BOUND_MS + 1..=BOUND_MS + TICK_MS).contains(&silence_ms), "line {line}: closed after {silence_ms} ms");
+        assert!(
+            (BOUND_MS + 1..=BOUND_MS + TICK_MS).contains(&silence_ms),
+            "line {line}: closed after {silence_ms} ms"
+        );
     }
     assert!(world.driver.engine.stats().overshoot.max() < Duration::from_millis(TICK_MS));
 }
@@ -54,7 +77,12 @@ fn a_freeze_of_eight_seconds_evicts_nobody_who_lives() {
         }
         world.at(10_030, Action::Freeze(8000));
         world.run_until(40_000);
-        assert_eq!(world.driver.engine.connections(), 200, "{name}: {:?}", world.driver.engine.stats());
+        assert_eq!(
+            world.driver.engine.connections(),
+            200,
+            "{name}: {:?}",
+            world.driver.engine.stats()
+        );
     }
 }
 
@@ -76,8 +104,17 @@ fn a_freeze_hides_the_dead_no_longer_than_it_lasts() {
 #[test]
 fn a_drain_answers_flushes_and_spreads_its_closes() {
     let mut world = World::new(Setup::calm(config()));
-    let talk = Talk { every_ms: 100, burst: 10, longest: 200 };
-    let plan = Plan { talk: Some(talk), read_bytes: 4096, read_delay_ms: 1, ..Plan::silent() };
+    let talk = Talk {
+        every_ms: 100,
+        burst: 10,
+        longest: 200,
+    };
+    let plan = Plan {
+        talk: Some(talk),
+        read_bytes: 4096,
+        read_delay_ms: 1,
+        ..Plan::silent()
+    };
     for _ in 0..300 {
         world.connect(plan.clone());
     }
@@ -95,16 +132,32 @@ fn a_drain_answers_flushes_and_spreads_its_closes() {
     }
     ages_ms.sort_unstable();
     ages_ms.dedup();
-    assert!(ages_ms.len() >= 10, "closes in {} of 16 ticks", ages_ms.len());
+    assert!(
+        ages_ms.len() >= 10,
+        "closes in {} of 16 ticks",
+        ages_ms.len()
+    );
 }
 
 #[test]
 fn twenty_thousand_pipelined_messages_come_back_through_a_tiny_outbox() {
-    let config = Config { limits: Limits { max_outbox: 256, max_message: 64, ..Limits::default() }, heartbeat: None, ..config() };
+    let config = Config {
+        limits: Limits {
+            max_outbox: 256,
+            max_message: 64,
+            ..Limits::default()
+        },
+        heartbeat: None,
+        ..config()
+    };
     let mut setup = Setup::calm(config);
     setup.outbound_capacity = 1000;
     let mut world = World::new(setup);
-    let line = world.connect(Plan { read_bytes: 300, read_delay_ms: 1, ..Plan::silent() });
+    let line = world.connect(Plan {
+        read_bytes: 300,
+        read_delay_ms: 1,
+        ..Plan::silent()
+    });
     world.say(line, 20_000, 40);
     world.at(1, Action::Befall(line, Fate::HalfClose));
     // One round for each buffer full, a millisecond each: if a wake-up were lost anywhere, nothing would happen ever after.
@@ -112,17 +165,34 @@ fn twenty_thousand_pipelined_messages_come_back_through_a_tiny_outbox() {
     let books = &world.app.lines[line];
     assert_eq!(world.app.messages, 20_000);
     assert!(books.asked.is_empty() && books.answered.is_empty());
-    assert_eq!(books.closed.as_ref().map(|closed| (closed.reason, closed.unsent)), Some((CloseReason::PeerClosed, 0)));
+    assert_eq!(
+        books
+            .closed
+            .as_ref()
+            .map(|closed| (closed.reason, closed.unsent)),
+        Some((CloseReason::PeerClosed, 0))
+    );
 }
 
 #[test]
 fn pipelined_messages_need_no_timer_to_go_on() {
-    let config = Config { limits: Limits { max_outbox: 256, max_message: 64, ..Limits::default() }, heartbeat: None, ..config() };
+    let config = Config {
+        limits: Limits {
+            max_outbox: 256,
+            max_message: 64,
+            ..Limits::default()
+        },
+        heartbeat: None,
+        ..config()
+    };
     let mut world = World::new(Setup::calm(config));
     let line = world.connect(Plan::silent());
     world.say(line, 20_000, 40);
     world.run_until(100);
-    assert_eq!(world.app.messages, 20_000, "the socket always had room, so nothing was worth waiting for");
+    assert_eq!(
+        world.app.messages, 20_000,
+        "the socket always had room, so nothing was worth waiting for"
+    );
 }
 
 #[test]
@@ -130,7 +200,10 @@ fn a_shutdown_with_a_stuck_peer_ends_at_its_deadline() {
     let mut setup = Setup::calm(config());
     setup.outbound_capacity = 512;
     let mut world = World::new(setup);
-    let line = world.connect(Plan { beat_ms: Some(500), ..Plan::silent() });
+    let line = world.connect(Plan {
+        beat_ms: Some(500),
+        ..Plan::silent()
+    });
     world.say(line, 100, 64);
     world.at(0, Action::Befall(line, Fate::Stall));
     world.run_until(1000);
@@ -157,39 +230,64 @@ fn nobody_connected_means_no_turn_at_all() {
 
 #[test]
 fn a_shared_backlog_larger_than_a_turns_writes_goes_out_without_a_further_event() {
-    let config = Config { heartbeat: None, ..config() };
+    let config = Config {
+        heartbeat: None,
+        ..config()
+    };
     let mut setup = Setup::calm(config);
     setup.outbound_capacity = 1 << 20;
     let mut world = World::new(setup);
-    let line = world.connect(Plan { read_bytes: u64::MAX, read_delay_ms: 10, ..Plan::silent() });
+    let line = world.connect(Plan {
+        read_bytes: u64::MAX,
+        read_delay_ms: 10,
+        ..Plan::silent()
+    });
     world.run_until(1);
     // Many small shared pieces: a turn's writes take them all but leave room in the socket, so that no edge will ever come.
     let message = [b'X'; 600];
     for _ in 0..1000 {
-        world.at(1, Action::Command(Command::Broadcast(message.as_slice().into())));
+        world.at(
+            1,
+            Action::Command(Command::Broadcast(message.as_slice().into())),
+        );
     }
     world.run_until(60_000);
     assert!(
         world.app.lines[line].answered.is_empty(),
         "{} bytes are stuck",
-        world.driver.engine.queued(world.app.lines[line].id.expect("open"))
+        world
+            .driver
+            .engine
+            .queued(world.app.lines[line].id.expect("open"))
     );
 }
 
 #[test]
 fn a_last_look_saves_those_whose_bytes_waited_out_a_lag() {
     let mut config = config();
-    config.heartbeat = Some(Heartbeat { push: false, ..config.heartbeat.expect("set above") });
+    config.heartbeat = Some(Heartbeat {
+        push: false,
+        ..config.heartbeat.expect("set above")
+    });
     let mut setup = Setup::calm(config);
     setup.budgets.events = 2;
     let mut world = World::new(setup);
     for _ in 0..500 {
-        world.connect(Plan { beat_ms: Some(BOUND_MS - 300), ..Plan::silent() });
+        world.connect(Plan {
+            beat_ms: Some(BOUND_MS - 300),
+            ..Plan::silent()
+        });
     }
     // Too short to be taken for stalls: the deadlines of those who beat meanwhile have passed when the server looks again.
     for at_ms in (BOUND_MS..15 * BOUND_MS).step_by(700) {
         world.at(at_ms, Action::Freeze(INTERVAL_MS / 2 - 20));
     }
     world.run_until(16 * BOUND_MS);
-    assert_eq!((world.driver.engine.connections(), world.driver.engine.stats().stalls), (500, 0));
+    assert_eq!(
+        (
+            world.driver.engine.connections(),
+            world.driver.engine.stats().stalls
+        ),
+        (500, 0)
+    );
 }

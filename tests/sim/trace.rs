@@ -8,7 +8,10 @@ pub struct Trace {
 
 impl Default for Trace {
     fn default() -> Self {
-        Trace { hash: 0xcbf2_9ce4_8422_2325, print: std::env::var_os("HEARTLINE_SIM_TRACE").is_some() }
+        Trace {
+            hash: 0xcbf2_9ce4_8422_2325,
+            print: std::env::var_os("HEARTLINE_SIM_TRACE").is_some(),
+        }
     }
 }
 
@@ -17,7 +20,10 @@ impl Trace {
         if self.print {
             println!("{at_ms:>8} {what} {values:?}");
         }
-        let numbers = [at_ms].into_iter().chain(values.iter().copied()).flat_map(u64::to_le_bytes);
+        let numbers = [at_ms]
+            .into_iter()
+            .chain(values.iter().copied())
+            .flat_map(u64::to_le_bytes);
         for byte in what.bytes().chain(numbers) {
             self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
         }

@@ -132,16 +132,31 @@ impl World {
     pub fn run_until(&mut self, end_ms: u64) {
         while self.step(end_ms) {}
         self.net.now_ms = self.net.now_ms.max(end_ms);
-        self.driver.oracle.assert_counters_add_up(self.driver.engine.stats(), &self.app, self.driver.engine.connections());
+        self.driver.oracle.assert_counters_add_up(
+            self.driver.engine.stats(),
+            &self.app,
+            self.driver.engine.connections(),
+        );
     }
 
     /// Goes to the next instant at which something happens, and lets it happen. `false` if that is not before `end_ms`.
     fn step(&mut self, end_ms: u64) -> bool {
-        let action_at = self.calendar.first_key_value().map(|((at_ms, _), _)| *at_ms);
-        let server_at = if self.net.has_events() { Some(self.net.now_ms) } else { self.server_wakes_at };
+        let action_at = self
+            .calendar
+            .first_key_value()
+            .map(|((at_ms, _), _)| *at_ms);
+        let server_at = if self.net.has_events() {
+            Some(self.net.now_ms)
+        } else {
+            self.server_wakes_at
+        };
         let server_at = server_at.map(|at_ms| at_ms.max(self.busy_until));
-        let Some(at_ms) =
-            action_at.into_iter().chain(server_at).min().map(|at_ms| at_ms.max(self.net.now_ms)).filter(|at_ms| *at_ms < end_ms)
+        let Some(at_ms) = action_at
+            .into_iter()
+            .chain(server_at)
+            .min()
+            .map(|at_ms| at_ms.max(self.net.now_ms))
+            .filter(|at_ms| *at_ms < end_ms)
         else {
             return false;
         };
@@ -152,7 +167,10 @@ impl World {
             let action = entry.remove();
             self.act(action);
         }
-        let due = self.net.has_events() || self.server_wakes_at.is_some_and(|at_ms| at_ms <= self.net.now_ms);
+        let due = self.net.has_events()
+            || self
+                .server_wakes_at
+                .is_some_and(|at_ms| at_ms <= self.net.now_ms);
         if due && self.busy_until <= self.net.now_ms {
             self.turn();
         }
@@ -164,18 +182,29 @@ impl World {
         let busy = self.driver.turn(&mut self.net, &mut self.app);
         self.turns += 1;
         if busy || began_ms > self.last_turn_ms {
-            let behind_ms = self.driver.engine.poll_timeout().map_or(0, |due| self.driver.now.ms_since(due));
-            (self.idle_turns, self.horizons_behind) = (0, (behind_ms / self.driver.horizon_ms()) as usize);
+            let behind_ms = self
+                .driver
+                .engine
+                .poll_timeout()
+                .map_or(0, |due| self.driver.now.ms_since(due));
+            (self.idle_turns, self.horizons_behind) =
+                (0, (behind_ms / self.driver.horizon_ms()) as usize);
         } else {
             self.idle_turns += 1;
         }
         self.last_turn_ms = began_ms;
         // After a lag beyond the wheel's horizon a check that is due later still is looked at once per horizon.
         let checks = self.driver.engine.connections() / self.setup.budgets.checks;
-        assert!(self.idle_turns <= 8 + (4 + self.horizons_behind) * checks, "the loop spins at {began_ms} ms");
+        assert!(
+            self.idle_turns <= 8 + (4 + self.horizons_behind) * checks,
+            "the loop spins at {began_ms} ms"
+        );
 
         let wait_ms = self.driver.next_wait_ms();
-        assert!(wait_ms.is_none() || self.driver.engine.connections() > 0 || wait_ms == Some(0), "a timer without connections");
+        assert!(
+            wait_ms.is_none() || self.driver.engine.connections() > 0 || wait_ms == Some(0),
+            "a timer without connections"
+        );
         self.server_wakes_at = wait_ms.map(|wait_ms| self.net.now_ms + wait_ms);
         if self.turns >= self.next_roll_call || self.driver.engine.connections() < 16 {
             self.next_roll_call = self.turns + 256.max(self.peers.len() as u64 / 8);
@@ -250,15 +279,32 @@ impl World {
                 lines.push(line);
             }
         }
-        self.app.trace.note("split", self.net.now_ms, &[lines.len() as u64]);
+        self.app
+            .trace
+            .note("split", self.net.now_ms, &[lines.len() as u64]);
         self.after(ms, Action::Heal(lines));
     }
 
     pub fn connect(&mut self, plan: Plan) -> usize {
-        let line = self.net.connect(self.setup.inbound_capacity, self.setup.outbound_capacity);
-        let (origin, first) = Origin::draw(&mut self.rng, self.setup.addresses, self.setup.balancers);
-        let plan = if origin.header == Header::Torn { Plan { reconnect_ms: plan.reconnect_ms, ..Plan::silent() } } else { plan };
-        let mut peer = Peer::new(plan.clone(), self.setup.config.framing, &self.pattern, self.rng.u64(..));
+        let line = self
+            .net
+            .connect(self.setup.inbound_capacity, self.setup.outbound_capacity);
+        let (origin, first) =
+            Origin::draw(&mut self.rng, self.setup.addresses, self.setup.balancers);
+        let plan = if origin.header == Header::Torn {
+            Plan {
+                reconnect_ms: plan.reconnect_ms,
+                ..Plan::silent()
+            }
+        } else {
+            plan
+        };
+        let mut peer = Peer::new(
+            plan.clone(),
+            self.setup.config.framing,
+            &self.pattern,
+            self.rng.u64(..),
+        );
         self.driver.oracle.add_line(&origin);
         if let Some(talk) = &plan.talk {
             let delay_ms = peer.rng.u64(0..=talk.every_ms);
@@ -283,16 +329,26 @@ impl World {
     /// What comes before all that is planned.
     fn greet(&mut self, line: usize, header: Header) {
         match header {
-            Header::None if self.setup.balancers && self.setup.config.framing == Framing::Lines && self.rng.u8(0..16) == 0 => {
+            Header::None
+                if self.setup.balancers
+                    && self.setup.config.framing == Framing::Lines
+                    && self.rng.u8(0..16) == 0 =>
+            {
                 // From one who is no balancer a header is a message.
                 let lie: Rc<[u8]> = b"PROXY TCP4 10.66.66.66 10.9.9.9 1 443".as_slice().into();
-                self.peers[line].unsent.extend(encode(Framing::Lines, &lie, true));
+                self.peers[line]
+                    .unsent
+                    .extend(encode(Framing::Lines, &lie, true));
                 self.app.lines[line].asked.push(&lie);
                 self.deliver_later(line, 0);
             }
             Header::None => {}
             header => {
-                let delay_ms = if self.rng.u8(0..8) == 0 { self.rng.u64(0..=12_000) } else { 0 };
+                let delay_ms = if self.rng.u8(0..8) == 0 {
+                    self.rng.u64(0..=12_000)
+                } else {
+                    0
+                };
                 self.deliver_later(line, delay_ms);
                 if header == Header::Torn && self.rng.bool() {
                     let delay_ms = self.rng.u64(0..=12_000);
@@ -322,7 +378,11 @@ impl World {
                 self.app.lines[line].asked.push(&message);
             }
         }
-        let every_ms = self.peers[line].plan.talk.as_ref().map_or(0, |talk| talk.every_ms);
+        let every_ms = self.peers[line]
+            .plan
+            .talk
+            .as_ref()
+            .map_or(0, |talk| talk.every_ms);
         let delay_ms = self.peers[line].rng.u64(1..=every_ms.max(1));
         self.after(delay_ms, Action::Talk(line));
         self.deliver_later(line, 0);
@@ -330,7 +390,9 @@ impl World {
 
     fn beat(&mut self, line: usize) {
         let peer = &mut self.peers[line];
-        let Some(beat_ms) = peer.plan.beat_ms.filter(|_| peer.speaks()) else { return };
+        let Some(beat_ms) = peer.plan.beat_ms.filter(|_| peer.speaks()) else {
+            return;
+        };
         if peer.unsent.len() < 64 * 1024 {
             peer.heartbeat(b"ping");
         }
@@ -404,7 +466,13 @@ impl World {
     }
 
     fn chance(&mut self, line: usize) {
-        let Some(fate_ms) = self.peers[line].plan.fate_ms.filter(|_| !self.peers[line].over && self.talking) else { return };
+        let Some(fate_ms) = self.peers[line]
+            .plan
+            .fate_ms
+            .filter(|_| !self.peers[line].over && self.talking)
+        else {
+            return;
+        };
         let fate = match self.peers[line].rng.u8(0..24) {
             0..=3 => Fate::Vanish,
             4..=7 => Fate::Stall,
@@ -414,10 +482,16 @@ impl World {
             17..=18 => Fate::Reset,
             19 => Fate::Oversize,
             _ => {
-                let longest = self.peers[line].plan.beat_ms.map_or(1, |beat_ms| beat_ms * 2);
+                let longest = self.peers[line]
+                    .plan
+                    .beat_ms
+                    .map_or(1, |beat_ms| beat_ms * 2);
                 let rng = &mut self.peers[line].rng;
                 let (piece, gap_ms) = (1 << rng.u8(0..14), rng.u64(0..=longest.min(50)));
-                (self.peers[line].plan.piece, self.peers[line].plan.piece_gap_ms) = (piece, gap_ms);
+                (
+                    self.peers[line].plan.piece,
+                    self.peers[line].plan.piece_gap_ms,
+                ) = (piece, gap_ms);
                 Fate::Recover
             }
         };
@@ -432,7 +506,9 @@ impl World {
         if peer.vanished || peer.over || self.net.is_reset(line) {
             return;
         }
-        self.app.trace.note("fate", self.net.now_ms, &[line as u64, fate as u64]);
+        self.app
+            .trace
+            .note("fate", self.net.now_ms, &[line as u64, fate as u64]);
         match fate {
             Fate::Vanish => peer.vanished = true,
             Fate::Stall => peer.reading = false,
@@ -468,29 +544,55 @@ impl World {
             for line in 0..self.peers.len() {
                 self.peers[line].cut_off = false;
                 let plan = &mut self.peers[line].plan;
-                (plan.piece, plan.piece_gap_ms, plan.read_bytes, plan.read_delay_ms) = (usize::MAX, 0, u64::MAX, 0);
+                (
+                    plan.piece,
+                    plan.piece_gap_ms,
+                    plan.read_bytes,
+                    plan.read_delay_ms,
+                ) = (usize::MAX, 0, u64::MAX, 0);
                 self.befall(line, Fate::Recover);
                 self.befall(line, Fate::HalfClose);
             }
         }
         // A drain has its own deadline, and begins later on a server that is frozen; without one, every silence has to be judged first.
-        let last_ms = if by_shutdown { now_ms.max(self.busy_until) + within_ms + 10_000 } else { now_ms + 100_000 };
+        let last_ms = if by_shutdown {
+            now_ms.max(self.busy_until) + within_ms + 10_000
+        } else {
+            now_ms + 100_000
+        };
         self.run_until(now_ms + 1);
         while self.driver.engine.connections() > 0 {
             let end_ms = self.net.now_ms + 1;
             self.run_until(end_ms);
-            assert!(self.net.now_ms <= last_ms, "the run does not end: {:?}", self.app.live_ids().collect::<Vec<_>>());
+            assert!(
+                self.net.now_ms <= last_ms,
+                "the run does not end: {:?}",
+                self.app.live_ids().collect::<Vec<_>>()
+            );
         }
     }
 
     pub fn closed_for(&self, reason: CloseReason) -> usize {
-        self.app.lines.iter().filter(|line| line.closed.as_ref().is_some_and(|closed| closed.reason == reason)).count()
+        self.app
+            .lines
+            .iter()
+            .filter(|line| {
+                line.closed
+                    .as_ref()
+                    .is_some_and(|closed| closed.reason == reason)
+            })
+            .count()
     }
 
     /// A random command from another thread, for a random connection, living or not, or for `everybody`.
     pub fn random_command(&mut self, everybody: bool) -> Command {
         let line = self.rng.usize(0..=self.app.lines.len());
-        let id = self.app.lines.get(line).and_then(|line| line.id).unwrap_or(ConnId::from_u64(self.rng.u64(..)));
+        let id = self
+            .app
+            .lines
+            .get(line)
+            .and_then(|line| line.id)
+            .unwrap_or(ConnId::from_u64(self.rng.u64(..)));
         let message: Rc<[u8]> = b"COMMAND".as_slice().into();
         match self.rng.u8(0..12) {
             0 => Command::Close(id, Close::Now),

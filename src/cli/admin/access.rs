@@ -24,10 +24,13 @@ pub(crate) struct Token(String);
 impl Token {
     /// The one line of a file, which `field` names.
     pub(crate) fn read(field: &'static str, path: &Path) -> Result<Self, ConfigError> {
-        let wrong = |problem: String| ConfigError::new(field, format!("{}: {problem}", path.display()));
+        let wrong =
+            |problem: String| ConfigError::new(field, format!("{}: {problem}", path.display()));
         let mut text = String::new();
         let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
-        file.take(LONGEST_TOKEN as u64 + 3).read_to_string(&mut text).map_err(|error| wrong(error.to_string()))?;
+        file.take(LONGEST_TOKEN as u64 + 3)
+            .read_to_string(&mut text)
+            .map_err(|error| wrong(error.to_string()))?;
         Token::parse(&text).map_err(wrong)
     }
 
@@ -38,7 +41,9 @@ impl Token {
             return Err("a token is one line of visible ASCII characters".into());
         }
         if !(SHORTEST_TOKEN..=LONGEST_TOKEN).contains(&token.len()) {
-            return Err(format!("a token has {SHORTEST_TOKEN} to {LONGEST_TOKEN} characters"));
+            return Err(format!(
+                "a token has {SHORTEST_TOKEN} to {LONGEST_TOKEN} characters"
+            ));
         }
         Ok(Token(token.into()))
     }
@@ -55,12 +60,16 @@ impl Token {
 
     /// Whether a header carries it: as a bearer token, or as the password of anybody.
     fn is_in(&self, authorization: &str) -> bool {
-        let Some((scheme, value)) = authorization.split_once(' ') else { return false };
+        let Some((scheme, value)) = authorization.split_once(' ') else {
+            return false;
+        };
         let value = value.trim();
         if scheme.eq_ignore_ascii_case("Bearer") {
             return self.is(value.as_bytes());
         }
-        let Ok(pair) = BASE64_STANDARD.decode(value) else { return false };
+        let Ok(pair) = BASE64_STANDARD.decode(value) else {
+            return false;
+        };
         let password = memchr::memchr(b':', &pair).map(|colon| &pair[colon + 1..]);
         scheme.eq_ignore_ascii_case("Basic") && password.is_some_and(|password| self.is(password))
     }
@@ -79,31 +88,50 @@ impl Access {
         if ip.is_loopback() || self.token.is_some() {
             Ok(())
         } else {
-            Err(ConfigError::new("admin", format!("{ip} is not a loopback address: others could reach it; set --admin-token-file")))
+            Err(ConfigError::new(
+                "admin",
+                format!(
+                    "{ip} is not a loopback address: others could reach it; set --admin-token-file"
+                ),
+            ))
         }
     }
 
     /// Whether this request may be answered at all.
     pub(super) fn check(&self, head: &Head) -> Result<(), Failure> {
         if let Some(token) = &self.token
-            && !head.authorization.as_ref().is_some_and(|authorization| token.is_in(authorization))
+            && !head
+                .authorization
+                .as_ref()
+                .is_some_and(|authorization| token.is_in(authorization))
         {
             // One header line with both: a browser takes the one it knows a dialog for.
             // A line each: with both in one, Chromium does not ask for a password.
             let failure = Failure::new(401, "this needs the token");
-            return Err(failure.with("WWW-Authenticate", "Basic realm=\"heartline\"").with("WWW-Authenticate", "Bearer"));
+            return Err(failure
+                .with("WWW-Authenticate", "Basic realm=\"heartline\"")
+                .with("WWW-Authenticate", "Bearer"));
         }
         // A page of somebody else's may make a browser send requests, but not hide where they come from.
         if let Some(origin) = &head.origin
             && !is_same_origin(origin, head.host.as_deref())
         {
-            return Err(Failure::new(403, "the Origin of this request is another site"));
+            return Err(Failure::new(
+                403,
+                "the Origin of this request is another site",
+            ));
         }
         // A name of somebody else's may be made to resolve to this machine, and a page there would then count as ours (DNS rebinding).
-        if let Some(host) = head.host.as_deref().filter(|_| self.tcp && self.token.is_none())
+        if let Some(host) = head
+            .host
+            .as_deref()
+            .filter(|_| self.tcp && self.token.is_none())
             && !is_address_or_localhost(host)
         {
-            return Err(Failure::new(403, "the Host of this request is neither an IP address nor localhost"));
+            return Err(Failure::new(
+                403,
+                "the Host of this request is neither an IP address nor localhost",
+            ));
         }
         Ok(())
     }
@@ -112,13 +140,16 @@ impl Access {
 /// Whether the authority of an origin is the host that was asked. The scheme is that of whoever ends TLS before us.
 fn is_same_origin(origin: &str, host: Option<&str>) -> bool {
     // `null`, as of a sandboxed frame, has no authority.
-    let Some((_, authority)) = origin.split_once("://") else { return false };
+    let Some((_, authority)) = origin.split_once("://") else {
+        return false;
+    };
     host.is_some_and(|host| host.eq_ignore_ascii_case(authority))
 }
 
 fn is_address_or_localhost(host: &str) -> bool {
     if let Some((ip, port)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        return ip.parse::<Ipv6Addr>().is_ok() && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port));
+        return ip.parse::<Ipv6Addr>().is_ok()
+            && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port));
     }
     let name = match host.rsplit_once(':') {
         Some((name, port)) if is_port(port) => name,
@@ -139,15 +170,26 @@ mod tests {
     const TOKEN: &str = "correct-horse-battery";
 
     fn head() -> Head {
-        Head { method: "GET".into(), path: "/".into(), host: Some("127.0.0.1:7879".into()), ..Head::default() }
+        Head {
+            method: "GET".into(),
+            path: "/".into(),
+            host: Some("127.0.0.1:7879".into()),
+            ..Head::default()
+        }
     }
 
     fn open() -> Access {
-        Access { token: None, tcp: true }
+        Access {
+            token: None,
+            tcp: true,
+        }
     }
 
     fn guarded() -> Access {
-        Access { token: Some(Token(TOKEN.into())), tcp: true }
+        Access {
+            token: Some(Token(TOKEN.into())),
+            tcp: true,
+        }
     }
 
     fn code(access: &Access, head: &Head) -> u16 {
@@ -156,11 +198,26 @@ mod tests {
 
     #[test]
     fn a_token_is_one_line_of_a_certain_length() {
-        for text in ["0123456789abcdef", "0123456789abcdef\n", "0123456789abcdef\r\n"] {
-            assert!(Token::parse(text).is_ok_and(|token| token.is(b"0123456789abcdef")), "{text:?}");
+        for text in [
+            "0123456789abcdef",
+            "0123456789abcdef\n",
+            "0123456789abcdef\r\n",
+        ] {
+            assert!(
+                Token::parse(text).is_ok_and(|token| token.is(b"0123456789abcdef")),
+                "{text:?}"
+            );
         }
         let long = "x".repeat(LONGEST_TOKEN + 1);
-        for text in ["", "\n", "0123456789abcde", "0123456789abcdef\n\n", "0123456789 abcdef", "0123456789abcdefé", long.as_str()] {
+        for text in [
+            "",
+            "\n",
+            "0123456789abcde",
+            "0123456789abcdef\n\n",
+            "0123456789 abcdef",
+            "0123456789abcdefé",
+            long.as_str(),
+        ] {
             assert!(Token::parse(text).is_err(), "{text:?}");
         }
     }
@@ -168,9 +225,21 @@ mod tests {
     #[test]
     fn a_token_is_taken_as_bearer_or_as_a_password_and_nothing_less_is() {
         let basic = |pair: &str| format!("Basic {}", BASE64_STANDARD.encode(pair));
-        let code = |authorization: String| code(&guarded(), &Head { authorization: Some(authorization), ..head() });
-        for good in [format!("Bearer {TOKEN}"), format!("bearer  {TOKEN}"), basic(&format!("anybody:{TOKEN}")), basic(&format!(":{TOKEN}"))]
-        {
+        let code = |authorization: String| {
+            code(
+                &guarded(),
+                &Head {
+                    authorization: Some(authorization),
+                    ..head()
+                },
+            )
+        };
+        for good in [
+            format!("Bearer {TOKEN}"),
+            format!("bearer  {TOKEN}"),
+            basic(&format!("anybody:{TOKEN}")),
+            basic(&format!(":{TOKEN}")),
+        ] {
             assert_eq!(code(good.clone()), 200, "{good}");
         }
         let bad = [
@@ -195,18 +264,31 @@ mod tests {
     #[test]
     fn without_a_token_only_the_machine_itself_may_ask() {
         for ip in ["127.0.0.1", "127.9.9.9", "::1"] {
-            assert!(open().check_exposure(ip.parse().expect("an address")).is_ok(), "{ip}");
+            assert!(
+                open()
+                    .check_exposure(ip.parse().expect("an address"))
+                    .is_ok(),
+                "{ip}"
+            );
         }
         for ip in ["0.0.0.0", "::", "192.0.2.1"] {
             let ip = ip.parse().expect("an address");
-            assert!(open().check_exposure(ip).is_err_and(|error| error.field == "admin"), "{ip}");
+            assert!(
+                open()
+                    .check_exposure(ip)
+                    .is_err_and(|error| error.field == "admin"),
+                "{ip}"
+            );
             assert!(guarded().check_exposure(ip).is_ok(), "{ip}");
         }
     }
 
     #[test]
     fn pages_of_other_sites_are_refused() {
-        let from = |origin: &str| Head { origin: Some(origin.into()), ..head() };
+        let from = |origin: &str| Head {
+            origin: Some(origin.into()),
+            ..head()
+        };
         for (origin, expected) in [
             ("http://127.0.0.1:7879", 200),
             ("https://127.0.0.1:7879", 200),
@@ -219,9 +301,25 @@ mod tests {
         ] {
             assert_eq!(code(&open(), &from(origin)), expected, "{origin}");
         }
-        let with_token = Head { authorization: Some(format!("Bearer {TOKEN}")), ..from("http://evil.example") };
-        assert_eq!(code(&guarded(), &with_token), 403, "a browser that is logged in as well");
-        assert_eq!(code(&open(), &Head { host: None, ..from("http://evil.example") }), 403);
+        let with_token = Head {
+            authorization: Some(format!("Bearer {TOKEN}")),
+            ..from("http://evil.example")
+        };
+        assert_eq!(
+            code(&guarded(), &with_token),
+            403,
+            "a browser that is logged in as well"
+        );
+        assert_eq!(
+            code(
+                &open(),
+                &Head {
+                    host: None,
+                    ..from("http://evil.example")
+                }
+            ),
+            403
+        );
     }
 
     #[test]
@@ -239,12 +337,38 @@ mod tests {
             ("::1", 403),
             ("", 403),
         ] {
-            let asked = Head { host: Some(host.into()), ..head() };
+            let asked = Head {
+                host: Some(host.into()),
+                ..head()
+            };
             assert_eq!(code(&open(), &asked), expected, "{host}");
-            assert_eq!(code(&Access { token: None, tcp: false }, &asked), 200, "no browser comes to a Unix socket: {host}");
-            let with_token = Head { authorization: Some(format!("Bearer {TOKEN}")), ..asked };
+            assert_eq!(
+                code(
+                    &Access {
+                        token: None,
+                        tcp: false
+                    },
+                    &asked
+                ),
+                200,
+                "no browser comes to a Unix socket: {host}"
+            );
+            let with_token = Head {
+                authorization: Some(format!("Bearer {TOKEN}")),
+                ..asked
+            };
             assert_eq!(code(&guarded(), &with_token), 200, "{host}");
         }
-        assert_eq!(code(&open(), &Head { host: None, ..head() }), 200, "HTTP/1.0, which no browser speaks");
+        assert_eq!(
+            code(
+                &open(),
+                &Head {
+                    host: None,
+                    ..head()
+                }
+            ),
+            200,
+            "HTTP/1.0, which no browser speaks"
+        );
     }
 }

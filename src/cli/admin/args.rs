@@ -24,10 +24,27 @@ impl AdminArgs {
     pub(super) fn endpoint(&self) -> Result<Option<(&Address, Access)>, ConfigError> {
         let Some(address) = &self.admin else {
             // Said here rather than to clap, which knows of flags only.
-            let forgotten = ConfigError::new("admin_token_file", "there is no admin endpoint to protect: set --admin as well");
-            return if self.admin_token_file.is_some() { Err(forgotten) } else { Ok(None) };
+            let forgotten = ConfigError::new(
+                "admin_token_file",
+                "there is no admin endpoint to protect: set --admin as well",
+            );
+            return if self.admin_token_file.is_some() {
+                Err(forgotten)
+            } else {
+                Ok(None)
+            };
         };
-        let token = self.admin_token_file.as_deref().map(|path| Token::read("admin_token_file", path)).transpose()?;
-        Ok(Some((address, Access { token, tcp: address.is_tcp() })))
+        let token = self
+            .admin_token_file
+            .as_deref()
+            .map(|path| Token::read("admin_token_file", path))
+            .transpose()?;
+        Ok(Some((
+            address,
+            Access {
+                token,
+                tcp: address.is_tcp(),
+            },
+        )))
     }
 }

@@ -30,7 +30,11 @@ impl ClosedRing {
         if self.entries.len() == REMEMBERED {
             self.entries.pop_front();
         }
-        self.entries.push_back(Entry { id, at: SystemTime::now(), closed: closed.clone() });
+        self.entries.push_back(Entry {
+            id,
+            at: SystemTime::now(),
+            closed: closed.clone(),
+        });
         self.total += 1;
     }
 
@@ -129,18 +133,38 @@ mod tests {
     #[test]
     fn the_newest_are_remembered_and_all_are_counted() {
         let mut ring = ClosedRing::default();
-        let mut handler = Remembering { handler: &mut Nothing, ring: Some(&mut ring) };
+        let mut handler = Remembering {
+            handler: &mut Nothing,
+            ring: Some(&mut ring),
+        };
         let mut engine = Engine::new(&Config::default()).expect("it is valid");
         let peer = "192.0.2.1:5000".parse().expect("an address");
         for _ in 0..REMEMBERED + 5 {
-            let id = engine.handle_open(Millis::ZERO, peer, &mut handler).expect("there is room");
+            let id = engine
+                .handle_open(Millis::ZERO, peer, &mut handler)
+                .expect("there is room");
             engine.close_on_request(id, Close::Now);
-            engine.poll_closed(Millis::ZERO, &mut handler).expect("it is closed");
+            engine
+                .poll_closed(Millis::ZERO, &mut handler)
+                .expect("it is closed");
         }
-        assert_eq!((ring.total(), ring.entries.len()), (REMEMBERED as u64 + 5, REMEMBERED));
+        assert_eq!(
+            (ring.total(), ring.entries.len()),
+            (REMEMBERED as u64 + 5, REMEMBERED)
+        );
         let newest = ring.newest(3);
-        let generations: Vec<&str> = newest.iter().filter_map(|view| Some(view.id.split_once('.')?.1)).collect();
+        let generations: Vec<&str> = newest
+            .iter()
+            .filter_map(|view| Some(view.id.split_once('.')?.1))
+            .collect();
         assert_eq!(generations, ["1005", "1004", "1003"]);
-        assert_eq!((newest[0].reason, newest[0].origin, newest[0].address.as_str()), ("requested", "local", "192.0.2.1:5000"));
+        assert_eq!(
+            (
+                newest[0].reason,
+                newest[0].origin,
+                newest[0].address.as_str()
+            ),
+            ("requested", "local", "192.0.2.1:5000")
+        );
     }
 }

@@ -169,12 +169,18 @@ impl Connection {
     fn next_request(&mut self) -> Option<Step> {
         match &self.state {
             State::Head => {}
-            State::Body(_, _, length) => return (self.input.len() >= *length).then_some(Step::Whole),
+            State::Body(_, _, length) => {
+                return (self.input.len() >= *length).then_some(Step::Whole);
+            }
             _ => return None,
         }
         if self.searched == 0 {
             // Empty lines before a request are to be ignored (RFC 9112 section 2.2).
-            let blank = self.input.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+            let blank = self
+                .input
+                .iter()
+                .take_while(|byte| matches!(byte, b'\r' | b'\n'))
+                .count();
             self.input.drain(..blank);
         }
         if self.input.is_empty() {
@@ -184,7 +190,10 @@ impl Connection {
         let end = http::end_of_head(&self.input, self.searched);
         self.searched = self.input.len();
         if end.unwrap_or(self.input.len()) > HEADER_BYTES {
-            return Some(Step::Refuse(Failure::new(431, format!("a request's head has at most {HEADER_BYTES} bytes"))));
+            return Some(Step::Refuse(Failure::new(
+                431,
+                format!("a request's head has at most {HEADER_BYTES} bytes"),
+            )));
         }
         // Looked at when it is whole, so that who sends it byte by byte has it looked at once; and when it begins, to see off what is no HTTP.
         if end.is_none() && !is_new {
@@ -196,7 +205,10 @@ impl Connection {
                 Some(Step::Head(head))
             }
             (Ok(None), None) => None,
-            (Ok(_), _) => Some(Step::Refuse(Failure::new(400, "not an HTTP request: where its head ends is not clear"))),
+            (Ok(_), _) => Some(Step::Refuse(Failure::new(
+                400,
+                "not an HTTP request: where its head ends is not clear",
+            ))),
             (Err(failure), _) => Some(Step::Refuse(failure)),
         }
     }
@@ -211,7 +223,13 @@ impl Connection {
     }
 
     /// The request whose head came last will be answered, when its body of that length is here.
-    pub(super) fn admit(&mut self, asked: Asked, route: Route, length: usize, expects_continue: bool) {
+    pub(super) fn admit(
+        &mut self,
+        asked: Asked,
+        route: Route,
+        length: usize,
+        expects_continue: bool,
+    ) {
         if expects_continue && self.input.len() < length {
             self.output.extend_from_slice(http::CONTINUE);
         }
@@ -237,13 +255,21 @@ impl Connection {
 
     /// Bytes of a body that it will hold.
     pub(super) fn body(&self) -> usize {
-        if let State::Body(_, _, length) = self.state { length } else { 0 }
+        if let State::Body(_, _, length) = self.state {
+            length
+        } else {
+            0
+        }
     }
 
     /// Queues an answer. Without `keep_alive` it is the last.
     pub(super) fn respond(&mut self, response: &Response, keep_alive: bool, head_only: bool) {
         response.encode(keep_alive, head_only, &mut self.output);
-        self.state = if keep_alive { State::Head } else { State::Ending };
+        self.state = if keep_alive {
+            State::Head
+        } else {
+            State::Ending
+        };
     }
 
     /// Queues the beginning of a stream of events, from the close of that number on.
@@ -326,7 +352,11 @@ impl Connection {
 
     /// When it has to be looked at, whatever it does.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        if self.output.is_empty() { self.due } else { self.write_due }
+        if self.output.is_empty() {
+            self.due
+        } else {
+            self.write_due
+        }
     }
 
     /// Its time is over: what becomes of it.
@@ -337,7 +367,13 @@ impl Connection {
             _ => false,
         };
         if waits_for_request && self.output.is_empty() {
-            Step::Refuse(Failure::new(408, format!("a request has to arrive whole within {} s", REQUEST_TIME.as_secs())))
+            Step::Refuse(Failure::new(
+                408,
+                format!(
+                    "a request has to arrive whole within {} s",
+                    REQUEST_TIME.as_secs()
+                ),
+            ))
         } else {
             Step::Gone
         }
@@ -360,7 +396,11 @@ mod tests {
         fn new() -> Line {
             let (client, server) = UnixStream::pair().expect("a pair of sockets");
             let now = Instant::now();
-            Line { client, connection: Connection::new(Stream::Unix(server), "test".into(), now), now }
+            Line {
+                client,
+                connection: Connection::new(Stream::Unix(server), "test".into(), now),
+                now,
+            }
         }
 
         /// A connection whose first request was answered.
@@ -370,13 +410,16 @@ mod tests {
             assert!(matches!(line.step(), Step::Head(_)));
             line.connection.admit(asked(), Route::Health, 0, false);
             line.connection.take_request().expect("it is whole");
-            line.connection.respond(&Response::text(200, "ok\n"), true, false);
+            line.connection
+                .respond(&Response::text(200, "ok\n"), true, false);
             assert!(matches!(line.step(), Step::Wait));
             line
         }
 
         fn say(&mut self, text: &str) {
-            self.client.write_all(text.as_bytes()).expect("there is room");
+            self.client
+                .write_all(text.as_bytes())
+                .expect("there is room");
             self.connection.handle_event();
         }
 
@@ -399,7 +442,13 @@ mod tests {
     const REQUEST: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
     fn asked() -> Asked {
-        Asked { method: "GET".into(), path: "/healthz".into(), head_only: false, keep_alive: true, admitted: true }
+        Asked {
+            method: "GET".into(),
+            path: "/healthz".into(),
+            head_only: false,
+            keep_alive: true,
+            admitted: true,
+        }
     }
 
     #[test]
@@ -410,17 +459,32 @@ mod tests {
         stranger.now += REQUEST_TIME / 2;
         stranger.say("GET");
         assert!(matches!(stranger.step(), Step::Wait));
-        assert_eq!(stranger.left(), Some(REQUEST_TIME / 2), "each byte more does not bring more time");
-        assert!(matches!(stranger.connection.handle_timeout(), Step::Refuse(failure) if failure.code == 408));
-        assert!(matches!(Line::new().connection.handle_timeout(), Step::Gone), "who has not begun is owed no answer");
+        assert_eq!(
+            stranger.left(),
+            Some(REQUEST_TIME / 2),
+            "each byte more does not bring more time"
+        );
+        assert!(
+            matches!(stranger.connection.handle_timeout(), Step::Refuse(failure) if failure.code == 408)
+        );
+        assert!(
+            matches!(Line::new().connection.handle_timeout(), Step::Gone),
+            "who has not begun is owed no answer"
+        );
 
         let mut refused = Line::new();
         refused.now += REQUEST_TIME / 2;
         refused.say(REQUEST);
         assert!(matches!(refused.step(), Step::Head(_)));
-        refused.connection.respond(&Failure::new(401, "who are you?").into(), true, false);
+        refused
+            .connection
+            .respond(&Failure::new(401, "who are you?").into(), true, false);
         assert!(matches!(refused.step(), Step::Wait));
-        assert_eq!(refused.left(), Some(REQUEST_TIME / 2), "nor does each refusal");
+        assert_eq!(
+            refused.left(),
+            Some(REQUEST_TIME / 2),
+            "nor does each refusal"
+        );
 
         let mut known = Line::known();
         assert_eq!(known.left(), Some(IDLE_TIME));
@@ -443,7 +507,10 @@ mod tests {
         line.say("lo");
         assert!(matches!(line.step(), Step::Whole));
         let (_, route, body) = line.connection.take_request().expect("it is whole");
-        assert_eq!((route, body.as_slice(), line.left()), (Route::Broadcast, &b"hello"[..], None));
+        assert_eq!(
+            (route, body.as_slice(), line.left()),
+            (Route::Broadcast, &b"hello"[..], None)
+        );
     }
 
     #[test]
@@ -451,12 +518,20 @@ mod tests {
         let mut line = Line::known();
         line.say(REQUEST);
         assert!(matches!(line.step(), Step::Head(_)));
-        line.connection.start_stream(&Response::text(200, ""), &vec![b'x'; 1 << 20], 0);
+        line.connection
+            .start_stream(&Response::text(200, ""), &vec![b'x'; 1 << 20], 0);
         assert!(matches!(line.step(), Step::Wait));
-        assert_eq!((line.connection.told_closes(), line.left()), (None, Some(WRITE_TIME)));
+        assert_eq!(
+            (line.connection.told_closes(), line.left()),
+            (None, Some(WRITE_TIME))
+        );
         line.now += WRITE_TIME / 2;
         assert!(matches!(line.step(), Step::Wait));
-        assert_eq!(line.left(), Some(WRITE_TIME / 2), "to try again is no progress");
+        assert_eq!(
+            line.left(),
+            Some(WRITE_TIME / 2),
+            "to try again is no progress"
+        );
         assert!(matches!(line.connection.handle_timeout(), Step::Gone));
 
         // Once it reads, it has time again, and in the end hears more.
@@ -471,7 +546,10 @@ mod tests {
             }
         }
         assert!(read > 0);
-        assert_eq!((line.connection.told_closes(), line.left()), (Some(0), None));
+        assert_eq!(
+            (line.connection.told_closes(), line.left()),
+            (Some(0), None)
+        );
     }
 
     #[test]
@@ -479,17 +557,26 @@ mod tests {
         let mut line = Line::new();
         line.say("nonsense\r\n\r\nand much more of it");
         assert!(matches!(line.step(), Step::Refuse(failure) if failure.code == 400));
-        line.connection.respond(&Response::text(503, "no\n"), false, false);
+        line.connection
+            .respond(&Response::text(503, "no\n"), false, false);
         assert!(matches!(line.step(), Step::Wait));
         let mut answer = String::new();
-        line.client.read_to_string(&mut answer).expect("an orderly end");
+        line.client
+            .read_to_string(&mut answer)
+            .expect("an orderly end");
         assert!(answer.ends_with("no\n"), "{answer}");
         assert_eq!(line.left(), Some(LINGER_TIME));
         line.say(REQUEST);
-        assert!(matches!(line.step(), Step::Wait), "nothing is asked any more");
+        assert!(
+            matches!(line.step(), Step::Wait),
+            "nothing is asked any more"
+        );
         assert!(matches!(line.connection.handle_timeout(), Step::Gone));
         drop(line.client);
         line.connection.handle_event();
-        assert!(matches!(line.connection.step(line.now, &mut [0; READ_BYTES]), Step::Gone));
+        assert!(matches!(
+            line.connection.step(line.now, &mut [0; READ_BYTES]),
+            Step::Gone
+        ));
     }
 }

@@ -30,7 +30,15 @@ pub(super) fn closed(ring: &ClosedRing, told: u64) -> Option<Vec<u8>> {
     }
     let untold = ring.total() - told;
     let shown = untold.min(MOST_CLOSES);
-    (untold > 0).then(|| event("closed", &Body { closed: ring.newest(shown as usize), more: untold - shown }))
+    (untold > 0).then(|| {
+        event(
+            "closed",
+            &Body {
+                closed: ring.newest(shown as usize),
+                more: untold - shown,
+            },
+        )
+    })
 }
 
 fn event(name: &str, data: &impl Serialize) -> Vec<u8> {

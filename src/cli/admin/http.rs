@@ -38,11 +38,13 @@ impl Head {
 pub(super) fn end_of_head(input: &[u8], from: usize) -> Option<usize> {
     // An empty line may have begun before what is new.
     let start = from.saturating_sub(2);
-    memchr::memchr_iter(b'\n', &input[start..]).map(|at| start + at + 1).find_map(|next| match &input[next..] {
-        [b'\n', ..] => Some(next + 1),
-        [b'\r', b'\n', ..] => Some(next + 2),
-        _ => None,
-    })
+    memchr::memchr_iter(b'\n', &input[start..])
+        .map(|at| start + at + 1)
+        .find_map(|next| match &input[next..] {
+            [b'\n', ..] => Some(next + 1),
+            [b'\r', b'\n', ..] => Some(next + 2),
+            _ => None,
+        })
 }
 
 /// Reads a head, which may be followed by other bytes; `None` if it has not ended yet.
@@ -52,19 +54,34 @@ pub(super) fn parse(input: &[u8]) -> Result<Option<Head>, Failure> {
     match request.parse(input) {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) => return Ok(None),
-        Err(httparse::Error::TooManyHeaders) => return Err(Failure::new(431, format!("at most {MAX_HEADERS} headers"))),
+        Err(httparse::Error::TooManyHeaders) => {
+            return Err(Failure::new(431, format!("at most {MAX_HEADERS} headers")));
+        }
         Err(httparse::Error::Version) => return Err(Failure::new(505, "HTTP/1.1 or HTTP/1.0")),
         Err(error) => return Err(Failure::new(400, format!("not an HTTP request: {error}"))),
     }
-    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else { return Ok(None) };
+    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
+    else {
+        return Ok(None);
+    };
     if !target.starts_with('/') {
-        return Err(Failure::new(400, "the target of a request is a path that begins with /"));
+        return Err(Failure::new(
+            400,
+            "the target of a request is a path that begins with /",
+        ));
     }
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let mut head = Head { method: method.into(), path: path.into(), query: query.into(), keep_alive: minor >= 1, ..Head::default() };
+    let mut head = Head {
+        method: method.into(),
+        path: path.into(),
+        query: query.into(),
+        keep_alive: minor >= 1,
+        ..Head::default()
+    };
     let mut length = None;
     for header in request.headers.iter() {
-        let value = str::from_utf8(header.value).map_err(|_| Failure::new(400, format!("the value of {} is not text", header.name)))?;
+        let value = str::from_utf8(header.value)
+            .map_err(|_| Failure::new(400, format!("the value of {} is not text", header.name)))?;
         let single = |field: &mut Option<String>| match field.replace(value.into()) {
             None => Ok(()),
             Some(_) => Err(Failure::new(400, format!("{} is given twice", header.name))),
@@ -74,8 +91,15 @@ pub(super) fn parse(input: &[u8]) -> Result<Option<Head>, Failure> {
             "origin" => single(&mut head.origin)?,
             "authorization" => single(&mut head.authorization)?,
             "content-length" => single(&mut length)?,
-            "transfer-encoding" => return Err(Failure::new(501, "a body needs a Content-Length; no transfer coding is understood")),
-            "expect" => head.expects_continue = minor >= 1 && value.eq_ignore_ascii_case("100-continue"),
+            "transfer-encoding" => {
+                return Err(Failure::new(
+                    501,
+                    "a body needs a Content-Length; no transfer coding is understood",
+                ));
+            }
+            "expect" => {
+                head.expects_continue = minor >= 1 && value.eq_ignore_ascii_case("100-continue")
+            }
             "connection" => {
                 for option in value.split(',').map(str::trim) {
                     if option.eq_ignore_ascii_case("close") {
@@ -90,9 +114,11 @@ pub(super) fn parse(input: &[u8]) -> Result<Option<Head>, Failure> {
     }
     if let Some(length) = length {
         // Nothing but digits: `parse` alone would take a plus sign.
-        let digits = Some(&length).filter(|length| length.bytes().all(|byte| byte.is_ascii_digit()));
-        head.content_length =
-            digits.and_then(|length| length.parse().ok()).ok_or_else(|| Failure::new(400, "Content-Length is not a length"))?;
+        let digits =
+            Some(&length).filter(|length| length.bytes().all(|byte| byte.is_ascii_digit()));
+        head.content_length = digits
+            .and_then(|length| length.parse().ok())
+            .ok_or_else(|| Failure::new(400, "Content-Length is not a length"))?;
     }
     if head.host.is_none() && minor >= 1 {
         return Err(Failure::new(400, "HTTP/1.1 needs a Host header"));
@@ -110,7 +136,11 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) fn new(code: u16, sentence: impl Into<Cow<'static, str>>) -> Self {
-        Failure { code, sentence: sentence.into(), headers: Vec::new() }
+        Failure {
+            code,
+            sentence: sentence.into(),
+            headers: Vec::new(),
+        }
     }
 
     /// The same with a header that the code asks for.
@@ -126,7 +156,12 @@ impl From<Failure> for Response {
         struct Body<'a> {
             error: &'a str,
         }
-        let mut response = Response::json(failure.code, &Body { error: &failure.sentence });
+        let mut response = Response::json(
+            failure.code,
+            &Body {
+                error: &failure.sentence,
+            },
+        );
         response.headers.extend(failure.headers);
         response
     }
@@ -142,8 +177,17 @@ pub(super) struct Response {
 }
 
 impl Response {
-    pub(super) fn new(code: u16, content_type: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Self {
-        Response { code, content_type, headers: Vec::new(), body: body.into() }
+    pub(super) fn new(
+        code: u16,
+        content_type: &'static str,
+        body: impl Into<Cow<'static, [u8]>>,
+    ) -> Self {
+        Response {
+            code,
+            content_type,
+            headers: Vec::new(),
+            body: body.into(),
+        }
     }
 
     pub(super) fn text(code: u16, body: &'static str) -> Self {
@@ -152,7 +196,11 @@ impl Response {
 
     pub(super) fn json(code: u16, body: &impl Serialize) -> Self {
         // What is written here has string keys and goes to memory: neither of the ways in which this can fail is open to it.
-        Response::new(code, "application/json", serde_json::to_vec(body).unwrap_or_default())
+        Response::new(
+            code,
+            "application/json",
+            serde_json::to_vec(body).unwrap_or_default(),
+        )
     }
 
     pub(super) fn with(mut self, name: &'static str, value: &'static str) -> Self {
@@ -175,7 +223,13 @@ impl Response {
 
     fn encode_head(&self, length: Option<usize>, keep_alive: bool, output: &mut Vec<u8>) {
         // Writing to memory does not fail.
-        let _ = write!(output, "HTTP/1.1 {} {}\r\nContent-Type: {}\r\n", self.code, phrase(self.code), self.content_type);
+        let _ = write!(
+            output,
+            "HTTP/1.1 {} {}\r\nContent-Type: {}\r\n",
+            self.code,
+            phrase(self.code),
+            self.content_type
+        );
         if let Some(length) = length {
             let _ = write!(output, "Content-Length: {length}\r\n");
         }
@@ -184,7 +238,11 @@ impl Response {
             let _ = write!(output, "{name}: {value}\r\n");
         }
         // HTTP/1.0 wants to hear it; in HTTP/1.1 it says nothing new.
-        let _ = write!(output, "Connection: {}\r\n\r\n", if keep_alive { "keep-alive" } else { "close" });
+        let _ = write!(
+            output,
+            "Connection: {}\r\n\r\n",
+            if keep_alive { "keep-alive" } else { "close" }
+        );
     }
 }
 
@@ -192,7 +250,9 @@ impl Response {
 pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Every code that this endpoint answers with, in order.
-pub(super) const CODES: [u16; 15] = [200, 202, 400, 401, 403, 404, 405, 408, 409, 413, 422, 431, 501, 503, 505];
+pub(super) const CODES: [u16; 15] = [
+    200, 202, 400, 401, 403, 404, 405, 408, 409, 413, 422, 431, 501, 503, 505,
+];
 
 fn phrase(code: u16) -> &'static str {
     match code {
@@ -220,7 +280,9 @@ mod tests {
     use super::*;
 
     fn head(text: &str) -> Head {
-        parse(text.as_bytes()).expect("a request").expect("a whole one")
+        parse(text.as_bytes())
+            .expect("a request")
+            .expect("a whole one")
     }
 
     fn code(text: &str) -> u16 {
@@ -233,11 +295,21 @@ mod tests {
             "POST /broadcast?a=b HTTP/1.1\r\nHOST: localhost:7879\r\nOrigin: http://localhost:7879\r\nauthorization: Bearer x\r\n\
              Content-Length: 12\r\nExpect: 100-continue\r\nX-Other: y\r\n\r\nhello",
         );
-        assert_eq!((head.method.as_str(), head.path.as_str(), head.query.as_str()), ("POST", "/broadcast", "a=b"));
+        assert_eq!(
+            (
+                head.method.as_str(),
+                head.path.as_str(),
+                head.query.as_str()
+            ),
+            ("POST", "/broadcast", "a=b")
+        );
         assert_eq!(head.host.as_deref(), Some("localhost:7879"));
         assert_eq!(head.origin.as_deref(), Some("http://localhost:7879"));
         assert_eq!(head.authorization.as_deref(), Some("Bearer x"));
-        assert_eq!((head.content_length, head.expects_continue, head.keep_alive), (12, true, true));
+        assert_eq!(
+            (head.content_length, head.expects_continue, head.keep_alive),
+            (12, true, true)
+        );
     }
 
     #[test]
@@ -253,13 +325,28 @@ mod tests {
         assert_eq!(code("\x16\x03\x01\x02"), 400);
         assert_eq!(code("GET / HTTP/2.0\r\n\r\n"), 505);
         assert_eq!(code("GET / HTTP/1.1\r\n\r\n"), 400);
-        assert_eq!(code("GET http://localhost/ HTTP/1.1\r\nHost: a\r\n\r\n"), 400);
+        assert_eq!(
+            code("GET http://localhost/ HTTP/1.1\r\nHost: a\r\n\r\n"),
+            400
+        );
         assert_eq!(code("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"), 400);
-        assert_eq!(code("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"), 501);
+        assert_eq!(
+            code("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            501
+        );
         for length in ["-1", "+1", "x", "", "1, 1", "18446744073709551616"] {
-            assert_eq!(code(&format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n")), 400, "{length:?}");
+            assert_eq!(
+                code(&format!(
+                    "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"
+                )),
+                400,
+                "{length:?}"
+            );
         }
-        assert_eq!(code("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n"), 400);
+        assert_eq!(
+            code("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n"),
+            400
+        );
         let many: String = (0..=MAX_HEADERS).map(|n| format!("X-{n}: y\r\n")).collect();
         assert_eq!(code(&format!("GET / HTTP/1.1\r\n{many}\r\n")), 431);
     }
@@ -288,17 +375,32 @@ mod tests {
         assert_eq!(String::from_utf8_lossy(&wire), expected);
         wire.clear();
         Response::text(200, "ok\n").encode(true, true, &mut wire);
-        assert_eq!(String::from_utf8_lossy(&wire), expected.strip_suffix("ok\n").expect("its body"));
+        assert_eq!(
+            String::from_utf8_lossy(&wire),
+            expected.strip_suffix("ok\n").expect("its body")
+        );
         wire.clear();
-        Response::from(Failure::new(405, "only \"GET\"").with("Allow", "GET, HEAD")).encode(false, false, &mut wire);
+        Response::from(Failure::new(405, "only \"GET\"").with("Allow", "GET, HEAD"))
+            .encode(false, false, &mut wire);
         let text = String::from_utf8_lossy(&wire);
-        assert!(text.contains("\r\nAllow: GET, HEAD\r\n") && text.ends_with("\r\n\r\n{\"error\":\"only \\\"GET\\\"\"}"), "{text}");
+        assert!(
+            text.contains("\r\nAllow: GET, HEAD\r\n")
+                && text.ends_with("\r\n\r\n{\"error\":\"only \\\"GET\\\"\"}"),
+            "{text}"
+        );
     }
 
     #[test]
     fn every_code_has_a_phrase_of_its_own() {
         for code in CODES {
-            assert_eq!(CODES.iter().filter(|other| phrase(**other) == phrase(code)).count(), 1, "{code}");
+            assert_eq!(
+                CODES
+                    .iter()
+                    .filter(|other| phrase(**other) == phrase(code))
+                    .count(),
+                1,
+                "{code}"
+            );
         }
     }
 }

@@ -54,7 +54,9 @@ impl Address {
                 access.check_exposure(addr.ip())?;
                 Ok(Resolved::Tcp(addr))
             }
-            Address::Unix(path) if path.as_os_str().is_empty() => Err(ConfigError::new("admin", "unix: needs a path").into()),
+            Address::Unix(path) if path.as_os_str().is_empty() => {
+                Err(ConfigError::new("admin", "unix: needs a path").into())
+            }
             Address::Unix(path) => Ok(Resolved::Unix(path)),
         }
     }
@@ -76,13 +78,26 @@ impl Listener {
     pub(super) fn open(address: &Address, access: &Access) -> Result<Self, Error> {
         match address.resolve(access)? {
             Resolved::Tcp(addr) => {
-                let options = SocketOptions { keepalive: Some(Keepalive::default()), user_timeout: Some(USER_TIMEOUT) };
+                let options = SocketOptions {
+                    keepalive: Some(Keepalive::default()),
+                    user_timeout: Some(USER_TIMEOUT),
+                };
                 let listener = net::listen(addr, &options, BACKLOG, false);
-                listener.map(Listener::Tcp).map_err(Error::io(format!("listen on {addr} for --admin")))
+                listener
+                    .map(Listener::Tcp)
+                    .map_err(Error::io(format!("listen on {addr} for --admin")))
             }
             Resolved::Unix(path) => {
-                let listen = || Ok((net::listen_unix(path, BACKLOG as i32)?, SocketFile::find(path)?));
-                let (listener, file) = listen().map_err(Error::io(format!("listen on unix:{} for --admin", path.display())))?;
+                let listen = || {
+                    Ok((
+                        net::listen_unix(path, BACKLOG as i32)?,
+                        SocketFile::find(path)?,
+                    ))
+                };
+                let (listener, file) = listen().map_err(Error::io(format!(
+                    "listen on unix:{} for --admin",
+                    path.display()
+                )))?;
                 Ok(Listener::Unix(listener, file))
             }
         }
@@ -98,8 +113,12 @@ impl Listener {
     /// Accepts the next client, with what the log calls it.
     pub(super) fn accept(&self) -> io::Result<(Stream, String)> {
         match self {
-            Listener::Tcp(listener) => listener.accept().map(|(stream, peer)| (Stream::Tcp(stream), peer.to_string())),
-            Listener::Unix(listener, _) => listener.accept().map(|(stream, _)| (Stream::Unix(stream), "unix".into())),
+            Listener::Tcp(listener) => listener
+                .accept()
+                .map(|(stream, peer)| (Stream::Tcp(stream), peer.to_string())),
+            Listener::Unix(listener, _) => listener
+                .accept()
+                .map(|(stream, _)| (Stream::Unix(stream), "unix".into())),
         }
     }
 }
@@ -120,7 +139,9 @@ impl fmt::Display for Listener {
 /// The first address that a name stands for.
 fn resolve(addr: &str) -> Result<SocketAddr, ConfigError> {
     let wrong = |problem: String| ConfigError::new("admin", format!("{addr}: {problem}"));
-    let mut found = addr.to_socket_addrs().map_err(|error| wrong(format!("{error}; write HOST:PORT or unix:PATH")))?;
+    let mut found = addr
+        .to_socket_addrs()
+        .map_err(|error| wrong(format!("{error}; write HOST:PORT or unix:PATH")))?;
     found.next().ok_or_else(|| wrong("no such host".into()))
 }
 
@@ -133,7 +154,10 @@ pub(super) struct SocketFile {
 
 impl SocketFile {
     fn find(path: &Path) -> io::Result<Self> {
-        Ok(SocketFile { path: path.into(), identity: identity(path)? })
+        Ok(SocketFile {
+            path: path.into(),
+            identity: identity(path)?,
+        })
     }
 }
 

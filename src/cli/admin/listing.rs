@@ -28,7 +28,13 @@ pub(crate) enum Sort {
 }
 
 impl Sort {
-    const ALL: [Sort; 5] = [Sort::Silence, Sort::Age, Sort::Queued, Sort::Bytes, Sort::RoundTrip];
+    const ALL: [Sort; 5] = [
+        Sort::Silence,
+        Sort::Age,
+        Sort::Queued,
+        Sort::Bytes,
+        Sort::RoundTrip,
+    ];
 
     /// Its name in queries.
     pub(crate) fn as_str(self) -> &'static str {
@@ -46,7 +52,8 @@ impl Sort {
     }
 
     fn key(self, connection: &Connection) -> Option<u64> {
-        let ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let ms =
+            |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         match self {
             Sort::Silence => Some(ms(connection.silence)),
             Sort::Age => Some(ms(connection.age)),
@@ -72,7 +79,9 @@ impl Order {
     }
 
     pub(super) fn from_name(name: &str) -> Option<Self> {
-        [Order::Descending, Order::Ascending].into_iter().find(|order| order.as_str() == name)
+        [Order::Descending, Order::Ascending]
+            .into_iter()
+            .find(|order| order.as_str() == name)
     }
 }
 
@@ -89,7 +98,13 @@ pub(super) struct Query {
 
 impl Default for Query {
     fn default() -> Self {
-        Query { sort: Sort::Silence, order: Order::Descending, offset: 0, limit: 100, address: String::new() }
+        Query {
+            sort: Sort::Silence,
+            order: Order::Descending,
+            offset: 0,
+            limit: 100,
+            address: String::new(),
+        }
     }
 }
 
@@ -111,12 +126,20 @@ pub(super) struct Listing {
 
 impl Listing {
     pub(super) fn new(query: Query) -> Self {
-        Listing { query, slot: 0, matched: 0, kept: BinaryHeap::new(), text: String::new() }
+        Listing {
+            query,
+            slot: 0,
+            matched: 0,
+            kept: BinaryHeap::new(),
+            text: String::new(),
+        }
     }
 
     /// Looks at some more connections; `true` if those were the last.
     pub(super) fn advance(&mut self, cx: &Context<'_>) -> bool {
-        let Some(connections) = cx.inspect_slots(self.slot, SLOTS_PER_TURN) else { return true };
+        let Some(connections) = cx.inspect_slots(self.slot, SLOTS_PER_TURN) else {
+            return true;
+        };
         let most = self.query.offset + self.query.limit;
         for connection in connections {
             if !matches(&self.query.address, &connection, &mut self.text) {
@@ -143,7 +166,10 @@ impl Listing {
             offset if offset >= kept.len() => &mut [],
             0 => &mut kept[..],
             // Only the page need be in order, not what is passed over.
-            offset => kept.select_nth_unstable_by_key(offset - 1, |Reverse(rank)| Reverse(*rank)).2,
+            offset => {
+                kept.select_nth_unstable_by_key(offset - 1, |Reverse(rank)| Reverse(*rank))
+                    .2
+            }
         };
         let mut page: Vec<(Rank, Connection)> = page
             .iter()
@@ -158,7 +184,10 @@ impl Listing {
             limit: self.query.limit,
             sort: self.query.sort.as_str(),
             order: self.query.order.as_str(),
-            connections: page.iter().map(|(_, connection)| ConnectionView::from(connection)).collect(),
+            connections: page
+                .iter()
+                .map(|(_, connection)| ConnectionView::from(connection))
+                .collect(),
         }
     }
 }
@@ -240,8 +269,12 @@ mod tests {
     fn engine(connections: u16) -> Engine {
         let mut engine = Engine::new(&Config::default()).expect("it is valid");
         for n in 0..connections {
-            let peer = format!("192.0.2.1:{}", 1000 + n).parse().expect("an address");
-            engine.handle_open(Millis::from_ms(u64::from(n) * 1000), peer, &mut Nothing).expect("there is room");
+            let peer = format!("192.0.2.1:{}", 1000 + n)
+                .parse()
+                .expect("an address");
+            engine
+                .handle_open(Millis::from_ms(u64::from(n) * 1000), peer, &mut Nothing)
+                .expect("there is room");
         }
         engine
     }
@@ -250,10 +283,18 @@ mod tests {
         let cx = Context { engine };
         let mut listing = Listing::new(query.clone());
         while !listing.advance(&cx) {
-            assert!(listing.kept.len() <= query.offset + query.limit, "nothing is kept in vain");
+            assert!(
+                listing.kept.len() <= query.offset + query.limit,
+                "nothing is kept in vain"
+            );
         }
         let page = listing.finish(&cx);
-        let port = |view: &ConnectionView| view.address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("a port");
+        let port = |view: &ConnectionView| {
+            view.address
+                .rsplit_once(':')
+                .and_then(|(_, port)| port.parse().ok())
+                .expect("a port")
+        };
         (page.matched, page.connections.iter().map(port).collect())
     }
 
@@ -263,7 +304,13 @@ mod tests {
         for order in [Order::Descending, Order::Ascending] {
             let mut all = Vec::new();
             for offset in (0..3500).step_by(700) {
-                let query = Query { sort: Sort::Age, order, offset, limit: 700, ..Query::default() };
+                let query = Query {
+                    sort: Sort::Age,
+                    order,
+                    offset,
+                    limit: 700,
+                    ..Query::default()
+                };
                 let (matched, page) = list(&mut engine, query);
                 assert_eq!(matched, 3000);
                 all.extend(page);
@@ -281,17 +328,43 @@ mod tests {
     fn those_alike_keep_their_places_and_those_without_a_figure_come_last() {
         let mut engine = engine(2100);
         for order in [Order::Descending, Order::Ascending] {
-            let query = Query { sort: Sort::RoundTrip, order, offset: 1500, limit: 3, ..Query::default() };
-            assert_eq!(list(&mut engine, query), (2100, vec![2500, 2501, 2502]), "{order:?}");
+            let query = Query {
+                sort: Sort::RoundTrip,
+                order,
+                offset: 1500,
+                limit: 3,
+                ..Query::default()
+            };
+            assert_eq!(
+                list(&mut engine, query),
+                (2100, vec![2500, 2501, 2502]),
+                "{order:?}"
+            );
         }
-        assert_eq!(list(&mut engine, Query { limit: 0, ..Query::default() }), (2100, vec![]));
+        assert_eq!(
+            list(
+                &mut engine,
+                Query {
+                    limit: 0,
+                    ..Query::default()
+                }
+            ),
+            (2100, vec![])
+        );
     }
 
     #[test]
     fn a_listing_can_be_narrowed_by_address() {
         let mut engine = engine(300);
-        let narrowed = |prefix: &str| Query { address: prefix.into(), limit: 2, ..Query::default() };
-        assert_eq!(list(&mut engine, narrowed("192.0.2.1:10")), (100, vec![1000, 1001]));
+        let narrowed = |prefix: &str| Query {
+            address: prefix.into(),
+            limit: 2,
+            ..Query::default()
+        };
+        assert_eq!(
+            list(&mut engine, narrowed("192.0.2.1:10")),
+            (100, vec![1000, 1001])
+        );
         assert_eq!(list(&mut engine, narrowed("192.0.2.2")), (0, vec![]));
     }
 
@@ -299,9 +372,13 @@ mod tests {
     fn who_leaves_while_the_list_is_made_is_not_on_it() {
         let mut engine = engine(10);
         let mut listing = Listing::new(Query::default());
-        while !listing.advance(&Context { engine: &mut engine }) {}
+        while !listing.advance(&Context {
+            engine: &mut engine,
+        }) {}
         engine.close_on_request(ConnId::new(3, 4), crate::engine::Close::Now);
-        let page = listing.finish(&Context { engine: &mut engine });
+        let page = listing.finish(&Context {
+            engine: &mut engine,
+        });
         assert_eq!((page.matched, page.connections.len()), (10, 9));
         assert!(page.connections.iter().all(|view| view.id != "3.4"));
     }

@@ -25,66 +25,247 @@ impl Requests {
     }
 
     fn by_code(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
-        CODES.iter().copied().zip(self.by_code).filter(|(_, count)| *count > 0)
+        CODES
+            .iter()
+            .copied()
+            .zip(self.by_code)
+            .filter(|(_, count)| *count > 0)
     }
 }
 
-pub(super) fn render(server: &mut Server, identity: &Identity, requests: &Requests, admin_connections: usize) -> String {
+pub(super) fn render(
+    server: &mut Server,
+    identity: &Identity,
+    requests: &Requests,
+    admin_connections: usize,
+) -> String {
     let cx = server.context();
     let (draining, max, buffered) = (cx.is_draining(), cx.max_connections(), cx.buffered());
     let server = &*server;
     let stats = server.stats();
     let mut text = Text::default();
 
-    text.one("heartline_build_info", "gauge", "The version of this server.", [("version", env!("CARGO_PKG_VERSION"))], 1);
-    text.plain("heartline_connections", "gauge", "Connections open now.", server.connections());
-    text.plain("heartline_connections_max", "gauge", "Most connections at once.", max);
-    text.plain("heartline_connections_opened_total", "counter", "Connections opened.", stats.opened);
-    text.family("heartline_connections_closed_total", "counter", "Connections closed, by reason.");
+    text.one(
+        "heartline_build_info",
+        "gauge",
+        "The version of this server.",
+        [("version", env!("CARGO_PKG_VERSION"))],
+        1,
+    );
+    text.plain(
+        "heartline_connections",
+        "gauge",
+        "Connections open now.",
+        server.connections(),
+    );
+    text.plain(
+        "heartline_connections_max",
+        "gauge",
+        "Most connections at once.",
+        max,
+    );
+    text.plain(
+        "heartline_connections_opened_total",
+        "counter",
+        "Connections opened.",
+        stats.opened,
+    );
+    text.family(
+        "heartline_connections_closed_total",
+        "counter",
+        "Connections closed, by reason.",
+    );
     for reason in CloseReason::ALL {
-        text.sample("heartline_connections_closed_total", [("reason", reason.as_str())], stats.closed(*reason));
+        text.sample(
+            "heartline_connections_closed_total",
+            [("reason", reason.as_str())],
+            stats.closed(*reason),
+        );
     }
-    text.family("heartline_connections_refused_total", "counter", "Connections refused, by cause.");
+    text.family(
+        "heartline_connections_refused_total",
+        "counter",
+        "Connections refused, by cause.",
+    );
     for cause in Refusal::ALL {
-        text.sample("heartline_connections_refused_total", [("cause", cause.as_str())], stats.refused(*cause));
+        text.sample(
+            "heartline_connections_refused_total",
+            [("cause", cause.as_str())],
+            stats.refused(*cause),
+        );
     }
-    text.plain("heartline_received_bytes_total", "counter", "Bytes received from peers.", stats.bytes_in);
-    text.plain("heartline_sent_bytes_total", "counter", "Bytes that the kernel has taken for peers.", stats.bytes_out);
-    text.plain("heartline_messages_received_total", "counter", "Messages received, heartbeats not counted.", stats.messages_in);
-    text.plain("heartline_messages_sent_total", "counter", "Messages queued for peers, once per receiver.", stats.messages_out);
-    text.plain("heartline_messages_dropped_total", "counter", "Messages dropped for want of room.", stats.messages_dropped);
-    text.plain("heartline_pings_sent_total", "counter", "Pings pushed to quiet peers.", stats.pings_out);
-    text.plain("heartline_pings_received_total", "counter", "Pings received.", stats.pings_in);
-    text.plain("heartline_pongs_received_total", "counter", "Pongs received.", stats.pongs_in);
-    text.histogram("heartline_heartbeat_round_trip_seconds", "From a ping to the next sign of life of its peer.", &stats.round_trip);
-    text.histogram("heartline_eviction_overshoot_seconds", "How far past their deadlines verdicts of silence came.", &stats.overshoot);
-    text.histogram("heartline_loop_lag_seconds", "How late turns of the loop began that a timer was due for.", &stats.lag);
-    text.histogram("heartline_turn_seconds", "How long turns of the loop took, without their wait.", &stats.turn);
-    text.plain("heartline_buffered_bytes", "gauge", "Bytes held in queues and unfinished messages.", buffered);
+    text.plain(
+        "heartline_received_bytes_total",
+        "counter",
+        "Bytes received from peers.",
+        stats.bytes_in,
+    );
+    text.plain(
+        "heartline_sent_bytes_total",
+        "counter",
+        "Bytes that the kernel has taken for peers.",
+        stats.bytes_out,
+    );
+    text.plain(
+        "heartline_messages_received_total",
+        "counter",
+        "Messages received, heartbeats not counted.",
+        stats.messages_in,
+    );
+    text.plain(
+        "heartline_messages_sent_total",
+        "counter",
+        "Messages queued for peers, once per receiver.",
+        stats.messages_out,
+    );
+    text.plain(
+        "heartline_messages_dropped_total",
+        "counter",
+        "Messages dropped for want of room.",
+        stats.messages_dropped,
+    );
+    text.plain(
+        "heartline_pings_sent_total",
+        "counter",
+        "Pings pushed to quiet peers.",
+        stats.pings_out,
+    );
+    text.plain(
+        "heartline_pings_received_total",
+        "counter",
+        "Pings received.",
+        stats.pings_in,
+    );
+    text.plain(
+        "heartline_pongs_received_total",
+        "counter",
+        "Pongs received.",
+        stats.pongs_in,
+    );
+    text.histogram(
+        "heartline_heartbeat_round_trip_seconds",
+        "From a ping to the next sign of life of its peer.",
+        &stats.round_trip,
+    );
+    text.histogram(
+        "heartline_eviction_overshoot_seconds",
+        "How far past their deadlines verdicts of silence came.",
+        &stats.overshoot,
+    );
+    text.histogram(
+        "heartline_loop_lag_seconds",
+        "How late turns of the loop began that a timer was due for.",
+        &stats.lag,
+    );
+    text.histogram(
+        "heartline_turn_seconds",
+        "How long turns of the loop took, without their wait.",
+        &stats.turn,
+    );
+    text.plain(
+        "heartline_buffered_bytes",
+        "gauge",
+        "Bytes held in queues and unfinished messages.",
+        buffered,
+    );
     if let Some(max) = server.config().limits.max_memory {
-        text.plain("heartline_buffered_bytes_max", "gauge", "Most bytes held for all peers together.", max);
+        text.plain(
+            "heartline_buffered_bytes_max",
+            "gauge",
+            "Most bytes held for all peers together.",
+            max,
+        );
     }
-    text.plain("heartline_yields_total", "counter", "Times that a budget of the loop ran out.", stats.yields);
-    text.plain("heartline_throttled_total", "counter", "Times that a peer was not read for what it did not read itself.", stats.throttled);
-    text.plain("heartline_rationed_total", "counter", "Times that a peer was not read for its message rate.", stats.rationed);
-    text.plain("heartline_stalls_total", "counter", "Spells in which this process did not run.", stats.stalls);
-    text.plain("heartline_stalled_seconds_total", "counter", "Length of those spells together.", stats.stalled_ms as f64 / 1e3);
-    text.plain("heartline_draining", "gauge", "Whether a shutdown has begun.", u8::from(draining));
+    text.plain(
+        "heartline_yields_total",
+        "counter",
+        "Times that a budget of the loop ran out.",
+        stats.yields,
+    );
+    text.plain(
+        "heartline_throttled_total",
+        "counter",
+        "Times that a peer was not read for what it did not read itself.",
+        stats.throttled,
+    );
+    text.plain(
+        "heartline_rationed_total",
+        "counter",
+        "Times that a peer was not read for its message rate.",
+        stats.rationed,
+    );
+    text.plain(
+        "heartline_stalls_total",
+        "counter",
+        "Spells in which this process did not run.",
+        stats.stalls,
+    );
+    text.plain(
+        "heartline_stalled_seconds_total",
+        "counter",
+        "Length of those spells together.",
+        stats.stalled_ms as f64 / 1e3,
+    );
+    text.plain(
+        "heartline_draining",
+        "gauge",
+        "Whether a shutdown has begun.",
+        u8::from(draining),
+    );
     if let Some(bound) = status::bound(server) {
-        text.plain("heartline_heartbeat_bound_seconds", "gauge", "How long a peer may be silent.", bound.as_secs_f64());
+        text.plain(
+            "heartline_heartbeat_bound_seconds",
+            "gauge",
+            "How long a peer may be silent.",
+            bound.as_secs_f64(),
+        );
     }
-    text.plain("heartline_admin_connections", "gauge", "Connections of this endpoint.", admin_connections);
-    text.family("heartline_admin_requests_total", "counter", "Requests answered by this endpoint, by code.");
+    text.plain(
+        "heartline_admin_connections",
+        "gauge",
+        "Connections of this endpoint.",
+        admin_connections,
+    );
+    text.family(
+        "heartline_admin_requests_total",
+        "counter",
+        "Requests answered by this endpoint, by code.",
+    );
     for (code, count) in requests.by_code() {
         text.sample("heartline_admin_requests_total", [("code", code)], count);
     }
 
     let usage = identity.usage(server, admin_connections);
-    text.plain("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", usage.resident_bytes);
-    text.plain("process_open_fds", "gauge", "Number of open file descriptors.", usage.descriptors);
-    text.plain("process_max_fds", "gauge", "Maximum number of open file descriptors.", usage.max_descriptors);
-    text.plain("process_cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds.", usage.cpu_s);
-    text.plain("process_start_time_seconds", "gauge", "Start time of the process since the Unix epoch in seconds.", identity.started_s());
+    text.plain(
+        "process_resident_memory_bytes",
+        "gauge",
+        "Resident memory size in bytes.",
+        usage.resident_bytes,
+    );
+    text.plain(
+        "process_open_fds",
+        "gauge",
+        "Number of open file descriptors.",
+        usage.descriptors,
+    );
+    text.plain(
+        "process_max_fds",
+        "gauge",
+        "Maximum number of open file descriptors.",
+        usage.max_descriptors,
+    );
+    text.plain(
+        "process_cpu_seconds_total",
+        "counter",
+        "Total user and system CPU time spent in seconds.",
+        usage.cpu_s,
+    );
+    text.plain(
+        "process_start_time_seconds",
+        "gauge",
+        "Start time of the process since the Unix epoch in seconds.",
+        identity.started_s(),
+    );
     text.0
 }
 
@@ -97,11 +278,23 @@ impl Text {
         let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
 
-    fn sample<V: Display>(&mut self, name: &str, [(label, value)]: [(&str, V); 1], figure: impl Display) {
+    fn sample<V: Display>(
+        &mut self,
+        name: &str,
+        [(label, value)]: [(&str, V); 1],
+        figure: impl Display,
+    ) {
         let _ = writeln!(self.0, "{name}{{{label}=\"{value}\"}} {figure}");
     }
 
-    fn one(&mut self, name: &str, kind: &str, help: &str, label: [(&str, &str); 1], figure: impl Display) {
+    fn one(
+        &mut self,
+        name: &str,
+        kind: &str,
+        help: &str,
+        label: [(&str, &str); 1],
+        figure: impl Display,
+    ) {
         self.family(name, kind, help);
         self.sample(name, label, figure);
     }
@@ -118,7 +311,12 @@ impl Text {
             self.sample(&bucket, [("le", bound.as_secs_f64())], count);
         }
         self.sample(&bucket, [("le", "+Inf")], histogram.count());
-        let _ = write!(self.0, "{name}_sum {}\n{name}_count {}\n", histogram.sum().as_secs_f64(), histogram.count());
+        let _ = write!(
+            self.0,
+            "{name}_sum {}\n{name}_count {}\n",
+            histogram.sum().as_secs_f64(),
+            histogram.count()
+        );
     }
 }
 
@@ -140,7 +338,8 @@ mod tests {
     #[test]
     fn every_sample_belongs_to_the_family_that_was_announced_last_and_each_comes_once() {
         let text = rendered(Config::default());
-        let (mut family, mut kind, mut families, mut samples) = ("", "", BTreeSet::new(), BTreeMap::new());
+        let (mut family, mut kind, mut families, mut samples) =
+            ("", "", BTreeSet::new(), BTreeMap::new());
         for line in text.lines() {
             if let Some(rest) = line.strip_prefix("# HELP ") {
                 (family, _) = rest.split_once(' ').expect("a help text");
@@ -154,22 +353,42 @@ mod tests {
                 assert!(figure.parse::<f64>().is_ok(), "{line}");
                 assert!(samples.insert(name, figure).is_none(), "{name} comes twice");
                 let base = name.split('{').next().expect("a name");
-                let suffix = base.strip_prefix(family).unwrap_or_else(|| panic!("{line} under {family}"));
-                assert_eq!(matches!(suffix, "_bucket" | "_sum" | "_count"), kind == "histogram", "{line}");
+                let suffix = base
+                    .strip_prefix(family)
+                    .unwrap_or_else(|| panic!("{line} under {family}"));
+                assert_eq!(
+                    matches!(suffix, "_bucket" | "_sum" | "_count"),
+                    kind == "histogram",
+                    "{line}"
+                );
                 assert_eq!(base.ends_with("_total"), kind == "counter", "{line}");
             }
         }
         assert_eq!(samples["heartline_heartbeat_bound_seconds"], "20");
         assert_eq!(samples["heartline_admin_connections"], "3");
         assert_eq!(samples["heartline_admin_requests_total{code=\"200\"}"], "1");
-        assert_eq!(samples["heartline_connections_closed_total{reason=\"heartbeat-lost\"}"], "0");
+        assert_eq!(
+            samples["heartline_connections_closed_total{reason=\"heartbeat-lost\"}"],
+            "0"
+        );
     }
 
     #[test]
     fn bounds_that_are_off_are_absent() {
-        let limits = Limits { max_memory: None, ..Limits::default() };
-        let text = rendered(Config { heartbeat: None, limits, ..Config::default() });
-        assert!(!text.contains("heartline_heartbeat_bound_seconds") && !text.contains("heartline_buffered_bytes_max"), "{text}");
+        let limits = Limits {
+            max_memory: None,
+            ..Limits::default()
+        };
+        let text = rendered(Config {
+            heartbeat: None,
+            limits,
+            ..Config::default()
+        });
+        assert!(
+            !text.contains("heartline_heartbeat_bound_seconds")
+                && !text.contains("heartline_buffered_bytes_max"),
+            "{text}"
+        );
         assert!(text.contains("\nheartline_buffered_bytes 0\n"));
     }
 
@@ -181,8 +400,26 @@ mod tests {
         }
         let mut text = Text::default();
         text.histogram("h", "Of a test.", &histogram);
-        assert!(text.0.starts_with("# HELP h Of a test.\n# TYPE h histogram\nh_bucket{le=\"0.00001\"} 0\n"), "{}", text.0);
-        assert!(text.0.contains("h_bucket{le=\"0.001\"} 1\nh_bucket{le=\"0.002\"} 1\nh_bucket{le=\"0.005\"} 2\n"), "{}", text.0);
-        assert!(text.0.ends_with("h_bucket{le=\"10\"} 2\nh_bucket{le=\"+Inf\"} 3\nh_sum 20.004\nh_count 3\n"), "{}", text.0);
+        assert!(
+            text.0.starts_with(
+                "# HELP h Of a test.\n# TYPE h histogram\nh_bucket{le=\"0.00001\"} 0\n"
+            ),
+            "{}",
+            text.0
+        );
+        assert!(
+            text.0.contains(
+                "h_bucket{le=\"0.001\"} 1\nh_bucket{le=\"0.002\"} 1\nh_bucket{le=\"0.005\"} 2\n"
+            ),
+            "{}",
+            text.0
+        );
+        assert!(
+            text.0.ends_with(
+                "h_bucket{le=\"10\"} 2\nh_bucket{le=\"+Inf\"} 3\nh_sum 20.004\nh_count 3\n"
+            ),
+            "{}",
+            text.0
+        );
     }
 }

@@ -85,11 +85,20 @@ pub(crate) struct Admin {
 
 impl Admin {
     /// Listens where the flags say, if they say anything, and keeps the descriptors for it. Nobody is accepted before the first turn.
-    pub(crate) fn open(args: &AdminArgs, app: App, server: &mut Server) -> Result<Option<Self>, Error> {
-        let Some((address, access)) = args.endpoint()? else { return Ok(None) };
+    pub(crate) fn open(
+        args: &AdminArgs,
+        app: App,
+        server: &mut Server,
+    ) -> Result<Option<Self>, Error> {
+        let Some((address, access)) = args.endpoint()? else {
+            return Ok(None);
+        };
         let mut listener = Listener::open(address, &access)?;
-        listener.register(server.registry(), Server::guest_token(LISTENER)).map_err(Error::io("poll the admin socket"))?;
-        let max_connections = (net::descriptor_limit() / DESCRIPTOR_SHARE).clamp(1, MAX_CONNECTIONS);
+        listener
+            .register(server.registry(), Server::guest_token(LISTENER))
+            .map_err(Error::io("poll the admin socket"))?;
+        let max_connections =
+            (net::descriptor_limit() / DESCRIPTOR_SHARE).clamp(1, MAX_CONNECTIONS);
         server.reserve_descriptors(max_connections)?;
         Ok(Some(Admin {
             listener,
@@ -111,7 +120,9 @@ impl Admin {
 
     /// Fails as [`Admin::open`] would, but for what only listening can tell.
     pub(crate) fn check(args: &AdminArgs) -> Result<(), Error> {
-        let Some((address, access)) = args.endpoint()? else { return Ok(()) };
+        let Some((address, access)) = args.endpoint()? else {
+            return Ok(());
+        };
         address.resolve(&access).map(drop)
     }
 
@@ -121,13 +132,22 @@ impl Admin {
     }
 
     /// `handler`, with its closes remembered for whoever asks.
-    pub(crate) fn remembering<'a, H: Handler>(admin: Option<&'a mut Self>, handler: &'a mut H) -> Remembering<'a, H> {
-        Remembering { handler, ring: admin.map(|admin| &mut admin.closed) }
+    pub(crate) fn remembering<'a, H: Handler>(
+        admin: Option<&'a mut Self>,
+        handler: &'a mut H,
+    ) -> Remembering<'a, H> {
+        Remembering {
+            handler,
+            ring: admin.map(|admin| &mut admin.closed),
+        }
     }
 
     /// How long the server's next turn may wait: `None` if nothing is ever due by time alone, as when no client is connected.
     pub(crate) fn next_wait(&self) -> Option<Duration> {
-        if !self.work.is_empty() || self.listings.is_active() || (self.accepting && self.paused_until.is_none()) {
+        if !self.work.is_empty()
+            || self.listings.is_active()
+            || (self.accepting && self.paused_until.is_none())
+        {
             return Some(Duration::ZERO);
         }
         let due = [self.due, self.paused_until].into_iter().flatten().min()?;
@@ -160,8 +180,15 @@ impl Admin {
         self.advance_listing(now, server);
         self.tell_streams(now, server);
         self.handle_timeouts(now);
-        self.next_events = self.next_events.filter(|_| self.connections.iter().any(|(_, connection)| connection.is_streaming()));
-        let timeouts = self.connections.iter().filter_map(|(_, connection)| connection.poll_timeout());
+        self.next_events = self.next_events.filter(|_| {
+            self.connections
+                .iter()
+                .any(|(_, connection)| connection.is_streaming())
+        });
+        let timeouts = self
+            .connections
+            .iter()
+            .filter_map(|(_, connection)| connection.poll_timeout());
         self.due = timeouts.chain(self.next_events).min();
     }
 
@@ -207,16 +234,31 @@ impl Admin {
         }
     }
 
-    fn take_in(&mut self, mut stream: listener::Stream, peer: String, server: &Server, now: Instant) {
+    fn take_in(
+        &mut self,
+        mut stream: listener::Stream,
+        peer: String,
+        server: &Server,
+        now: Instant,
+    ) {
         if self.connections.len() >= self.max_connections {
-            let full = Failure::new(503, format!("there are {} admin connections already", self.max_connections));
+            let full = Failure::new(
+                503,
+                format!(
+                    "there are {} admin connections already",
+                    self.max_connections
+                ),
+            );
             self.requests.count(full.code);
             log::debug!("admin refuse peer={peer} reason=full");
             return turn_away(stream, &full.into(), &mut self.scratch);
         }
         let entry = self.connections.vacant_entry();
         let key = entry.key();
-        if let Err(error) = stream.register(server.registry(), Server::guest_token(FIRST_CONNECTION + key)) {
+        if let Err(error) = stream.register(
+            server.registry(),
+            Server::guest_token(FIRST_CONNECTION + key),
+        ) {
             return log::warn!("admin accept-error error=\"{error}\"");
         }
         entry.insert(Connection::new(stream, peer, now));

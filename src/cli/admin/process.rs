@@ -31,7 +31,10 @@ impl Process {
     /// To be called while hardly anything is open: it counts.
     pub(super) fn look() -> Self {
         // One of them is that of the directory.
-        Process { at_start: fs::read_dir(DESCRIPTORS).map_or(0, |all| all.count().saturating_sub(1) as u64) }
+        Process {
+            at_start: fs::read_dir(DESCRIPTORS)
+                .map_or(0, |all| all.count().saturating_sub(1) as u64),
+        }
     }
 
     /// `connections`: how many have come since, of whatever kind.
@@ -41,7 +44,11 @@ impl Process {
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
         Usage {
             resident_bytes: resident_bytes().unwrap_or(0),
-            descriptors: if told > 0 { told } else { self.at_start + connections as u64 },
+            descriptors: if told > 0 {
+                told
+            } else {
+                self.at_start + connections as u64
+            },
             max_descriptors: net::descriptor_limit() as u64,
             cpu_s: cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9,
         }
@@ -50,7 +57,13 @@ impl Process {
 
 fn resident_bytes() -> io::Result<u64> {
     let status = fs::read_to_string(STATUS)?;
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let kib = status.lines().find_map(|line| {
+        line.strip_prefix("VmRSS:")?
+            .trim()
+            .strip_suffix(" kB")?
+            .parse::<u64>()
+            .ok()
+    });
     Ok(kib.unwrap_or(0) * 1024)
 }
 
@@ -62,8 +75,17 @@ mod tests {
     fn the_figures_are_those_of_this_process() {
         let usage = Process::look().usage(0);
         // A test of Rust takes megabytes, three standard streams and some time.
-        assert!((1 << 20..1 << 34).contains(&usage.resident_bytes), "{}", usage.resident_bytes);
-        assert!((3..=usage.max_descriptors).contains(&usage.descriptors), "{} of {}", usage.descriptors, usage.max_descriptors);
+        assert!(
+            (1 << 20..1 << 34).contains(&usage.resident_bytes),
+            "{}",
+            usage.resident_bytes
+        );
+        assert!(
+            (3..=usage.max_descriptors).contains(&usage.descriptors),
+            "{} of {}",
+            usage.descriptors,
+            usage.max_descriptors
+        );
         assert!(usage.cpu_s > 0.0 && usage.cpu_s < 1e6, "{}", usage.cpu_s);
     }
 }

@@ -58,7 +58,9 @@ impl Listings {
 
 impl Admin {
     pub(super) fn step(&mut self, key: usize, cx: &mut Moment<'_>) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
         connection.queued = false;
         match connection.step(cx.now, &mut self.scratch) {
             Step::Wait => return,
@@ -68,7 +70,11 @@ impl Admin {
             Step::Whole => {}
             Step::Head(head) => self.decide(key, cx.now, &head, cx.server),
         }
-        if let Some((asked, route, body)) = self.connections.get_mut(key).and_then(|connection| connection.take_request()) {
+        if let Some((asked, route, body)) = self
+            .connections
+            .get_mut(key)
+            .and_then(|connection| connection.take_request())
+        {
             self.perform(key, asked, route, &body, cx);
         }
     }
@@ -104,38 +110,75 @@ impl Admin {
     }
 
     fn check_length(&self, length: u64, route: &Route, server: &Server) -> Result<usize, Failure> {
-        let most = if route.takes_message() { server.config().limits.max_message } else { IDLE_BODY_BYTES };
-        let length = usize::try_from(length).ok().filter(|length| *length <= most);
-        let length = length.ok_or_else(|| Failure::new(413, format!("the body may have at most {most} bytes")))?;
-        let held: usize = self.connections.iter().map(|(_, connection)| connection.body()).sum();
+        let most = if route.takes_message() {
+            server.config().limits.max_message
+        } else {
+            IDLE_BODY_BYTES
+        };
+        let length = usize::try_from(length)
+            .ok()
+            .filter(|length| *length <= most);
+        let length = length
+            .ok_or_else(|| Failure::new(413, format!("the body may have at most {most} bytes")))?;
+        let held: usize = self
+            .connections
+            .iter()
+            .map(|(_, connection)| connection.body())
+            .sum();
         if held > 0 && held + length > BODY_BYTES {
-            return Err(Failure::new(503, "other requests hold too many bytes").with("Retry-After", "1"));
+            return Err(
+                Failure::new(503, "other requests hold too many bytes").with("Retry-After", "1")
+            );
         }
         Ok(length)
     }
 
-    fn perform(&mut self, key: usize, asked: Asked, route: Route, body: &[u8], cx: &mut Moment<'_>) {
+    fn perform(
+        &mut self,
+        key: usize,
+        asked: Asked,
+        route: Route,
+        body: &[u8],
+        cx: &mut Moment<'_>,
+    ) {
         let response = match route {
-            Route::Connections(query) => return self.listings.waiting.push_back((key, asked, query)),
-            Route::Events if !asked.head_only => return self.start_stream(key, cx.now, &asked, cx.server),
+            Route::Connections(query) => {
+                return self.listings.waiting.push_back((key, asked, query));
+            }
+            Route::Events if !asked.head_only => {
+                return self.start_stream(key, cx.now, &asked, cx.server);
+            }
             Route::Events => Ok(events::response()),
             Route::Page => Ok(page()),
             Route::Health => Ok(health(cx.server)),
             Route::Metrics => {
-                let text = metrics::render(cx.server, &self.identity, &self.requests, self.connections.len());
+                let text = metrics::render(
+                    cx.server,
+                    &self.identity,
+                    &self.requests,
+                    self.connections.len(),
+                );
                 Ok(Response::new(200, metrics::CONTENT_TYPE, text.into_bytes()))
             }
-            Route::Status => Ok(Response::json(200, &Status::of(cx.server, &self.identity, self.connections.len()))),
-            Route::Connection(id) => {
-                cx.server.context().inspect(id).map(|connection| Response::json(200, &ConnectionView::from(&connection))).ok_or_else(gone)
-            }
+            Route::Status => Ok(Response::json(
+                200,
+                &Status::of(cx.server, &self.identity, self.connections.len()),
+            )),
+            Route::Connection(id) => cx
+                .server
+                .context()
+                .inspect(id)
+                .map(|connection| Response::json(200, &ConnectionView::from(&connection)))
+                .ok_or_else(gone),
             Route::Send(id) => {
                 let sent = cx.server.context().send(id, body);
-                sent.map(|()| Response::json(202, &Queued { queued: true })).map_err(|error| cannot_send(error, cx.server))
+                sent.map(|()| Response::json(202, &Queued { queued: true }))
+                    .map_err(|error| cannot_send(error, cx.server))
             }
             Route::Broadcast => {
                 let sent = cx.server.context().broadcast(body, None);
-                sent.map(|receivers| Response::json(200, &Receivers { receivers })).map_err(|error| cannot_send(error, cx.server))
+                sent.map(|receivers| Response::json(200, &Receivers { receivers }))
+                    .map_err(|error| cannot_send(error, cx.server))
             }
             Route::Close(id, how) => match cx.server.context().inspect(id) {
                 Some(_) => {
@@ -144,15 +187,31 @@ impl Admin {
                 }
                 None => Err(gone()),
             },
-            Route::Closed { limit } => Ok(Response::json(200, &ClosedList { closed: self.closed.newest(limit) })),
+            Route::Closed { limit } => Ok(Response::json(
+                200,
+                &ClosedList {
+                    closed: self.closed.newest(limit),
+                },
+            )),
             Route::Drain(grace) => {
                 let grace = grace.unwrap_or(cx.drain);
                 cx.server.handle().shutdown(grace);
                 let grace = cx.server.drain_left().map_or(grace, |left| left.min(grace));
-                Ok(Response::json(202, &Draining { draining: true, grace_s: grace.as_secs_f64() }))
+                Ok(Response::json(
+                    202,
+                    &Draining {
+                        draining: true,
+                        grace_s: grace.as_secs_f64(),
+                    },
+                ))
             }
         };
-        self.answer(key, cx.now, &asked, &response.unwrap_or_else(Response::from));
+        self.answer(
+            key,
+            cx.now,
+            &asked,
+            &response.unwrap_or_else(Response::from),
+        );
     }
 
     fn start_stream(&mut self, key: usize, now: Instant, asked: &Asked, server: &mut Server) {
@@ -176,12 +235,19 @@ impl Admin {
         // Streams that have kept up have all been told the same.
         let mut closed: Option<(u64, Option<Vec<u8>>)> = None;
         for (key, connection) in &mut self.connections {
-            let Some(told) = connection.told_closes() else { continue };
+            let Some(told) = connection.told_closes() else {
+                continue;
+            };
             if closed.as_ref().is_none_or(|(after, _)| *after != told) {
                 closed = Some((told, events::closed(&self.closed, told)));
             }
             let mut output = status.clone();
-            output.extend(closed.iter().filter_map(|(_, event)| event.as_deref()).flatten());
+            output.extend(
+                closed
+                    .iter()
+                    .filter_map(|(_, event)| event.as_deref())
+                    .flatten(),
+            );
             connection.push_events(output, self.closed.total());
             if !connection.queued {
                 connection.queued = true;
@@ -194,9 +260,12 @@ impl Admin {
     pub(super) fn advance_listing(&mut self, now: Instant, server: &mut Server) {
         if self.listings.current.is_none() {
             let next = self.listings.waiting.pop_front();
-            self.listings.current = next.map(|(key, asked, query)| (key, asked, Listing::new(query)));
+            self.listings.current =
+                next.map(|(key, asked, query)| (key, asked, Listing::new(query)));
         }
-        let Some((key, asked, mut listing)) = self.listings.current.take() else { return };
+        let Some((key, asked, mut listing)) = self.listings.current.take() else {
+            return;
+        };
         let cx = server.context();
         if listing.advance(&cx) {
             let response = Response::json(200, &listing.finish(&cx));
@@ -211,10 +280,18 @@ impl Admin {
         if !is_due(self.due) {
             return;
         }
-        let over: Vec<usize> =
-            self.connections.iter().filter(|(_, connection)| is_due(connection.poll_timeout())).map(|(key, _)| key).collect();
+        let over: Vec<usize> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| is_due(connection.poll_timeout()))
+            .map(|(key, _)| key)
+            .collect();
         for key in over {
-            match self.connections.get_mut(key).map(|connection| connection.handle_timeout()) {
+            match self
+                .connections
+                .get_mut(key)
+                .map(|connection| connection.handle_timeout())
+            {
                 Some(Step::Refuse(failure)) => self.refuse(key, now, failure),
                 _ => self.remove(key),
             }
@@ -223,7 +300,13 @@ impl Admin {
 
     /// Answers what was not understood, and ends the connection: where the next request would begin is not known.
     fn refuse(&mut self, key: usize, now: Instant, failure: Failure) {
-        let asked = Asked { method: "-".into(), path: "-".into(), head_only: false, keep_alive: false, admitted: false };
+        let asked = Asked {
+            method: "-".into(),
+            path: "-".into(),
+            head_only: false,
+            keep_alive: false,
+            admitted: false,
+        };
         self.answer(key, now, &asked, &failure.into());
     }
 
@@ -237,7 +320,9 @@ impl Admin {
 
     /// Writes at once what it can of an answer, so that it leaves even where the server is about to finish.
     fn settle(&mut self, key: usize, now: Instant) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
         if !connection.write(now) {
             self.remove(key);
         } else if connection.has_work() {
@@ -249,11 +334,27 @@ impl Admin {
         self.requests.count(code);
         // Who has no right to ask cannot fill the log.
         let is_mutating = !matches!(asked.method.as_str(), "GET" | "HEAD");
-        let level = if asked.admitted && is_mutating { log::Level::Info } else { log::Level::Debug };
-        let peer = self.connections.get(key).map_or("", |connection| &connection.peer);
+        let level = if asked.admitted && is_mutating {
+            log::Level::Info
+        } else {
+            log::Level::Debug
+        };
+        let peer = self
+            .connections
+            .get(key)
+            .map_or("", |connection| &connection.peer);
         // What a terminal or another reader of the log would obey stands there escaped.
-        let path: String = asked.path.chars().take(LOGGED_PATH).flat_map(char::escape_debug).collect();
-        log::log!(level, "admin method={} path={path} status={code} peer={peer}", asked.method);
+        let path: String = asked
+            .path
+            .chars()
+            .take(LOGGED_PATH)
+            .flat_map(char::escape_debug)
+            .collect();
+        log::log!(
+            level,
+            "admin method={} path={path} status={code} peer={peer}",
+            asked.method
+        );
     }
 }
 
@@ -284,18 +385,28 @@ struct ClosedList {
 }
 
 fn page() -> Response {
-    Response::new(200, "text/html; charset=utf-8", PAGE.as_bytes()).with("Content-Security-Policy", PAGE_POLICY)
+    Response::new(200, "text/html; charset=utf-8", PAGE.as_bytes())
+        .with("Content-Security-Policy", PAGE_POLICY)
 }
 
 fn health(server: &mut Server) -> Response {
-    if server.context().is_draining() { Response::text(503, "draining\n") } else { Response::text(200, "ok\n") }
+    if server.context().is_draining() {
+        Response::text(503, "draining\n")
+    } else {
+        Response::text(200, "ok\n")
+    }
 }
 
 fn cannot_send(error: SendError, server: &Server) -> Failure {
     match error {
         SendError::Closed => gone(),
-        SendError::Full if server.config().limits.on_slow == OnSlow::Drop => Failure::new(409, "its queue is full; the message is dropped"),
-        SendError::Full => Failure::new(409, "its queue is full; the connection is closed as a slow reader"),
+        SendError::Full if server.config().limits.on_slow == OnSlow::Drop => {
+            Failure::new(409, "its queue is full; the message is dropped")
+        }
+        SendError::Full => Failure::new(
+            409,
+            "its queue is full; the connection is closed as a slow reader",
+        ),
         SendError::Unframeable => Failure::new(422, error.to_string()),
     }
 }

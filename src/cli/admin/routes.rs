@@ -46,11 +46,18 @@ impl Route {
             ["closed"] => allow(head, GET).and_then(|()| closed(&head.query)),
             ["connections"] => allow(head, GET).and_then(|()| connections(&head.query)),
             ["connections", id] if head.method == "DELETE" => close(connection(id)?, &head.query),
-            ["connections", id] => allow(head, "GET, HEAD, DELETE").and_then(|()| connection(id)).map(Route::Connection),
-            ["connections", id, "send"] => allow(head, "POST").and_then(|()| connection(id)).map(Route::Send),
+            ["connections", id] => allow(head, "GET, HEAD, DELETE")
+                .and_then(|()| connection(id))
+                .map(Route::Connection),
+            ["connections", id, "send"] => allow(head, "POST")
+                .and_then(|()| connection(id))
+                .map(Route::Send),
             ["broadcast"] => allow(head, "POST").map(|()| Route::Broadcast),
             ["drain"] => allow(head, "POST").and_then(|()| drain(&head.query)),
-            _ => Err(Failure::new(404, "there is nothing here; see docs/admin.md")),
+            _ => Err(Failure::new(
+                404,
+                "there is nothing here; see docs/admin.md",
+            )),
         }
     }
 
@@ -64,7 +71,10 @@ fn allow(head: &Head, methods: &'static str) -> Result<(), Failure> {
     if methods.split(", ").any(|method| method == head.method) {
         Ok(())
     } else {
-        Err(Failure::new(405, format!("not with this method, but with {methods}")).with("Allow", methods))
+        Err(
+            Failure::new(405, format!("not with this method, but with {methods}"))
+                .with("Allow", methods),
+        )
     }
 }
 
@@ -76,15 +86,23 @@ pub(super) fn gone() -> Failure {
 fn connection(id: &str) -> Result<ConnId, Failure> {
     let parsed: Option<ConnId> = id.parse().ok();
     // One has one name: `from_str` would take `+1.02` for `1.2`.
-    parsed.filter(|parsed| parsed.to_string() == id).ok_or_else(gone)
+    parsed
+        .filter(|parsed| parsed.to_string() == id)
+        .ok_or_else(gone)
 }
 
 fn connections(query: &str) -> Result<Route, Failure> {
     let mut wanted = Query::default();
     for (key, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*key {
-            "sort" => wanted.sort = Sort::from_name(&value).ok_or_else(|| bad("sort", "silence, age, queued, bytes or round_trip"))?,
-            "order" => wanted.order = Order::from_name(&value).ok_or_else(|| bad("order", "desc or asc"))?,
+            "sort" => {
+                wanted.sort = Sort::from_name(&value)
+                    .ok_or_else(|| bad("sort", "silence, age, queued, bytes or round_trip"))?
+            }
+            "order" => {
+                wanted.order =
+                    Order::from_name(&value).ok_or_else(|| bad("order", "desc or asc"))?
+            }
             "offset" => wanted.offset = number("offset", &value, DEEPEST)?,
             "limit" => wanted.limit = number("limit", &value, MOST_LISTED)?,
             "address" => wanted.address = value.into_owned(),
@@ -92,7 +110,10 @@ fn connections(query: &str) -> Result<Route, Failure> {
         }
     }
     if wanted.offset + wanted.limit > DEEPEST {
-        return Err(Failure::new(400, format!("offset and limit together are at most {DEEPEST}")));
+        return Err(Failure::new(
+            400,
+            format!("offset and limit together are at most {DEEPEST}"),
+        ));
     }
     Ok(Route::Connections(wanted))
 }
@@ -125,7 +146,12 @@ fn drain(query: &str) -> Result<Route, Failure> {
     let mut grace = None;
     for (key, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*key {
-            "grace" => grace = Some(values::duration(&value).map_err(|problem| Failure::new(400, format!("grace: {problem}")))?),
+            "grace" => {
+                grace = Some(
+                    values::duration(&value)
+                        .map_err(|problem| Failure::new(400, format!("grace: {problem}")))?,
+                )
+            }
             key => return Err(unknown(key)),
         }
     }
@@ -135,7 +161,10 @@ fn drain(query: &str) -> Result<Route, Failure> {
 fn number(key: &str, value: &str, most: usize) -> Result<usize, Failure> {
     // Nothing but digits: `from_str` alone would take a plus sign.
     let digits = value.bytes().all(|byte| byte.is_ascii_digit());
-    usize::from_str(value).ok().filter(|number| digits && *number <= most).ok_or_else(|| bad(key, &format!("a number up to {most}")))
+    usize::from_str(value)
+        .ok()
+        .filter(|number| digits && *number <= most)
+        .ok_or_else(|| bad(key, &format!("a number up to {most}")))
 }
 
 fn bad(key: &str, expected: &str) -> Failure {
@@ -152,7 +181,12 @@ mod tests {
 
     fn find(method: &str, target: &str) -> Result<Route, u16> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let head = Head { method: method.into(), path: path.into(), query: query.into(), ..Head::default() };
+        let head = Head {
+            method: method.into(),
+            path: path.into(),
+            query: query.into(),
+            ..Head::default()
+        };
         Route::find(&head).map_err(|failure| failure.code)
     }
 
@@ -178,19 +212,40 @@ mod tests {
         assert_eq!(find("POST", "/connections/3.7/send"), Ok(Route::Send(id)));
         assert_eq!(find("POST", "/broadcast"), Ok(Route::Broadcast));
         assert_eq!(find("POST", "/drain"), Ok(Route::Drain(None)));
-        assert_eq!(find("POST", "/drain?grace=1500ms"), Ok(Route::Drain(Some(Duration::from_millis(1500)))));
-        assert_eq!(find("DELETE", "/connections/3.7"), Ok(Route::Close(id, Close::AfterFlush)));
-        assert_eq!(find("DELETE", "/connections/3.7?now=true"), Ok(Route::Close(id, Close::Now)));
+        assert_eq!(
+            find("POST", "/drain?grace=1500ms"),
+            Ok(Route::Drain(Some(Duration::from_millis(1500))))
+        );
+        assert_eq!(
+            find("DELETE", "/connections/3.7"),
+            Ok(Route::Close(id, Close::AfterFlush))
+        );
+        assert_eq!(
+            find("DELETE", "/connections/3.7?now=true"),
+            Ok(Route::Close(id, Close::Now))
+        );
         for target in ["/connections/3.7/send", "/broadcast", "/drain"] {
             assert_eq!(find("GET", target), Err(405), "{target}");
         }
         assert_eq!(find("DELETE", "/connections"), Err(405));
-        assert_eq!(find("get", "/status"), Err(405), "methods are case-sensitive");
+        assert_eq!(
+            find("get", "/status"),
+            Err(405),
+            "methods are case-sensitive"
+        );
     }
 
     #[test]
     fn what_is_not_there_is_not_found() {
-        for target in ["/nowhere", "/status/", "//", "/connections/", "/connections/3", "/connections/3.x", "/connections/3.7/send/"] {
+        for target in [
+            "/nowhere",
+            "/status/",
+            "//",
+            "/connections/",
+            "/connections/3",
+            "/connections/3.x",
+            "/connections/3.7/send/",
+        ] {
             assert_eq!(find("GET", target), Err(404), "{target}");
         }
         assert_eq!(find("POST", "/connections/me/send"), Err(404));
@@ -199,7 +254,13 @@ mod tests {
 
     #[test]
     fn a_listing_is_as_the_query_says() {
-        let expected = Query { sort: Sort::Bytes, order: Order::Ascending, offset: 99_000, limit: 1000, address: "[::1]:".into() };
+        let expected = Query {
+            sort: Sort::Bytes,
+            order: Order::Ascending,
+            offset: 99_000,
+            limit: 1000,
+            address: "[::1]:".into(),
+        };
         let target = "/connections?sort=bytes&order=asc&offset=99000&limit=1000&address=%5B::1%5D:";
         assert_eq!(find("GET", target), Ok(Route::Connections(expected)));
     }
@@ -221,7 +282,12 @@ mod tests {
         ] {
             assert_eq!(find("GET", target), Err(400), "{target}");
         }
-        for target in ["/drain?grace=5", "/drain?grace=soon", "/drain?grace=", "/drain?now=true"] {
+        for target in [
+            "/drain?grace=5",
+            "/drain?grace=soon",
+            "/drain?grace=",
+            "/drain?now=true",
+        ] {
             assert_eq!(find("POST", target), Err(400), "{target}");
         }
         for target in ["/connections/3.7?now=perhaps", "/connections/3.7?then=true"] {

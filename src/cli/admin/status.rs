@@ -21,12 +21,20 @@ pub(super) struct Identity {
 
 impl Identity {
     pub(super) fn new(app: String) -> Self {
-        Identity { app, started: SystemTime::now(), since: Instant::now(), process: Process::look() }
+        Identity {
+            app,
+            started: SystemTime::now(),
+            since: Instant::now(),
+            process: Process::look(),
+        }
     }
 
     /// Seconds of the Unix clock.
     pub(super) fn started_s(&self) -> f64 {
-        self.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+        self.started
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs_f64()
     }
 
     /// `admin_connections`: those of this endpoint.
@@ -102,9 +110,14 @@ struct Heartbeats {
 }
 
 impl<'a> Status<'a> {
-    pub(super) fn of(server: &'a mut Server, identity: &'a Identity, admin_connections: usize) -> Self {
+    pub(super) fn of(
+        server: &'a mut Server,
+        identity: &'a Identity,
+        admin_connections: usize,
+    ) -> Self {
         let cx = server.context();
-        let (draining, max, buffered_bytes) = (cx.is_draining(), cx.max_connections(), cx.buffered());
+        let (draining, max, buffered_bytes) =
+            (cx.is_draining(), cx.max_connections(), cx.buffered());
         let (server, config) = (&*server, server.config());
         let (stats, heartbeat) = (server.stats(), config.heartbeat.as_ref());
         Status {
@@ -112,19 +125,38 @@ impl<'a> Status<'a> {
             pid: std::process::id(),
             app: &identity.app,
             framing: framing(config.framing),
-            listening: server.local_addrs().iter().map(ToString::to_string).collect(),
+            listening: server
+                .local_addrs()
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             started: humantime::format_rfc3339_seconds(identity.started).to_string(),
             uptime_s: identity.since.elapsed().as_secs_f64(),
             draining,
             heartbeat_s: heartbeat.map(|heartbeat| heartbeat.interval.as_secs_f64()),
             missed: heartbeat.map(|heartbeat| heartbeat.missed),
             bound_s: bound(server).map(|bound| bound.as_secs_f64()),
-            connections: Connections { open: server.connections(), max, opened: stats.opened },
+            connections: Connections {
+                open: server.connections(),
+                max,
+                opened: stats.opened,
+            },
             closed: stats,
             refused: stats,
-            bytes: Flow { r#in: stats.bytes_in, out: stats.bytes_out },
-            messages: Messages { r#in: stats.messages_in, out: stats.messages_out, dropped: stats.messages_dropped },
-            heartbeats: Heartbeats { pings_out: stats.pings_out, pongs_in: stats.pongs_in, pings_in: stats.pings_in },
+            bytes: Flow {
+                r#in: stats.bytes_in,
+                out: stats.bytes_out,
+            },
+            messages: Messages {
+                r#in: stats.messages_in,
+                out: stats.messages_out,
+                dropped: stats.messages_dropped,
+            },
+            heartbeats: Heartbeats {
+                pings_out: stats.pings_out,
+                pongs_in: stats.pongs_in,
+                pings_in: stats.pings_in,
+            },
             round_trip: &stats.round_trip,
             overshoot: &stats.overshoot,
             lag: &stats.lag,
@@ -155,11 +187,19 @@ fn framing(framing: Framing) -> &'static str {
 }
 
 fn closed<S: Serializer>(stats: &Stats, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(CloseReason::ALL.iter().map(|reason| (reason.as_str(), stats.closed(*reason))))
+    serializer.collect_map(
+        CloseReason::ALL
+            .iter()
+            .map(|reason| (reason.as_str(), stats.closed(*reason))),
+    )
 }
 
 fn refused<S: Serializer>(stats: &Stats, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(Refusal::ALL.iter().map(|reason| (reason.as_str(), stats.refused(*reason))))
+    serializer.collect_map(
+        Refusal::ALL
+            .iter()
+            .map(|reason| (reason.as_str(), stats.refused(*reason))),
+    )
 }
 
 fn histogram<S: Serializer>(histogram: &Histogram, serializer: S) -> Result<S::Ok, S::Error> {
@@ -174,7 +214,10 @@ fn histogram<S: Serializer>(histogram: &Histogram, serializer: S) -> Result<S::O
         count: histogram.count(),
         sum_s: histogram.sum().as_secs_f64(),
         max_s: histogram.max().as_secs_f64(),
-        buckets: histogram.cumulated().map(|(bound, count)| (bound.as_secs_f64(), count)).collect(),
+        buckets: histogram
+            .cumulated()
+            .map(|(bound, count)| (bound.as_secs_f64(), count))
+            .collect(),
     };
     view.serialize(serializer)
 }

@@ -36,16 +36,33 @@ struct Head {
 }
 
 /// Asks once. HTTP/1.0, so that nobody on the way answers in chunks.
-pub(super) fn exchange(target: &Target, token: Option<&str>, method: &str, path: &str, body: &[u8]) -> Result<Answer, AdminError> {
+pub(super) fn exchange(
+    target: &Target,
+    token: Option<&str>,
+    method: &str,
+    path: &str,
+    body: &[u8],
+) -> Result<Answer, AdminError> {
     let addr = target.to_string();
     let mut connection =
-        target.connect(Instant::now() + TIMEOUT).map_err(|source| AdminError::Unreachable { addr: addr.clone(), source })?;
+        target
+            .connect(Instant::now() + TIMEOUT)
+            .map_err(|source| AdminError::Unreachable {
+                addr: addr.clone(),
+                source,
+            })?;
     let deadline = Instant::now() + TIMEOUT;
     // Whoever says no may do so before it has read everything, and close: then the answer is what counts.
-    let written = connection.write_all(&request(target.host(), token, method, path, body), deadline);
+    let written =
+        connection.write_all(&request(target.host(), token, method, path, body), deadline);
     answer(&mut connection, deadline).map_err(|trouble| match (trouble, written) {
-        (Trouble::NotHttp(problem), _) => AdminError::NotAdmin { addr, problem: problem.to_string() },
-        (Trouble::Io(_), Err(source)) | (Trouble::Io(source), Ok(())) => AdminError::Broken { addr, source },
+        (Trouble::NotHttp(problem), _) => AdminError::NotAdmin {
+            addr,
+            problem: problem.to_string(),
+        },
+        (Trouble::Io(_), Err(source)) | (Trouble::Io(source), Ok(())) => {
+            AdminError::Broken { addr, source }
+        }
     })
 }
 
@@ -79,24 +96,39 @@ fn answer(connection: &mut Connection, deadline: Instant) -> Result<Answer, Trou
         }
         if let Some(head) = &head {
             let body = &bytes[head.length..];
-            if head.content_length.is_some_and(|length| body.len() >= length) {
+            if head
+                .content_length
+                .is_some_and(|length| body.len() >= length)
+            {
                 break;
             }
             if body.len().max(head.content_length.unwrap_or(0)) > MAX_BODY {
-                return Err(Trouble::NotHttp("its answer is longer than any of an admin endpoint"));
+                return Err(Trouble::NotHttp(
+                    "its answer is longer than any of an admin endpoint",
+                ));
             }
         } else if bytes.len() > MAX_HEAD {
             return Err(Trouble::NotHttp("the head of its answer has no end"));
         }
         match connection.read(&mut chunk, deadline).map_err(Trouble::Io)? {
-            0 if head.as_ref().is_some_and(|head| head.content_length.is_none()) => break,
+            0 if head
+                .as_ref()
+                .is_some_and(|head| head.content_length.is_none()) =>
+            {
+                break;
+            }
             0 => return Err(Trouble::Io(io::ErrorKind::UnexpectedEof.into())),
             read => bytes.extend_from_slice(&chunk[..read]),
         }
     }
     let head = head.ok_or(Trouble::NotHttp("its answer has no head"))?;
-    let end = head.content_length.map_or(bytes.len(), |length| head.length + length);
-    Ok(Answer { code: head.code, body: bytes[head.length..end].to_vec() })
+    let end = head
+        .content_length
+        .map_or(bytes.len(), |length| head.length + length);
+    Ok(Answer {
+        code: head.code,
+        body: bytes[head.length..end].to_vec(),
+    })
 }
 
 /// The head, if all of it is there.
@@ -108,15 +140,32 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, Trouble> {
         httparse::Status::Complete(length) => length,
         httparse::Status::Partial => return Ok(None),
     };
-    let field = |name: &str| response.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value);
+    let field = |name: &str| {
+        response
+            .headers
+            .iter()
+            .find(|field| field.name.eq_ignore_ascii_case(name))
+            .map(|field| field.value)
+    };
     if field("transfer-encoding").is_some() {
-        return Err(Trouble::NotHttp("it answers in chunks where nobody asked for them"));
+        return Err(Trouble::NotHttp(
+            "it answers in chunks where nobody asked for them",
+        ));
     }
     let content_length = match field("content-length") {
         None => None,
-        Some(value) => Some(std::str::from_utf8(value).ok().and_then(|value| value.trim().parse().ok()).ok_or(NOT_HTTP)?),
+        Some(value) => Some(
+            std::str::from_utf8(value)
+                .ok()
+                .and_then(|value| value.trim().parse().ok())
+                .ok_or(NOT_HTTP)?,
+        ),
     };
-    Ok(Some(Head { code: response.code.ok_or(NOT_HTTP)?, length, content_length }))
+    Ok(Some(Head {
+        code: response.code.ok_or(NOT_HTTP)?,
+        length,
+        content_length,
+    }))
 }
 
 #[cfg(test)]
@@ -146,30 +195,60 @@ mod tests {
         let whole = b"HTTP/1.1 202 Accepted\r\ncontent-length: 4\r\nX: y\r\n\r\n{}\r\n and more";
         for cut in 0..whole.len() {
             let (code, body) = answered(&[&whole[..cut], &whole[cut..]]).expect("an answer");
-            assert_eq!((code, body.as_slice()), (202, &b"{}\r\n"[..]), "cut at {cut}");
+            assert_eq!(
+                (code, body.as_slice()),
+                (202, &b"{}\r\n"[..]),
+                "cut at {cut}"
+            );
         }
-        let (code, body) = answered(&[b"HTTP/1.0 404 Not Found\r\n\r\n", b"to the ", b"end"]).expect("an answer");
+        let (code, body) =
+            answered(&[b"HTTP/1.0 404 Not Found\r\n\r\n", b"to the ", b"end"]).expect("an answer");
         assert_eq!((code, body.as_slice()), (404, &b"to the end"[..]));
     }
 
     #[test]
     fn what_is_no_answer_is_told() {
         let not_http = |pieces: &[&[u8]]| matches!(answered(pieces), Err(Trouble::NotHttp(_)));
-        assert!(not_http(&[b"echo: GET /status HTTP/1.0\n"]), "the line port");
-        assert!(not_http(&[b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n"]));
-        assert!(not_http(&[b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"]));
-        assert!(not_http(&[b"HTTP/1.1 200 OK\r\nContent-Length: 1048577\r\n\r\n"]), "one more than the bound");
-        assert!(not_http(&[b"HTTP/1.1 200 OK\r\n\r\n", &vec![b'x'; MAX_BODY + CHUNK]]));
-        assert!(not_http(&[b"HTTP/1.1 200 OK\r\nX: ", &vec![b'x'; MAX_HEAD + CHUNK]]));
-        for short in [&b""[..], b"HTTP/1.1 200", b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n{}"] {
-            assert!(matches!(answered(&[short]), Err(Trouble::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof));
+        assert!(
+            not_http(&[b"echo: GET /status HTTP/1.0\n"]),
+            "the line port"
+        );
+        assert!(not_http(&[
+            b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n"
+        ]));
+        assert!(not_http(&[
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        ]));
+        assert!(
+            not_http(&[b"HTTP/1.1 200 OK\r\nContent-Length: 1048577\r\n\r\n"]),
+            "one more than the bound"
+        );
+        assert!(not_http(&[
+            b"HTTP/1.1 200 OK\r\n\r\n",
+            &vec![b'x'; MAX_BODY + CHUNK]
+        ]));
+        assert!(not_http(&[
+            b"HTTP/1.1 200 OK\r\nX: ",
+            &vec![b'x'; MAX_HEAD + CHUNK]
+        ]));
+        for short in [
+            &b""[..],
+            b"HTTP/1.1 200",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n{}",
+        ] {
+            assert!(
+                matches!(answered(&[short]), Err(Trouble::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof)
+            );
         }
     }
 
     #[test]
     fn who_says_nothing_is_not_waited_for() {
         let (ours, _theirs) = UnixStream::pair().expect("a pair");
-        let result = answer(&mut Connection::Unix(ours), Instant::now() + Duration::from_millis(20));
+        let result = answer(
+            &mut Connection::Unix(ours),
+            Instant::now() + Duration::from_millis(20),
+        );
         assert!(
             matches!(&result, Err(Trouble::Io(error)) if [io::ErrorKind::TimedOut, io::ErrorKind::WouldBlock].contains(&error.kind())),
             "{result:?}"
@@ -178,8 +257,12 @@ mod tests {
 
     #[test]
     fn a_request_says_what_the_server_must_know() {
-        let text = |method, token| String::from_utf8(request("h:1", token, method, "/x", b"body")).expect("text");
-        assert!(text("POST", None).starts_with("POST /x HTTP/1.0\r\nHost: h:1\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbody"));
+        let text = |method, token| {
+            String::from_utf8(request("h:1", token, method, "/x", b"body")).expect("text")
+        };
+        assert!(text("POST", None).starts_with(
+            "POST /x HTTP/1.0\r\nHost: h:1\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbody"
+        ));
         assert!(text("GET", Some("secret")).contains("\r\nAuthorization: Bearer secret\r\n"));
     }
 }

@@ -23,7 +23,12 @@ pub(crate) struct AdminArgs {
     #[arg(value_name = "ADDR")]
     addr: String,
     /// File with the token that the server was given by its --admin-token-file
-    #[arg(long, value_name = "FILE", env = "HEARTLINE_ADMIN_TOKEN_FILE", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "HEARTLINE_ADMIN_TOKEN_FILE",
+        hide_env_values = true
+    )]
     token_file: Option<PathBuf>,
 }
 
@@ -51,8 +56,14 @@ pub(crate) enum AdminError {
 
 impl AdminClient {
     pub(crate) fn new(args: &AdminArgs) -> Result<Self, ConfigError> {
-        let target = args.addr.parse().map_err(|problem: String| ConfigError::new("addr", format!("{}: {problem}", args.addr)))?;
-        let token = args.token_file.as_deref().map(|path| Token::read("token_file", path)).transpose()?;
+        let target = args.addr.parse().map_err(|problem: String| {
+            ConfigError::new("addr", format!("{}: {problem}", args.addr))
+        })?;
+        let token = args
+            .token_file
+            .as_deref()
+            .map(|path| Token::read("token_file", path))
+            .transpose()?;
         Ok(AdminClient { target, token })
     }
 
@@ -74,47 +85,81 @@ impl AdminClient {
 
     /// What the text of an answer says.
     pub(crate) fn understand<T: DeserializeOwned>(&self, text: &str) -> Result<T, AdminError> {
-        serde_json::from_str(text).map_err(|error| self.not_admin(&format!("its answer is not understood: {error}")))
+        serde_json::from_str(text)
+            .map_err(|error| self.not_admin(&format!("its answer is not understood: {error}")))
     }
 
     /// Asks and expects a yes.
     pub(crate) fn ask(&self, method: &str, path: &str, body: &[u8]) -> Result<Answer, AdminError> {
-        let answer = exchange(&self.target, self.token.as_ref().map(Token::as_str), method, path, body)?;
+        let answer = exchange(
+            &self.target,
+            self.token.as_ref().map(Token::as_str),
+            method,
+            path,
+            body,
+        )?;
         match answer.code {
             200..300 => Ok(answer),
-            401 => Err(AdminError::Unauthorized { addr: self.addr(), had_token: self.token.is_some() }),
+            401 => Err(AdminError::Unauthorized {
+                addr: self.addr(),
+                had_token: self.token.is_some(),
+            }),
             // The errors of an admin endpoint have a sentence; others' pages of errors are not for terminals.
             code => match serde_json::from_slice::<model::Refusal>(&answer.body) {
-                Ok(refusal) => Err(AdminError::Refused { code, sentence: refusal.error }),
+                Ok(refusal) => Err(AdminError::Refused {
+                    code,
+                    sentence: refusal.error,
+                }),
                 Err(_) => Err(self.not_admin(&format!("it answers {code} to {method} {path}"))),
             },
         }
     }
 
     fn not_admin(&self, problem: &str) -> AdminError {
-        AdminError::NotAdmin { addr: self.addr(), problem: problem.to_string() }
+        AdminError::NotAdmin {
+            addr: self.addr(),
+            problem: problem.to_string(),
+        }
     }
 }
 
 impl fmt::Display for AdminError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sentence = match self {
-            AdminError::Unreachable { addr, source } if source.kind() == io::ErrorKind::TimedOut => {
+            AdminError::Unreachable { addr, source }
+                if source.kind() == io::ErrorKind::TimedOut =>
+            {
                 format!("cannot connect to {addr}: no answer in time")
             }
-            AdminError::Unreachable { addr, source } => format!("cannot connect to {addr}: {source}"),
+            AdminError::Unreachable { addr, source } => {
+                format!("cannot connect to {addr}: {source}")
+            }
             AdminError::Broken { addr, source } => match source.kind() {
-                io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => format!("{addr} does not answer in time"),
+                io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+                    format!("{addr} does not answer in time")
+                }
                 _ => format!("{addr} broke off: {source}"),
             },
             AdminError::NotAdmin { addr, problem } => {
-                format!("{addr} is not an admin endpoint of heartline (`serve --admin` prints its address): {problem}")
+                format!(
+                    "{addr} is not an admin endpoint of heartline (`serve --admin` prints its address): {problem}"
+                )
             }
-            AdminError::Unauthorized { addr, had_token: false } => {
-                format!("{addr} asks for a token: name its file with --token-file or HEARTLINE_ADMIN_TOKEN_FILE")
+            AdminError::Unauthorized {
+                addr,
+                had_token: false,
+            } => {
+                format!(
+                    "{addr} asks for a token: name its file with --token-file or HEARTLINE_ADMIN_TOKEN_FILE"
+                )
             }
-            AdminError::Unauthorized { addr, had_token: true } => format!("{addr} refuses the token of --token-file"),
-            AdminError::Refused { code, sentence } => format!("the server says: {sentence} ({code})"),
+            AdminError::Unauthorized {
+                addr,
+                had_token: true,
+            } => format!("{addr} refuses the token of --token-file"),
+            AdminError::Refused { code, sentence } => {
+                format!("the server says: {sentence} ({code})")
+            }
         };
         f.write_str(&printable(&sentence))
     }
@@ -122,7 +167,9 @@ impl fmt::Display for AdminError {
 
 /// Text from elsewhere without what would command the terminal that it is shown on.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
+    text.chars()
+        .map(|char| if char.is_control() { '\u{fffd}' } else { char })
+        .collect()
 }
 
 #[cfg(test)]
@@ -131,7 +178,10 @@ mod tests {
 
     #[test]
     fn what_a_server_says_cannot_command_the_terminal() {
-        let error = AdminError::Refused { code: 409, sentence: "full\x1b[2J".to_string() };
+        let error = AdminError::Refused {
+            code: 409,
+            sentence: "full\x1b[2J".to_string(),
+        };
         assert_eq!(error.to_string(), "the server says: full\u{fffd}[2J (409)");
     }
 }

@@ -86,25 +86,42 @@ impl Histogram {
     /// A bound, in seconds, that this part of all did not exceed. `None` if there were none.
     pub(crate) fn at_most(&self, part: f64) -> Option<f64> {
         let rank = (self.count as f64 * part).ceil() as u64;
-        let bucket = self.buckets.iter().find(|(_, cumulated)| *cumulated >= rank);
+        let bucket = self
+            .buckets
+            .iter()
+            .find(|(_, cumulated)| *cumulated >= rank);
         // The longest is known better than the bucket that it is in, and it is all there is to say of the one without a bound.
         (self.count > 0).then(|| bucket.map_or(self.max_s, |(bound, _)| bound.min(self.max_s)))
     }
 
     /// Those that came after `earlier`, of which this is a later state. The longest of them is not known: it is that of all.
     pub(crate) fn since(&self, earlier: &Histogram) -> Histogram {
-        let before = |bound: f64| earlier.buckets.iter().find(|(other, _)| *other == bound).map_or(0, |(_, cumulated)| *cumulated);
+        let before = |bound: f64| {
+            earlier
+                .buckets
+                .iter()
+                .find(|(other, _)| *other == bound)
+                .map_or(0, |(_, cumulated)| *cumulated)
+        };
         Histogram {
             count: self.count.saturating_sub(earlier.count),
             sum_s: (self.sum_s - earlier.sum_s).max(0.0),
             max_s: self.max_s,
-            buckets: self.buckets.iter().map(|(bound, cumulated)| (*bound, cumulated.saturating_sub(before(*bound)))).collect(),
+            buckets: self
+                .buckets
+                .iter()
+                .map(|(bound, cumulated)| (*bound, cumulated.saturating_sub(before(*bound))))
+                .collect(),
         }
     }
 
     /// Zero if there were none.
     pub(crate) fn mean_s(&self) -> f64 {
-        if self.count > 0 { self.sum_s / self.count as f64 } else { 0.0 }
+        if self.count > 0 {
+            self.sum_s / self.count as f64
+        } else {
+            0.0
+        }
     }
 }
 
@@ -161,9 +178,22 @@ mod tests {
 
     #[test]
     fn percentiles_are_bounds_of_buckets_or_the_longest() {
-        let histogram = Histogram { count: 10, sum_s: 3.0, max_s: 0.4, buckets: vec![(0.001, 5), (0.01, 8), (0.1, 9)] };
-        assert_eq!([0.5, 0.51, 0.9, 0.99].map(|part| histogram.at_most(part)), [0.001, 0.01, 0.1, 0.4].map(Some));
-        let short = Histogram { count: 1, sum_s: 0.0002, max_s: 0.0002, buckets: vec![(0.001, 1)] };
+        let histogram = Histogram {
+            count: 10,
+            sum_s: 3.0,
+            max_s: 0.4,
+            buckets: vec![(0.001, 5), (0.01, 8), (0.1, 9)],
+        };
+        assert_eq!(
+            [0.5, 0.51, 0.9, 0.99].map(|part| histogram.at_most(part)),
+            [0.001, 0.01, 0.1, 0.4].map(Some)
+        );
+        let short = Histogram {
+            count: 1,
+            sum_s: 0.0002,
+            max_s: 0.0002,
+            buckets: vec![(0.001, 1)],
+        };
         assert_eq!(short.at_most(0.5), Some(0.0002));
         assert_eq!(Histogram::default().at_most(0.5), None);
     }

@@ -22,21 +22,34 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("unix:") {
-            return if path.is_empty() { Err("write unix:PATH".to_string()) } else { Ok(Target::Unix(path.into())) };
+            return if path.is_empty() {
+                Err("write unix:PATH".to_string())
+            } else {
+                Ok(Target::Unix(path.into()))
+            };
         }
         if text.starts_with("https://") {
             return Err("the admin endpoint speaks plain HTTP; bring it here by a tunnel and write http://HOST:PORT".to_string());
         }
-        let authority = text.strip_prefix("http://").map_or(text, |rest| rest.strip_suffix('/').unwrap_or(rest));
+        let authority = text
+            .strip_prefix("http://")
+            .map_or(text, |rest| rest.strip_suffix('/').unwrap_or(rest));
         let well_formed = authority.rsplit_once(':').is_some_and(|(host, port)| {
             // A name goes into a header as it is.
-            let host_is_one = !host.is_empty() && host.chars().all(|char| char.is_ascii_graphic() && !"/@?#".contains(char));
+            let host_is_one = !host.is_empty()
+                && host
+                    .chars()
+                    .all(|char| char.is_ascii_graphic() && !"/@?#".contains(char));
             // Without brackets nobody knows where an IPv6 address ends.
             host_is_one
                 && (!host.contains(':') || host.starts_with('[') && host.ends_with(']'))
                 && port.parse::<u16>().is_ok_and(|port| port > 0)
         });
-        if well_formed { Ok(Target::Tcp(authority.to_string())) } else { Err("write HOST:PORT, http://HOST:PORT or unix:PATH".to_string()) }
+        if well_formed {
+            Ok(Target::Tcp(authority.to_string()))
+        } else {
+            Err("write HOST:PORT, http://HOST:PORT or unix:PATH".to_string())
+        }
     }
 }
 
@@ -84,7 +97,11 @@ impl Target {
 /// The time until `deadline`; an error when there is none left.
 pub(super) fn remaining(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+    if left.is_zero() {
+        Err(io::ErrorKind::TimedOut.into())
+    } else {
+        Ok(left)
+    }
 }
 
 pub(super) enum Connection {
@@ -98,8 +115,12 @@ impl Connection {
         while !rest.is_empty() {
             let left = Some(remaining(deadline)?);
             let written = match self {
-                Connection::Tcp(stream) => stream.set_write_timeout(left).and_then(|()| stream.write(rest)),
-                Connection::Unix(stream) => stream.set_write_timeout(left).and_then(|()| stream.write(rest)),
+                Connection::Tcp(stream) => stream
+                    .set_write_timeout(left)
+                    .and_then(|()| stream.write(rest)),
+                Connection::Unix(stream) => stream
+                    .set_write_timeout(left)
+                    .and_then(|()| stream.write(rest)),
             };
             match written {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -116,8 +137,12 @@ impl Connection {
         loop {
             let left = Some(remaining(deadline)?);
             let read = match self {
-                Connection::Tcp(stream) => stream.set_read_timeout(left).and_then(|()| stream.read(buffer)),
-                Connection::Unix(stream) => stream.set_read_timeout(left).and_then(|()| stream.read(buffer)),
+                Connection::Tcp(stream) => stream
+                    .set_read_timeout(left)
+                    .and_then(|()| stream.read(buffer)),
+                Connection::Unix(stream) => stream
+                    .set_read_timeout(left)
+                    .and_then(|()| stream.read(buffer)),
             };
             match read {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -137,20 +162,42 @@ mod tests {
             ("127.0.0.1:7879", "127.0.0.1:7879", "127.0.0.1:7879"),
             ("http://localhost:7879/", "localhost:7879", "localhost:7879"),
             ("[::1]:7879", "[::1]:7879", "[::1]:7879"),
-            ("unix:/run/heartline/admin", "unix:/run/heartline/admin", "localhost"),
+            (
+                "unix:/run/heartline/admin",
+                "unix:/run/heartline/admin",
+                "localhost",
+            ),
         ] {
             let target: Target = text.parse().expect(text);
-            assert_eq!((target.to_string().as_str(), target.host()), (shown, host), "{text}");
+            assert_eq!(
+                (target.to_string().as_str(), target.host()),
+                (shown, host),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn what_is_none_of_them_is_refused() {
-        for text in
-            ["", "nowhere", "127.0.0.1", ":7879", "::1:7879", "host:0", "host:65536", "http://a:1/status", "a b:1", "a\r\nb:1", "unix:"]
-        {
+        for text in [
+            "",
+            "nowhere",
+            "127.0.0.1",
+            ":7879",
+            "::1:7879",
+            "host:0",
+            "host:65536",
+            "http://a:1/status",
+            "a b:1",
+            "a\r\nb:1",
+            "unix:",
+        ] {
             assert!(text.parse::<Target>().is_err(), "{text:?}");
         }
-        assert!("https://host:7879".parse::<Target>().is_err_and(|problem| problem.contains("tunnel")));
+        assert!(
+            "https://host:7879"
+                .parse::<Target>()
+                .is_err_and(|problem| problem.contains("tunnel"))
+        );
     }
 }

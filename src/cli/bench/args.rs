@@ -56,7 +56,12 @@ pub(super) struct CommonArgs {
     #[arg(long, value_name = "FILE", help_heading = "Measuring")]
     pub(super) html: Option<PathBuf>,
     /// Seed of all that is random
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Measuring")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        help_heading = "Measuring"
+    )]
     pub(super) seed: u64,
     /// Processes that make the load [default: as many as the descriptor limit demands]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024), help_heading = "Measuring")]
@@ -209,7 +214,11 @@ fn above_zero(text: &str) -> Result<Duration, String> {
 }
 
 fn interval_or_off(text: &str) -> Result<DurationOrOff, String> {
-    if text == "off" { Ok(DurationOrOff(None)) } else { above_zero(text).map(|duration| DurationOrOff(Some(duration))) }
+    if text == "off" {
+        Ok(DurationOrOff(None))
+    } else {
+        above_zero(text).map(|duration| DurationOrOff(Some(duration)))
+    }
 }
 
 fn message_size(text: &str) -> Result<Size, String> {
@@ -221,9 +230,14 @@ fn message_size(text: &str) -> Result<Size, String> {
 
 /// The first address that `addr` resolves to.
 pub(super) fn resolve(addr: &str) -> Result<SocketAddr, Error> {
-    let wrong = |problem: String| Error::from(ConfigError::new("addr", format!("{addr}: {problem}")));
-    let mut addrs = addr.to_socket_addrs().map_err(|error| wrong(error.to_string()))?;
-    addrs.next().ok_or_else(|| wrong("resolves to nothing".to_string()))
+    let wrong =
+        |problem: String| Error::from(ConfigError::new("addr", format!("{addr}: {problem}")));
+    let mut addrs = addr
+        .to_socket_addrs()
+        .map_err(|error| wrong(error.to_string()))?;
+    addrs
+        .next()
+        .ok_or_else(|| wrong("resolves to nothing".to_string()))
 }
 
 #[cfg(test)]
@@ -235,8 +249,11 @@ mod tests {
     #[test]
     fn the_heading_of_a_group_ends_with_the_group() {
         let hold = HoldArgs::augment_args(Command::new("hold"));
-        let under_wire: Vec<&str> =
-            hold.get_arguments().filter(|arg| arg.get_help_heading() == Some(WIRE)).filter_map(clap::Arg::get_long).collect();
+        let under_wire: Vec<&str> = hold
+            .get_arguments()
+            .filter(|arg| arg.get_help_heading() == Some(WIRE))
+            .filter_map(clap::Arg::get_long)
+            .collect();
         assert_eq!(under_wire, ["send", "expect", "answer", "hello"]);
     }
 }

@@ -99,7 +99,11 @@ impl<'a> Coordinator<'a> {
             seats: (0..crew.len()).map(|_| Seat::default()).collect(),
             crew_watched: Watched { pids: crew.pids() },
             display: Display::new(),
-            sampling: Sampling { every_ns: SAMPLE_NS, next_ns: started_ns, last: None },
+            sampling: Sampling {
+                every_ns: SAMPLE_NS,
+                next_ns: started_ns,
+                last: None,
+            },
             record: Record::default(),
             job,
             crew,
@@ -135,12 +139,20 @@ impl<'a> Coordinator<'a> {
         self.display.stage("living", self.job.before.as_secs_f64());
         self.pause(self.job.before)?;
 
-        let (server, threads, workers) = (self.server.usage(), self.server.threads(), self.workers_usage());
+        let (server, threads, workers) = (
+            self.server.usage(),
+            self.server.threads(),
+            self.workers_usage(),
+        );
         let at_ns = monotonic_ns() + LEAD_NS;
         self.record.began_s = Some((at_ns - self.started_ns) as f64 / 1e9);
         self.crew.order_all(Order::Go { at_ns })?;
         let plan = &self.job.plan;
-        let wait_ns = if plan.bound_ns.is_some() { plan.bound_ns.unwrap_or(0) } else { plan.duration_ns };
+        let wait_ns = if plan.bound_ns.is_some() {
+            plan.bound_ns.unwrap_or(0)
+        } else {
+            plan.duration_ns
+        };
         self.display.stage(self.job.scenario, wait_ns as f64 / 1e9);
         let outcome = self.wait_for_all(|seat| seat.tally.is_some());
 
@@ -148,17 +160,31 @@ impl<'a> Coordinator<'a> {
         self.record.measured_s = monotonic_ns().saturating_sub(at_ns) as f64 / 1e9;
         // Within the time that the whole is looked at, so that it is a part of it.
         self.record.busiest_thread = process::busiest(&self.server.threads(), &threads);
-        self.record.server = self.server.usage().zip(server).map(|(now, before)| now.since(before));
+        self.record.server = self
+            .server
+            .usage()
+            .zip(server)
+            .map(|(now, before)| now.since(before));
         self.record.server_cores = self.server.cores();
         let used = |(now, before): (Option<Usage>, &Option<Usage>)| Some(now?.since((*before)?));
-        self.record.workers = self.workers_usage().into_iter().zip(&workers).map(used).collect();
+        self.record.workers = self
+            .workers_usage()
+            .into_iter()
+            .zip(&workers)
+            .map(used)
+            .collect();
         outcome
     }
 
     /// Opens all connections, in steps, with a look at the server's memory before and after each if there is more than one.
     fn connect(&mut self) -> Result<(), Stop> {
-        self.display.stage("connecting", f64::from(self.job.plan.connections()));
-        let steps = if self.server.is_empty() { 1 } else { self.job.steps };
+        self.display
+            .stage("connecting", f64::from(self.job.plan.connections()));
+        let steps = if self.server.is_empty() {
+            1
+        } else {
+            self.job.steps
+        };
         let memory = steps > 1;
         let cpu_before = self.server.cpu_ns();
         if memory {
@@ -167,7 +193,11 @@ impl<'a> Coordinator<'a> {
         for step in 1..=steps {
             let began_ns = monotonic_ns();
             for worker in 0..self.seats.len() {
-                let all: u32 = self.job.plan.share(worker as u32, self.seats.len() as u32).connections();
+                let all: u32 = self
+                    .job
+                    .plan
+                    .share(worker as u32, self.seats.len() as u32)
+                    .connections();
                 let upto = (u64::from(all) * u64::from(step) / u64::from(steps)) as u32;
                 self.seats[worker].connected = false;
                 self.crew.order(worker, Order::Connect { upto })?;
@@ -179,7 +209,11 @@ impl<'a> Coordinator<'a> {
                 self.note_memory();
             }
         }
-        self.record.connecting_cpu_ns = self.server.cpu_ns().zip(cpu_before).map(|(now, before)| now.saturating_sub(before));
+        self.record.connecting_cpu_ns = self
+            .server
+            .cpu_ns()
+            .zip(cpu_before)
+            .map(|(now, before)| now.saturating_sub(before));
         Ok(())
     }
 
@@ -197,7 +231,11 @@ impl<'a> Coordinator<'a> {
         loop {
             let before = self.server.cpu_ns();
             self.pause(REST_LOOK)?;
-            let used = self.server.cpu_ns().zip(before).map_or(0, |(now, before)| now.saturating_sub(before));
+            let used = self
+                .server
+                .cpu_ns()
+                .zip(before)
+                .map_or(0, |(now, before)| now.saturating_sub(before));
             if used as f64 <= AT_REST * REST_LOOK.as_nanos() as f64 || monotonic_ns() >= until_ns {
                 return Ok(());
             }
@@ -249,10 +287,16 @@ impl<'a> Coordinator<'a> {
     }
 
     fn hear(&mut self, news: News) -> Result<(), Stop> {
-        let ended = |worker: usize, how: &str| Stop::Failed(Error::io(format!("measure: worker {worker}"))(std::io::Error::other(how)));
+        let ended = |worker: usize, how: &str| {
+            Stop::Failed(Error::io(format!("measure: worker {worker}"))(
+                std::io::Error::other(how),
+            ))
+        };
         match news {
             News::Interrupt => return Err(Stop::Interrupted),
-            News::Report(worker, Report::Progress(progress)) => self.seats[worker].progress = progress,
+            News::Report(worker, Report::Progress(progress)) => {
+                self.seats[worker].progress = progress
+            }
             News::Report(worker, Report::Connected(progress)) => {
                 (self.seats[worker].progress, self.seats[worker].connected) = (progress, true);
             }
@@ -267,11 +311,17 @@ impl<'a> Coordinator<'a> {
     }
 
     fn progress(&self) -> Progress {
-        self.seats.iter().fold(Progress::default(), |sum, seat| sum.plus(seat.progress))
+        self.seats
+            .iter()
+            .fold(Progress::default(), |sum, seat| sum.plus(seat.progress))
     }
 
     fn workers_usage(&self) -> Vec<Option<Usage>> {
-        self.crew_watched.pids.iter().map(|pid| process::usage(*pid).ok()).collect()
+        self.crew_watched
+            .pids
+            .iter()
+            .map(|pid| process::usage(*pid).ok())
+            .collect()
     }
 
     fn sample(&mut self, now_ns: u64) {
@@ -288,7 +338,11 @@ impl<'a> Coordinator<'a> {
             server_cpu: share(server, |last| last.server),
             workers_cpu: share(workers, |last| last.workers),
         };
-        self.sampling.last = Some(LastSample { at_ns: now_ns, server, workers });
+        self.sampling.last = Some(LastSample {
+            at_ns: now_ns,
+            server,
+            workers,
+        });
         // Counted from the end, so that a look that takes long leaves time for the news.
         self.sampling.next_ns = monotonic_ns() + self.sampling.every_ns;
         self.record.samples.push(sample);
@@ -301,7 +355,8 @@ impl<'a> Coordinator<'a> {
             self.sampling.every_ns *= 2;
         }
         let evicted = u64::from(sample.progress.established - sample.progress.open);
-        self.display.show(sample.at_s, self.record.began_s, &sample.progress, evicted);
+        self.display
+            .show(sample.at_s, self.record.began_s, &sample.progress, evicted);
     }
 }
 

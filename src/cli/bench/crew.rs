@@ -38,7 +38,8 @@ impl Crew {
     pub(super) fn hire(plans: &[Plan]) -> Result<Self, Error> {
         // Workers report ten times a second at most, and the coordinator does little else than to listen.
         let (sender, news) = mpsc::channel();
-        let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(Error::io("watch for signals"))?;
+        let mut signals =
+            Signals::new([SIGINT, SIGTERM]).map_err(Error::io("watch for signals"))?;
         let interrupts = sender.clone();
         let watch = move || {
             let mut signals = signals.forever();
@@ -50,22 +51,38 @@ impl Crew {
                 std::process::exit(super::EXIT_INTERRUPTED.into());
             }
         };
-        thread::Builder::new().name("signals".into()).spawn(watch).map_err(Error::io("start a thread"))?;
-        let mut crew = Crew { workers: Vec::new(), news };
+        thread::Builder::new()
+            .name("signals".into())
+            .spawn(watch)
+            .map_err(Error::io("start a thread"))?;
+        let mut crew = Crew {
+            workers: Vec::new(),
+            news,
+        };
         for (index, plan) in plans.iter().enumerate() {
-            crew.hire_one(index, plan, sender.clone()).map_err(Error::io("start a worker"))?;
+            crew.hire_one(index, plan, sender.clone())
+                .map_err(Error::io("start a worker"))?;
         }
         Ok(crew)
     }
 
     fn hire_one(&mut self, index: usize, plan: &Plan, sender: Sender<News>) -> io::Result<()> {
-        let mut child = own_command("worker")?.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut child = own_command("worker")?
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
         let (orders, stdout) = (child.stdin.take(), child.stdout.take());
         self.workers.push(Worker { child, orders });
         let listen = move || {
-            for line in stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines()).map_while(Result::ok) {
+            for line in stdout
+                .into_iter()
+                .flat_map(|stdout| BufReader::new(stdout).lines())
+                .map_while(Result::ok)
+            {
                 // A worker that talks nonsense is as good as gone.
-                let Ok(report) = serde_json::from_str(&line) else { break };
+                let Ok(report) = serde_json::from_str(&line) else {
+                    break;
+                };
                 if sender.send(News::Report(index, report)).is_err() {
                     return;
                 }
@@ -77,7 +94,10 @@ impl Crew {
     }
 
     pub(super) fn pids(&self) -> Vec<u32> {
-        self.workers.iter().map(|worker| worker.child.id()).collect()
+        self.workers
+            .iter()
+            .map(|worker| worker.child.id())
+            .collect()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -85,7 +105,9 @@ impl Crew {
     }
 
     pub(super) fn order(&mut self, worker: usize, order: Order) -> Result<(), Error> {
-        let tell = serde_json::to_string(&order).map_err(io::Error::from).and_then(|line| self.write(worker, &line));
+        let tell = serde_json::to_string(&order)
+            .map_err(io::Error::from)
+            .and_then(|line| self.write(worker, &line));
         tell.map_err(Error::io("talk to a worker"))
     }
 
@@ -114,7 +136,9 @@ impl Crew {
 impl Drop for Crew {
     fn drop(&mut self) {
         // All pipes first, so that they end side by side.
-        self.workers.iter_mut().for_each(|worker| drop(worker.orders.take()));
+        self.workers
+            .iter_mut()
+            .for_each(|worker| drop(worker.orders.take()));
         for worker in &mut self.workers {
             let _ = worker.child.wait();
         }

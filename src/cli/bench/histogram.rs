@@ -36,7 +36,12 @@ impl Durations {
 
     /// The non-empty buckets: a duration in nanoseconds, and how many there were of it.
     pub(super) fn buckets(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.0.iter_recorded().map(|bucket| (bucket.value_iterated_to(), bucket.count_since_last_iteration()))
+        self.0.iter_recorded().map(|bucket| {
+            (
+                bucket.value_iterated_to(),
+                bucket.count_since_last_iteration(),
+            )
+        })
     }
 
     /// The duration that so many percent did not exceed.
@@ -102,25 +107,42 @@ mod tests {
 
     #[test]
     fn two_halves_that_travelled_are_the_whole() {
-        let values = |odd| (0..5000_u64).filter(move |n| (n % 2 == 1) == odd).map(|n| n * n * 997);
+        let values = |odd| {
+            (0..5000_u64)
+                .filter(move |n| (n % 2 == 1) == odd)
+                .map(|n| n * n * 997)
+        };
         let travel = |half: &Durations| -> Durations {
-            serde_json::from_str(&serde_json::to_string(half).expect("it can be written")).expect("it can be read")
+            serde_json::from_str(&serde_json::to_string(half).expect("it can be written"))
+                .expect("it can be read")
         };
         let mut merged = travel(&of(values(false)));
         merged.merge(&travel(&of(values(true))));
         let whole = of(values(false).chain(values(true)));
-        assert_eq!(merged.buckets().collect::<Vec<_>>(), whole.buckets().collect::<Vec<_>>());
+        assert_eq!(
+            merged.buckets().collect::<Vec<_>>(),
+            whole.buckets().collect::<Vec<_>>()
+        );
         assert_eq!(merged.summary(), whole.summary());
     }
 
     #[test]
     fn percentiles_are_those_of_the_values_to_three_digits() {
-        let summary = of((1..=10_000).map(|n| n * 1000)).summary().expect("there are values");
+        let summary = of((1..=10_000).map(|n| n * 1000))
+            .summary()
+            .expect("there are values");
         assert_eq!(summary.count, 10_000);
-        for (figure, expected) in
-            [(summary.p50, 5000.0), (summary.p90, 9000.0), (summary.p99, 9900.0), (summary.p99_9, 9990.0), (summary.max, 10_000.0)]
-        {
-            assert!((figure / expected - 1.0_f64).abs() < 0.002, "{figure} instead of {expected}");
+        for (figure, expected) in [
+            (summary.p50, 5000.0),
+            (summary.p90, 9000.0),
+            (summary.p99, 9900.0),
+            (summary.p99_9, 9990.0),
+            (summary.max, 10_000.0),
+        ] {
+            assert!(
+                (figure / expected - 1.0_f64).abs() < 0.002,
+                "{figure} instead of {expected}"
+            );
         }
         assert_eq!(Durations::default().summary(), None);
     }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use super::args::{BeatArgs, CommonArgs, DeadArgs, EchoArgs, HoldArgs, PushArgs, StormArgs, WireArgs};
+use super::args::{
+    BeatArgs, CommonArgs, DeadArgs, EchoArgs, HoldArgs, PushArgs, StormArgs, WireArgs,
+};
 use super::plan::{Group, Pace, Plan, Ports, Role, WaitFor};
 use super::process::ephemeral_ports;
 use super::server::has_flag;
@@ -41,16 +43,35 @@ const NOT_ASKING: &[(&str, &str)] = &[("--heartbeat", "60s")];
 
 impl Job {
     pub(super) fn hold(args: HoldArgs) -> Result<Self, Error> {
-        let role = args.beat.0.map_or(Role::Quiet, |every| beating(every, args.duration));
+        let role = args
+            .beat
+            .0
+            .map_or(Role::Quiet, |every| beating(every, args.duration));
         let groups = vec![args.common.wire.beating("held", args.connections, role)];
-        Job { steps: 3, ..Job::new("hold", "heartbeat", args.common, groups, args.duration, GRACE, &[])? }.checked()
+        Job {
+            steps: 3,
+            ..Job::new(
+                "hold",
+                "heartbeat",
+                args.common,
+                groups,
+                args.duration,
+                GRACE,
+                &[],
+            )?
+        }
+        .checked()
     }
 
     pub(super) fn echo(args: EchoArgs) -> Result<Self, Error> {
         let wire = &args.common.wire;
         let message = wire.sized(args.size.0);
         if message.len().saturating_mul(args.depth as usize) > MOST_UNDER_WAY_BYTES {
-            return Err(ConfigError::new("depth", "more than 64 MiB would be under way on each connection").into());
+            return Err(ConfigError::new(
+                "depth",
+                "more than 64 MiB would be under way on each connection",
+            )
+            .into());
         }
         let active = Group {
             name: "active".to_string(),
@@ -62,38 +83,101 @@ impl Job {
         };
         let mut groups = vec![active];
         if args.idle > 0 {
-            let role = args.beat.0.map_or(Role::Quiet, |every| beating(every, args.duration));
+            let role = args
+                .beat
+                .0
+                .map_or(Role::Quiet, |every| beating(every, args.duration));
             groups.push(wire.beating("idle", args.idle, role));
         }
-        Job::new("echo", "echo", args.common, groups, args.duration, GRACE, NOT_ASKING)?.checked()
+        Job::new(
+            "echo",
+            "echo",
+            args.common,
+            groups,
+            args.duration,
+            GRACE,
+            NOT_ASKING,
+        )?
+        .checked()
     }
 
     pub(super) fn beat(args: BeatArgs) -> Result<Self, Error> {
-        let groups = vec![args.common.wire.beating("beating", args.connections, beating(args.beat, args.duration))];
-        Job::new("beat", "heartbeat", args.common, groups, args.duration, GRACE, NOT_ASKING)?.checked()
+        let groups = vec![args.common.wire.beating(
+            "beating",
+            args.connections,
+            beating(args.beat, args.duration),
+        )];
+        Job::new(
+            "beat",
+            "heartbeat",
+            args.common,
+            groups,
+            args.duration,
+            GRACE,
+            NOT_ASKING,
+        )?
+        .checked()
     }
 
     pub(super) fn storm(args: StormArgs) -> Result<Self, Error> {
         let mut common = args.common;
         common.ramp = common.ramp.or(Some(Ramp { per_s: None }));
-        let once = Role::Paced(Pace { spread: false, every_ns: u64::MAX / 4, until_ns: 1, replies: true });
+        let once = Role::Paced(Pace {
+            spread: false,
+            every_ns: u64::MAX / 4,
+            until_ns: 1,
+            replies: true,
+        });
         let groups = vec![common.wire.beating("pinging", args.connections, once)];
-        Job::new("storm", "ping", common, groups, Duration::from_nanos(1), STORM_GRACE, NOT_ASKING)?.checked()
+        Job::new(
+            "storm",
+            "ping",
+            common,
+            groups,
+            Duration::from_nanos(1),
+            STORM_GRACE,
+            NOT_ASKING,
+        )?
+        .checked()
     }
 
     pub(super) fn push(args: PushArgs) -> Result<Self, Error> {
         let wire = &args.common.wire;
         let every_ns = nanos(args.every);
-        let duration = args.every.saturating_mul(args.messages - 1).saturating_add(Duration::from_nanos(1));
+        let duration = args
+            .every
+            .saturating_mul(args.messages - 1)
+            .saturating_add(Duration::from_nanos(1));
         let message = wire.sized(args.size.0);
-        let role = Role::Paced(Pace { spread: false, every_ns, until_ns: nanos(duration), replies: false });
+        let role = Role::Paced(Pace {
+            spread: false,
+            every_ns,
+            until_ns: nanos(duration),
+            replies: false,
+        });
         // Without a hello: who has subscribed may not speak everywhere.
-        let speaker = Group { name: "speaking".to_string(), connections: 1, role, hello: Vec::new(), message, expect: wire.expect.clone() };
+        let speaker = Group {
+            name: "speaking".to_string(),
+            connections: 1,
+            role,
+            hello: Vec::new(),
+            message,
+            expect: wire.expect.clone(),
+        };
         let listeners = wire.beating("listening", args.connections, Role::Listen);
         let options = &[("--app", "broadcast"), ("--heartbeat", "60s")];
-        let mut job = Job::new("push", "delivery", args.common, vec![speaker, listeners], duration, STORM_GRACE, options)?;
+        let mut job = Job::new(
+            "push",
+            "delivery",
+            args.common,
+            vec![speaker, listeners],
+            duration,
+            STORM_GRACE,
+            options,
+        )?;
         job.primary = 1;
-        (job.plan.wait_for, job.plan.pushes, job.plan.push_every_ns) = (WaitFor::Pushes, args.messages, every_ns);
+        (job.plan.wait_for, job.plan.pushes, job.plan.push_every_ns) =
+            (WaitFor::Pushes, args.messages, every_ns);
         job.checked()
     }
 
@@ -102,15 +186,31 @@ impl Job {
         let mut groups = vec![wire.beating("falling silent", args.connections, Role::Mute)];
         if args.alive > 0 {
             // Until the end, whenever that is.
-            let role = args.beat.0.map_or(Role::Quiet, |every| beating(every, Duration::from_nanos(u64::MAX / 4)));
+            let role = args.beat.0.map_or(Role::Quiet, |every| {
+                beating(every, Duration::from_nanos(u64::MAX / 4))
+            });
             groups.push(wire.beating("alive", args.alive, role));
         }
         // A bound of four seconds: long enough to tell late from early, short enough to wait for.
         let options = &[("--heartbeat", "1s"), ("--missed", "3")];
-        let mut job = Job::new("dead", "eviction", args.common, groups, Duration::ZERO, Duration::ZERO, options)?;
-        let own = if job.common.addr.is_none() { bound(&job.serve)? } else { None };
+        let mut job = Job::new(
+            "dead",
+            "eviction",
+            args.common,
+            groups,
+            Duration::ZERO,
+            Duration::ZERO,
+            options,
+        )?;
+        let own = if job.common.addr.is_none() {
+            bound(&job.serve)?
+        } else {
+            None
+        };
         let bound = args.bound.or(own);
-        let wait = bound.map_or(Duration::from_secs(60), |bound| bound.saturating_mul(3) / 2 + Duration::from_secs(5));
+        let wait = bound.map_or(Duration::from_secs(60), |bound| {
+            bound.saturating_mul(3) / 2 + Duration::from_secs(5)
+        });
         job.before = args.before;
         job.plan.wait_for = WaitFor::Closes;
         job.plan.bound_ns = bound.map(nanos);
@@ -128,7 +228,10 @@ impl Job {
         options: &[(&str, &str)],
     ) -> Result<Self, Error> {
         let mut serve = common.serve.clone();
-        for (flag, value) in options.iter().filter(|(flag, _)| !has_flag(&common.serve, flag)) {
+        for (flag, value) in options
+            .iter()
+            .filter(|(flag, _)| !has_flag(&common.serve, flag))
+        {
             serve.extend([flag.to_string(), value.to_string()]);
         }
         let (first, last) = ephemeral_ports();
@@ -137,8 +240,17 @@ impl Job {
             addr: ([0, 0, 0, 0], 0).into(),
             sources: Vec::new(),
             more_sources: false,
-            ports: Ports { first, last, step: 1 },
-            ramp_per_s: common.ramp.unwrap_or(Ramp { per_s: Some(5000.0) }).per_s,
+            ports: Ports {
+                first,
+                last,
+                step: 1,
+            },
+            ramp_per_s: common
+                .ramp
+                .unwrap_or(Ramp {
+                    per_s: Some(5000.0),
+                })
+                .per_s,
             seed: common.seed,
             answer: common.wire.answer(),
             groups,
@@ -149,7 +261,16 @@ impl Job {
             pushes: 0,
             push_every_ns: 0,
         };
-        Ok(Job { scenario, common, plan, serve, primary: 0, unit, steps: 1, before: Duration::ZERO })
+        Ok(Job {
+            scenario,
+            common,
+            plan,
+            serve,
+            primary: 0,
+            unit,
+            steps: 1,
+            before: Duration::ZERO,
+        })
     }
 
     /// Finds what is wrong with the options of the server now, not when it is started.
@@ -170,13 +291,26 @@ impl WireArgs {
     }
 
     fn hello(&self) -> Vec<u8> {
-        self.hello.as_ref().map(|hello| hello.0.clone()).unwrap_or_default()
+        self.hello
+            .as_ref()
+            .map(|hello| hello.0.clone())
+            .unwrap_or_default()
     }
 
     /// A group whose messages are heartbeats.
     fn beating(&self, name: &str, connections: u32, role: Role) -> Group {
-        let message = self.send.as_ref().map_or(b"ping\n".to_vec(), |send| send.0.clone());
-        Group { name: name.to_string(), connections, role, hello: self.hello(), message, expect: self.expect.clone() }
+        let message = self
+            .send
+            .as_ref()
+            .map_or(b"ping\n".to_vec(), |send| send.0.clone());
+        Group {
+            name: name.to_string(),
+            connections,
+            role,
+            hello: self.hello(),
+            message,
+            expect: self.expect.clone(),
+        }
     }
 
     /// What is sent, or a line of so many bytes.
@@ -188,7 +322,12 @@ impl WireArgs {
 
 /// Heartbeats at an even pace, each connection beginning at a random instant of the first interval.
 fn beating(every: Duration, until: Duration) -> Role {
-    Role::Paced(Pace { spread: true, every_ns: nanos(every), until_ns: nanos(until), replies: true })
+    Role::Paced(Pace {
+        spread: true,
+        every_ns: nanos(every),
+        until_ns: nanos(until),
+        replies: true,
+    })
 }
 
 /// A duration from a flag is at most a year, or was clamped.
@@ -205,14 +344,20 @@ struct OwnServe {
 
 /// Ends the process with clap's own message if they are wrong.
 fn serve_args(options: &[String]) -> ServeArgs {
-    OwnServe::try_parse_from(options).unwrap_or_else(|error| error.exit()).serve
+    OwnServe::try_parse_from(options)
+        .unwrap_or_else(|error| error.exit())
+        .serve
 }
 
 /// The silence after which a server with these options closes, if it does.
 fn bound(options: &[String]) -> Result<Option<Duration>, Error> {
     let config = serve_args(options).config();
     config.check()?;
-    Ok(config.heartbeat.map(|heartbeat| heartbeat.interval.saturating_mul(u32::from(heartbeat.missed) + 1)))
+    Ok(config.heartbeat.map(|heartbeat| {
+        heartbeat
+            .interval
+            .saturating_mul(u32::from(heartbeat.missed) + 1)
+    }))
 }
 
 #[cfg(test)]
@@ -233,17 +378,30 @@ mod tests {
     #[test]
     fn the_bound_is_that_of_the_server() {
         assert_eq!(dead(&[]).plan.bound_ns, Some(4_000_000_000));
-        assert_eq!(dead(&["--", "--heartbeat", "2s", "--missed=1"]).plan.bound_ns, Some(4_000_000_000));
+        assert_eq!(
+            dead(&["--", "--heartbeat", "2s", "--missed=1"])
+                .plan
+                .bound_ns,
+            Some(4_000_000_000)
+        );
         assert_eq!(dead(&["--", "--heartbeat", "off"]).plan.bound_ns, None);
         assert_eq!(dead(&["127.0.0.1:1"]).plan.bound_ns, None);
-        assert_eq!(dead(&["127.0.0.1:1", "--bound", "7s"]).plan.bound_ns, Some(7_000_000_000));
+        assert_eq!(
+            dead(&["127.0.0.1:1", "--bound", "7s"]).plan.bound_ns,
+            Some(7_000_000_000)
+        );
     }
 
     #[test]
     fn questions_are_answered_unless_another_protocol_is_spoken() {
         assert_eq!(dead(&[]).plan.answer, Some(Answer::heartline()));
         assert_eq!(dead(&["--send", "PING\\r\\n"]).plan.answer, None);
-        assert!(dead(&["--send", "PING\\r\\n", "--answer", "PING\\r\\n=PONG\\r\\n"]).plan.answer.is_some());
+        assert!(
+            dead(&["--send", "PING\\r\\n", "--answer", "PING\\r\\n=PONG\\r\\n"])
+                .plan
+                .answer
+                .is_some()
+        );
         assert_eq!(dead(&["--answer", "off"]).plan.answer, None);
         assert_eq!(dead(&[]).plan.groups[0].expect, Expect::Lines(1));
     }

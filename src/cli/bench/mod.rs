@@ -68,7 +68,10 @@ pub(super) fn run(args: BenchArgs) -> Result<ExitCode, Error> {
 
 fn measure(mut job: Job) -> Result<ExitCode, Error> {
     let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    let (json, html) = (create(job.common.json.as_deref())?, create(job.common.html.as_deref())?);
+    let (json, html) = (
+        create(job.common.json.as_deref())?,
+        create(job.common.html.as_deref())?,
+    );
     let connections = job.plan.connections();
     let descriptors = net::raise_descriptor_limit();
     let workers = setup::workers(connections, descriptors, job.common.workers)?;
@@ -79,12 +82,19 @@ fn measure(mut job: Job) -> Result<ExitCode, Error> {
     job.plan.more_sources = setup::may_add_sources(target, job.common.source.as_ref());
     let server = match addr {
         Some(_) => None,
-        None => Some(OwnServer::start(setup::servers(connections, descriptors), &job.serve)?),
+        None => Some(OwnServer::start(
+            setup::servers(connections, descriptors),
+            &job.serve,
+        )?),
     };
-    job.plan.addr = addr.or(server.as_ref().map(|server| server.addr)).ok_or_else(|| ConfigError::new("addr", "there is none"))?;
+    job.plan.addr = addr
+        .or(server.as_ref().map(|server| server.addr))
+        .ok_or_else(|| ConfigError::new("addr", "there is none"))?;
     let watched = watched(&job, server.as_ref())?;
 
-    let plans: Vec<Plan> = (0..workers).map(|worker| job.plan.share(worker, workers)).collect();
+    let plans: Vec<Plan> = (0..workers)
+        .map(|worker| job.plan.share(worker, workers))
+        .collect();
     let record = Coordinator::new(&job, Crew::hire(&plans)?, &watched).run()?;
     if record.tally.progress.established == 0 && !record.interrupted {
         return Err(none_established(&record));
@@ -96,7 +106,11 @@ fn measure(mut job: Job) -> Result<ExitCode, Error> {
         machine: Machine::look(),
         addr: job.plan.addr,
         own_server: server.is_some(),
-        serve_options: if server.is_some() { job.serve.clone() } else { Vec::new() },
+        serve_options: if server.is_some() {
+            job.serve.clone()
+        } else {
+            Vec::new()
+        },
         pids: watched.pids.clone(),
         workers,
         sources: record.tally.sources.iter().copied().collect(),
@@ -109,18 +123,29 @@ fn measure(mut job: Job) -> Result<ExitCode, Error> {
         write(
             file,
             "--json",
-            &(serde_json::to_string_pretty(&results).map_err(io::Error::from).map_err(Error::io("write --json"))? + "\n"),
+            &(serde_json::to_string_pretty(&results)
+                .map_err(io::Error::from)
+                .map_err(Error::io("write --json"))?
+                + "\n"),
         )?;
     }
     if let Some(file) = html {
         write(file, "--html", &html::render(&results))?;
     }
-    Ok(if record.interrupted { ExitCode::from(EXIT_INTERRUPTED) } else { ExitCode::SUCCESS })
+    Ok(if record.interrupted {
+        ExitCode::from(EXIT_INTERRUPTED)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 /// The processes of the server, if they are known.
 fn watched(job: &Job, server: Option<&OwnServer>) -> Result<Watched, Error> {
-    let pids = if job.common.pid.is_empty() { server.map(OwnServer::pids).unwrap_or_default() } else { job.common.pid.clone() };
+    let pids = if job.common.pid.is_empty() {
+        server.map(OwnServer::pids).unwrap_or_default()
+    } else {
+        job.common.pid.clone()
+    };
     for pid in &job.common.pid {
         process::usage(*pid).map_err(|error| ConfigError::new("pid", format!("{pid}: {error}")))?;
     }
@@ -129,14 +154,21 @@ fn watched(job: &Job, server: Option<&OwnServer>) -> Result<Watched, Error> {
 
 /// Now, so that nobody measures for an hour and then cannot write it down.
 fn create(path: Option<&Path>) -> Result<Option<File>, Error> {
-    path.map(|path| File::create(path).map_err(Error::io(format!("write {}", path.display())))).transpose()
+    path.map(|path| File::create(path).map_err(Error::io(format!("write {}", path.display()))))
+        .transpose()
 }
 
 fn write(mut file: File, flag: &str, text: &str) -> Result<(), Error> {
-    file.write_all(text.as_bytes()).map_err(Error::io(format!("write {flag}")))
+    file.write_all(text.as_bytes())
+        .map_err(Error::io(format!("write {flag}")))
 }
 
 fn none_established(record: &Record) -> Error {
-    let causes: Vec<String> = record.tally.failed.iter().map(|(cause, count)| format!("{count} {cause}")).collect();
+    let causes: Vec<String> = record
+        .tally
+        .failed
+        .iter()
+        .map(|(cause, count)| format!("{count} {cause}"))
+        .collect();
     Error::io("measure: no connection was established")(io::Error::other(causes.join(", ")))
 }

@@ -29,16 +29,29 @@ fn client(results: &Results, notes: &mut Vec<String>) {
     if let Some(storm) = &results.storm {
         let awake = |share: &CpuShare| awake(share, results.measured_s);
         let client = workers.iter().flatten().map(awake).fold(0.0, f64::max);
-        let server = results.server.as_ref().and_then(|server| server.busiest_thread.as_ref()).map_or(0.0, awake);
+        let server = results
+            .server
+            .as_ref()
+            .and_then(|server| server.busiest_thread.as_ref())
+            .map_or(0.0, awake);
         notes.extend(storm_of_client(storm, client, server));
         return;
     }
-    let busy = |(index, worker): (usize, &Option<CpuShare>)| busy_worker(index + 1, workers.len(), worker.as_ref()?.cpu_cores);
+    let busy = |(index, worker): (usize, &Option<CpuShare>)| {
+        busy_worker(index + 1, workers.len(), worker.as_ref()?.cpu_cores)
+    };
     notes.extend(workers.iter().enumerate().filter_map(busy));
     for group in &results.groups {
         // What a speaker is late by shows at its listeners.
-        let heard = results.push.as_ref().and_then(|_| results.groups.iter().find_map(|group| group.latency_us.as_ref()));
-        if let (Some(lag), Some(latency)) = (&group.send_lag_us, group.latency_us.as_ref().or(heard)) {
+        let heard = results.push.as_ref().and_then(|_| {
+            results
+                .groups
+                .iter()
+                .find_map(|group| group.latency_us.as_ref())
+        });
+        if let (Some(lag), Some(latency)) =
+            (&group.send_lag_us, group.latency_us.as_ref().or(heard))
+        {
             notes.extend(late_sender(&group.name, lag.p99, latency.p99));
         }
     }
@@ -46,7 +59,12 @@ fn client(results: &Results, notes: &mut Vec<String>) {
 
 /// Share of the time in which it had something to do, whether it had a core to do it on or not.
 fn awake(share: &CpuShare, measured_s: f64) -> f64 {
-    share.cpu_cores + if measured_s > 0.0 { share.cpu_wait_s / measured_s } else { 0.0 }
+    share.cpu_cores
+        + if measured_s > 0.0 {
+            share.cpu_wait_s / measured_s
+        } else {
+            0.0
+        }
 }
 
 /// A worker that had no time left might have made more load with more time.
@@ -86,7 +104,13 @@ fn late_sender(group: &str, lag_p99_us: f64, latency_p99_us: f64) -> Option<Stri
 }
 
 fn is_server_busy(results: &Results) -> bool {
-    let busy = |server: &Server| is_busy(server.busiest_thread.map_or(0.0, |thread| thread.cpu_cores), server.cpu_cores, server.cores);
+    let busy = |server: &Server| {
+        is_busy(
+            server.busiest_thread.map_or(0.0, |thread| thread.cpu_cores),
+            server.cpu_cores,
+            server.cores,
+        )
+    };
     results.server.as_ref().is_some_and(busy)
 }
 
@@ -98,17 +122,31 @@ fn is_busy(busiest_thread: f64, all: f64, cores: usize) -> bool {
 
 fn cores(results: &Results, notes: &mut Vec<String>) {
     if is_server_busy(results) {
-        notes.push("The server was busy almost all the time: this is as much as it can do here.".to_string());
+        notes.push(
+            "The server was busy almost all the time: this is as much as it can do here."
+                .to_string(),
+        );
     }
-    let much = |wait_s: f64, threads: usize| wait_s > WAITING * results.measured_s * threads as f64 && wait_s > 0.01;
-    let thread = results.server.as_ref().and_then(|server| server.busiest_thread);
+    let much = |wait_s: f64, threads: usize| {
+        wait_s > WAITING * results.measured_s * threads as f64 && wait_s > 0.01
+    };
+    let thread = results
+        .server
+        .as_ref()
+        .and_then(|server| server.busiest_thread);
     if let Some(thread) = thread.filter(|thread| much(thread.cpu_wait_s, 1)) {
         notes.push(format!(
             "The server had to wait for a core for {:.2} s: something else runs there. Give it a core of its own (taskset), and the client another.",
             thread.cpu_wait_s
         ));
     }
-    let waited: f64 = results.client.workers.iter().flatten().map(|worker| worker.cpu_wait_s).sum();
+    let waited: f64 = results
+        .client
+        .workers
+        .iter()
+        .flatten()
+        .map(|worker| worker.cpu_wait_s)
+        .sum();
     if much(waited, results.client.workers.len()) {
         notes.push(format!("The client had to wait for a core for {waited:.2} s in all, so its latencies are longer than the server's."));
     }
@@ -118,7 +156,12 @@ fn cores(results: &Results, notes: &mut Vec<String>) {
 const ENOUGH_FOR_MEMORY: u32 = 1000;
 
 fn memory(results: &Results, notes: &mut Vec<String>) {
-    let most = results.memory.iter().flat_map(|memory| &memory.points).map(|point| point.connections).max();
+    let most = results
+        .memory
+        .iter()
+        .flat_map(|memory| &memory.points)
+        .map(|point| point.connections)
+        .max();
     if let Some(most) = most.filter(|most| *most < ENOUGH_FOR_MEMORY) {
         notes.push(format!("Memory per connection is coarse: {most} connections are few, and memory comes in pages."));
     }
@@ -126,24 +169,43 @@ fn memory(results: &Results, notes: &mut Vec<String>) {
 
 fn losses(results: &Results, notes: &mut Vec<String>) {
     let list = |causes: &std::collections::BTreeMap<String, u64>| {
-        causes.iter().map(|(cause, count)| format!("{count} {cause}")).collect::<Vec<_>>().join(", ")
+        causes
+            .iter()
+            .map(|(cause, count)| format!("{count} {cause}"))
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     if !results.connecting.failed.is_empty() {
-        notes.push(format!("Connections failed: {}.", list(&results.connecting.failed)));
+        notes.push(format!(
+            "Connections failed: {}.",
+            list(&results.connecting.failed)
+        ));
     }
     if !results.connections.lost.is_empty() {
-        notes.push(format!("Connections were lost: {}.", list(&results.connections.lost)));
+        notes.push(format!(
+            "Connections were lost: {}.",
+            list(&results.connections.lost)
+        ));
     }
-    let unanswered: u64 = results.groups.iter().map(|group| group.unanswered + group.unsent).sum();
+    let unanswered: u64 = results
+        .groups
+        .iter()
+        .map(|group| group.unanswered + group.unsent)
+        .sum();
     if unanswered > 0 {
-        notes.push(format!("{unanswered} messages were not sent or not answered; latencies are of the others."));
+        notes.push(format!(
+            "{unanswered} messages were not sent or not answered; latencies are of the others."
+        ));
     }
     if let Some(dead) = &results.dead {
         if let Some(early) = dead.early.filter(|early| *early > 0) {
             notes.push(format!("{early} connections were closed before the bound."));
         }
         if dead.open > 0 {
-            notes.push(format!("{} silent connections were still open at the end.", dead.open));
+            notes.push(format!(
+                "{} silent connections were still open at the end.",
+                dead.open
+            ));
         }
     }
 }
@@ -156,33 +218,75 @@ mod tests {
     fn a_worker_is_the_bottleneck_when_it_has_no_time_left() {
         assert_eq!(busy_worker(1, 1, 0.9), None);
         let note = busy_worker(2, 3, 0.97).expect("a note");
-        assert!(note.starts_with("The client is the bottleneck") && note.contains("worker 2 of 3") && note.contains("97 %"), "{note}");
+        assert!(
+            note.starts_with("The client is the bottleneck")
+                && note.contains("worker 2 of 3")
+                && note.contains("97 %"),
+            "{note}"
+        );
     }
 
     #[test]
     fn a_late_sender_is_named_when_it_shows_in_the_latency() {
-        assert_eq!(late_sender("beating", 400.0, 450.0), None, "too little to speak of");
-        assert_eq!(late_sender("beating", 2000.0, 9000.0), None, "most of it is the server's");
+        assert_eq!(
+            late_sender("beating", 400.0, 450.0),
+            None,
+            "too little to speak of"
+        );
+        assert_eq!(
+            late_sender("beating", 2000.0, 9000.0),
+            None,
+            "most of it is the server's"
+        );
         let note = late_sender("beating", 2000.0, 5000.0).expect("a note");
-        assert!(note.contains("\"beating\"") && note.contains("2.0 ms late") && note.contains("p99 5.0 ms"), "{note}");
+        assert!(
+            note.contains("\"beating\"")
+                && note.contains("2.0 ms late")
+                && note.contains("p99 5.0 ms"),
+            "{note}"
+        );
     }
 
     #[test]
     fn a_storm_is_the_clients_when_it_never_waits_for_an_answer() {
-        let storm = |last_written_ms| Storm { last_written_ms, last_answer_ms: 100.0 };
+        let storm = |last_written_ms| Storm {
+            last_written_ms,
+            last_answer_ms: 100.0,
+        };
         assert_eq!(storm_of_client(&storm(50.0), 0.6, 0.6), None);
-        assert!(storm_of_client(&storm(95.0), 0.6, 0.6).is_some(), "it wrote until the end");
-        assert!(storm_of_client(&storm(50.0), 0.95, 0.6).is_some(), "it wrote and read all the time");
-        assert_eq!(storm_of_client(&storm(50.0), 0.95, 0.95), None, "nobody waited for the other");
+        assert!(
+            storm_of_client(&storm(95.0), 0.6, 0.6).is_some(),
+            "it wrote until the end"
+        );
+        assert!(
+            storm_of_client(&storm(50.0), 0.95, 0.6).is_some(),
+            "it wrote and read all the time"
+        );
+        assert_eq!(
+            storm_of_client(&storm(50.0), 0.95, 0.95),
+            None,
+            "nobody waited for the other"
+        );
         // Half of the time on a core, and the other half waiting for it.
-        assert!(awake(&CpuShare { cpu_cores: 0.5, cpu_wait_s: 0.15 }, 0.3) > 0.99);
+        assert!(
+            awake(
+                &CpuShare {
+                    cpu_cores: 0.5,
+                    cpu_wait_s: 0.15
+                },
+                0.3
+            ) > 0.99
+        );
     }
 
     #[test]
     fn a_server_is_busy_when_one_thread_or_all_its_cores_are() {
         assert!(is_busy(0.95, 0.95, 8));
         assert!(is_busy(0.4, 0.95, 1), "many threads on one core");
-        assert!(!is_busy(0.4, 0.95, 2), "many threads that could have done more");
+        assert!(
+            !is_busy(0.4, 0.95, 2),
+            "many threads that could have done more"
+        );
         assert!(!is_busy(0.5, 0.5, 0), "nobody said how many cores");
     }
 }

@@ -172,7 +172,9 @@ mod tests {
     fn shares_add_up() {
         for all in [0, 1, 7, 100, 100_000] {
             for workers in 1..9 {
-                let shares: Vec<u32> = (0..workers).map(|worker| share(all, worker, workers)).collect();
+                let shares: Vec<u32> = (0..workers)
+                    .map(|worker| share(all, worker, workers))
+                    .collect();
                 assert_eq!(shares.iter().sum::<u32>(), all);
                 assert!(shares.iter().max().expect("one") - shares.iter().min().expect("one") <= 1);
             }
@@ -181,8 +183,12 @@ mod tests {
 
     #[test]
     fn orders_and_reports_are_single_lines() {
-        let order = serde_json::to_string(&Order::Go { at_ns: u64::MAX }).expect("it can be written");
+        let order =
+            serde_json::to_string(&Order::Go { at_ns: u64::MAX }).expect("it can be written");
         assert!(!order.contains('\n'));
-        assert_eq!(serde_json::from_str::<Order>(&order).expect("it can be read"), Order::Go { at_ns: u64::MAX });
+        assert_eq!(
+            serde_json::from_str::<Order>(&order).expect("it can be read"),
+            Order::Go { at_ns: u64::MAX }
+        );
     }
 }

@@ -31,7 +31,12 @@ pub(super) struct Plot {
 const TEXT: RGBColor = RGBColor(1, 0, 0);
 const GRID: RGBColor = RGBColor(2, 0, 0);
 const MARK: RGBColor = RGBColor(3, 0, 0);
-const CURVES: [RGBColor; 4] = [RGBColor(4, 0, 0), RGBColor(5, 0, 0), RGBColor(6, 0, 0), RGBColor(7, 0, 0)];
+const CURVES: [RGBColor; 4] = [
+    RGBColor(4, 0, 0),
+    RGBColor(5, 0, 0),
+    RGBColor(6, 0, 0),
+    RGBColor(7, 0, 0),
+];
 
 const SIZE: (u32, u32) = (720, 340);
 const FONT: &str = "sans-serif";
@@ -44,7 +49,12 @@ impl Plot {
         }
         let mut svg = String::new();
         // A string takes everything, so drawing fails only for what cannot be drawn.
-        if self.log_y { self.draw_log(&mut svg) } else { self.draw_linear(&mut svg) }.ok()?;
+        if self.log_y {
+            self.draw_log(&mut svg)
+        } else {
+            self.draw_linear(&mut svg)
+        }
+        .ok()?;
         Some(svg)
     }
 
@@ -56,12 +66,22 @@ impl Plot {
         for (index, curve) in self.curves.iter().enumerate() {
             let color = CURVES[index % CURVES.len()];
             if curve.area {
-                chart.draw_series(AreaSeries::new(curve.points.iter().copied(), 0.0, color.mix(0.15)))?;
+                chart.draw_series(AreaSeries::new(
+                    curve.points.iter().copied(),
+                    0.0,
+                    color.mix(0.15),
+                ))?;
             }
-            chart.draw_series(LineSeries::new(curve.points.iter().copied(), color.stroke_width(2)))?;
+            chart.draw_series(LineSeries::new(
+                curve.points.iter().copied(),
+                color.stroke_width(2),
+            ))?;
         }
         for (at, text) in &self.marks {
-            chart.draw_series(LineSeries::new([(*at, 0.0), (*at, y.end)], MARK.stroke_width(1)))?;
+            chart.draw_series(LineSeries::new(
+                [(*at, 0.0), (*at, y.end)],
+                MARK.stroke_width(1),
+            ))?;
             let style = (FONT, 14).into_font().color(&MARK);
             chart.draw_series([Text::new(format!(" {text}"), (*at, y.end * 0.98), style)])?;
         }
@@ -77,7 +97,10 @@ impl Plot {
         self.mesh(&mut chart)?;
         for (index, curve) in self.curves.iter().enumerate() {
             let points = curve.points.iter().map(|(x, y)| (*x, y.max(lowest)));
-            chart.draw_series(LineSeries::new(points, CURVES[index % CURVES.len()].stroke_width(2)))?;
+            chart.draw_series(LineSeries::new(
+                points,
+                CURVES[index % CURVES.len()].stroke_width(2),
+            ))?;
         }
         root.present()?;
         Ok(())
@@ -85,7 +108,8 @@ impl Plot {
 
     fn mesh<Y>(&self, chart: &mut Chart<'_, '_, Y>) -> Result<(), Box<dyn std::error::Error>>
     where
-        Y: plotters::coord::ranged1d::Ranged<ValueType = f64> + plotters::coord::ranged1d::ValueFormatter<f64>,
+        Y: plotters::coord::ranged1d::Ranged<ValueType = f64>
+            + plotters::coord::ranged1d::ValueFormatter<f64>,
     {
         chart
             .configure_mesh()
@@ -105,7 +129,10 @@ impl Plot {
     }
 
     fn values(&self) -> impl Iterator<Item = f64> + '_ {
-        self.curves.iter().flat_map(|curve| &curve.points).map(|(_, y)| *y)
+        self.curves
+            .iter()
+            .flat_map(|curve| &curve.points)
+            .map(|(_, y)| *y)
     }
 
     fn highest(&self) -> f64 {
@@ -114,17 +141,37 @@ impl Plot {
     }
 
     fn x_range(&self) -> Range<f64> {
-        let xs = || self.curves.iter().flat_map(|curve| &curve.points).map(|(x, _)| *x).chain(self.marks.iter().map(|(x, _)| *x));
-        let (low, high) = (xs().fold(f64::INFINITY, f64::min), xs().fold(f64::NEG_INFINITY, f64::max));
-        if low < high { low..high } else { low..low + 1.0 }
+        let xs = || {
+            self.curves
+                .iter()
+                .flat_map(|curve| &curve.points)
+                .map(|(x, _)| *x)
+                .chain(self.marks.iter().map(|(x, _)| *x))
+        };
+        let (low, high) = (
+            xs().fold(f64::INFINITY, f64::min),
+            xs().fold(f64::NEG_INFINITY, f64::max),
+        );
+        if low < high {
+            low..high
+        } else {
+            low..low + 1.0
+        }
     }
 }
 
-type Chart<'a, 'b, Y> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<plotters::coord::types::RangedCoordf64, Y>>;
+type Chart<'a, 'b, Y> =
+    ChartContext<'a, SVGBackend<'b>, Cartesian2d<plotters::coord::types::RangedCoordf64, Y>>;
 
-fn builder<'a, 'b>(root: &'a DrawingArea<SVGBackend<'b>, plotters::coord::Shift>) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
+fn builder<'a, 'b>(
+    root: &'a DrawingArea<SVGBackend<'b>, plotters::coord::Shift>,
+) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
     let mut builder = ChartBuilder::on(root);
-    builder.margin(8).margin_right(24).x_label_area_size(42).y_label_area_size(76);
+    builder
+        .margin(8)
+        .margin_right(24)
+        .x_label_area_size(42)
+        .y_label_area_size(76);
     builder
 }
 
@@ -134,17 +181,35 @@ mod tests {
 
     fn plot(log_y: bool, points: Vec<(f64, f64)>) -> Plot {
         let format = |value: f64| format!("{value:.1}");
-        let curves = vec![Curve { name: "a".to_string(), points, area: true }];
+        let curves = vec![Curve {
+            name: "a".to_string(),
+            points,
+            area: true,
+        }];
         let (title, x_label, y_label) = ("t", "x", "y");
-        Plot { title, x_label, y_label, x_format: format, y_format: format, log_y, marks: vec![(1.0, "here")], curves }
+        Plot {
+            title,
+            x_label,
+            y_label,
+            x_format: format,
+            y_format: format,
+            log_y,
+            marks: vec![(1.0, "here")],
+            curves,
+        }
     }
 
     #[test]
     fn what_can_be_drawn_is_drawn() {
         for log_y in [false, true] {
-            let svg = plot(log_y, vec![(0.0, 0.0), (1.0, 5.0), (2.0, 5000.0)]).render().expect("a picture");
+            let svg = plot(log_y, vec![(0.0, 0.0), (1.0, 5.0), (2.0, 5000.0)])
+                .render()
+                .expect("a picture");
             assert!(svg.starts_with("<svg") && svg.contains("#040000"), "{svg}");
-            assert!(plot(log_y, vec![(3.0, 0.0), (3.0, 0.0)]).render().is_some(), "a flat line at one instant");
+            assert!(
+                plot(log_y, vec![(3.0, 0.0), (3.0, 0.0)]).render().is_some(),
+                "a flat line at one instant"
+            );
         }
     }
 

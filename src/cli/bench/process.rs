@@ -47,7 +47,13 @@ impl Watched {
         if self.is_empty() {
             return None;
         }
-        self.pids.iter().try_fold(Usage { descriptors: Some(0), ..Usage::default() }, |sum, pid| Some(sum.plus(usage(*pid).ok()?)))
+        self.pids.iter().try_fold(
+            Usage {
+                descriptors: Some(0),
+                ..Usage::default()
+            },
+            |sum, pid| Some(sum.plus(usage(*pid).ok()?)),
+        )
     }
 
     pub(super) fn cpu_ns(&self) -> Option<u64> {
@@ -55,14 +61,24 @@ impl Watched {
     }
 
     pub(super) fn threads(&self) -> Threads {
-        self.pids.iter().filter_map(|pid| tasks(*pid).ok()).flatten().filter_map(|task| Some((task_id(&task)?, cpu(&task)?))).collect()
+        self.pids
+            .iter()
+            .filter_map(|pid| tasks(*pid).ok())
+            .flatten()
+            .filter_map(|task| Some((task_id(&task)?, cpu(&task)?)))
+            .collect()
     }
 
     /// Cores that they may run on; 0 if nobody says.
     pub(super) fn cores(&self) -> usize {
         let status = |pid: &u32| fs::read_to_string(proc_dir(*pid).join("status")).ok();
         let cores = |status: String| cores(value(&status, "Cpus_allowed_list").unwrap_or_default());
-        self.pids.iter().filter_map(status).flat_map(cores).collect::<BTreeSet<u32>>().len()
+        self.pids
+            .iter()
+            .filter_map(status)
+            .flat_map(cores)
+            .collect::<BTreeSet<u32>>()
+            .len()
     }
 
     /// Resident memory, counted page by page: what `usage` says is rounded by some pages per core.
@@ -71,7 +87,9 @@ impl Watched {
             return None;
         }
         self.pids.iter().try_fold(0, |sum, pid| {
-            let rollup = fs::read_to_string(proc_dir(*pid).join("smaps_rollup")).ok().and_then(|text| kib(&text, "Rss"));
+            let rollup = fs::read_to_string(proc_dir(*pid).join("smaps_rollup"))
+                .ok()
+                .and_then(|text| kib(&text, "Rss"));
             Some(sum + rollup.map_or_else(|| Some(usage(*pid).ok()?.rss_bytes), Some)?)
         })
     }
@@ -85,7 +103,10 @@ impl Usage {
             voluntary_switches: self.voluntary_switches + other.voluntary_switches,
             involuntary_switches: self.involuntary_switches + other.involuntary_switches,
             threads: self.threads + other.threads,
-            descriptors: self.descriptors.zip(other.descriptors).map(|(one, other)| one + other),
+            descriptors: self
+                .descriptors
+                .zip(other.descriptors)
+                .map(|(one, other)| one + other),
             rss_bytes: self.rss_bytes + other.rss_bytes,
         }
     }
@@ -95,8 +116,12 @@ impl Usage {
         Usage {
             cpu_ns: self.cpu_ns.saturating_sub(earlier.cpu_ns),
             cpu_wait_ns: self.cpu_wait_ns.saturating_sub(earlier.cpu_wait_ns),
-            voluntary_switches: self.voluntary_switches.saturating_sub(earlier.voluntary_switches),
-            involuntary_switches: self.involuntary_switches.saturating_sub(earlier.involuntary_switches),
+            voluntary_switches: self
+                .voluntary_switches
+                .saturating_sub(earlier.voluntary_switches),
+            involuntary_switches: self
+                .involuntary_switches
+                .saturating_sub(earlier.involuntary_switches),
             ..self
         }
     }
@@ -114,12 +139,17 @@ pub(super) fn usage(pid: u32) -> io::Result<Usage> {
         threads: figure(&status, "Threads").unwrap_or(0),
         rss_bytes: kib(&status, "VmRSS").unwrap_or(0),
         // From Linux 6.2 on, and only for processes of the same user (proc_pid_fd(5)); 0 before.
-        descriptors: fs::metadata(dir.join("fd")).ok().map(|fd| fd.len()).filter(|count| *count > 0),
+        descriptors: fs::metadata(dir.join("fd"))
+            .ok()
+            .map(|fd| fd.len())
+            .filter(|count| *count > 0),
         ..Usage::default()
     };
     for task in tasks(pid)? {
         // A thread may end meanwhile.
-        let (Some(cpu), Ok(status)) = (cpu(&task), fs::read_to_string(task.join("status"))) else { continue };
+        let (Some(cpu), Ok(status)) = (cpu(&task), fs::read_to_string(task.join("status"))) else {
+            continue;
+        };
         usage.cpu_ns += cpu.used_ns;
         usage.cpu_wait_ns += cpu.wait_ns;
         usage.voluntary_switches += figure(&status, "voluntary_ctxt_switches").unwrap_or(0);
@@ -130,7 +160,9 @@ pub(super) fn usage(pid: u32) -> io::Result<Usage> {
 
 /// The directory of each of its threads: what /proc/PID/schedstat says is of the first one alone.
 fn tasks(pid: u32) -> io::Result<Vec<PathBuf>> {
-    fs::read_dir(proc_dir(pid).join("task"))?.map(|task| Ok(task?.path())).collect()
+    fs::read_dir(proc_dir(pid).join("task"))?
+        .map(|task| Ok(task?.path()))
+        .collect()
 }
 
 fn task_id(task: &Path) -> Option<u32> {
@@ -139,15 +171,23 @@ fn task_id(task: &Path) -> Option<u32> {
 
 fn cpu(task: &Path) -> Option<Cpu> {
     let schedstat = fs::read_to_string(task.join("schedstat")).ok()?;
-    let mut figures = schedstat.split_ascii_whitespace().map(|figure| figure.parse().unwrap_or(0));
-    Some(Cpu { used_ns: figures.next()?, wait_ns: figures.next()? })
+    let mut figures = schedstat
+        .split_ascii_whitespace()
+        .map(|figure| figure.parse().unwrap_or(0));
+    Some(Cpu {
+        used_ns: figures.next()?,
+        wait_ns: figures.next()?,
+    })
 }
 
 /// What the thread that has used most since `earlier` has used since then.
 pub(super) fn busiest(now: &Threads, earlier: &Threads) -> Option<Cpu> {
     let since = |(id, now): (&u32, &Cpu)| {
         let before = earlier.get(id).copied().unwrap_or_default();
-        Cpu { used_ns: now.used_ns.saturating_sub(before.used_ns), wait_ns: now.wait_ns.saturating_sub(before.wait_ns) }
+        Cpu {
+            used_ns: now.used_ns.saturating_sub(before.used_ns),
+            wait_ns: now.wait_ns.saturating_sub(before.wait_ns),
+        }
     };
     now.iter().map(since).max_by_key(|cpu| cpu.used_ns)
 }
@@ -163,7 +203,9 @@ fn cores(list: &str) -> Vec<u32> {
 
 /// The first word in a line `Name:  123 ...`.
 fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     line.split_ascii_whitespace().next()
 }
 
@@ -188,9 +230,23 @@ impl Machine {
     pub(super) fn look() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let cpu_info = read("/proc/cpuinfo");
-        let model = cpu_info.lines().find_map(|line| Some(line.strip_prefix("model name")?.split_once(':')?.1.trim().to_string()));
+        let model = cpu_info.lines().find_map(|line| {
+            Some(
+                line.strip_prefix("model name")?
+                    .split_once(':')?
+                    .1
+                    .trim()
+                    .to_string(),
+            )
+        });
         Machine {
-            kernel: format!("{} {}", read("/proc/sys/kernel/ostype").trim(), read("/proc/sys/kernel/osrelease").trim()).trim().to_string(),
+            kernel: format!(
+                "{} {}",
+                read("/proc/sys/kernel/ostype").trim(),
+                read("/proc/sys/kernel/osrelease").trim()
+            )
+            .trim()
+            .to_string(),
             cpu: model.unwrap_or_else(|| std::env::consts::ARCH.to_string()),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: kib(&read("/proc/meminfo"), "MemTotal").unwrap_or(0),
@@ -201,7 +257,9 @@ impl Machine {
 /// Ports that the kernel picks from for dials, per source address and destination: the first and the last.
 pub(super) fn ephemeral_ports() -> (u16, u16) {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let mut bounds = range.split_ascii_whitespace().filter_map(|bound| bound.parse::<u16>().ok());
+    let mut bounds = range
+        .split_ascii_whitespace()
+        .filter_map(|bound| bound.parse::<u16>().ok());
     match (bounds.next(), bounds.next()) {
         // With fewer it could not be shared among workers.
         (Some(first), Some(last)) if last.saturating_sub(first) >= 2048 => (first, last),
@@ -216,7 +274,9 @@ mod tests {
 
     #[test]
     fn a_process_can_watch_itself() {
-        let me = Watched { pids: vec![std::process::id()] };
+        let me = Watched {
+            pids: vec![std::process::id()],
+        };
         let before = me.usage().expect("we run");
         let busy = std::time::Instant::now();
         while busy.elapsed().as_millis() < 30 {
@@ -224,7 +284,12 @@ mod tests {
         }
         let used = me.usage().expect("we run").since(before);
         assert!(used.cpu_ns > 1_000_000, "{used:?}");
-        assert!(used.threads > 0 && used.descriptors.is_none_or(|count| count > 2) && used.rss_bytes > 100_000, "{used:?}");
+        assert!(
+            used.threads > 0
+                && used.descriptors.is_none_or(|count| count > 2)
+                && used.rss_bytes > 100_000,
+            "{used:?}"
+        );
         assert!(me.exact_rss_bytes().expect("we run") > 100_000);
         assert!(me.threads().values().any(|cpu| cpu.used_ns > 1_000_000));
         assert!(me.cores() >= std::thread::available_parallelism().map_or(1, usize::from));
@@ -251,7 +316,13 @@ mod tests {
     fn nobody_and_the_gone_have_no_usage() {
         assert_eq!(Watched::default().usage(), None);
         // No pid is as large (proc_sys_kernel(5), pid_max).
-        assert_eq!(Watched { pids: vec![u32::MAX] }.usage(), None);
+        assert_eq!(
+            Watched {
+                pids: vec![u32::MAX]
+            }
+            .usage(),
+            None
+        );
     }
 
     #[test]

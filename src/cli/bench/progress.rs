@@ -20,10 +20,16 @@ impl Display {
     pub(super) fn new() -> Self {
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
         // The template is a constant that a test has tried.
-        let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style =
+            ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
         bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
         let bar = (!bar.is_hidden()).then_some(bar);
-        Display { bar, stage: String::new(), length: 0.0, next_line_s: LINE_S }
+        Display {
+            bar,
+            stage: String::new(),
+            length: 0.0,
+            next_line_s: LINE_S,
+        }
     }
 
     /// The next part begins; it is `length` long, in connections or seconds.
@@ -37,12 +43,20 @@ impl Display {
     }
 
     /// Shows the counts `at_s` seconds after the start; the measurement began at `began_s`.
-    pub(super) fn show(&mut self, at_s: f64, began_s: Option<f64>, progress: &Progress, ended: u64) {
+    pub(super) fn show(
+        &mut self,
+        at_s: f64,
+        began_s: Option<f64>,
+        progress: &Progress,
+        ended: u64,
+    ) {
         let measuring_s = began_s.map(|began_s| (at_s - began_s).max(0.0));
         let words = words(progress, ended);
         match &self.bar {
             Some(bar) => {
-                let position = measuring_s.unwrap_or_else(|| f64::from(progress.dialled)).min(self.length);
+                let position = measuring_s
+                    .unwrap_or_else(|| f64::from(progress.dialled))
+                    .min(self.length);
                 bar.set_position((position * PER_UNIT) as u64);
                 bar.set_message(words);
                 bar.tick();
@@ -68,9 +82,12 @@ const TEMPLATE: &str = "{prefix:>10} {bar:30.cyan/black} {elapsed:>4} {wide_msg}
 
 fn words(progress: &Progress, ended: u64) -> String {
     let mut words = format!("{} open", progress.open);
-    for (count, what) in
-        [(u64::from(progress.failed), "failed"), (ended, "ended"), (progress.sent, "sent"), (progress.answered, "answered")]
-    {
+    for (count, what) in [
+        (u64::from(progress.failed), "failed"),
+        (ended, "ended"),
+        (progress.sent, "sent"),
+        (progress.answered, "answered"),
+    ] {
         if count > 0 {
             words.push_str(&format!(", {count} {what}"));
         }
@@ -89,7 +106,11 @@ mod tests {
 
     #[test]
     fn words_say_what_there_is() {
-        let progress = Progress { open: 5, sent: 3, ..Progress::default() };
+        let progress = Progress {
+            open: 5,
+            sent: 3,
+            ..Progress::default()
+        };
         assert_eq!(words(&progress, 0), "5 open, 3 sent");
         assert_eq!(words(&progress, 2), "5 open, 2 ended, 3 sent");
     }

@@ -169,7 +169,10 @@ pub(super) struct CpuShare {
 
 impl CpuShare {
     fn new(used_ns: u64, wait_ns: u64, record: &Record) -> Self {
-        CpuShare { cpu_cores: used_ns as f64 / 1e9 / record.measured_s, cpu_wait_s: wait_ns as f64 / 1e9 }
+        CpuShare {
+            cpu_cores: used_ns as f64 / 1e9 / record.measured_s,
+            cpu_wait_s: wait_ns as f64 / 1e9,
+        }
     }
 }
 
@@ -191,7 +194,11 @@ pub(super) struct Series {
 impl Results {
     pub(super) fn new(job: &Job, run: Run, record: &Record) -> Self {
         let tally = &record.tally;
-        let measured_s = if tally.lasted_ns > 0 { tally.lasted_ns as f64 / 1e9 } else { record.measured_s };
+        let measured_s = if tally.lasted_ns > 0 {
+            tally.lasted_ns as f64 / 1e9
+        } else {
+            record.measured_s
+        };
         let mut results = Results {
             format: FORMAT,
             scenario: job.scenario,
@@ -199,9 +206,18 @@ impl Results {
             notes: Vec::new(),
             run,
             connecting: connecting(job, record),
-            connections: Connections { open: tally.progress.open, lost: tally.lost() },
+            connections: Connections {
+                open: tally.progress.open,
+                lost: tally.lost(),
+            },
             measured_s,
-            groups: job.plan.groups.iter().zip(&tally.groups).map(|(plan, load)| group(plan, load, measured_s)).collect(),
+            groups: job
+                .plan
+                .groups
+                .iter()
+                .zip(&tally.groups)
+                .map(|(plan, load)| group(plan, load, measured_s))
+                .collect(),
             server: server(job, record),
             memory: memory(&record.memory),
             storm: None,
@@ -231,7 +247,9 @@ fn connecting(job: &Job, record: &Record) -> Connecting {
         lasted_s: record.connecting_s,
         established_per_s: per(f64::from(established), record.connecting_s),
         latency_us: record.tally.connecting.summary(),
-        server_cpu_us_per_connection: record.connecting_cpu_ns.map(|ns| per(ns as f64 / 1e3, f64::from(established))),
+        server_cpu_us_per_connection: record
+            .connecting_cpu_ns
+            .map(|ns| per(ns as f64 / 1e3, f64::from(established))),
     }
 }
 
@@ -245,7 +263,11 @@ fn group(plan: &super::plan::Group, load: &tally::Load, measured_s: f64) -> Grou
         unanswered: load.unanswered,
         unsent: load.unsent,
         questions_answered: load.asks,
-        answered_per_s: if measured_s > 0.0 { load.answered as f64 / measured_s } else { 0.0 },
+        answered_per_s: if measured_s > 0.0 {
+            load.answered as f64 / measured_s
+        } else {
+            0.0
+        },
         latency_us: load.latency.summary(),
         send_lag_us: load.send_lag.summary(),
         latency_percentiles_us: percentiles(&load.latency),
@@ -259,12 +281,19 @@ const STEPS_PER_NINE: u32 = 20;
 fn percentiles(durations: &Durations) -> Vec<(f64, f64)> {
     let rarest = (durations.len().max(1) as f64).log10();
     let step = |n: u32| f64::from(n) / f64::from(STEPS_PER_NINE);
-    let nines = (0..).map(step).take_while(|nines| *nines < rarest).chain([rarest]);
+    let nines = (0..)
+        .map(step)
+        .take_while(|nines| *nines < rarest)
+        .chain([rarest]);
     let point = |nines: f64| {
         let percent = 100.0 * (1.0 - 10_f64.powf(-nines));
         (percent, durations.percentile_ns(percent) as f64 / 1e3)
     };
-    if durations.len() == 0 { Vec::new() } else { nines.map(point).collect() }
+    if durations.len() == 0 {
+        Vec::new()
+    } else {
+        nines.map(point).collect()
+    }
 }
 
 fn server(job: &Job, record: &Record) -> Option<Server> {
@@ -283,7 +312,9 @@ fn server(job: &Job, record: &Record) -> Option<Server> {
         units,
         cpu_us_per_unit: (units > 0).then(|| used.cpu_ns as f64 / 1e3 / units as f64),
         cpu_wait_s: used.cpu_wait_ns as f64 / 1e9,
-        busiest_thread: record.busiest_thread.map(|cpu| CpuShare::new(cpu.used_ns, cpu.wait_ns, record)),
+        busiest_thread: record
+            .busiest_thread
+            .map(|cpu| CpuShare::new(cpu.used_ns, cpu.wait_ns, record)),
         cores: record.server_cores,
         voluntary_switches: used.voluntary_switches,
         involuntary_switches: used.involuntary_switches,
@@ -297,31 +328,63 @@ fn server(job: &Job, record: &Record) -> Option<Server> {
 fn memory(points: &[(u32, u64)]) -> Option<Memory> {
     let count = points.len() as f64;
     let mean = |sum: f64| sum / count;
-    let (mean_x, mean_y) = (mean(points.iter().map(|(x, _)| f64::from(*x)).sum()), mean(points.iter().map(|(_, y)| *y as f64).sum()));
-    let covariance: f64 = points.iter().map(|(x, y)| (f64::from(*x) - mean_x) * (*y as f64 - mean_y)).sum();
-    let variance: f64 = points.iter().map(|(x, _)| (f64::from(*x) - mean_x).powi(2)).sum();
+    let (mean_x, mean_y) = (
+        mean(points.iter().map(|(x, _)| f64::from(*x)).sum()),
+        mean(points.iter().map(|(_, y)| *y as f64).sum()),
+    );
+    let covariance: f64 = points
+        .iter()
+        .map(|(x, y)| (f64::from(*x) - mean_x) * (*y as f64 - mean_y))
+        .sum();
+    let variance: f64 = points
+        .iter()
+        .map(|(x, _)| (f64::from(*x) - mean_x).powi(2))
+        .sum();
     (points.len() > 1 && variance > 0.0).then(|| Memory {
         bytes_per_connection: covariance / variance,
-        points: points.iter().map(|(connections, rss_bytes)| MemoryPoint { connections: *connections, rss_bytes: *rss_bytes }).collect(),
+        points: points
+            .iter()
+            .map(|(connections, rss_bytes)| MemoryPoint {
+                connections: *connections,
+                rss_bytes: *rss_bytes,
+            })
+            .collect(),
     })
 }
 
 fn storm(tally: &tally::Tally) -> Option<Storm> {
     let load = tally.groups.first()?;
-    Some(Storm { last_answer_ms: load.latency.summary()?.max / 1e3, last_written_ms: load.last_sent_ns as f64 / 1e6 })
+    Some(Storm {
+        last_answer_ms: load.latency.summary()?.max / 1e3,
+        last_written_ms: load.last_sent_ns as f64 / 1e6,
+    })
 }
 
 fn push(job: &Job, tally: &tally::Tally) -> Push {
     let mut first_to_last = Durations::default();
-    tally.pushes.iter().filter(|push| push.received > 0).for_each(|push| first_to_last.record(push.last_ns - push.first_ns));
+    tally
+        .pushes
+        .iter()
+        .filter(|push| push.received > 0)
+        .for_each(|push| first_to_last.record(push.last_ns - push.first_ns));
     let us = |ns: u64| ns as f64 / 1e3;
     let messages = tally.pushes.iter();
-    let messages: Vec<Message> =
-        messages.map(|push| Message { received: push.received, first_us: us(push.first_ns), last_us: us(push.last_ns) }).collect();
+    let messages: Vec<Message> = messages
+        .map(|push| Message {
+            received: push.received,
+            first_us: us(push.first_ns),
+            last_us: us(push.last_ns),
+        })
+        .collect();
     let delivered = messages.iter().map(|message| message.received).sum();
     let sent = tally.groups.first().map_or(0, |speaker| speaker.sent);
     let all = sent * u64::from(job.plan.groups[job.primary].connections);
-    Push { delivered, missing: all.saturating_sub(delivered), first_to_last_us: first_to_last.summary(), messages }
+    Push {
+        delivered,
+        missing: all.saturating_sub(delivered),
+        first_to_last_us: first_to_last.summary(),
+        messages,
+    }
 }
 
 fn dead(job: &Job, tally: &tally::Tally) -> Dead {
@@ -343,9 +406,11 @@ fn dead(job: &Job, tally: &tally::Tally) -> Dead {
         silence_us: evictions.silence.summary(),
         closed_after: match job.plan.bound_ns {
             // The excess over the bound is known more finely than the whole.
-            Some(bound_ns) if evictions.early == 0 => {
-                evictions.overshoot.buckets().map(|(ns, closed)| count((bound_ns.saturating_add(ns), closed))).collect()
-            }
+            Some(bound_ns) if evictions.early == 0 => evictions
+                .overshoot
+                .buckets()
+                .map(|(ns, closed)| count((bound_ns.saturating_add(ns), closed)))
+                .collect(),
             _ => evictions.silence.buckets().map(count).collect(),
         },
         alive_lost: tally.lost().values().sum(),
@@ -353,21 +418,31 @@ fn dead(job: &Job, tally: &tally::Tally) -> Dead {
 }
 
 fn client(record: &Record) -> Client {
-    let worker = |usage: &super::process::Usage| CpuShare::new(usage.cpu_ns, usage.cpu_wait_ns, record);
+    let worker =
+        |usage: &super::process::Usage| CpuShare::new(usage.cpu_ns, usage.cpu_wait_ns, record);
     Client {
         is_bottleneck: false,
-        workers: record.workers.iter().map(|usage| usage.as_ref().map(worker)).collect(),
+        workers: record
+            .workers
+            .iter()
+            .map(|usage| usage.as_ref().map(worker))
+            .collect(),
         longest_turn_ms: record.tally.longest_turn_ns as f64 / 1e6,
     }
 }
 
 fn series(record: &Record) -> Series {
-    let mut series = Series { began_s: record.began_s, ..Series::default() };
+    let mut series = Series {
+        began_s: record.began_s,
+        ..Series::default()
+    };
     for sample in &record.samples {
         series.at_s.push(sample.at_s);
         series.open.push(sample.progress.open);
         series.failed.push(sample.progress.failed);
-        series.ended.push(sample.progress.established - sample.progress.open);
+        series
+            .ended
+            .push(sample.progress.established - sample.progress.open);
         series.answered.push(sample.progress.answered);
         series.server_rss_bytes.push(sample.rss_bytes);
         series.server_cpu_cores.push(sample.server_cpu);
@@ -382,7 +457,12 @@ mod tests {
 
     #[test]
     fn memory_per_connection_is_a_slope() {
-        let points = [(0, 1_000_000), (5000, 1_500_000), (10_000, 2_000_000), (15_000, 2_500_000)];
+        let points = [
+            (0, 1_000_000),
+            (5000, 1_500_000),
+            (10_000, 2_000_000),
+            (15_000, 2_500_000),
+        ];
         assert!((memory(&points).expect("a slope").bytes_per_connection - 100.0).abs() < 1e-9);
         assert!(memory(&points[..1]).is_none());
         assert!(memory(&[(5, 1), (5, 2)]).is_none());
@@ -394,8 +474,16 @@ mod tests {
         let mut durations = Durations::default();
         (1..=1000).for_each(|n| durations.record(n * 1000));
         let points = percentiles(&durations);
-        assert!(points.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1), "{points:?}");
-        assert!((points.last().expect("points").1 - 1000.0).abs() < 2.0, "{points:?}");
+        assert!(
+            points
+                .windows(2)
+                .all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1),
+            "{points:?}"
+        );
+        assert!(
+            (points.last().expect("points").1 - 1000.0).abs() < 2.0,
+            "{points:?}"
+        );
         assert_eq!(percentiles(&Durations::default()), []);
     }
 }

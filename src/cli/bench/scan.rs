@@ -36,7 +36,10 @@ impl Matcher {
             Expect::Lines(_) => Vec::new(),
             Expect::Text(text) => fallback(text),
         };
-        Matcher { expect: expect.clone(), fallback }
+        Matcher {
+            expect: expect.clone(),
+            fallback,
+        }
     }
 }
 
@@ -47,7 +50,12 @@ impl Scan {
     }
 
     /// Takes the next bytes of the stream. A line that is the question counts as no line of a reply.
-    pub(super) fn feed(&mut self, bytes: &[u8], matcher: &Matcher, answer: Option<&Answer>) -> Seen {
+    pub(super) fn feed(
+        &mut self,
+        bytes: &[u8],
+        matcher: &Matcher,
+        answer: Option<&Answer>,
+    ) -> Seen {
         let asks = answer.map_or(0, |answer| self.count_asks(bytes, &answer.ask));
         let replies = match &matcher.expect {
             Expect::Lines(per_reply) => {
@@ -122,7 +130,10 @@ mod tests {
         let mut scan = Scan::default();
         pieces.iter().fold(Seen::default(), |sum, piece| {
             let seen = scan.feed(piece, &matcher, answer);
-            Seen { replies: sum.replies + seen.replies, asks: sum.asks + seen.asks }
+            Seen {
+                replies: sum.replies + seen.replies,
+                asks: sum.asks + seen.asks,
+            }
         })
     }
 
@@ -130,22 +141,45 @@ mod tests {
     fn questions_are_whole_lines_and_no_replies() {
         let answer = Answer::heartline();
         let all = b"echo: ping\nping\npinging\nping\r\nping\n";
-        let expected = Seen { replies: 3, asks: 2 };
+        let expected = Seen {
+            replies: 3,
+            asks: 2,
+        };
         assert_eq!(seen(&Expect::Lines(1), Some(&answer), &[all]), expected);
         for at in 0..all.len() {
-            assert_eq!(seen(&Expect::Lines(1), Some(&answer), &[&all[..at], &all[at..]]), expected, "cut at {at}");
+            assert_eq!(
+                seen(&Expect::Lines(1), Some(&answer), &[&all[..at], &all[at..]]),
+                expected,
+                "cut at {at}"
+            );
         }
     }
 
     #[test]
     fn text_is_found_behind_a_greeting_and_across_reads() {
         let expect = Expect::Text(b"PONG\r\n".to_vec());
-        assert_eq!(seen(&expect, None, &[b"INFO {...}\r\nPO", b"PONG\r", b"\nPONG\r\n"]).replies, 2);
+        assert_eq!(
+            seen(
+                &expect,
+                None,
+                &[b"INFO {...}\r\nPO", b"PONG\r", b"\nPONG\r\n"]
+            )
+            .replies,
+            2
+        );
     }
 
     #[test]
     fn replies_may_have_several_lines() {
-        assert_eq!(seen(&Expect::Lines(3), None, &[b"*1\r\n$4\r\n", b"pong\r\n*1\r\n"]).replies, 1);
+        assert_eq!(
+            seen(
+                &Expect::Lines(3),
+                None,
+                &[b"*1\r\n$4\r\n", b"pong\r\n*1\r\n"]
+            )
+            .replies,
+            1
+        );
     }
 
     proptest! {

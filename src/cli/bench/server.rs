@@ -21,9 +21,15 @@ pub(super) struct OwnServer {
 impl OwnServer {
     /// Starts so many processes of `heartline serve` with `options`, on a free port of 127.0.0.1.
     pub(super) fn start(processes: u32, options: &[String]) -> Result<Self, Error> {
-        let mut server = OwnServer { children: Vec::new(), _alive: Vec::new(), addr: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let mut server = OwnServer {
+            children: Vec::new(),
+            _alive: Vec::new(),
+            addr: SocketAddr::from(([127, 0, 0, 1], 0)),
+        };
         for _ in 0..processes {
-            server.start_one(processes > 1, options).map_err(Error::io("start a server"))?;
+            server
+                .start_one(processes > 1, options)
+                .map_err(Error::io("start a server"))?;
         }
         Ok(server)
     }
@@ -37,14 +43,27 @@ impl OwnServer {
         if !has_flag(options, "--log-level") {
             command.args(["--log-level", "error"]);
         }
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
         self._alive.extend(child.stdin.take());
         let stdout = child.stdout.take();
         self.children.push(child);
         let mut line = String::new();
         // Longer than any address.
-        BufReader::new(stdout.into_iter().next().ok_or(std::io::ErrorKind::BrokenPipe)?.take(200)).read_line(&mut line)?;
-        let addr = line.trim_end().strip_prefix("listening ").and_then(|addr| addr.parse().ok());
+        BufReader::new(
+            stdout
+                .into_iter()
+                .next()
+                .ok_or(std::io::ErrorKind::BrokenPipe)?
+                .take(200),
+        )
+        .read_line(&mut line)?;
+        let addr = line
+            .trim_end()
+            .strip_prefix("listening ")
+            .and_then(|addr| addr.parse().ok());
         self.addr = addr.ok_or_else(|| std::io::Error::other("it did not say where it listens"))?;
         Ok(())
     }
@@ -66,7 +85,11 @@ impl Drop for OwnServer {
 
 /// Whether `options` set `flag`, as `--flag value` or `--flag=value`.
 pub(super) fn has_flag(options: &[String], flag: &str) -> bool {
-    options.iter().any(|option| option.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('=')))
+    options.iter().any(|option| {
+        option
+            .strip_prefix(flag)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    })
 }
 
 /// Options of `heartline bench server`.
@@ -82,7 +105,10 @@ pub(super) fn run(args: ServerArgs) -> Result<ExitCode, Error> {
         let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
         std::process::exit(0);
     };
-    thread::Builder::new().name("stdin".into()).spawn(watch).map_err(Error::io("start a thread"))?;
+    thread::Builder::new()
+        .name("stdin".into())
+        .spawn(watch)
+        .map_err(Error::io("start a thread"))?;
     serve::run_with(args.serve)
 }
 

@@ -16,12 +16,21 @@ const KERNEL_FILL: f64 = 0.45;
 const PORT_FILL: f64 = 0.75;
 
 /// Worker processes for so many connections, or as many as were asked for, if that is enough.
-pub(super) fn workers(connections: u32, descriptors: usize, asked: Option<u32>) -> Result<u32, Error> {
-    let each = u32::try_from(descriptors).unwrap_or(u32::MAX).saturating_sub(WORKER_RESERVE).max(1);
+pub(super) fn workers(
+    connections: u32,
+    descriptors: usize,
+    asked: Option<u32>,
+) -> Result<u32, Error> {
+    let each = u32::try_from(descriptors)
+        .unwrap_or(u32::MAX)
+        .saturating_sub(WORKER_RESERVE)
+        .max(1);
     let needed = connections.div_ceil(each).max(1);
     match asked {
         Some(asked) if asked < needed => {
-            let problem = format!("{connections} connections take {needed} processes with at most {each} each (ulimit -Hn)");
+            let problem = format!(
+                "{connections} connections take {needed} processes with at most {each} each (ulimit -Hn)"
+            );
             Err(ConfigError::new("workers", problem).into())
         }
         // A worker without a connection has nothing to do.
@@ -32,11 +41,17 @@ pub(super) fn workers(connections: u32, descriptors: usize, asked: Option<u32>) 
 
 /// Processes of a server of the harness's own for so many connections.
 pub(super) fn servers(connections: u32, descriptors: usize) -> u32 {
-    (f64::from(connections) / (descriptors as f64 * SERVER_FILL)).ceil().max(1.0) as u32
+    (f64::from(connections) / (descriptors as f64 * SERVER_FILL))
+        .ceil()
+        .max(1.0) as u32
 }
 
 /// Addresses to dial from. None, for the kernel's choice, unless asked for or one address has not enough ports.
-pub(super) fn sources(addr: SocketAddr, connections: u32, asked: Option<&Sources>) -> Result<Vec<IpAddr>, Error> {
+pub(super) fn sources(
+    addr: SocketAddr,
+    connections: u32,
+    asked: Option<&Sources>,
+) -> Result<Vec<IpAddr>, Error> {
     let wrong = |problem: String| Err(ConfigError::new("source", problem).into());
     let (first, last) = ephemeral_ports();
     let ports = u32::from(last) - u32::from(first) + 1;
@@ -51,17 +66,24 @@ pub(super) fn sources(addr: SocketAddr, connections: u32, asked: Option<&Sources
         }
         let most = (f64::from(ports) * PORT_FILL * asked.len() as f64) as u32;
         if connections > most {
-            return wrong(format!("{} addresses are good for {most} connections, not for {connections}", asked.len()));
+            return wrong(format!(
+                "{} addresses are good for {most} connections, not for {connections}",
+                asked.len()
+            ));
         }
         return Ok(asked.clone());
     }
     let needed = (f64::from(connections) / (f64::from(ports) * PORT_FILL)).ceil() as u32;
     match addr.ip() {
         _ if f64::from(connections) <= f64::from(ports) * KERNEL_FILL => Ok(Vec::new()),
-        IpAddr::V4(ip) if ip.is_loopback() => Ok(Sources::range(Ipv4Addr::new(127, 0, 0, 1), needed).0),
+        IpAddr::V4(ip) if ip.is_loopback() => {
+            Ok(Sources::range(Ipv4Addr::new(127, 0, 0, 1), needed).0)
+        }
         // Slower and slower, but it can be done.
         _ if connections <= ports => Ok(Vec::new()),
-        _ => wrong(format!("{connections} connections to {addr} take the ports of {needed} addresses of this machine: name them")),
+        _ => wrong(format!(
+            "{connections} connections to {addr} take the ports of {needed} addresses of this machine: name them"
+        )),
     }
 }
 
@@ -80,7 +102,12 @@ mod tests {
         assert_eq!(workers(100_000, 20_000, None).expect("a number"), 6);
         assert_eq!(workers(100_000, 20_000, Some(8)).expect("a number"), 8);
         assert_eq!(workers(2, 20_000, Some(8)).expect("a number"), 2);
-        assert!(workers(100_000, 20_000, Some(5)).expect_err("too few").to_string().contains("workers"));
+        assert!(
+            workers(100_000, 20_000, Some(5))
+                .expect_err("too few")
+                .to_string()
+                .contains("workers")
+        );
         assert_eq!(workers(10, 0, None).expect("a number"), 10);
         assert_eq!((servers(10, 20_000), servers(95_000, 20_000)), (1, 6));
     }
@@ -88,17 +115,30 @@ mod tests {
     #[test]
     fn sources_are_as_many_as_the_ports_demand() {
         let loopback = "127.0.0.1:1".parse().expect("an address");
-        assert_eq!(sources(loopback, 100, None).expect("none"), Vec::<IpAddr>::new());
+        assert_eq!(
+            sources(loopback, 100, None).expect("none"),
+            Vec::<IpAddr>::new()
+        );
         let many = sources(loopback, 1_000_000, None).expect("a range");
-        assert!(many.len() >= 1_000_000 / 65_536 && many[0] == IpAddr::from([127, 0, 0, 1]), "{many:?}");
+        assert!(
+            many.len() >= 1_000_000 / 65_536 && many[0] == IpAddr::from([127, 0, 0, 1]),
+            "{many:?}"
+        );
         let elsewhere = "192.0.2.1:1".parse().expect("an address");
-        assert!(sources(elsewhere, 1_000_000, None).expect_err("needs addresses").to_string().contains("source"));
+        assert!(
+            sources(elsewhere, 1_000_000, None)
+                .expect_err("needs addresses")
+                .to_string()
+                .contains("source")
+        );
     }
 
     #[test]
     fn sources_asked_for_must_be_ours_and_enough() {
         let loopback = "127.0.0.1:1".parse().expect("an address");
-        let ask = |text: &str, connections| sources(loopback, connections, Some(&text.parse().expect("sources")));
+        let ask = |text: &str, connections| {
+            sources(loopback, connections, Some(&text.parse().expect("sources")))
+        };
         assert_eq!(ask("127.0.0.2-127.0.0.3", 10).expect("fine").len(), 2);
         assert!(ask("192.0.2.1", 10).is_err());
         assert!(ask("::1", 10).is_err());
@@ -110,6 +150,9 @@ mod tests {
         let may_add = |addr: &str, asked| may_add_sources(addr.parse().expect("an address"), asked);
         assert!(may_add("127.0.0.1:1", None));
         assert!(!may_add("192.0.2.1:1", None) && !may_add("[::1]:1", None));
-        assert!(!may_add("127.0.0.1:1", Some(&"127.0.0.2".parse().expect("sources"))));
+        assert!(!may_add(
+            "127.0.0.1:1",
+            Some(&"127.0.0.2".parse().expect("sources"))
+        ));
     }
 }

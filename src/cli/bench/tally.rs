@@ -91,8 +91,14 @@ impl Tally {
         self.sources.extend(&other.sources);
         self.connecting.merge(&other.connecting);
         // Workers of one crew have the same groups and the same pushes.
-        self.groups.iter_mut().zip(&other.groups).for_each(|(load, other)| load.merge(other));
-        self.pushes.iter_mut().zip(&other.pushes).for_each(|(push, other)| push.merge(other));
+        self.groups
+            .iter_mut()
+            .zip(&other.groups)
+            .for_each(|(load, other)| load.merge(other));
+        self.pushes
+            .iter_mut()
+            .zip(&other.pushes)
+            .for_each(|(push, other)| push.merge(other));
         self.evictions.merge(&other.evictions);
         self.longest_turn_ns = self.longest_turn_ns.max(other.longest_turn_ns);
         self.lasted_ns = self.lasted_ns.max(other.lasted_ns);
@@ -101,7 +107,9 @@ impl Tally {
     /// Connections of all groups that ended before the measurement did, by cause.
     pub(super) fn lost(&self) -> BTreeMap<String, u64> {
         let mut lost = BTreeMap::new();
-        self.groups.iter().for_each(|load| add(&mut lost, &load.lost));
+        self.groups
+            .iter()
+            .for_each(|load| add(&mut lost, &load.lost));
         lost
     }
 }
@@ -122,14 +130,22 @@ impl Load {
 
 impl Push {
     pub(super) fn record(&mut self, ns: u64) {
-        self.merge(&Push { received: 1, first_ns: ns, last_ns: ns });
+        self.merge(&Push {
+            received: 1,
+            first_ns: ns,
+            last_ns: ns,
+        });
     }
 
     fn merge(&mut self, other: &Push) {
         if other.received == 0 {
             return;
         }
-        self.first_ns = if self.received == 0 { other.first_ns } else { self.first_ns.min(other.first_ns) };
+        self.first_ns = if self.received == 0 {
+            other.first_ns
+        } else {
+            self.first_ns.min(other.first_ns)
+        };
         self.last_ns = self.last_ns.max(other.last_ns);
         self.received += other.received;
     }
@@ -175,7 +191,14 @@ mod tests {
         [5, 25].into_iter().for_each(|ns| other.record(ns));
         one.merge(&other);
         one.merge(&Push::default());
-        assert_eq!(one, Push { received: 5, first_ns: 5, last_ns: 30 });
+        assert_eq!(
+            one,
+            Push {
+                received: 5,
+                first_ns: 5,
+                last_ns: 30
+            }
+        );
     }
 
     #[test]
@@ -187,24 +210,53 @@ mod tests {
         other.record(1500, Some(1000));
         all.merge(&other);
         all.merge(&Evictions::default());
-        assert_eq!((all.early, all.overshoot.len(), all.silence.len()), (1, 2, 3));
+        assert_eq!(
+            (all.early, all.overshoot.len(), all.silence.len()),
+            (1, 2, 3)
+        );
         assert_eq!((all.shortest_ns, all.longest_ns), (Some(999), Some(1500)));
     }
 
     #[test]
     fn causes_add_up() {
-        let causes = |refused, reset| BTreeMap::from([("refused".to_string(), refused), ("reset".to_string(), reset)]);
-        let mut tally = Tally { failed: causes(1, 2), ..Tally::default() };
-        tally.merge(&Tally { failed: causes(10, 20), ..Tally::default() });
+        let causes = |refused, reset| {
+            BTreeMap::from([
+                ("refused".to_string(), refused),
+                ("reset".to_string(), reset),
+            ])
+        };
+        let mut tally = Tally {
+            failed: causes(1, 2),
+            ..Tally::default()
+        };
+        tally.merge(&Tally {
+            failed: causes(10, 20),
+            ..Tally::default()
+        });
         assert_eq!(tally.failed, causes(11, 22));
     }
 
     #[test]
     fn losses_are_counted_by_group_and_in_all() {
-        let load = |cause: &str, count| Load { lost: BTreeMap::from([(cause.to_string(), count)]), ..Load::default() };
-        let mut tally = Tally { groups: vec![load("reset", 1), load("timeout", 2)], ..Tally::default() };
-        tally.merge(&Tally { groups: vec![load("reset", 10), load("reset", 20)], ..Tally::default() });
-        assert_eq!(tally.groups[0].lost, BTreeMap::from([("reset".to_string(), 11)]));
-        assert_eq!(tally.lost(), BTreeMap::from([("reset".to_string(), 31), ("timeout".to_string(), 2)]));
+        let load = |cause: &str, count| Load {
+            lost: BTreeMap::from([(cause.to_string(), count)]),
+            ..Load::default()
+        };
+        let mut tally = Tally {
+            groups: vec![load("reset", 1), load("timeout", 2)],
+            ..Tally::default()
+        };
+        tally.merge(&Tally {
+            groups: vec![load("reset", 10), load("reset", 20)],
+            ..Tally::default()
+        });
+        assert_eq!(
+            tally.groups[0].lost,
+            BTreeMap::from([("reset".to_string(), 11)])
+        );
+        assert_eq!(
+            tally.lost(),
+            BTreeMap::from([("reset".to_string(), 31), ("timeout".to_string(), 2)])
+        );
     }
 }

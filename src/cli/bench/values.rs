@@ -26,14 +26,21 @@ impl FromStr for Text {
                 Some('t') => b'\t',
                 Some('0') => 0,
                 Some('\\') => b'\\',
-                Some('x') => match (rest.next().and_then(|digit| digit.to_digit(16)), rest.next().and_then(|digit| digit.to_digit(16))) {
+                Some('x') => match (
+                    rest.next().and_then(|digit| digit.to_digit(16)),
+                    rest.next().and_then(|digit| digit.to_digit(16)),
+                ) {
                     (Some(high), Some(low)) => (high * 16 + low) as u8,
                     _ => return Err("\\x takes two hexadecimal digits, as \\x0a".to_string()),
                 },
                 _ => return Err("a backslash begins \\r, \\n, \\t, \\0, \\\\ or \\xNN".to_string()),
             });
         }
-        if bytes.is_empty() { Err("is empty".to_string()) } else { Ok(Text(bytes)) }
+        if bytes.is_empty() {
+            Err("is empty".to_string())
+        } else {
+            Ok(Text(bytes))
+        }
     }
 }
 
@@ -60,7 +67,11 @@ impl FromStr for Expect {
             };
         }
         let Text(bytes) = text.parse()?;
-        if bytes.len() > LONGEST_TEXT { Err(format!("longer than {LONGEST_TEXT} bytes")) } else { Ok(Expect::Text(bytes)) }
+        if bytes.len() > LONGEST_TEXT {
+            Err(format!("longer than {LONGEST_TEXT} bytes"))
+        } else {
+            Ok(Expect::Text(bytes))
+        }
     }
 }
 
@@ -85,10 +96,16 @@ impl FromStr for AnswerOrOff {
         if text == "off" {
             return Ok(AnswerOrOff(None));
         }
-        let (ask, reply) = text.split_once('=').ok_or("write QUESTION=ANSWER, as ping\\n=pong\\n, or off")?;
+        let (ask, reply) = text
+            .split_once('=')
+            .ok_or("write QUESTION=ANSWER, as ping\\n=pong\\n, or off")?;
         let (Text(ask), Text(reply)) = (ask.parse()?, reply.parse()?);
-        if ask.iter().position(|byte| *byte == b'\n') != Some(ask.len() - 1) || ask.len() > LONGEST_ASK {
-            return Err(format!("the question is one line of at most {LONGEST_ASK} bytes and ends with \\n"));
+        if ask.iter().position(|byte| *byte == b'\n') != Some(ask.len() - 1)
+            || ask.len() > LONGEST_ASK
+        {
+            return Err(format!(
+                "the question is one line of at most {LONGEST_ASK} bytes and ends with \\n"
+            ));
         }
         Ok(AnswerOrOff(Some(Answer { ask, reply })))
     }
@@ -97,7 +114,10 @@ impl FromStr for AnswerOrOff {
 impl Answer {
     /// Heartline's own heartbeat.
     pub(super) fn heartline() -> Self {
-        Answer { ask: b"ping\n".to_vec(), reply: b"pong\n".to_vec() }
+        Answer {
+            ask: b"ping\n".to_vec(),
+            reply: b"pong\n".to_vec(),
+        }
     }
 }
 
@@ -140,7 +160,10 @@ impl FromStr for Sources {
         let first: Ipv4Addr = first.parse().map_err(wrong)?;
         let last: Ipv4Addr = last.parse().map_err(wrong)?;
         match u32::from(last).checked_sub(u32::from(first)) {
-            Some(0..MOST_SOURCES) => Ok(Sources::range(first, u32::from(last) - u32::from(first) + 1)),
+            Some(0..MOST_SOURCES) => Ok(Sources::range(
+                first,
+                u32::from(last) - u32::from(first) + 1,
+            )),
             Some(_) => Err(format!("more than {MOST_SOURCES} addresses")),
             None => Err("the last address comes before the first".to_string()),
         }
@@ -150,7 +173,11 @@ impl FromStr for Sources {
 impl Sources {
     /// So many addresses from `first` on.
     pub(super) fn range(first: Ipv4Addr, count: u32) -> Self {
-        Sources((0..count).map(|n| IpAddr::V4(Ipv4Addr::from(u32::from(first).saturating_add(n)))).collect())
+        Sources(
+            (0..count)
+                .map(|n| IpAddr::V4(Ipv4Addr::from(u32::from(first).saturating_add(n))))
+                .collect(),
+        )
     }
 }
 
@@ -161,7 +188,10 @@ mod tests {
     #[test]
     fn escapes_are_those_of_everywhere() {
         assert_eq!("PING\\r\\n".parse(), Ok(Text(b"PING\r\n".to_vec())));
-        assert_eq!("\\x00\\xfF\\\\\\t\\0é".parse(), Ok(Text(b"\x00\xff\\\t\0\xc3\xa9".to_vec())));
+        assert_eq!(
+            "\\x00\\xfF\\\\\\t\\0é".parse(),
+            Ok(Text(b"\x00\xff\\\t\0\xc3\xa9".to_vec()))
+        );
         for wrong in ["", "\\", "\\q", "\\x", "\\x1", "\\xg0", "a\\"] {
             assert!(wrong.parse::<Text>().is_err(), "{wrong:?}");
         }
@@ -178,8 +208,14 @@ mod tests {
 
     #[test]
     fn an_answer_is_to_a_whole_line() {
-        let answer = Answer { ask: b"PING\r\n".to_vec(), reply: b"PONG\r\n".to_vec() };
-        assert_eq!("PING\\r\\n=PONG\\r\\n".parse(), Ok(AnswerOrOff(Some(answer))));
+        let answer = Answer {
+            ask: b"PING\r\n".to_vec(),
+            reply: b"PONG\r\n".to_vec(),
+        };
+        assert_eq!(
+            "PING\\r\\n=PONG\\r\\n".parse(),
+            Ok(AnswerOrOff(Some(answer)))
+        );
         assert_eq!("off".parse(), Ok(AnswerOrOff(None)));
         for wrong in ["ping\\n", "ping=pong", "a\\nb\\n=c", "=x", "x\\n="] {
             assert!(wrong.parse::<AnswerOrOff>().is_err(), "{wrong:?}");
@@ -188,7 +224,12 @@ mod tests {
 
     #[test]
     fn rates_are_per_second() {
-        assert_eq!("5000/s".parse(), Ok(Ramp { per_s: Some(5000.0) }));
+        assert_eq!(
+            "5000/s".parse(),
+            Ok(Ramp {
+                per_s: Some(5000.0)
+            })
+        );
         assert_eq!("max".parse(), Ok(Ramp { per_s: None }));
         for wrong in ["5000", "0/s", "-1/s", "inf/s", "nan/s", "fast"] {
             assert!(wrong.parse::<Ramp>().is_err(), "{wrong:?}");
@@ -198,9 +239,19 @@ mod tests {
     #[test]
     fn sources_are_one_address_or_a_range() {
         let parsed: Sources = "127.0.0.254-127.0.1.1".parse().expect("a range");
-        assert_eq!(parsed.0.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.254", "127.0.0.255", "127.0.1.0", "127.0.1.1"]);
+        assert_eq!(
+            parsed.0.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["127.0.0.254", "127.0.0.255", "127.0.1.0", "127.0.1.1"]
+        );
         assert_eq!("::1".parse::<Sources>().expect("one").0.len(), 1);
-        for wrong in ["", "localhost", "127.0.0.2-", "127.0.0.9-127.0.0.2", "10.0.0.0-10.255.255.255", "::1-::2"] {
+        for wrong in [
+            "",
+            "localhost",
+            "127.0.0.2-",
+            "127.0.0.9-127.0.0.2",
+            "10.0.0.0-10.255.255.255",
+            "::1-::2",
+        ] {
             assert!(wrong.parse::<Sources>().is_err(), "{wrong:?}");
         }
     }

@@ -48,7 +48,11 @@ pub(crate) struct ServeArgs {
     heartbeat: HeartbeatArgs,
     /// Never push pings: a peer must speak by itself within heartbeat * (missed + 1)
     #[arg(long, help_heading = "Liveness", value_name = SWITCH, action = ArgAction::Set, num_args = 0..=1, require_equals = true)]
-    #[arg(default_value_t = false, default_missing_value = "true", hide_possible_values = true)]
+    #[arg(
+        default_value_t = false,
+        default_missing_value = "true",
+        hide_possible_values = true
+    )]
     no_ping: bool,
     /// Resolution of the timers; a verdict comes at most one tick late
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = duration, help_heading = "Liveness")]
@@ -65,41 +69,90 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_enum, default_value = "refuse", help_heading = "Bounds")]
     on_full: OnFullArg,
     /// Most bytes queued for one peer; from half of it on the peer is not read, and what would pass it ends the connection
-    #[arg(long, value_name = "SIZE", default_value = "1MiB", help_heading = "Bounds")]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "1MiB",
+        help_heading = "Bounds"
+    )]
     max_outbox: Size,
     /// What becomes of a message of others that would pass it
     #[arg(long, value_enum, default_value = "close", help_heading = "Bounds")]
     on_slow: OnSlowArg,
     /// Most bytes held for all peers together, or off; when it is reached those that hold most are closed
-    #[arg(long, value_name = "SIZE", default_value = "256MiB", help_heading = "Bounds")]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "256MiB",
+        help_heading = "Bounds"
+    )]
     max_memory: SizeOrOff,
     /// How long a peer may read nothing while something waits for it, or off
-    #[arg(long, value_name = "TIME", default_value = "30s", help_heading = "Bounds")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "30s",
+        help_heading = "Bounds"
+    )]
     write_timeout: DurationOrOff,
     /// How long a message may take from its first byte to its last, or off
-    #[arg(long, value_name = "TIME", default_value = "30s", help_heading = "Bounds")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "30s",
+        help_heading = "Bounds"
+    )]
     frame_timeout: DurationOrOff,
     /// How long a connection may be without its first message or heartbeat, or off
-    #[arg(long, value_name = "TIME", default_value = "off", help_heading = "Bounds")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "off",
+        help_heading = "Bounds"
+    )]
     first_message_timeout: DurationOrOff,
     /// Most messages that one peer may send per second; who sends faster is not read from, and closed after ten seconds of it
     #[arg(long, value_name = "N", help_heading = "Bounds")]
     max_message_rate: Option<NonZeroU32>,
     /// Networks that may connect, as 10.0.0.0/8 or an address, separated by commas; 0.0.0.0/0 is all of IPv4 [default: all]
-    #[arg(long, value_name = "NET", value_delimiter = ',', help_heading = "Access")]
+    #[arg(
+        long,
+        value_name = "NET",
+        value_delimiter = ',',
+        help_heading = "Access"
+    )]
     allow: Vec<Network>,
     /// Networks that may not connect, even if they are allowed
-    #[arg(long, value_name = "NET", value_delimiter = ',', help_heading = "Access")]
+    #[arg(
+        long,
+        value_name = "NET",
+        value_delimiter = ',',
+        help_heading = "Access"
+    )]
     deny: Vec<Network>,
     /// Balancers, whose connections begin with a PROXY protocol header (v1 or v2) that names the real peer
-    #[arg(long, value_name = "NET", value_delimiter = ',', help_heading = "Access")]
+    #[arg(
+        long,
+        value_name = "NET",
+        value_delimiter = ',',
+        help_heading = "Access"
+    )]
     proxy_protocol: Vec<Network>,
     /// Connections that the kernel may hold ready to be accepted; somaxconn caps it
-    #[arg(long, value_name = "N", default_value_t = 4096, help_heading = "Listening")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 4096,
+        help_heading = "Listening"
+    )]
     backlog: u32,
     /// Let several processes listen on one address, and the kernel spread connections over them
     #[arg(long, help_heading = "Listening", value_name = SWITCH, action = ArgAction::Set, num_args = 0..=1, require_equals = true)]
-    #[arg(default_value_t = false, default_missing_value = "true", hide_possible_values = true)]
+    #[arg(
+        default_value_t = false,
+        default_missing_value = "true",
+        hide_possible_values = true
+    )]
     reuse_port: bool,
     /// On SIGTERM or SIGINT: how long to take over closing the connections; a second signal ends at once
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration, help_heading = "Listening")]
@@ -168,7 +221,10 @@ impl ServeArgs {
                 max_connections_per_ip: self.max_connections_per_ip,
                 on_full: self.on_full.into(),
             },
-            access: AccessList { allow: self.allow.iter().copied().collect(), deny: self.deny.iter().copied().collect() },
+            access: AccessList {
+                allow: self.allow.iter().copied().collect(),
+                deny: self.deny.iter().copied().collect(),
+            },
             proxies: self.proxy_protocol.iter().copied().collect(),
             tick: self.tick,
             backlog: self.backlog,

@@ -41,14 +41,28 @@ fn to_toml(settings: &[Setting]) -> String {
 fn written(value: &Value) -> Option<String> {
     match value {
         Value::Switch(on) => Some(on.to_string()),
-        Value::One(value) => value.as_deref().map(|text| if is_number(text) { text.to_owned() } else { quoted(text) }),
-        Value::Many(values) => Some(format!("[{}]", values.iter().map(|value| quoted(value)).collect::<Vec<_>>().join(", "))),
+        Value::One(value) => value.as_deref().map(|text| {
+            if is_number(text) {
+                text.to_owned()
+            } else {
+                quoted(text)
+            }
+        }),
+        Value::Many(values) => Some(format!(
+            "[{}]",
+            values
+                .iter()
+                .map(|value| quoted(value))
+                .collect::<Vec<_>>()
+                .join(", ")
+        )),
     }
 }
 
 /// Whether it comes back from a file as it is written here: `007` would not.
 fn is_number(text: &str) -> bool {
-    text.parse::<u32>().is_ok_and(|number| number.to_string() == text)
+    text.parse::<u32>()
+        .is_ok_and(|number| number.to_string() == text)
 }
 
 /// A basic string of TOML.

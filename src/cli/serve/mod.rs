@@ -33,7 +33,11 @@ pub(crate) fn run() -> Result<ExitCode, Error> {
         Err(Fault::Usage(error)) => error.exit(),
         Err(Fault::Settings(problem)) => return Ok(misconfigured(&problem)),
     };
-    let done = if settings.options.check { check::run(&settings) } else { hold(&mut settings) };
+    let done = if settings.options.check {
+        check::run(&settings)
+    } else {
+        hold(&mut settings)
+    };
     match done {
         Err(error @ Error::Config(_)) => Ok(misconfigured(&settings.describe(&error))),
         result => result.map(|()| ExitCode::SUCCESS),
@@ -61,8 +65,11 @@ fn hold(settings: &mut Settings) -> Result<(), Error> {
     // What is wrong with the settings is said before anything is listened on.
     Admin::check(&args.admin)?;
     let passed = passed_listeners()?;
-    let mut server =
-        if passed.is_empty() { Server::bind(&resolve(&args.addrs)?[..], config)? } else { Server::from_listeners(passed, config)? };
+    let mut server = if passed.is_empty() {
+        Server::bind(&resolve(&args.addrs)?[..], config)?
+    } else {
+        Server::from_listeners(passed, config)?
+    };
     for note in notes.iter().chain(&settings.warnings) {
         log::warn!("config note=\"{note}\"");
     }
@@ -72,7 +79,13 @@ fn hold(settings: &mut Settings) -> Result<(), Error> {
     announce(&server.local_addrs(), admin.as_ref());
     manager.ready(&server);
     loop {
-        let wait = [admin.as_ref().and_then(Admin::next_wait), manager.next_wait()].into_iter().flatten().min();
+        let wait = [
+            admin.as_ref().and_then(Admin::next_wait),
+            manager.next_wait(),
+        ]
+        .into_iter()
+        .flatten()
+        .min();
         let turn = server.turn(&mut Admin::remembering(admin.as_mut(), &mut app), wait)?;
         manager.after_turn(&server);
         if turn == Turn::Finished {
@@ -114,7 +127,11 @@ fn passed_listeners() -> Result<Vec<TcpListener>, Error> {
     let mut passed = ListenFd::from_env();
     let mut listeners = Vec::new();
     for index in 0..passed.len() {
-        listeners.extend(passed.take_tcp_listener(index).map_err(Error::io("take a socket of LISTEN_FDS"))?);
+        listeners.extend(
+            passed
+                .take_tcp_listener(index)
+                .map_err(Error::io("take a socket of LISTEN_FDS"))?,
+        );
     }
     Ok(listeners)
 }
@@ -122,7 +139,9 @@ fn passed_listeners() -> Result<Vec<TcpListener>, Error> {
 fn resolve(addrs: &[String]) -> Result<Vec<SocketAddr>, Error> {
     let mut resolved = Vec::new();
     for addr in addrs {
-        let found = addr.to_socket_addrs().map_err(|error| ConfigError::new("addr", format!("{addr}: {error}")))?;
+        let found = addr
+            .to_socket_addrs()
+            .map_err(|error| ConfigError::new("addr", format!("{addr}: {error}")))?;
         resolved.extend(found);
     }
     Ok(resolved)

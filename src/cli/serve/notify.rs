@@ -41,11 +41,22 @@ struct Watchdog {
 impl Manager {
     /// The manager that `NOTIFY_SOCKET` names. A name that leads nowhere is logged: the server can do without.
     pub(super) fn from_env() -> Self {
-        let Some(name) = env::var_os("NOTIFY_SOCKET") else { return Manager(None) };
+        let Some(name) = env::var_os("NOTIFY_SOCKET") else {
+            return Manager(None);
+        };
         match connect(&name) {
             Ok(socket) => {
-                let watchdog = watchdog_interval().map(|interval| Watchdog { interval, due: interval });
-                Manager(Some(Link { socket, clock: MonotonicClock::start(), watchdog, told_of_drain: false, failing: false }))
+                let watchdog = watchdog_interval().map(|interval| Watchdog {
+                    interval,
+                    due: interval,
+                });
+                Manager(Some(Link {
+                    socket,
+                    clock: MonotonicClock::start(),
+                    watchdog,
+                    told_of_drain: false,
+                    failing: false,
+                }))
             }
             Err(error) => {
                 log::warn!("notify socket={name:?} error=\"{error}\"");
@@ -66,14 +77,22 @@ impl Manager {
     /// Who drains has said that it stops, which is not taken back.
     pub(super) fn reloading(&mut self) {
         if let Some(link) = self.0.as_mut().filter(|link| !link.told_of_drain) {
-            link.tell(format_args!("RELOADING=1\nMONOTONIC_USEC={}\n", net::monotonic_ns() / 1000));
+            link.tell(format_args!(
+                "RELOADING=1\nMONOTONIC_USEC={}\n",
+                net::monotonic_ns() / 1000
+            ));
         }
     }
 
     /// How long a turn may wait, so that the watchdog is fed in time; `None` if there is none.
     pub(super) fn next_wait(&self) -> Option<Duration> {
         let link = self.0.as_ref()?;
-        Some(link.watchdog.as_ref()?.due.saturating_sub(link.clock.elapsed()))
+        Some(
+            link.watchdog
+                .as_ref()?
+                .due
+                .saturating_sub(link.clock.elapsed()),
+        )
     }
 
     /// To be called after each turn, the last one included.
@@ -83,7 +102,9 @@ impl Manager {
             link.told_of_drain = true;
             link.tell(format_args!("STOPPING=1\nSTATUS={}\n", Summary(server)));
         }
-        let Some(watchdog) = &mut link.watchdog else { return };
+        let Some(watchdog) = &mut link.watchdog else {
+            return;
+        };
         let now = link.clock.elapsed();
         if watchdog.due <= now {
             watchdog.due = now + watchdog.interval;
@@ -136,7 +157,16 @@ struct Summary<'a>(&'a Server);
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Summary(server) = self;
-        let doing = if server.is_draining() { "draining" } else { "serving" };
-        write!(f, "{doing}, {} open, {} since start", server.connections(), server.stats().opened)
+        let doing = if server.is_draining() {
+            "draining"
+        } else {
+            "serving"
+        };
+        write!(
+            f,
+            "{doing}, {} open, {} since start",
+            server.connections(),
+            server.stats().opened
+        )
     }
 }

@@ -13,7 +13,10 @@ const KEPT: [&str; 4] = ["addr", "app", "admin", "admin-token-file"];
 
 /// Reads the settings of this process's command line, environment and file.
 pub(super) fn load() -> Result<Settings, Fault> {
-    Settings::load(&crate::cli::Cli::command(), &env::args_os().collect::<Vec<_>>())
+    Settings::load(
+        &crate::cli::Cli::command(),
+        &env::args_os().collect::<Vec<_>>(),
+    )
 }
 
 /// Puts what the settings say now in force, and opens the log anew. What is wrong with them is said in the log, and all stays as it was.
@@ -21,31 +24,45 @@ pub(super) fn reload(server: &mut Server, settings: &mut Settings) {
     if !settings.is_layered {
         return;
     }
-    if let Err(problem) = load().map_err(|fault| describe(&fault)).and_then(|new| apply(server, settings, new)) {
+    if let Err(problem) = load()
+        .map_err(|fault| describe(&fault))
+        .and_then(|new| apply(server, settings, new))
+    {
         log::error!("reload failed=\"{problem}\" settings=\"as they were\"");
     }
 }
 
 fn apply(server: &mut Server, old: &mut Settings, mut new: Settings) -> Result<(), String> {
     // What can fail comes before what changes anything.
-    let log = logging::prepare(&new.args().log, &new.place("log-file")).map_err(|error| error.to_string())?;
+    let log = logging::prepare(&new.args().log, &new.place("log-file"))
+        .map_err(|error| error.to_string())?;
     let config = new.args().config();
-    let kept = server.reconfigure(config.clone()).map_err(|error| match config.check() {
-        Err(_) => new.describe(&error),
-        // At fault is what they meet here, which no place of theirs says.
-        Ok(()) => format!("{error}; what changes with a restart only is still as it was"),
-    })?;
+    let kept = server
+        .reconfigure(config.clone())
+        .map_err(|error| match config.check() {
+            Err(_) => new.describe(&error),
+            // At fault is what they meet here, which no place of theirs says.
+            Ok(()) => format!("{error}; what changes with a restart only is still as it was"),
+        })?;
     log.take_effect();
     let differs = |key: &str| {
         let value = |settings: &Settings| settings.find(key).map(|setting| setting.value.clone());
         value(old) != value(&new)
     };
-    let stays = |key: &str| KEPT.contains(&key) || kept.iter().any(|field| field.replace('_', "-") == key);
-    let (kept, changed): (Vec<&str>, Vec<&str>) =
-        new.effective.iter().map(|setting| setting.key.as_str()).filter(|key| differs(key)).partition(|key| stays(key));
+    let stays =
+        |key: &str| KEPT.contains(&key) || kept.iter().any(|field| field.replace('_', "-") == key);
+    let (kept, changed): (Vec<&str>, Vec<&str>) = new
+        .effective
+        .iter()
+        .map(|setting| setting.key.as_str())
+        .filter(|key| differs(key))
+        .partition(|key| stays(key));
     log::info!("reload changed={} kept={}", listed(&changed), listed(&kept));
     if !kept.is_empty() {
-        log::warn!("reload kept={} reason=\"these change with a restart only\"", listed(&kept));
+        log::warn!(
+            "reload kept={} reason=\"these change with a restart only\"",
+            listed(&kept)
+        );
     }
     for warning in &new.warnings {
         log::warn!("config note=\"{warning}\"");
@@ -55,7 +72,11 @@ fn apply(server: &mut Server, old: &mut Settings, mut new: Settings) -> Result<(
     }
     // What is in force is what the next reload is held against.
     let kept: Vec<String> = kept.into_iter().map(str::to_owned).collect();
-    for setting in new.effective.iter_mut().filter(|setting| kept.contains(&setting.key)) {
+    for setting in new
+        .effective
+        .iter_mut()
+        .filter(|setting| kept.contains(&setting.key))
+    {
         if let Some(in_force) = old.find(&setting.key) {
             *setting = in_force.clone();
         }
@@ -65,12 +86,22 @@ fn apply(server: &mut Server, old: &mut Settings, mut new: Settings) -> Result<(
 }
 
 fn listed(keys: &[&str]) -> String {
-    if keys.is_empty() { "none".into() } else { keys.join(",") }
+    if keys.is_empty() {
+        "none".into()
+    } else {
+        keys.join(",")
+    }
 }
 
 fn describe(fault: &Fault) -> String {
     match fault {
         Fault::Settings(problem) => problem.clone(),
-        Fault::Usage(error) => error.render().to_string().lines().next().unwrap_or_default().to_owned(),
+        Fault::Usage(error) => error
+            .render()
+            .to_string()
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned(),
     }
 }

@@ -82,25 +82,47 @@ struct Said {
 impl Settings {
     /// Reads them anew, for the command line `argv`, which begins with the program's name and `serve`. `program` is the whole program's.
     pub(super) fn load(program: &Command, argv: &[OsString]) -> Result<Self, Fault> {
-        Settings::layer(program, argv, &env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect())
+        Settings::layer(
+            program,
+            argv,
+            &env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+                .collect(),
+        )
     }
 
-    fn layer(program: &Command, argv: &[OsString], variables: &HashMap<String, OsString>) -> Result<Self, Fault> {
-        let serve = program.find_subcommand("serve").expect("the program has this subcommand");
-        let known: Vec<&Arg> = serve.get_arguments().filter(|arg| !NOT_SETTINGS.contains(&arg.get_id().as_str())).collect();
+    fn layer(
+        program: &Command,
+        argv: &[OsString],
+        variables: &HashMap<String, OsString>,
+    ) -> Result<Self, Fault> {
+        let serve = program
+            .find_subcommand("serve")
+            .expect("the program has this subcommand");
+        let known: Vec<&Arg> = serve
+            .get_arguments()
+            .filter(|arg| !NOT_SETTINGS.contains(&arg.get_id().as_str()))
+            .collect();
         let flags = matches(program, argv)?;
         let mut warnings = Vec::new();
 
         let mut said = from_environment(&known, variables, &mut warnings)?;
         let named = flags.get_one::<PathBuf>("config").cloned();
-        if let Some(path) = named.or_else(|| set(variables, &format!("{PREFIX}CONFIG")).map(PathBuf::from)) {
+        if let Some(path) =
+            named.or_else(|| set(variables, &format!("{PREFIX}CONFIG")).map(PathBuf::from))
+        {
             for (key, in_file) in from_file(&path, &known)? {
-                if let Some(Said { value: Value::Many(none), origin }) = said.get(&key)
+                if let Some(Said {
+                    value: Value::Many(none),
+                    origin,
+                }) = said.get(&key)
                     && none.is_empty()
                     && in_file.value != Value::Many(Vec::new())
                 {
                     let (variable, place) = (origin.place(&key), in_file.origin.place(&key));
-                    warnings.push(format!("{variable} is empty, and takes the place of the list at {place}"));
+                    warnings.push(format!(
+                        "{variable} is empty, and takes the place of the list at {place}"
+                    ));
                 }
                 said.entry(key).or_insert(in_file);
             }
@@ -112,20 +134,42 @@ impl Settings {
             let given = flags.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
             if let Some(said) = said.get(key(arg)).filter(|_| !given) {
                 let as_flags = as_flags(arg, &said.value);
-                check_alone(program, arg, &as_flags)
-                    .map_err(|problem| Fault::Settings(format!("{}: {problem}", said.origin.place(key(arg)))))?;
+                check_alone(program, arg, &as_flags).map_err(|problem| {
+                    Fault::Settings(format!("{}: {problem}", said.origin.place(key(arg))))
+                })?;
                 // Right behind the subcommand, where nothing that the user has written can change its meaning.
                 argv.splice(2..2, as_flags);
             }
         }
-        let merged = if argv.len() > before { matches(program, &argv)? } else { flags.clone() };
-        let effective = known.iter().map(|arg| effective(arg, &flags, &merged, &said)).collect();
-        Ok(Settings { options: Options::from_arg_matches(&merged)?, effective, warnings, is_layered: true })
+        let merged = if argv.len() > before {
+            matches(program, &argv)?
+        } else {
+            flags.clone()
+        };
+        let effective = known
+            .iter()
+            .map(|arg| effective(arg, &flags, &merged, &said))
+            .collect();
+        Ok(Settings {
+            options: Options::from_arg_matches(&merged)?,
+            effective,
+            warnings,
+            is_layered: true,
+        })
     }
 
     /// These, whatever environment and files say, now and later.
     pub(super) fn fixed(serve: ServeArgs) -> Self {
-        Settings { options: Options { config: None, check: false, serve }, effective: Vec::new(), warnings: Vec::new(), is_layered: false }
+        Settings {
+            options: Options {
+                config: None,
+                check: false,
+                serve,
+            },
+            effective: Vec::new(),
+            warnings: Vec::new(),
+            is_layered: false,
+        }
     }
 
     pub(super) fn args(&self) -> &ServeArgs {
@@ -134,15 +178,22 @@ impl Settings {
 
     /// How messages name a setting: by where its value stands.
     pub(super) fn place(&self, key: &str) -> String {
-        self.find(key).map_or_else(|| cli::flag(key), |setting| setting.origin.place(key))
+        self.find(key)
+            .map_or_else(|| cli::flag(key), |setting| setting.origin.place(key))
     }
 
     /// What is wrong, said of the places where the values stand that are at fault.
     pub(super) fn describe(&self, error: &Error) -> String {
-        let Error::Config(error) = error else { return error.to_string() };
+        let Error::Config(error) = error else {
+            return error.to_string();
+        };
         let key = |field: &str| field.replace('_', "-");
         let mut text = format!("{}: {}", self.place(&key(error.field)), error.problem);
-        for other in error.against.iter().filter_map(|field| self.find(&key(field))) {
+        for other in error
+            .against
+            .iter()
+            .filter_map(|field| self.find(&key(field)))
+        {
             if let Some(place) = other.origin.elsewhere() {
                 text += &format!("; {} is from {place}", other.key);
             }
@@ -157,7 +208,9 @@ impl Settings {
 
 fn matches(program: &Command, argv: &[OsString]) -> Result<ArgMatches, Fault> {
     let mut matches = program.clone().try_get_matches_from(argv)?;
-    let (_, serve) = matches.remove_subcommand().expect("the command line was found to be one of serve");
+    let (_, serve) = matches
+        .remove_subcommand()
+        .expect("the command line was found to be one of serve");
     Ok(serve)
 }
 
@@ -171,7 +224,8 @@ fn is_list(arg: &Arg) -> bool {
 
 /// A flag that may go without its value.
 pub(crate) fn is_switch(arg: &Arg) -> bool {
-    arg.get_num_args().is_some_and(|number| number.min_values() == 0)
+    arg.get_num_args()
+        .is_some_and(|number| number.min_values() == 0)
 }
 
 /// An environment variable that is set to something.
@@ -192,14 +246,24 @@ fn from_environment(
     for arg in known {
         let name = variable(arg);
         // A list can be empty; nothing else can, and a variable that is set to nothing is as good as none.
-        let value = if is_list(arg) { variables.get(&name) } else { set(variables, &name) };
+        let value = if is_list(arg) {
+            variables.get(&name)
+        } else {
+            set(variables, &name)
+        };
         let Some(value) = value else { continue };
-        let Some(text) = value.to_str() else { return Err(Fault::Settings(format!("{name}: not UTF-8"))) };
+        let Some(text) = value.to_str() else {
+            return Err(Fault::Settings(format!("{name}: not UTF-8")));
+        };
         let value = if is_switch(arg) {
             match text {
                 "true" | "1" => Value::Switch(true),
                 "false" | "0" => Value::Switch(false),
-                _ => return Err(Fault::Settings(format!("{name}: write true or false, not {text:?}"))),
+                _ => {
+                    return Err(Fault::Settings(format!(
+                        "{name}: write true or false, not {text:?}"
+                    )));
+                }
             }
         } else if is_list(arg) {
             let parts = text.split(',').filter(|_| !text.is_empty());
@@ -207,15 +271,33 @@ fn from_environment(
         } else {
             Value::One(Some(text.to_owned()))
         };
-        said.insert(key(arg).to_owned(), Said { value, origin: Origin::Environment(name) });
+        said.insert(
+            key(arg).to_owned(),
+            Said {
+                value,
+                origin: Origin::Environment(name),
+            },
+        );
     }
-    let names: Vec<String> = known.iter().map(|arg| variable(arg)).chain([format!("{PREFIX}CONFIG")]).collect();
-    let mut unknown: Vec<&String> = variables.keys().filter(|name| name.starts_with(PREFIX) && !names.contains(name)).collect();
+    let names: Vec<String> = known
+        .iter()
+        .map(|arg| variable(arg))
+        .chain([format!("{PREFIX}CONFIG")])
+        .collect();
+    let mut unknown: Vec<&String> = variables
+        .keys()
+        .filter(|name| name.starts_with(PREFIX) && !names.contains(name))
+        .collect();
     unknown.sort_unstable();
     // Other parts of the program have variables of their own, so it is no error.
     warnings.extend(unknown.into_iter().filter_map(|name| {
-        let nearest = nearest(&name[PREFIX.len()..], names.iter().map(|name| &name[PREFIX.len()..]))?;
-        Some(format!("{name} is no setting; did you mean {PREFIX}{nearest}?"))
+        let nearest = nearest(
+            &name[PREFIX.len()..],
+            names.iter().map(|name| &name[PREFIX.len()..]),
+        )?;
+        Some(format!(
+            "{name} is no setting; did you mean {PREFIX}{nearest}?"
+        ))
     }));
     Ok(said)
 }
@@ -226,7 +308,11 @@ fn read(path: &Path) -> io::Result<String> {
         return Err(io::Error::other("not a regular file"));
     }
     let mut text = String::new();
-    if File::open(path)?.take(MOST_BYTES + 1).read_to_string(&mut text)? as u64 > MOST_BYTES {
+    if File::open(path)?
+        .take(MOST_BYTES + 1)
+        .read_to_string(&mut text)? as u64
+        > MOST_BYTES
+    {
         return Err(io::Error::other(format!("longer than {MOST_BYTES} bytes")));
     }
     Ok(text)
@@ -234,8 +320,15 @@ fn read(path: &Path) -> io::Result<String> {
 
 fn from_file(path: &Path, known: &[&Arg]) -> Result<HashMap<String, Said>, Fault> {
     let file = path.display();
-    let text = read(path).map_err(|error| Fault::Settings(format!("cannot read {file}: {error}")))?;
-    let line = |at: usize| text.as_bytes()[..at.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1;
+    let text =
+        read(path).map_err(|error| Fault::Settings(format!("cannot read {file}: {error}")))?;
+    let line = |at: usize| {
+        text.as_bytes()[..at.min(text.len())]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count()
+            + 1
+    };
     let table = DeTable::parse(&text).map_err(|error| {
         let line = line(error.span().map_or(0, |span| span.start));
         Fault::Settings(format!("{file}:{line}: {}", error.message()))
@@ -246,8 +339,10 @@ fn from_file(path: &Path, known: &[&Arg]) -> Result<HashMap<String, Said>, Fault
         let place = origin.place(name.get_ref());
         let Some(arg) = known.iter().find(|arg| key(arg) == &**name.get_ref()) else {
             let hint = nearest(name.get_ref(), known.iter().map(|arg| key(arg)));
-            let hint =
-                hint.map_or_else(|| "`heartline serve --help` has the known ones".into(), |nearest| format!("did you mean {nearest}?"));
+            let hint = hint.map_or_else(
+                || "`heartline serve --help` has the known ones".into(),
+                |nearest| format!("did you mean {nearest}?"),
+            );
             return Err(Fault::Settings(format!("{place}: no such key; {hint}")));
         };
         let value = from_toml(arg, value.get_ref()).map_err(|wanted| {
@@ -275,18 +370,27 @@ fn from_toml(arg: &Arg, value: &DeValue<'_>) -> Result<Value, &'static str> {
         return match value {
             DeValue::Array(values) => {
                 let values = values.iter().map(|value| text(value.get_ref()));
-                values.collect::<Option<Vec<String>>>().map(Value::Many).ok_or(WANTED)
+                values
+                    .collect::<Option<Vec<String>>>()
+                    .map(Value::Many)
+                    .ok_or(WANTED)
             }
             value => text(value).map(|one| Value::Many(vec![one])).ok_or(WANTED),
         };
     }
-    text(value).map(|text| Value::One(Some(text))).ok_or("a string, as \"5s\", or a whole number")
+    text(value)
+        .map(|text| Value::One(Some(text)))
+        .ok_or("a string, as \"5s\", or a whole number")
 }
 
 /// The known name that this one is most like, if it is like any.
 fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let likeness = |other: &str| strsim::jaro_winkler(name, &other.replace('_', "-")).max(strsim::jaro_winkler(name, other));
-    let (likeness, nearest) = known.map(|other| (likeness(other), other)).max_by(|a, b| a.0.total_cmp(&b.0))?;
+    let likeness = |other: &str| {
+        strsim::jaro_winkler(name, &other.replace('_', "-")).max(strsim::jaro_winkler(name, other))
+    };
+    let (likeness, nearest) = known
+        .map(|other| (likeness(other), other))
+        .max_by(|a, b| a.0.total_cmp(&b.0))?;
     (likeness >= LIKENESS).then_some(nearest)
 }
 
@@ -305,11 +409,21 @@ fn check_alone(program: &Command, arg: &Arg, as_flags: &[OsString]) -> Result<()
     if arg.is_positional() && as_flags.is_empty() {
         return Err("write one address at least".into());
     }
-    if arg.is_positional() && as_flags.iter().any(|addr| addr.to_string_lossy().starts_with('-')) {
+    if arg.is_positional()
+        && as_flags
+            .iter()
+            .any(|addr| addr.to_string_lossy().starts_with('-'))
+    {
         return Err("an address does not begin with a hyphen".into());
     }
-    let argv = ["heartline".into(), "serve".into()].into_iter().chain(as_flags.iter().cloned());
-    program.clone().try_get_matches_from(argv).map(drop).map_err(|error| problem(&error))
+    let argv = ["heartline".into(), "serve".into()]
+        .into_iter()
+        .chain(as_flags.iter().cloned());
+    program
+        .clone()
+        .try_get_matches_from(argv)
+        .map(drop)
+        .map_err(|error| problem(&error))
 }
 
 /// What clap finds wrong with a value, and what it expects.
@@ -320,17 +434,31 @@ fn problem(error: &clap::Error) -> String {
         return first.strip_prefix("error: ").unwrap_or(first).to_owned();
     };
     let expected = match (error.get(ContextKind::ValidValue), error.source()) {
-        (Some(ContextValue::Strings(possible)), _) => format!("; write one of {}", possible.join(", ")),
-        (_, Some(source)) if source.is::<ParseIntError>() => format!(": {source}; write a whole number"),
+        (Some(ContextValue::Strings(possible)), _) => {
+            format!("; write one of {}", possible.join(", "))
+        }
+        (_, Some(source)) if source.is::<ParseIntError>() => {
+            format!(": {source}; write a whole number")
+        }
         (_, Some(source)) => format!(": {source}"),
         _ => String::new(),
     };
     format!("invalid value '{value}'{expected}")
 }
 
-fn effective(arg: &Arg, flags: &ArgMatches, merged: &ArgMatches, said: &HashMap<String, Said>) -> Setting {
+fn effective(
+    arg: &Arg,
+    flags: &ArgMatches,
+    merged: &ArgMatches,
+    said: &HashMap<String, Said>,
+) -> Setting {
     let id = arg.get_id().as_str();
-    let values: Vec<String> = merged.get_raw(id).into_iter().flatten().map(|value| value.to_string_lossy().into_owned()).collect();
+    let values: Vec<String> = merged
+        .get_raw(id)
+        .into_iter()
+        .flatten()
+        .map(|value| value.to_string_lossy().into_owned())
+        .collect();
     let value = if is_switch(arg) {
         Value::Switch(merged.get_flag(id))
     } else if is_list(arg) {
@@ -340,9 +468,15 @@ fn effective(arg: &Arg, flags: &ArgMatches, merged: &ArgMatches, said: &HashMap<
     };
     let origin = match flags.value_source(id) {
         Some(ValueSource::CommandLine) => Origin::Flag,
-        _ => said.get(key(arg)).map_or(Origin::Default, |said| said.origin.clone()),
+        _ => said
+            .get(key(arg))
+            .map_or(Origin::Default, |said| said.origin.clone()),
     };
-    Setting { key: key(arg).to_owned(), value, origin }
+    Setting {
+        key: key(arg).to_owned(),
+        value,
+        origin,
+    }
 }
 
 #[cfg(test)]
@@ -354,15 +488,28 @@ mod tests {
     use super::*;
     use crate::cli::Cli;
 
-    fn layer(flags: &[&str], variables: &[(&str, &str)], file: Option<&str>) -> Result<Settings, Fault> {
-        let mut argv: Vec<OsString> = ["heartline", "serve"].iter().chain(flags).map(OsString::from).collect();
+    fn layer(
+        flags: &[&str],
+        variables: &[(&str, &str)],
+        file: Option<&str>,
+    ) -> Result<Settings, Fault> {
+        let mut argv: Vec<OsString> = ["heartline", "serve"]
+            .iter()
+            .chain(flags)
+            .map(OsString::from)
+            .collect();
         let mut on_disk = tempfile::NamedTempFile::new().expect("a temporary file");
         if let Some(text) = file {
-            on_disk.write_all(text.as_bytes()).expect("room on the disk");
+            on_disk
+                .write_all(text.as_bytes())
+                .expect("room on the disk");
             argv.push("--config".into());
             argv.push(on_disk.path().into());
         }
-        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value))).collect();
+        let variables = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), OsString::from(value)))
+            .collect();
         Settings::layer(&Cli::command(), &argv, &variables)
     }
 
@@ -386,64 +533,148 @@ mod tests {
     #[test]
     fn flags_beat_environment_beats_file_beats_defaults() {
         let file = "heartbeat = '1s'\nmissed = 1\ntick = '10ms'\nno-ping = true\nallow = ['10.0.0.0/8', '::1']\naddr = '127.0.0.1:1'";
-        let variables = [("HEARTLINE_HEARTBEAT", "2s"), ("HEARTLINE_MISSED", "2"), ("HEARTLINE_NO_PING", "false")];
-        let settings = layer(&["--heartbeat", "3s", "127.0.0.1:3", "127.0.0.1:4"], &variables, Some(file)).expect("valid");
+        let variables = [
+            ("HEARTLINE_HEARTBEAT", "2s"),
+            ("HEARTLINE_MISSED", "2"),
+            ("HEARTLINE_NO_PING", "false"),
+        ];
+        let settings = layer(
+            &["--heartbeat", "3s", "127.0.0.1:3", "127.0.0.1:4"],
+            &variables,
+            Some(file),
+        )
+        .expect("valid");
         assert_eq!(get(&settings, "heartbeat"), (one("3s"), "flag"));
         assert_eq!(get(&settings, "missed"), (one("2"), "environment"));
         assert_eq!(get(&settings, "tick"), (one("10ms"), "file"));
         assert_eq!(get(&settings, "max-outbox"), (one("1MiB"), "default"));
-        assert_eq!(get(&settings, "max-connections"), (Value::One(None), "default"));
-        assert_eq!(get(&settings, "no-ping"), (Value::Switch(false), "environment"));
-        assert_eq!(get(&settings, "allow"), (Value::Many(vec!["10.0.0.0/8".into(), "::1".into()]), "file"));
-        assert_eq!(get(&settings, "addr"), (Value::Many(vec!["127.0.0.1:3".into(), "127.0.0.1:4".into()]), "flag"));
+        assert_eq!(
+            get(&settings, "max-connections"),
+            (Value::One(None), "default")
+        );
+        assert_eq!(
+            get(&settings, "no-ping"),
+            (Value::Switch(false), "environment")
+        );
+        assert_eq!(
+            get(&settings, "allow"),
+            (Value::Many(vec!["10.0.0.0/8".into(), "::1".into()]), "file")
+        );
+        assert_eq!(
+            get(&settings, "addr"),
+            (
+                Value::Many(vec!["127.0.0.1:3".into(), "127.0.0.1:4".into()]),
+                "flag"
+            )
+        );
         let config = settings.args().config();
-        assert_eq!(config.heartbeat.map(|heartbeat| (heartbeat.interval.as_secs(), heartbeat.missed, heartbeat.push)), Some((3, 2, true)));
+        assert_eq!(
+            config.heartbeat.map(|heartbeat| (
+                heartbeat.interval.as_secs(),
+                heartbeat.missed,
+                heartbeat.push
+            )),
+            Some((3, 2, true))
+        );
         assert!(settings.warnings.is_empty());
     }
 
     #[test]
     fn lists_are_as_long_as_they_are_said_to_be() {
-        let settings = layer(&[], &[("HEARTLINE_ADDR", "127.0.0.1:5, [::1]:5")], Some("deny = []\nallow = '10.0.0.0/8'")).expect("valid");
-        assert_eq!(get(&settings, "addr").0, Value::Many(vec!["127.0.0.1:5".into(), "[::1]:5".into()]));
+        let settings = layer(
+            &[],
+            &[("HEARTLINE_ADDR", "127.0.0.1:5, [::1]:5")],
+            Some("deny = []\nallow = '10.0.0.0/8'"),
+        )
+        .expect("valid");
+        assert_eq!(
+            get(&settings, "addr").0,
+            Value::Many(vec!["127.0.0.1:5".into(), "[::1]:5".into()])
+        );
         assert_eq!(get(&settings, "deny"), (Value::Many(Vec::new()), "file"));
-        assert_eq!(get(&settings, "allow").0, Value::Many(vec!["10.0.0.0/8".into()]));
+        assert_eq!(
+            get(&settings, "allow").0,
+            Value::Many(vec!["10.0.0.0/8".into()])
+        );
     }
 
     #[test]
     fn a_double_hyphen_ends_only_the_users_own_flags() {
-        let settings = layer(&["--", "127.0.0.1:3"], &[("HEARTLINE_MISSED", "7")], None).expect("valid");
+        let settings =
+            layer(&["--", "127.0.0.1:3"], &[("HEARTLINE_MISSED", "7")], None).expect("valid");
         assert_eq!(get(&settings, "missed"), (one("7"), "environment"));
-        assert_eq!(get(&settings, "addr").0, Value::Many(vec!["127.0.0.1:3".into()]));
+        assert_eq!(
+            get(&settings, "addr").0,
+            Value::Many(vec!["127.0.0.1:3".into()])
+        );
     }
 
     #[test]
     fn what_is_wrong_is_said_of_where_it_stands() {
         let unknown = fault(&[], &[], Some("\nheartbeet = '5s'"));
-        assert!(unknown.ends_with(":2: heartbeet: no such key; did you mean heartbeat?"), "{unknown}");
-        assert!(fault(&[], &[], Some("max_connections = 5")).contains("did you mean max-connections?"));
+        assert!(
+            unknown.ends_with(":2: heartbeet: no such key; did you mean heartbeat?"),
+            "{unknown}"
+        );
+        assert!(
+            fault(&[], &[], Some("max_connections = 5")).contains("did you mean max-connections?")
+        );
         assert!(fault(&[], &[], Some("zzz = 5")).contains("--help"));
-        assert!(fault(&[], &[], Some("check = true")).contains("no such key"), "what is to be done is no setting");
+        assert!(
+            fault(&[], &[], Some("check = true")).contains("no such key"),
+            "what is to be done is no setting"
+        );
         let wrong = fault(&[], &[], Some("missed = 3\nheartbeat = 'soon'"));
-        assert!(wrong.contains(":2: heartbeat: invalid value 'soon'"), "{wrong}");
-        assert!(fault(&[], &[], Some("heartbeat = true")).contains(":1: heartbeat: invalid value true; write a string"));
-        assert!(fault(&[], &[], Some("no-ping = 'yes'")).contains(":1: no-ping: invalid value 'yes'; write true or false"));
-        assert!(fault(&[], &[], Some("allow = [1.5]")).contains(":1: allow: invalid value [1.5]; write an array"));
+        assert!(
+            wrong.contains(":2: heartbeat: invalid value 'soon'"),
+            "{wrong}"
+        );
+        assert!(
+            fault(&[], &[], Some("heartbeat = true"))
+                .contains(":1: heartbeat: invalid value true; write a string")
+        );
+        assert!(
+            fault(&[], &[], Some("no-ping = 'yes'"))
+                .contains(":1: no-ping: invalid value 'yes'; write true or false")
+        );
+        assert!(
+            fault(&[], &[], Some("allow = [1.5]"))
+                .contains(":1: allow: invalid value [1.5]; write an array")
+        );
         assert!(fault(&[], &[], Some("addr = ['-x']")).contains(":1: addr: an address"));
         assert!(fault(&[], &[], Some("addr = ['--check']")).contains(":1: addr: "));
         assert!(fault(&[], &[], Some("a = 1\nb = ")).contains(":2: "));
-        assert!(fault(&["--config", "/nowhere/at/all"], &[], None).starts_with("cannot read /nowhere/at/all"));
+        assert!(
+            fault(&["--config", "/nowhere/at/all"], &[], None)
+                .starts_with("cannot read /nowhere/at/all")
+        );
         let variable = fault(&[], &[("HEARTLINE_TICK", "often")], None);
-        assert!(variable.starts_with("HEARTLINE_TICK: invalid value 'often'"), "{variable}");
-        assert!(fault(&[], &[("HEARTLINE_REUSE_PORT", "maybe")], None).starts_with("HEARTLINE_REUSE_PORT: write true or false"));
+        assert!(
+            variable.starts_with("HEARTLINE_TICK: invalid value 'often'"),
+            "{variable}"
+        );
+        assert!(
+            fault(&[], &[("HEARTLINE_REUSE_PORT", "maybe")], None)
+                .starts_with("HEARTLINE_REUSE_PORT: write true or false")
+        );
     }
 
     #[test]
     fn a_wrong_value_is_said_with_what_is_expected_and_without_a_flag() {
         for (file, said) in [
-            ("app = 'eco'", "invalid value 'eco'; write one of echo, broadcast, sink"),
-            ("missed = 'many'", "invalid value 'many': invalid digit found in string; write a whole number"),
+            (
+                "app = 'eco'",
+                "invalid value 'eco'; write one of echo, broadcast, sink",
+            ),
+            (
+                "missed = 'many'",
+                "invalid value 'many': invalid digit found in string; write a whole number",
+            ),
             ("missed = 300", "invalid value '300': 300 is not in 0..=255"),
-            ("max-outbox = 'lots'", "invalid value 'lots': not a size; write 65536, 64KiB or 1MiB"),
+            (
+                "max-outbox = 'lots'",
+                "invalid value 'lots': not a size; write 65536, 64KiB or 1MiB",
+            ),
             (
                 "allow = ['::1', '10.1.0.0/8']",
                 "invalid value '10.1.0.0/8': \"10.1.0.0/8\" is not a network: bits are set beyond the prefix",
@@ -452,69 +683,144 @@ mod tests {
         ] {
             let key = file.split(' ').next().unwrap_or_default();
             let problem = fault(&[], &[], Some(file));
-            assert!(problem.contains(&format!(":1: {key}: {said}")) && !problem.contains("--"), "{problem}");
+            assert!(
+                problem.contains(&format!(":1: {key}: {said}")) && !problem.contains("--"),
+                "{problem}"
+            );
         }
         let variable = fault(&[], &[("HEARTLINE_ON_FULL", "panic")], None);
-        assert_eq!(variable, "HEARTLINE_ON_FULL: invalid value 'panic'; write one of refuse, evict-idlest");
-        assert_eq!(fault(&[], &[("HEARTLINE_ADDR", "")], None), "HEARTLINE_ADDR: write one address at least");
+        assert_eq!(
+            variable,
+            "HEARTLINE_ON_FULL: invalid value 'panic'; write one of refuse, evict-idlest"
+        );
+        assert_eq!(
+            fault(&[], &[("HEARTLINE_ADDR", "")], None),
+            "HEARTLINE_ADDR: write one address at least"
+        );
     }
 
     #[test]
     fn a_contradiction_is_said_of_all_places_that_it_comes_from() {
         let described = |flags: &[&str], variables: &[(&str, &str)], file: &str| {
             let settings = layer(flags, variables, Some(file)).expect("each by itself is valid");
-            let error = settings.args().config().check().expect_err("they contradict each other");
+            let error = settings
+                .args()
+                .config()
+                .check()
+                .expect_err("they contradict each other");
             settings.describe(&error.into())
         };
         let problem = described(&[], &[], "\ntick = '4s'");
         assert!(
-            problem.contains(":2: tick: 4s is too coarse for a heartbeat of 5s") && problem.ends_with("at most half of it"),
+            problem.contains(":2: tick: 4s is too coarse for a heartbeat of 5s")
+                && problem.ends_with("at most half of it"),
             "{problem}"
         );
         let problem = described(&[], &[("HEARTLINE_HEARTBEAT", "100ms")], "");
-        assert!(problem.starts_with("--tick (default): 100ms is too coarse"), "{problem}");
-        assert!(problem.ends_with("; heartbeat is from HEARTLINE_HEARTBEAT"), "{problem}");
-        let problem = described(&["--user-timeout", "10s"], &[("HEARTLINE_HEARTBEAT", "8s")], "missed = 2");
-        assert!(problem.starts_with("--user-timeout: 10s") && problem.contains("; heartbeat is from HEARTLINE_HEARTBEAT"), "{problem}");
-        assert!(problem.contains("; missed is from ") && problem.ends_with(":1"), "{problem}");
+        assert!(
+            problem.starts_with("--tick (default): 100ms is too coarse"),
+            "{problem}"
+        );
+        assert!(
+            problem.ends_with("; heartbeat is from HEARTLINE_HEARTBEAT"),
+            "{problem}"
+        );
+        let problem = described(
+            &["--user-timeout", "10s"],
+            &[("HEARTLINE_HEARTBEAT", "8s")],
+            "missed = 2",
+        );
+        assert!(
+            problem.starts_with("--user-timeout: 10s")
+                && problem.contains("; heartbeat is from HEARTLINE_HEARTBEAT"),
+            "{problem}"
+        );
+        assert!(
+            problem.contains("; missed is from ") && problem.ends_with(":1"),
+            "{problem}"
+        );
         let problem = described(&[], &[], "max-message = 1");
-        assert!(problem.contains(":1: max-message: must have room for a heartbeat word: 4 bytes"), "{problem}");
+        assert!(
+            problem.contains(":1: max-message: must have room for a heartbeat word: 4 bytes"),
+            "{problem}"
+        );
     }
 
     #[test]
     fn a_flag_turns_off_what_others_have_turned_on() {
         for flag in ["--no-ping=false", "--no-ping=true", "--no-ping"] {
             for there in ["false", "true"] {
-                let settings = layer(&[flag, "127.0.0.1:3"], &[("HEARTLINE_NO_PING", there)], None).expect("valid");
-                assert_eq!(get(&settings, "no-ping"), (Value::Switch(!flag.ends_with("false")), "flag"), "{flag} {there}");
-                assert_eq!(get(&settings, "addr").0, Value::Many(vec!["127.0.0.1:3".into()]), "which is no value of the switch");
+                let settings = layer(
+                    &[flag, "127.0.0.1:3"],
+                    &[("HEARTLINE_NO_PING", there)],
+                    None,
+                )
+                .expect("valid");
+                assert_eq!(
+                    get(&settings, "no-ping"),
+                    (Value::Switch(!flag.ends_with("false")), "flag"),
+                    "{flag} {there}"
+                );
+                assert_eq!(
+                    get(&settings, "addr").0,
+                    Value::Many(vec!["127.0.0.1:3".into()]),
+                    "which is no value of the switch"
+                );
             }
         }
     }
 
     #[test]
     fn a_variable_can_empty_a_list_and_that_is_wondered_at() {
-        let settings = layer(&[], &[("HEARTLINE_ALLOW", ""), ("HEARTLINE_DENY", "")], Some("allow = ['10.0.0.0/8']")).expect("valid");
-        assert_eq!(get(&settings, "allow"), (Value::Many(Vec::new()), "environment"));
-        assert_eq!(get(&settings, "deny"), (Value::Many(Vec::new()), "environment"));
-        let [warning] = &settings.warnings[..] else { panic!("{:?}", settings.warnings) };
+        let settings = layer(
+            &[],
+            &[("HEARTLINE_ALLOW", ""), ("HEARTLINE_DENY", "")],
+            Some("allow = ['10.0.0.0/8']"),
+        )
+        .expect("valid");
+        assert_eq!(
+            get(&settings, "allow"),
+            (Value::Many(Vec::new()), "environment")
+        );
+        assert_eq!(
+            get(&settings, "deny"),
+            (Value::Many(Vec::new()), "environment")
+        );
+        let [warning] = &settings.warnings[..] else {
+            panic!("{:?}", settings.warnings)
+        };
         assert!(
-            warning.starts_with("HEARTLINE_ALLOW is empty, and takes the place of the list at ") && warning.ends_with(":1: allow"),
+            warning.starts_with("HEARTLINE_ALLOW is empty, and takes the place of the list at ")
+                && warning.ends_with(":1: allow"),
             "{warning}"
         );
     }
 
     #[test]
     fn a_variable_that_is_empty_is_none_and_one_that_looks_like_a_setting_is_wondered_at() {
-        let variables = [("HEARTLINE_MISSED", ""), ("HEARTLINE_CONFIG", ""), ("HEARTLINE_HEARTBEET", "1s"), ("HEARTLINE_QQQ", "1")];
+        let variables = [
+            ("HEARTLINE_MISSED", ""),
+            ("HEARTLINE_CONFIG", ""),
+            ("HEARTLINE_HEARTBEET", "1s"),
+            ("HEARTLINE_QQQ", "1"),
+        ];
         let settings = layer(&[], &variables, None).expect("valid");
         assert_eq!(get(&settings, "missed").1, "default");
-        assert_eq!(settings.warnings, ["HEARTLINE_HEARTBEET is no setting; did you mean HEARTLINE_HEARTBEAT?"]);
+        assert_eq!(
+            settings.warnings,
+            ["HEARTLINE_HEARTBEET is no setting; did you mean HEARTLINE_HEARTBEAT?"]
+        );
     }
 
     #[test]
     fn wrong_flags_are_clap_s_to_name() {
-        assert!(matches!(layer(&["--missed", "many"], &[], None), Err(Fault::Usage(_))));
-        assert!(matches!(layer(&["--no-ping=maybe"], &[], None), Err(Fault::Usage(_))));
+        assert!(matches!(
+            layer(&["--missed", "many"], &[], None),
+            Err(Fault::Usage(_))
+        ));
+        assert!(matches!(
+            layer(&["--no-ping=maybe"], &[], None),
+            Err(Fault::Usage(_))
+        ));
     }
 }

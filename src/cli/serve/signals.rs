@@ -31,11 +31,20 @@ impl Signals {
         let seen = Arc::new(AtomicBool::new(false));
         for signal in [SIGTERM, SIGINT] {
             // The order matters: the first signal must find it false. The second ends the process whatever the loop is doing.
-            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&seen)).map_err(Error::io(WATCH_SIGNALS))?;
+            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&seen))
+                .map_err(Error::io(WATCH_SIGNALS))?;
             flag::register(signal, Arc::clone(&seen)).map_err(Error::io(WATCH_SIGNALS))?;
         }
-        let mut signals = signal_hook_mio::v1_0::Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Error::io(WATCH_SIGNALS))?;
-        server.registry().register(&mut signals, Server::guest_token(SIGNALS), Interest::READABLE).map_err(Error::io(WATCH_SIGNALS))?;
+        let mut signals = signal_hook_mio::v1_0::Signals::new([SIGTERM, SIGINT, SIGHUP])
+            .map_err(Error::io(WATCH_SIGNALS))?;
+        server
+            .registry()
+            .register(
+                &mut signals,
+                Server::guest_token(SIGNALS),
+                Interest::READABLE,
+            )
+            .map_err(Error::io(WATCH_SIGNALS))?;
         Ok(Signals(signals))
     }
 
@@ -45,7 +54,11 @@ impl Signals {
             return None;
         }
         let signal = self.0.pending().next()?;
-        Some(if signal == SIGHUP { Signal::HangUp } else { Signal::Terminate })
+        Some(if signal == SIGHUP {
+            Signal::HangUp
+        } else {
+            Signal::Terminate
+        })
     }
 }
 

@@ -99,7 +99,10 @@ impl App {
     }
 
     pub(super) fn note(&self, now: Instant) -> Option<&str> {
-        self.note.as_ref().filter(|(_, until)| now < *until).map(|(sentence, _)| sentence.as_str())
+        self.note
+            .as_ref()
+            .filter(|(_, until)| now < *until)
+            .map(|(sentence, _)| sentence.as_str())
     }
 
     /// If the figures are not of now: how old they are, and why as far as it is known.
@@ -175,11 +178,16 @@ impl App {
             KeyCode::PageDown => self.list.page(1),
             KeyCode::Home => self.list.first_line(),
             KeyCode::End => self.list.last_line(),
-            KeyCode::Char('/') => self.mode = Mode::Write(Purpose::Search, Input::new(self.list.address())),
+            KeyCode::Char('/') => {
+                self.mode = Mode::Write(Purpose::Search, Input::new(self.list.address()))
+            }
             KeyCode::Char('b') => self.mode = Mode::Write(Purpose::Broadcast, Input::default()),
             KeyCode::Char(char @ ('k' | 'm')) => match self.list.selected() {
                 Some(connection) if char == 'k' => self.mode = Mode::Confirm(Peer::of(connection)),
-                Some(connection) => self.mode = Mode::Write(Purpose::Message(Peer::of(connection)), Input::default()),
+                Some(connection) => {
+                    self.mode =
+                        Mode::Write(Purpose::Message(Peer::of(connection)), Input::default())
+                }
                 None => self.tell("no line is selected".to_string(), now),
             },
             _ => {}
@@ -200,7 +208,10 @@ impl App {
 
 impl Peer {
     fn of(connection: &Connection) -> Self {
-        Peer { id: connection.id.clone(), address: connection.address.clone() }
+        Peer {
+            id: connection.id.clone(),
+            address: connection.address.clone(),
+        }
     }
 }
 
@@ -220,22 +231,43 @@ mod tests {
             let now = Instant::now();
             let mut app = App::new("127.0.0.1:7879".into(), Duration::from_secs(1), now);
             app.list.fit(10);
-            let line = |id: &str| Connection { id: id.into(), address: format!("192.0.2.{id}"), ..Connection::default() };
-            let part = Connections { matched: 2, offset: 0, connections: vec![line("0.1"), line("1.1")] };
+            let line = |id: &str| Connection {
+                id: id.into(),
+                address: format!("192.0.2.{id}"),
+                ..Connection::default()
+            };
+            let part = Connections {
+                matched: 2,
+                offset: 0,
+                connections: vec![line("0.1"), line("1.1")],
+            };
             app.hear(News::Lines(app.list.query(), part), now);
             Try { app, now }
         }
 
         fn keys(&mut self, keys: &str) -> Option<Effect> {
-            keys.chars().map(|key| self.code(if key == '\n' { KeyCode::Enter } else { KeyCode::Char(key) })).last().flatten()
+            keys.chars()
+                .map(|key| {
+                    self.code(if key == '\n' {
+                        KeyCode::Enter
+                    } else {
+                        KeyCode::Char(key)
+                    })
+                })
+                .last()
+                .flatten()
         }
 
         fn code(&mut self, code: KeyCode) -> Option<Effect> {
-            self.app.key(KeyEvent::new(code, KeyModifiers::NONE), self.now)
+            self.app
+                .key(KeyEvent::new(code, KeyModifiers::NONE), self.now)
         }
 
         fn control(&mut self, key: char) -> Option<Effect> {
-            self.app.key(KeyEvent::new(KeyCode::Char(key), KeyModifiers::CONTROL), self.now)
+            self.app.key(
+                KeyEvent::new(KeyCode::Char(key), KeyModifiers::CONTROL),
+                self.now,
+            )
         }
     }
 
@@ -267,18 +299,38 @@ mod tests {
         }
         try_.code(KeyCode::Esc);
         try_.keys("k");
-        let gone = Connections { matched: 1, offset: 0, connections: vec![Connection { id: "0.1".into(), ..Connection::default() }] };
-        try_.app.hear(News::Lines(try_.app.list.query(), gone), try_.now);
-        let peer = Peer { id: "1.1".into(), address: "192.0.2.1.1".into() };
+        let gone = Connections {
+            matched: 1,
+            offset: 0,
+            connections: vec![Connection {
+                id: "0.1".into(),
+                ..Connection::default()
+            }],
+        };
+        try_.app
+            .hear(News::Lines(try_.app.list.query(), gone), try_.now);
+        let peer = Peer {
+            id: "1.1".into(),
+            address: "192.0.2.1.1".into(),
+        };
         assert_eq!(try_.keys("y"), Some(Effect::Act(Action::Close(peer))));
     }
 
     #[test]
     fn messages_are_written_and_letters_are_no_commands_meanwhile() {
         let mut try_ = Try::new();
-        assert_eq!(try_.keys("bqk?B\n"), Some(Effect::Act(Action::Broadcast("qk?B".into()))));
-        let peer = Peer { id: "0.1".into(), address: "192.0.2.0.1".into() };
-        assert_eq!(try_.keys("mhi y\n"), Some(Effect::Act(Action::Send(peer, "hi y".into()))));
+        assert_eq!(
+            try_.keys("bqk?B\n"),
+            Some(Effect::Act(Action::Broadcast("qk?B".into())))
+        );
+        let peer = Peer {
+            id: "0.1".into(),
+            address: "192.0.2.0.1".into(),
+        };
+        assert_eq!(
+            try_.keys("mhi y\n"),
+            Some(Effect::Act(Action::Send(peer, "hi y".into())))
+        );
         assert_eq!(try_.keys("m\n"), None);
         assert_eq!(try_.app.note(try_.now), Some("nothing was sent"));
         assert_eq!(try_.app.list.sort(), Sort::Silence);
@@ -291,24 +343,44 @@ mod tests {
         assert!(matches!(try_.app.mode, Mode::Watch));
         try_.keys("b");
         try_.app.paste("two\nlines");
-        assert_eq!(try_.keys("\n"), Some(Effect::Act(Action::Broadcast("two".into()))));
+        assert_eq!(
+            try_.keys("\n"),
+            Some(Effect::Act(Action::Broadcast("two".into())))
+        );
     }
 
     #[test]
     fn keys_sort_and_the_same_key_turns_it_round() {
         let mut try_ = Try::new();
-        for (key, sort) in [("A", Sort::Age), ("Q", Sort::Queued), ("B", Sort::Bytes), ("r", Sort::RoundTrip), ("s", Sort::Silence)] {
+        for (key, sort) in [
+            ("A", Sort::Age),
+            ("Q", Sort::Queued),
+            ("B", Sort::Bytes),
+            ("r", Sort::RoundTrip),
+            ("s", Sort::Silence),
+        ] {
             try_.keys(key);
-            assert_eq!((try_.app.list.sort(), try_.app.list.descending()), (sort, true), "{key}");
+            assert_eq!(
+                (try_.app.list.sort(), try_.app.list.descending()),
+                (sort, true),
+                "{key}"
+            );
             try_.keys(key);
-            assert_eq!((try_.app.list.sort(), try_.app.list.descending()), (sort, false), "{key}");
+            assert_eq!(
+                (try_.app.list.sort(), try_.app.list.descending()),
+                (sort, false),
+                "{key}"
+            );
         }
     }
 
     #[test]
     fn without_a_line_nothing_is_done_to_one() {
         let mut try_ = Try::new();
-        try_.app.hear(News::Lines(try_.app.list.query(), Connections::default()), try_.now);
+        try_.app.hear(
+            News::Lines(try_.app.list.query(), Connections::default()),
+            try_.now,
+        );
         assert_eq!(try_.keys("ky"), None);
         assert!(matches!(try_.app.mode, Mode::Watch));
     }
@@ -324,8 +396,12 @@ mod tests {
             "no question has failed, but none was answered"
         );
         try_.app.hear(News::Trouble("refused".into()), later);
-        assert_eq!(try_.app.lost(later), Some((Duration::from_secs(5), "refused")));
-        try_.app.hear(News::Status(Box::default(), Vec::new()), later);
+        assert_eq!(
+            try_.app.lost(later),
+            Some((Duration::from_secs(5), "refused"))
+        );
+        try_.app
+            .hear(News::Status(Box::default(), Vec::new()), later);
         assert_eq!(try_.app.lost(later), None);
     }
 
@@ -334,7 +410,16 @@ mod tests {
         let mut try_ = Try::new();
         for pid in [7, 7, 8] {
             assert_eq!(try_.app.note(try_.now), None, "{pid}");
-            try_.app.hear(News::Status(Box::new(Status { pid, ..Status::default() }), Vec::new()), try_.now);
+            try_.app.hear(
+                News::Status(
+                    Box::new(Status {
+                        pid,
+                        ..Status::default()
+                    }),
+                    Vec::new(),
+                ),
+                try_.now,
+            );
         }
         assert_eq!(try_.app.note(try_.now), Some("the server was started anew"));
         assert_eq!(try_.app.note(try_.now + NOTE), None);

@@ -43,11 +43,19 @@ impl History {
         // The server's own clock: how long an answer was on its way does not matter.
         let seconds = status.uptime_s - last.uptime_s;
         self.rates = (same && seconds > 0.0).then(|| rates(&last, status, seconds));
-        let round_trips = same.then(|| status.round_trip.since(&last.round_trip)).filter(|between| between.count > 0);
+        let round_trips = same
+            .then(|| status.round_trip.since(&last.round_trip))
+            .filter(|between| between.count > 0);
         self.lines.push(Some(status.connections.open as f64));
-        self.messages.push(self.rates.as_ref().map(|rates| rates.messages_in + rates.messages_out));
-        self.round_trip.push(round_trips.as_ref().map(|between| between.mean_s() * 1e6));
-        self.closed.push(self.rates.as_ref().map(|rates| rates.closed));
+        self.messages.push(
+            self.rates
+                .as_ref()
+                .map(|rates| rates.messages_in + rates.messages_out),
+        );
+        self.round_trip
+            .push(round_trips.as_ref().map(|between| between.mean_s() * 1e6));
+        self.closed
+            .push(self.rates.as_ref().map(|rates| rates.closed));
         // Where no ping was answered meanwhile, what is known of the last ones is still the best there is.
         if round_trips.is_some() || !same {
             self.round_trips = round_trips;
@@ -69,7 +77,8 @@ impl History {
 }
 
 fn rates(last: &Status, status: &Status, seconds: f64) -> Rates {
-    let rate = |count: fn(&Status) -> u64| count(status).saturating_sub(count(last)) as f64 / seconds;
+    let rate =
+        |count: fn(&Status) -> u64| count(status).saturating_sub(count(last)) as f64 / seconds;
     Rates {
         messages_in: rate(|status| status.messages.received),
         messages_out: rate(|status| status.messages.sent),
@@ -99,7 +108,11 @@ impl Series {
     /// The last `count` values as heights of bars, oldest first; what is above zero is seen.
     pub(super) fn bars(&self, count: usize) -> Vec<Option<u64>> {
         let height = |value: f64| (value * BAR).ceil() as u64;
-        self.0.iter().skip(self.0.len().saturating_sub(count)).map(|value| value.map(height)).collect()
+        self.0
+            .iter()
+            .skip(self.0.len().saturating_sub(count))
+            .map(|value| value.map(height))
+            .collect()
     }
 }
 
@@ -108,8 +121,17 @@ mod tests {
     use super::*;
 
     fn status(uptime_s: f64, count: u64) -> Status {
-        let mut status = Status { pid: 1, started: "then".into(), uptime_s, ..Status::default() };
-        (status.messages.received, status.messages.sent, status.connections.open) = (count, 2 * count, 5);
+        let mut status = Status {
+            pid: 1,
+            started: "then".into(),
+            uptime_s,
+            ..Status::default()
+        };
+        (
+            status.messages.received,
+            status.messages.sent,
+            status.connections.open,
+        ) = (count, 2 * count, 5);
         status.closed = [("flood".to_string(), count), ("evicted".to_string(), 1)].into();
         status
     }
@@ -121,7 +143,15 @@ mod tests {
         assert_eq!(history.rates(), None);
         assert!(!history.add(status(12.0, 110)));
         let rates = history.rates().expect("two answers");
-        assert_eq!((rates.messages_in, rates.messages_out, rates.closed, rates.cpu), (5.0, 10.0, 5.0, 0.0));
+        assert_eq!(
+            (
+                rates.messages_in,
+                rates.messages_out,
+                rates.closed,
+                rates.cpu
+            ),
+            (5.0, 10.0, 5.0, 0.0)
+        );
         assert_eq!(history.messages.bars(9), [None, Some(15_000)]);
         assert_eq!(history.lines.bars(1), [Some(5000)]);
     }
@@ -130,7 +160,10 @@ mod tests {
     fn a_server_that_was_started_anew_has_no_rates_at_first() {
         let mut history = History::default();
         history.add(status(10.0, 100));
-        let anew = Status { pid: 2, ..status(11.0, 3) };
+        let anew = Status {
+            pid: 2,
+            ..status(11.0, 3)
+        };
         assert!(history.add(anew.clone()));
         assert_eq!(history.rates(), None);
         history.add(anew);
@@ -139,17 +172,35 @@ mod tests {
 
     #[test]
     fn the_last_round_trips_stay_until_there_are_others() {
-        let with = |json: &str, uptime_s| Status { round_trip: serde_json::from_str(json).expect("a histogram"), ..status(uptime_s, 1) };
+        let with = |json: &str, uptime_s| Status {
+            round_trip: serde_json::from_str(json).expect("a histogram"),
+            ..status(uptime_s, 1)
+        };
         let mut history = History::default();
-        history.add(with(r#"{"count": 2, "sum_s": 0.5, "max_s": 0.4, "buckets": [[0.001, 1]]}"#, 1.0));
-        assert!(history.round_trips().is_none(), "nobody knows when those before the first answer were");
-        let next = r#"{"count": 4, "sum_s": 0.504, "max_s": 0.4, "buckets": [[0.001, 1], [0.01, 3]]}"#;
+        history.add(with(
+            r#"{"count": 2, "sum_s": 0.5, "max_s": 0.4, "buckets": [[0.001, 1]]}"#,
+            1.0,
+        ));
+        assert!(
+            history.round_trips().is_none(),
+            "nobody knows when those before the first answer were"
+        );
+        let next =
+            r#"{"count": 4, "sum_s": 0.504, "max_s": 0.4, "buckets": [[0.001, 1], [0.01, 3]]}"#;
         history.add(with(next, 2.0));
         history.add(with(next, 3.0));
         let last = history.round_trips().expect("two were answered");
         assert_eq!((last.count, last.at_most(0.99)), (2, Some(0.01)));
         assert!((last.mean_s() - 0.002).abs() < 1e-9);
-        assert_eq!(history.round_trip.bars(3).iter().map(Option::is_some).collect::<Vec<_>>(), [false, true, false]);
+        assert_eq!(
+            history
+                .round_trip
+                .bars(3)
+                .iter()
+                .map(Option::is_some)
+                .collect::<Vec<_>>(),
+            [false, true, false]
+        );
     }
 
     #[test]
@@ -157,6 +208,9 @@ mod tests {
         let mut series = Series::default();
         (0..1000).for_each(|value| series.push(Some(f64::from(value))));
         let bars = series.bars(5000);
-        assert_eq!((bars.len(), bars[0], bars[LENGTH - 1]), (LENGTH, Some(760_000), Some(999_000)));
+        assert_eq!(
+            (bars.len(), bars[0], bars[LENGTH - 1]),
+            (LENGTH, Some(760_000), Some(999_000))
+        );
     }
 }

@@ -15,7 +15,10 @@ pub(super) struct Input {
 impl Input {
     pub(super) fn new(text: &str) -> Self {
         let text: Vec<char> = text.chars().collect();
-        Input { cursor: text.len(), text }
+        Input {
+            cursor: text.len(),
+            text,
+        }
     }
 
     pub(super) fn text(&self) -> String {
@@ -30,10 +33,20 @@ impl Input {
 
     pub(super) fn key(&mut self, key: KeyEvent) {
         match key.code {
-            KeyCode::Char('u') if key.modifiers.contains(KeyModifiers::CONTROL) => *self = Input::default(),
+            KeyCode::Char('u') if key.modifiers.contains(KeyModifiers::CONTROL) => {
+                *self = Input::default()
+            }
             KeyCode::Char('a') if key.modifiers.contains(KeyModifiers::CONTROL) => self.cursor = 0,
-            KeyCode::Char('e') if key.modifiers.contains(KeyModifiers::CONTROL) => self.cursor = self.text.len(),
-            KeyCode::Char(char) if !key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => self.insert(char),
+            KeyCode::Char('e') if key.modifiers.contains(KeyModifiers::CONTROL) => {
+                self.cursor = self.text.len()
+            }
+            KeyCode::Char(char)
+                if !key
+                    .modifiers
+                    .intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) =>
+            {
+                self.insert(char)
+            }
             KeyCode::Backspace if self.cursor > 0 => {
                 self.cursor -= 1;
                 self.text.remove(self.cursor);
@@ -69,7 +82,9 @@ mod tests {
     use super::*;
 
     fn typed(input: &mut Input, codes: &[KeyCode]) -> String {
-        codes.iter().for_each(|code| input.key(KeyEvent::new(*code, KeyModifiers::NONE)));
+        codes
+            .iter()
+            .for_each(|code| input.key(KeyEvent::new(*code, KeyModifiers::NONE)));
         input.text()
     }
 
@@ -77,8 +92,30 @@ mod tests {
     fn a_line_is_edited_where_the_cursor_is() {
         use KeyCode::*;
         let mut input = Input::new("añb");
-        assert_eq!(typed(&mut input, &[Left, Backspace, Char('n'), Home, Delete, Delete, Delete, Delete, Char('x')]), "x");
-        assert_eq!(typed(&mut input, &[Home, Backspace, Left, Char('0'), End, Right, Char('9')]), "0x9");
+        assert_eq!(
+            typed(
+                &mut input,
+                &[
+                    Left,
+                    Backspace,
+                    Char('n'),
+                    Home,
+                    Delete,
+                    Delete,
+                    Delete,
+                    Delete,
+                    Char('x')
+                ]
+            ),
+            "x"
+        );
+        assert_eq!(
+            typed(
+                &mut input,
+                &[Home, Backspace, Left, Char('0'), End, Right, Char('9')]
+            ),
+            "0x9"
+        );
         input.key(KeyEvent::new(Left, KeyModifiers::NONE));
         assert_eq!(input.halves(), ("0x".to_string(), "9".to_string()));
         input.key(KeyEvent::new(Char('u'), KeyModifiers::CONTROL));

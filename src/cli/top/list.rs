@@ -18,8 +18,10 @@ impl Query {
         let order = if self.descending { "desc" } else { "asc" };
         const PATH: &str = "/connections?";
         let mut path = form_urlencoded::Serializer::for_suffix(PATH.to_string(), PATH.len());
-        path.append_pair("sort", self.sort.as_str()).append_pair("order", order);
-        path.append_pair("offset", &self.offset.to_string()).append_pair("limit", &self.limit.to_string());
+        path.append_pair("sort", self.sort.as_str())
+            .append_pair("order", order);
+        path.append_pair("offset", &self.offset.to_string())
+            .append_pair("limit", &self.limit.to_string());
         if !self.address.is_empty() {
             path.append_pair("address", &self.address);
         }
@@ -86,19 +88,34 @@ impl List {
     pub(super) fn query(&self) -> Query {
         let page = self.top / self.rows * self.rows;
         let offset = page.saturating_sub(self.rows);
-        let limit = (self.rows * 4).min(MOST_LISTED).min(DEEPEST - offset.min(DEEPEST - 1));
-        Query { sort: self.sort, descending: self.descending, address: self.address.clone(), offset, limit }
+        let limit = (self.rows * 4)
+            .min(MOST_LISTED)
+            .min(DEEPEST - offset.min(DEEPEST - 1));
+        Query {
+            sort: self.sort,
+            descending: self.descending,
+            address: self.address.clone(),
+            offset,
+            limit,
+        }
     }
 
     /// The answer to `query`.
     pub(super) fn take(&mut self, query: &Query, part: Connections) {
-        if (query.sort, query.descending, &query.address) != (self.sort, self.descending, &self.address) {
+        if (query.sort, query.descending, &query.address)
+            != (self.sort, self.descending, &self.address)
+        {
             // Of a list that is not wanted any more; another answer is on its way.
             return;
         }
         (self.part, self.current) = (part, true);
         if let Some(followed) = &self.followed {
-            match self.part.connections.iter().position(|connection| connection.id == *followed) {
+            match self
+                .part
+                .connections
+                .iter()
+                .position(|connection| connection.id == *followed)
+            {
                 Some(index) => self.cursor = self.first() + index,
                 None => self.followed = None,
             }
@@ -171,11 +188,15 @@ impl List {
         self.cursor = self.cursor.min(reachable.saturating_sub(1));
         // No empty lines below the last one while there are some above.
         self.top = self.top.min(reachable.saturating_sub(self.rows));
-        self.top = self.top.clamp((self.cursor + 1).saturating_sub(self.rows), self.cursor);
+        self.top = self
+            .top
+            .clamp((self.cursor + 1).saturating_sub(self.rows), self.cursor);
     }
 
     fn reachable(&self) -> usize {
-        usize::try_from(self.part.matched).unwrap_or(usize::MAX).min(DEEPEST)
+        usize::try_from(self.part.matched)
+            .unwrap_or(usize::MAX)
+            .min(DEEPEST)
     }
 
     /// The place of the first line that is here.
@@ -194,9 +215,21 @@ mod tests {
 
     /// The answer of a server that holds lines with these ids.
     fn answer(ids: &[usize], query: &Query) -> Connections {
-        let connection = |id: &usize| Connection { id: id.to_string(), ..Connection::default() };
-        let connections = ids.iter().skip(query.offset).take(query.limit).map(connection).collect();
-        Connections { matched: ids.len() as u64, offset: query.offset as u64, connections }
+        let connection = |id: &usize| Connection {
+            id: id.to_string(),
+            ..Connection::default()
+        };
+        let connections = ids
+            .iter()
+            .skip(query.offset)
+            .take(query.limit)
+            .map(connection)
+            .collect();
+        Connections {
+            matched: ids.len() as u64,
+            offset: query.offset as u64,
+            connections,
+        }
     }
 
     fn refresh(list: &mut List, ids: &[usize]) {
@@ -218,11 +251,17 @@ mod tests {
     #[test]
     fn a_query_says_what_the_list_is() {
         let mut list = list(10, &[]);
-        assert_eq!(list.query().path(), "/connections?sort=silence&order=desc&offset=0&limit=40");
+        assert_eq!(
+            list.query().path(),
+            "/connections?sort=silence&order=desc&offset=0&limit=40"
+        );
         list.sort_by(Sort::RoundTrip);
         list.sort_by(Sort::RoundTrip);
         list.search("[::1]&x=");
-        assert_eq!(list.query().path(), "/connections?sort=round_trip&order=asc&offset=0&limit=40&address=%5B%3A%3A1%5D%26x%3D");
+        assert_eq!(
+            list.query().path(),
+            "/connections?sort=round_trip&order=asc&offset=0&limit=40&address=%5B%3A%3A1%5D%26x%3D"
+        );
     }
 
     #[test]
@@ -240,7 +279,10 @@ mod tests {
         assert_eq!(selected(&list), "96", "the last is the last");
         for _ in 0..20 {
             list.page(-1);
-            assert!(list.seen().all(|(_, connection)| connection.is_some()), "before the next answer");
+            assert!(
+                list.seen().all(|(_, connection)| connection.is_some()),
+                "before the next answer"
+            );
             refresh(&mut list, &ids);
         }
         assert_eq!(selected(&list), "0");
@@ -253,14 +295,22 @@ mod tests {
     fn the_selection_goes_where_its_line_goes_and_stays_where_it_was_when_that_is_gone() {
         let mut list = list(10, &[1, 2, 3, 4, 5]);
         refresh(&mut list, &[5, 4, 3, 2, 1]);
-        assert_eq!(selected(&list), "5", "nobody has gone anywhere: it stays at the top");
+        assert_eq!(
+            selected(&list),
+            "5",
+            "nobody has gone anywhere: it stays at the top"
+        );
         list.step(1);
         refresh(&mut list, &[1, 2, 3, 4, 5]);
         assert_eq!(selected(&list), "4");
         refresh(&mut list, &[1, 2, 3, 5]);
         assert_eq!(selected(&list), "5");
         refresh(&mut list, &[5, 1, 2, 3]);
-        assert_eq!(selected(&list), "3", "who has not been gone to is not followed");
+        assert_eq!(
+            selected(&list),
+            "3",
+            "who has not been gone to is not followed"
+        );
         refresh(&mut list, &[]);
         assert_eq!((list.selected(), list.seen().count()), (None, 0));
         list.step(1);
@@ -287,11 +337,23 @@ mod tests {
         for rows in [0, 1, 7, 250, 5000] {
             list.fit(rows);
             let matched = 2_000_000;
-            list.take(&list.query(), Connections { matched, ..Connections::default() });
+            list.take(
+                &list.query(),
+                Connections {
+                    matched,
+                    ..Connections::default()
+                },
+            );
             list.last_line();
             let query = list.query();
-            assert!((1..=1000).contains(&query.limit) && query.offset + query.limit <= 100_000, "{query:?}");
-            assert!(query.offset <= list.top && list.top + list.rows <= query.offset + query.limit, "{query:?} of {list:?}");
+            assert!(
+                (1..=1000).contains(&query.limit) && query.offset + query.limit <= 100_000,
+                "{query:?}"
+            );
+            assert!(
+                query.offset <= list.top && list.top + list.rows <= query.offset + query.limit,
+                "{query:?} of {list:?}"
+            );
         }
     }
 }

@@ -44,7 +44,8 @@ const ORDERS: usize = 16;
 const REDRAW: Duration = Duration::from_secs(1);
 
 /// The server may be asked this often and this seldom. Sorting ten thousands of lines takes it milliseconds, which its lines feel.
-const INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_millis(200)..=Duration::from_secs(3600);
+const INTERVALS: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(200)..=Duration::from_secs(3600);
 
 /// How long what was asked for last is waited for at the end: two questions, each with its connection.
 const LAST_ACTIONS: Duration = Duration::from_secs(20);
@@ -72,13 +73,17 @@ pub(crate) fn run(args: TopArgs) -> Result<ExitCode, Error> {
     }
     let client = AdminClient::new(&args.admin)?;
     if !io::stdout().is_terminal() {
-        super::status("top needs a terminal for its output; for scripts and pipes there is `heartline status`");
+        super::status(
+            "top needs a terminal for its output; for scripts and pipes there is `heartline status`",
+        );
         return Ok(ExitCode::from(USAGE));
     }
     let mut app = App::new(client.addr(), args.interval, Instant::now());
     // Before the terminal is taken: what is wrong with the address or the token is better said where it was written.
     match poller::first_look(&client, &app.list.query()) {
-        Ok(news) => news.into_iter().for_each(|news| app.hear(news, Instant::now())),
+        Ok(news) => news
+            .into_iter()
+            .for_each(|news| app.hear(news, Instant::now())),
         Err(error) => {
             super::status(&error.to_string());
             return Ok(ExitCode::FAILURE);
@@ -89,7 +94,13 @@ pub(crate) fn run(args: TopArgs) -> Result<ExitCode, Error> {
     let poller = start_poller(client, args.interval, app.list.query(), tell.clone())?;
     let mut screen = Screen::take().map_err(Error::io("take the terminal"))?;
     start_thread("keys", move || read_terminal(&tell))?;
-    let session = Session { app, events, ended_by, poller, unfinished: 0 };
+    let session = Session {
+        app,
+        events,
+        ended_by,
+        poller,
+        unfinished: 0,
+    };
     session.run(&mut screen).map(|(session, code)| {
         drop(screen);
         session.finish();
@@ -126,7 +137,9 @@ impl Session {
             let first = match self.events.recv_timeout(REDRAW) {
                 Ok(event) => Some(event),
                 Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return Err(ended("nothing is heard any more")),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(ended("nothing is heard any more"));
+                }
             };
             match self.ended_by.load(Ordering::Relaxed) {
                 0 => {}
@@ -159,7 +172,9 @@ impl Session {
             }
             Event::Signal(SIGTSTP) => Some(Effect::Suspend),
             Event::Signal(SIGCONT) => {
-                screen.resume().map_err(Error::io("take the terminal again"))?;
+                screen
+                    .resume()
+                    .map_err(Error::io("take the terminal again"))?;
                 None
             }
             // What ends it is seen in any case, above.
@@ -172,7 +187,9 @@ impl Session {
             Some(Effect::Suspend) => screen.suspend().map_err(Error::io("stop"))?,
             Some(Effect::Act(action)) => match self.poller.try_send(Order::Act(action)) {
                 Ok(()) => self.unfinished += 1,
-                Err(TrySendError::Full(_)) => self.app.tell("the server is too slow: this was not done".to_string(), now),
+                Err(TrySendError::Full(_)) => self
+                    .app
+                    .tell("the server is too slow: this was not done".to_string(), now),
                 Err(TrySendError::Disconnected(_)) => return Err(poller_ended()),
             },
         }
@@ -199,19 +216,31 @@ impl Session {
         let mut unfinished = self.unfinished;
         // Another signal ends it at once.
         while unfinished > 0 {
-            match self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match self
+                .events
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            {
                 Ok(Event::News(News::Done(sentence))) => {
                     super::status(&sentence);
                     unfinished -= 1;
                 }
-                Err(_) => return super::status("nobody knows what has become of what was asked for last"),
+                Err(_) => {
+                    return super::status(
+                        "nobody knows what has become of what was asked for last",
+                    );
+                }
                 Ok(_) => {}
             }
         }
     }
 }
 
-fn start_poller(client: AdminClient, interval: Duration, query: Query, tell: SyncSender<Event>) -> Result<SyncSender<Order>, Error> {
+fn start_poller(
+    client: AdminClient,
+    interval: Duration,
+    query: Query,
+    tell: SyncSender<Event>,
+) -> Result<SyncSender<Order>, Error> {
     let (order, orders) = sync_channel(ORDERS);
     start_thread("poller", move || {
         poller::work(&client, interval, query, &orders, |news| {
@@ -224,7 +253,8 @@ fn start_poller(client: AdminClient, interval: Duration, query: Query, tell: Syn
 
 /// A signal ends it as `q` does, by way of what is returned: zero, or the signal. A second one does not wait for that.
 fn watch_signals(tell: SyncSender<Event>) -> Result<Arc<AtomicI32>, Error> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT]).map_err(Error::io("watch for signals"))?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT])
+        .map_err(Error::io("watch for signals"))?;
     let ended_by = Arc::new(AtomicI32::new(0));
     let end = Arc::clone(&ended_by);
     start_thread("signals", move || {
@@ -255,7 +285,11 @@ fn read_terminal(tell: &SyncSender<Event>) {
 }
 
 fn start_thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
-    thread::Builder::new().name(name.to_string()).spawn(work).map(drop).map_err(Error::io(format!("start the thread {name}")))
+    thread::Builder::new()
+        .name(name.to_string())
+        .spawn(work)
+        .map(drop)
+        .map_err(Error::io(format!("start the thread {name}")))
 }
 
 /// As shells have it.

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::app::Peer;
 use super::list::Query;
-use crate::cli::admin_client::{AdminClient, AdminError, Closed, Closes, Connections, Status, printable};
+use crate::cli::admin_client::{
+    AdminClient, AdminError, Closed, Closes, Connections, Status, printable,
+};
 use crate::cli::figures::lines as lines_of;
 
 /// Most closes that are asked for: as many as the tallest terminal has room for.
@@ -34,7 +36,13 @@ pub(super) enum News {
 }
 
 /// Asks every `interval`, and does as it is told in between, until nobody can tell it anything any more: what it was told before is done first.
-pub(super) fn work(client: &AdminClient, interval: Duration, mut query: Query, orders: &Receiver<Order>, mut tell: impl FnMut(News)) {
+pub(super) fn work(
+    client: &AdminClient,
+    interval: Duration,
+    mut query: Query,
+    orders: &Receiver<Order>,
+    mut tell: impl FnMut(News),
+) {
     let mut next = Instant::now() + interval;
     loop {
         match orders.recv_timeout(next.saturating_duration_since(Instant::now())) {
@@ -68,7 +76,10 @@ fn look(client: &AdminClient, query: &Query, tell: &mut impl FnMut(News)) {
 pub(super) fn first_look(client: &AdminClient, query: &Query) -> Result<[News; 2], AdminError> {
     let status = client.read("/status")?;
     let closes: Closes = client.read(&format!("/closed?limit={CLOSES}"))?;
-    Ok([News::Status(Box::new(status), closes.closed), lines(client, query)?])
+    Ok([
+        News::Status(Box::new(status), closes.closed),
+        lines(client, query)?,
+    ])
 }
 
 fn lines(client: &AdminClient, query: &Query) -> Result<News, AdminError> {
@@ -82,18 +93,32 @@ fn trouble(error: AdminError) -> News {
 /// Does it, and says what has become of it.
 fn act(client: &AdminClient, action: &Action) -> String {
     let done = match action {
-        Action::Close(peer) => client.ask("DELETE", &peer.path(), b"").map(|_| format!("closing {peer}")),
-        Action::Send(peer, text) => {
-            client.ask("POST", &format!("{}/send", peer.path()), text.as_bytes()).map(|_| format!("the message is queued for {peer}"))
+        Action::Close(peer) => client
+            .ask("DELETE", &peer.path(), b"")
+            .map(|_| format!("closing {peer}")),
+        Action::Send(peer, text) => client
+            .ask("POST", &format!("{}/send", peer.path()), text.as_bytes())
+            .map(|_| format!("the message is queued for {peer}")),
+        Action::Broadcast(text) => {
+            client
+                .ask("POST", "/broadcast", text.as_bytes())
+                .map(|answer| {
+                    let receivers = serde_json::from_slice::<serde_json::Value>(&answer.body)
+                        .ok()
+                        .and_then(|body| body["receivers"].as_u64());
+                    format!(
+                        "the message is queued for {}",
+                        receivers.map_or("all lines".to_string(), lines_of)
+                    )
+                })
         }
-        Action::Broadcast(text) => client.ask("POST", "/broadcast", text.as_bytes()).map(|answer| {
-            let receivers = serde_json::from_slice::<serde_json::Value>(&answer.body).ok().and_then(|body| body["receivers"].as_u64());
-            format!("the message is queued for {}", receivers.map_or("all lines".to_string(), lines_of))
-        }),
     };
     match (done, action) {
         (Ok(sentence), _) => sentence,
-        (Err(AdminError::Refused { code: 404, .. }), Action::Close(peer) | Action::Send(peer, _)) => format!("{peer} is gone"),
+        (
+            Err(AdminError::Refused { code: 404, .. }),
+            Action::Close(peer) | Action::Send(peer, _),
+        ) => format!("{peer} is gone"),
         (Err(error), Action::Close(peer)) => format!("{peer} was not closed: {error}"),
         (Err(error), _) => format!("not sent: {error}"),
     }

@@ -9,7 +9,9 @@ use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
 use ratatui::crossterm::execute;
-use ratatui::crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use ratatui::crossterm::terminal::{
+    Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
 use ratatui::{Frame, Terminal};
 use signal_hook::consts::SIGSTOP;
 
@@ -71,7 +73,9 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 fn enter() -> io::Result<()> {
     TAKEN.store(true, Ordering::Relaxed);
     // Pasted text comes as such, and not as keys.
-    enable_raw_mode().and_then(|()| execute!(stdout(), EnterAlternateScreen, EnableBracketedPaste)).inspect_err(|_| give_back())
+    enable_raw_mode()
+        .and_then(|()| execute!(stdout(), EnterAlternateScreen, EnableBracketedPaste))
+        .inspect_err(|_| give_back())
 }
 
 /// Does nothing when it has been done before. A terminal that is gone is no concern of ours any more.

@@ -18,7 +18,8 @@ const BACK: u64 = RESTART + 10 * SECOND;
 /// Within it a thousand dials are a herd.
 const WINDOW: u64 = 100;
 
-const FULL_JITTER: Backoff = Backoff::exponential(Duration::from_millis(BASE), Duration::from_millis(MAX));
+const FULL_JITTER: Backoff =
+    Backoff::exponential(Duration::from_millis(BASE), Duration::from_millis(MAX));
 
 /// What the server makes of a dial.
 #[derive(Clone, Copy)]
@@ -47,9 +48,16 @@ fn restarted(now: u64) -> Answer {
 
 /// All dials of a fleet from its start to `end`, in order.
 fn dials(backoff: &Backoff, seed: u64, end: u64, server: impl Fn(u64) -> Answer) -> Vec<Dial> {
-    let config = ClientConfig { heartbeat: None, tries: None, backoff: backoff.clone(), ..ClientConfig::default() };
+    let config = ClientConfig {
+        heartbeat: None,
+        tries: None,
+        backoff: backoff.clone(),
+        ..ClientConfig::default()
+    };
     let mut seeds = fastrand::Rng::with_seed(seed);
-    let mut fleet: Vec<Session> = (0..CLIENTS).map(|_| Session::new(&config, seeds.u64(..))).collect();
+    let mut fleet: Vec<Session> = (0..CLIENTS)
+        .map(|_| Session::new(&config, seeds.u64(..)))
+        .collect();
     let mut due: BinaryHeap<_> = (0..CLIENTS).map(|client| Reverse((0, client))).collect();
     let mut dials = Vec::new();
     while let Some(Reverse((at, client))) = due.pop().filter(|Reverse((at, _))| *at <= end) {
@@ -71,7 +79,11 @@ fn dials(backoff: &Backoff, seed: u64, end: u64, server: impl Fn(u64) -> Answer)
                     Some(Millis::from_ms(until))
                 }
             };
-            dials.push(Dial { at, client, succeeds: session.state() == ClientState::Up });
+            dials.push(Dial {
+                at,
+                client,
+                succeeds: session.state() == ClientState::Up,
+            });
         }
         due.push(Reverse((wake.expect("nobody gives up").as_ms(), client)));
     }
@@ -80,7 +92,10 @@ fn dials(backoff: &Backoff, seed: u64, end: u64, server: impl Fn(u64) -> Answer)
 
 /// Most dials that begin within any `WINDOW`.
 fn most_at_once(dials: &[Dial]) -> usize {
-    (0..dials.len()).map(|first| dials[first..].partition_point(|dial| dial.at < dials[first].at + WINDOW)).max().unwrap_or(0)
+    (0..dials.len())
+        .map(|first| dials[first..].partition_point(|dial| dial.at < dials[first].at + WINDOW))
+        .max()
+        .unwrap_or(0)
 }
 
 #[test]
@@ -88,18 +103,41 @@ fn a_restart_brings_no_storm() {
     for seed in 0..10 {
         let dials = dials(&FULL_JITTER, seed, BACK + 2 * MAX, restarted);
         let again = &dials[CLIENTS..];
-        assert!(dials[..CLIENTS].iter().all(|dial| dial.at == 0) && again.iter().all(|dial| dial.at >= RESTART), "seed {seed}");
+        assert!(
+            dials[..CLIENTS].iter().all(|dial| dial.at == 0)
+                && again.iter().all(|dial| dial.at >= RESTART),
+            "seed {seed}"
+        );
 
         let (down, back) = again.split_at(again.partition_point(|dial| dial.at < BACK));
         // First and second dials overlap for a while: both draw from the base.
-        assert!(most_at_once(down) <= CLIENTS / 4, "seed {seed}: {} while down", most_at_once(down));
-        assert!(down.len() <= 8 * CLIENTS, "seed {seed}: {} dials in vain", down.len());
+        assert!(
+            most_at_once(down) <= CLIENTS / 4,
+            "seed {seed}: {} while down",
+            most_at_once(down)
+        );
+        assert!(
+            down.len() <= 8 * CLIENTS,
+            "seed {seed}: {} dials in vain",
+            down.len()
+        );
 
-        assert!(most_at_once(back) <= CLIENTS / 20, "seed {seed}: {} at once on the way back", most_at_once(back));
+        assert!(
+            most_at_once(back) <= CLIENTS / 20,
+            "seed {seed}: {} at once on the way back",
+            most_at_once(back)
+        );
         let mut returned: Vec<usize> = back.iter().map(|dial| dial.client).collect();
         returned.sort_unstable();
-        assert!(returned.iter().copied().eq(0..CLIENTS), "seed {seed}: each comes back once");
-        assert!(back.iter().all(|dial| dial.succeeds && dial.at <= BACK + MAX), "seed {seed}");
+        assert!(
+            returned.iter().copied().eq(0..CLIENTS),
+            "seed {seed}: each comes back once"
+        );
+        assert!(
+            back.iter()
+                .all(|dial| dial.succeeds && dial.at <= BACK + MAX),
+            "seed {seed}"
+        );
     }
 }
 
@@ -114,14 +152,22 @@ fn the_first_dials_after_a_restart_are_spread_evenly() {
                 tenths[((dial.at - RESTART) * 10 / BASE).min(9) as usize] += 1;
             }
         }
-        assert!(tenths.iter().all(|count| (60..=140).contains(count)), "seed {seed}: {tenths:?}");
+        assert!(
+            tenths.iter().all(|count| (60..=140).contains(count)),
+            "seed {seed}: {tenths:?}"
+        );
     }
 }
 
 /// What the jitter is for, and proof that a herd would be seen.
 #[test]
 fn without_jitter_the_fleet_is_one_herd() {
-    let dials = dials(&Backoff::fixed(Duration::from_millis(BASE)), 1, BACK + MAX, restarted);
+    let dials = dials(
+        &Backoff::fixed(Duration::from_millis(BASE)),
+        1,
+        BACK + MAX,
+        restarted,
+    );
     assert_eq!(most_at_once(&dials[CLIENTS..]), CLIENTS);
 }
 
@@ -140,7 +186,15 @@ fn a_server_that_greets_and_dies_is_not_hammered() {
 fn a_server_that_keeps_crashing_is_not_hammered() {
     const UP: u64 = 5 * SECOND;
     const ROUND: u64 = 20 * SECOND;
-    let server = |now| if now % ROUND < UP { Answer::Greets { until: now - now % ROUND + UP } } else { Answer::Refuses };
+    let server = |now| {
+        if now % ROUND < UP {
+            Answer::Greets {
+                until: now - now % ROUND + UP,
+            }
+        } else {
+            Answer::Refuses
+        }
+    };
     assert_settles(1, MAX / 2, server);
 }
 
@@ -150,20 +204,34 @@ fn assert_settles(seed: u64, period: u64, server: impl Fn(u64) -> Answer) {
     let dials = dials(&FULL_JITTER, seed, END, server);
     let settled = &dials[dials.partition_point(|dial| dial.at < END / 2)..];
     let expected = CLIENTS as u64 * (END / 2) / period;
-    assert!(settled.len() as u64 <= expected * 11 / 10, "seed {seed}: {} dials, not {expected}", settled.len());
-    assert!(most_at_once(settled) <= CLIENTS / 20, "seed {seed}: {} at once", most_at_once(settled));
+    assert!(
+        settled.len() as u64 <= expected * 11 / 10,
+        "seed {seed}: {} dials, not {expected}",
+        settled.len()
+    );
+    assert!(
+        most_at_once(settled) <= CLIENTS / 20,
+        "seed {seed}: {} at once",
+        most_at_once(settled)
+    );
 }
 
 #[test]
 fn a_line_that_lasted_makes_the_next_wait_short_again() {
     // Ten minutes of dying at once, then lines of `MAX`: after each of those the wait is the first one.
     const MENDED: u64 = 600 * SECOND;
-    let server = |now| Answer::Greets { until: if now < MENDED { now } else { now + MAX } };
+    let server = |now| Answer::Greets {
+        until: if now < MENDED { now } else { now + MAX },
+    };
     let dials = dials(&FULL_JITTER, 1, MENDED + 20 * MAX, server);
     let mut last: Vec<Option<u64>> = vec![None; CLIENTS];
     for dial in dials.iter().filter(|dial| dial.at >= MENDED) {
         if let Some(before) = last[dial.client].replace(dial.at) {
-            assert!((MAX..=MAX + BASE).contains(&(dial.at - before)), "{} ms", dial.at - before);
+            assert!(
+                (MAX..=MAX + BASE).contains(&(dial.at - before)),
+                "{} ms",
+                dial.at - before
+            );
         }
     }
     assert!(last.iter().all(Option::is_some));

@@ -10,7 +10,11 @@ fn at(ms: u64) -> Millis {
 
 fn config() -> ClientConfig {
     ClientConfig {
-        heartbeat: Some(Heartbeat { interval: Duration::from_millis(I), missed: 3, push: true }),
+        heartbeat: Some(Heartbeat {
+            interval: Duration::from_millis(I),
+            missed: 3,
+            push: true,
+        }),
         backoff: Backoff::fixed(Duration::from_millis(300)),
         ..ClientConfig::default()
     }
@@ -30,7 +34,10 @@ fn up_at(now: u64, change: impl FnOnce(&mut ClientConfig)) -> Session {
     session
 }
 
-const PING: Action = Action::Ask { ping: true, silence: None };
+const PING: Action = Action::Ask {
+    ping: true,
+    silence: None,
+};
 
 fn is_ask(action: &Action) -> bool {
     matches!(action, Action::Ask { ping: true, .. })
@@ -50,7 +57,10 @@ fn run_silent(session: &mut Session, mut now: u64, end: u64) -> Vec<(u64, Action
         }
         match session.poll_timeout() {
             Some(due) if due.as_ms() <= end => {
-                assert!(due.as_ms() > now, "a wake-up that brings nothing would spin");
+                assert!(
+                    due.as_ms() > now,
+                    "a wake-up that brings nothing would spin"
+                );
                 now = due.as_ms();
             }
             _ => return seen,
@@ -62,12 +72,33 @@ fn run_silent(session: &mut Session, mut now: u64, end: u64) -> Vec<(u64, Action
 fn the_first_dial_is_immediate_and_is_try_one() {
     let mut session = session(|_| ());
     assert_eq!(session.poll_timeout(), Some(Millis::ZERO));
-    assert_eq!(session.poll(at(0)), Some(Action::Dial(Try { number: 1, of: Some(5) })));
+    assert_eq!(
+        session.poll(at(0)),
+        Some(Action::Dial(Try {
+            number: 1,
+            of: Some(5)
+        }))
+    );
     assert_eq!(session.poll(at(0)), None);
     let next = session.handle_dial_failed(at(10));
-    assert_eq!(next, Some(Next::Retry { next: Try { number: 2, of: Some(5) }, delay_ms: 300 }));
+    assert_eq!(
+        next,
+        Some(Next::Retry {
+            next: Try {
+                number: 2,
+                of: Some(5)
+            },
+            delay_ms: 300
+        })
+    );
     assert_eq!(session.poll(at(309)), None);
-    assert_eq!(session.poll(at(310)), Some(Action::Dial(Try { number: 2, of: Some(5) })));
+    assert_eq!(
+        session.poll(at(310)),
+        Some(Action::Dial(Try {
+            number: 2,
+            of: Some(5)
+        }))
+    );
 }
 
 #[test]
@@ -89,10 +120,20 @@ fn tries_run_out_and_the_end_is_final() {
     session.handle_dial_failed(at(0));
     session.poll(at(300));
     let gave_up = Outcome::GaveUp { tries: 2 };
-    assert_eq!(session.handle_dial_failed(at(300)), Some(Next::Done(gave_up)));
+    assert_eq!(
+        session.handle_dial_failed(at(300)),
+        Some(Next::Done(gave_up))
+    );
     session.handle_stop();
     session.handle_resumed(at(400));
-    assert_eq!((session.state(), session.poll(at(9999)), session.poll_timeout()), (ClientState::Done(gave_up), None, None));
+    assert_eq!(
+        (
+            session.state(),
+            session.poll(at(9999)),
+            session.poll_timeout()
+        ),
+        (ClientState::Done(gave_up), None, None)
+    );
 }
 
 #[test]
@@ -100,8 +141,14 @@ fn tries_for_ever_never_run_out() {
     let mut session = session(|config| config.tries = None);
     for number in 1..1000 {
         let now = at(u64::from(number) * 300);
-        assert_eq!(session.poll(now), Some(Action::Dial(Try { number, of: None })));
-        assert!(matches!(session.handle_dial_failed(now), Some(Next::Retry { .. })));
+        assert_eq!(
+            session.poll(now),
+            Some(Action::Dial(Try { number, of: None }))
+        );
+        assert!(matches!(
+            session.handle_dial_failed(now),
+            Some(Next::Retry { .. })
+        ));
     }
 }
 
@@ -110,7 +157,13 @@ fn a_door_that_slams_uses_tries_up_and_one_byte_gives_them_back() {
     let mut session = session(|config| config.tries = Some(3));
     let mut now = 0;
     for number in [1, 2] {
-        assert_eq!(session.poll(at(now)), Some(Action::Dial(Try { number, of: Some(3) })));
+        assert_eq!(
+            session.poll(at(now)),
+            Some(Action::Dial(Try {
+                number,
+                of: Some(3)
+            }))
+        );
         session.handle_dialled(at(now));
         session.handle_lost(at(now), CloseReason::PeerClosed, false);
         now += 300;
@@ -119,7 +172,17 @@ fn a_door_that_slams_uses_tries_up_and_one_byte_gives_them_back() {
     session.handle_dialled(at(now));
     session.handle_received(at(now));
     let next = session.handle_lost(at(now), CloseReason::PeerClosed, false);
-    assert_eq!(next, Some(Next::Retry { next: Try { number: 1, of: Some(3) }, delay_ms: 300 }), "after the wait, never at once");
+    assert_eq!(
+        next,
+        Some(Next::Retry {
+            next: Try {
+                number: 1,
+                of: Some(3)
+            },
+            delay_ms: 300
+        }),
+        "after the wait, never at once"
+    );
 }
 
 #[test]
@@ -132,7 +195,10 @@ fn each_line_has_an_epoch_and_begins_anew() {
     // Three pings were unanswered on the old line; the new one owes them all again, and their late answers are nobody's.
     assert_eq!(session.handle_pongs(at(5 * I), 3), None);
     let seen = run_silent(&mut session, 5 * I, 20 * I);
-    assert_eq!(seen.iter().take_while(|(_, action)| is_ask(action)).count(), 3);
+    assert_eq!(
+        seen.iter().take_while(|(_, action)| is_ask(action)).count(),
+        3
+    );
     assert_eq!(seen[3], (9 * I + 1, Action::Judge));
 }
 
@@ -145,12 +211,31 @@ fn late_events_of_a_line_that_is_gone_change_nothing() {
     session.handle_sent(at(20), 5, true);
     session.handle_half_closed(at(20));
     assert_eq!(session.handle_pongs(at(20), 1), None);
-    assert_eq!(session.handle_lost(at(20), CloseReason::HeartbeatLost, true), None);
-    assert_eq!((session.handle_dialled(at(20)), session.handle_dial_failed(at(20))), (None, None));
-    assert_eq!((session.poll_timeout(), session.state()), (due, ClientState::Waiting));
+    assert_eq!(
+        session.handle_lost(at(20), CloseReason::HeartbeatLost, true),
+        None
+    );
+    assert_eq!(
+        (
+            session.handle_dialled(at(20)),
+            session.handle_dial_failed(at(20))
+        ),
+        (None, None)
+    );
+    assert_eq!(
+        (session.poll_timeout(), session.state()),
+        (due, ClientState::Waiting)
+    );
     assert_eq!(*session.rtt(), RttStats::default());
     let dial = session.poll(due.expect("it dials again"));
-    assert_eq!(dial, Some(Action::Dial(Try { number: 2, of: Some(5) })), "the late byte gave no try back");
+    assert_eq!(
+        dial,
+        Some(Action::Dial(Try {
+            number: 2,
+            of: Some(5)
+        })),
+        "the late byte gave no try back"
+    );
 }
 
 #[test]
@@ -160,8 +245,15 @@ fn a_pong_after_an_unclear_one_answers_only_what_was_asked_since() {
     session.handle_received(at(I + 5));
     session.handle_pongs_unclear();
     assert_eq!(session.handle_pongs(at(I + 6), 1), None);
-    assert!(session.poll(at(2 * I)).is_some_and(|action| is_ask(&action)));
-    assert_eq!(session.handle_pongs(at(2 * I + 9), 1), Some(Duration::from_millis(9)));
+    assert!(
+        session
+            .poll(at(2 * I))
+            .is_some_and(|action| is_ask(&action))
+    );
+    assert_eq!(
+        session.handle_pongs(at(2 * I + 9), 1),
+        Some(Duration::from_millis(9))
+    );
 }
 
 #[test]
@@ -169,9 +261,17 @@ fn a_silent_line_is_asked_each_interval_and_given_up_exactly_at_the_bound() {
     let mut session = up_at(0, |_| ());
     session.handle_received(at(500));
     let seen = run_silent(&mut session, 500, 500 + BOUND + 1);
-    let silent = |ms| Action::Ask { ping: true, silence: Some(Duration::from_millis(ms)) };
+    let silent = |ms| Action::Ask {
+        ping: true,
+        silence: Some(Duration::from_millis(ms)),
+    };
     // The line sends nothing either, so the first question comes an interval after the connect; the verdict counts from the last byte.
-    let expected = [(I, PING), (2 * I, silent(2 * I - 500)), (3 * I, silent(3 * I - 500)), (500 + BOUND + 1, Action::Judge)];
+    let expected = [
+        (I, PING),
+        (2 * I, silent(2 * I - 500)),
+        (3 * I, silent(3 * I - 500)),
+        (500 + BOUND + 1, Action::Judge),
+    ];
     assert_eq!(seen, expected);
 }
 
@@ -184,17 +284,27 @@ fn a_quiet_line_beats_each_interval_and_lives_by_its_answers() {
         assert_eq!(session.poll(at(beat * I)), None);
         session.handle_sent(at(beat * I), 5, false);
         session.handle_received(at(beat * I + 20));
-        assert_eq!(session.handle_pongs(at(beat * I + 20), 1), Some(Duration::from_millis(20)));
+        assert_eq!(
+            session.handle_pongs(at(beat * I + 20), 1),
+            Some(Duration::from_millis(20))
+        );
     }
-    assert_eq!((session.rtt().count, session.rtt().smoothed), (99, Duration::from_millis(20)));
+    assert_eq!(
+        (session.rtt().count, session.rtt().smoothed),
+        (99, Duration::from_millis(20))
+    );
 }
 
 #[test]
 fn no_beat_while_both_directions_are_busy() {
-    let (mut both, mut only_in, mut only_out) = (up_at(0, |_| ()), up_at(0, |_| ()), up_at(0, |_| ()));
+    let (mut both, mut only_in, mut only_out) =
+        (up_at(0, |_| ()), up_at(0, |_| ()), up_at(0, |_| ()));
     let mut beats = [0, 0, 0];
     for now in (100..=20 * I).step_by(100) {
-        for (index, session) in [&mut both, &mut only_in, &mut only_out].into_iter().enumerate() {
+        for (index, session) in [&mut both, &mut only_in, &mut only_out]
+            .into_iter()
+            .enumerate()
+        {
             if index != 2 {
                 session.handle_received(at(now));
             }
@@ -221,7 +331,11 @@ fn a_byte_found_by_the_last_read_is_life() {
     assert_eq!(session.poll(at(BOUND + 1)), Some(Action::Judge));
     session.handle_received(at(BOUND + 1));
     assert_eq!(session.verdict(at(BOUND + 1)), None);
-    assert!(session.poll(at(BOUND + 1)).is_none_or(|action| is_ask(&action)));
+    assert!(
+        session
+            .poll(at(BOUND + 1))
+            .is_none_or(|action| is_ask(&action))
+    );
 }
 
 #[test]
@@ -229,7 +343,11 @@ fn who_wakes_from_a_freeze_has_asked_nobody_and_gives_up_nobody() {
     let mut session = up_at(0, |_| ());
     let wake = 100 * I;
     let seen = run_silent(&mut session, wake, wake + 3 * I + 1);
-    let asks: Vec<u64> = seen.iter().filter(|(_, action)| is_ask(action)).map(|(at, _)| *at).collect();
+    let asks: Vec<u64> = seen
+        .iter()
+        .filter(|(_, action)| is_ask(action))
+        .map(|(at, _)| *at)
+        .collect();
     assert_eq!(asks, [wake, wake + I, wake + 2 * I]);
     assert_eq!(seen.last(), Some(&(wake + 3 * I + 1, Action::Judge)));
 }
@@ -242,7 +360,11 @@ fn a_stuck_queue_is_the_question_and_its_progress_is_life() {
     for _ in 0..50 {
         now += 3 * I;
         let seen = run_silent(&mut session, now - 3 * I, now - 1);
-        assert!(seen.iter().all(|(_, action)| matches!(action, Action::Ask { ping: false, .. })), "{seen:?}");
+        assert!(
+            seen.iter()
+                .all(|(_, action)| matches!(action, Action::Ask { ping: false, .. })),
+            "{seen:?}"
+        );
         session.handle_sent(at(now), 1, true);
     }
     let seen = run_silent(&mut session, now, now + BOUND + 1);
@@ -252,8 +374,10 @@ fn a_stuck_queue_is_the_question_and_its_progress_is_life() {
 #[test]
 fn a_server_that_beats_and_never_reads_is_given_up_after_the_write_timeout() {
     for heartbeat in [config().heartbeat, None] {
-        let mut session =
-            up_at(0, |config| (config.heartbeat, config.write_timeout) = (heartbeat.clone(), Some(Duration::from_millis(5 * I))));
+        let mut session = up_at(0, |config| {
+            (config.heartbeat, config.write_timeout) =
+                (heartbeat.clone(), Some(Duration::from_millis(5 * I)))
+        });
         session.handle_sent(at(10), 100, true);
         // It beats all the while, and once takes a little: the time counts anew.
         for beat in 1..=9 {
@@ -261,16 +385,27 @@ fn a_server_that_beats_and_never_reads_is_given_up_after_the_write_timeout() {
                 session.handle_sent(at(beat * I), 1, true);
             }
             session.handle_received(at(beat * I));
-            assert_ne!(session.poll(at(beat * I)), Some(Action::Judge), "beat {beat}");
+            assert_ne!(
+                session.poll(at(beat * I)),
+                Some(Action::Judge),
+                "beat {beat}"
+            );
         }
         assert_ne!(session.poll(at(10 * I)), Some(Action::Judge));
         assert_eq!(session.poll_timeout(), Some(at(10 * I + 1)));
         assert_eq!(session.poll(at(10 * I + 1)), Some(Action::Judge));
-        assert_eq!(session.verdict(at(10 * I + 1)), Some(CloseReason::SlowReader));
+        assert_eq!(
+            session.verdict(at(10 * I + 1)),
+            Some(CloseReason::SlowReader)
+        );
         // The last write finds room.
         session.handle_sent(at(10 * I + 1), 50, false);
         assert_eq!(session.verdict(at(10 * I + 1)), None);
-        assert!(session.handle_lost(at(11 * I), CloseReason::PeerClosed, true).is_some());
+        assert!(
+            session
+                .handle_lost(at(11 * I), CloseReason::PeerClosed, true)
+                .is_some()
+        );
     }
 }
 
@@ -278,7 +413,10 @@ fn a_server_that_beats_and_never_reads_is_given_up_after_the_write_timeout() {
 fn without_a_heartbeat_nobody_is_asked_or_judged() {
     let mut session = up_at(0, |config| config.heartbeat = None);
     session.handle_resumed(at(5));
-    assert_eq!((session.poll_timeout(), session.poll(at(u64::MAX))), (None, None));
+    assert_eq!(
+        (session.poll_timeout(), session.poll(at(u64::MAX))),
+        (None, None)
+    );
     session.handle_finish();
     assert!(session.handle_all_sent());
     session.handle_half_closed(at(10));
@@ -287,9 +425,14 @@ fn without_a_heartbeat_nobody_is_asked_or_judged() {
 
 #[test]
 fn a_client_that_only_listens_judges_without_asking() {
-    let mut session = up_at(0, |config| config.heartbeat.as_mut().expect("on").push = false);
+    let mut session = up_at(0, |config| {
+        config.heartbeat.as_mut().expect("on").push = false
+    });
     session.handle_resumed(at(5));
-    assert_eq!(run_silent(&mut session, 5, BOUND + 1), [(BOUND + 1, Action::Judge)]);
+    assert_eq!(
+        run_silent(&mut session, 5, BOUND + 1),
+        [(BOUND + 1, Action::Judge)]
+    );
 }
 
 #[test]
@@ -348,9 +491,18 @@ fn how_a_finishing_line_ends_decides_the_outcome() {
         }
         session.handle_lost(at(2), reason, unsent)
     };
-    assert_eq!(lost(CloseReason::PeerClosed, false), Some(Next::Done(Outcome::Finished)));
-    assert_eq!(lost(CloseReason::PeerReset, false), Some(Next::Done(Outcome::CutOff(CloseReason::PeerReset))));
-    assert!(matches!(lost(CloseReason::PeerReset, true), Some(Next::Retry { .. })));
+    assert_eq!(
+        lost(CloseReason::PeerClosed, false),
+        Some(Next::Done(Outcome::Finished))
+    );
+    assert_eq!(
+        lost(CloseReason::PeerReset, false),
+        Some(Next::Done(Outcome::CutOff(CloseReason::PeerReset)))
+    );
+    assert!(matches!(
+        lost(CloseReason::PeerReset, true),
+        Some(Next::Retry { .. })
+    ));
 }
 
 #[test]
@@ -359,7 +511,10 @@ fn who_finishes_between_two_lines_with_nothing_to_send_is_done() {
     session.handle_lost(at(1), CloseReason::PeerReset, false);
     session.handle_finish();
     assert!(session.wants_to_finish() && !session.handle_all_sent());
-    assert_eq!(session.state(), ClientState::Done(Outcome::CutOff(CloseReason::PeerReset)));
+    assert_eq!(
+        session.state(),
+        ClientState::Done(Outcome::CutOff(CloseReason::PeerReset))
+    );
 }
 
 #[test]
@@ -395,8 +550,13 @@ enum Temper {
 fn simulate(seed: u64) {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut session = session(|config| {
-        config.tries = if rng.bool() { Some(rng.u32(1..6)) } else { None };
-        config.backoff = Backoff::exponential(Duration::from_millis(100), Duration::from_millis(5000));
+        config.tries = if rng.bool() {
+            Some(rng.u32(1..6))
+        } else {
+            None
+        };
+        config.backoff =
+            Backoff::exponential(Duration::from_millis(100), Duration::from_millis(5000));
     });
     let (mut now, mut tries_used, mut epoch) = (0, 0, 0);
     let mut temper = Temper::Refuses;
@@ -438,29 +598,55 @@ fn simulate(seed: u64) {
                     asked += 1;
                     match temper {
                         Temper::Answers(delay) => inbound.push(now + delay),
-                        Temper::FallsSilent if rng.u8(0..3) > 0 => inbound.push(now + rng.u64(0..I)),
+                        Temper::FallsSilent if rng.u8(0..3) > 0 => {
+                            inbound.push(now + rng.u64(0..I))
+                        }
                         _ => {}
                     }
                 }
                 Action::Judge => {
-                    assert!(now - heard > BOUND, "seed {seed}: given up after only {} ms", now - heard);
-                    assert!(asked >= 3, "seed {seed}: given up after only {asked} questions");
-                    assert!(temper == Temper::FallsSilent, "seed {seed}: {temper:?} lives");
+                    assert!(
+                        now - heard > BOUND,
+                        "seed {seed}: given up after only {} ms",
+                        now - heard
+                    );
+                    assert!(
+                        asked >= 3,
+                        "seed {seed}: given up after only {asked} questions"
+                    );
+                    assert!(
+                        temper == Temper::FallsSilent,
+                        "seed {seed}: {temper:?} lives"
+                    );
                     assert_eq!(session.verdict(at(now)), Some(CloseReason::HeartbeatLost));
                     session.handle_lost(at(now), CloseReason::HeartbeatLost, false);
                 }
             }
         }
         if session.is_done() {
-            assert!(matches!(session.state(), ClientState::Done(Outcome::GaveUp { tries }) if tries == tries_used), "seed {seed}");
+            assert!(
+                matches!(session.state(), ClientState::Done(Outcome::GaveUp { tries }) if tries == tries_used),
+                "seed {seed}"
+            );
             return;
         }
-        let due = session.poll_timeout().expect("a session that goes on has a next wake-up").as_ms();
+        let due = session
+            .poll_timeout()
+            .expect("a session that goes on has a next wake-up")
+            .as_ms();
         inbound.sort_unstable();
         // The driver is a little late now and then, but never for an arrival that its poll announces.
-        let wake = due.max(now) + if rng.u8(0..4) == 0 { rng.u64(0..100) } else { 0 };
+        let wake = due.max(now)
+            + if rng.u8(0..4) == 0 {
+                rng.u64(0..100)
+            } else {
+                0
+            };
         let ready = inbound.iter().filter(|&&arrival| arrival <= wake).count();
-        now = inbound.first().map_or(wake, |&first| first.min(wake)).max(now);
+        now = inbound
+            .first()
+            .map_or(wake, |&first| first.min(wake))
+            .max(now);
         if ready > 0 && session.state() == ClientState::Up {
             inbound.remove(0);
             session.handle_received(at(now));

@@ -2,14 +2,28 @@ use super::*;
 
 #[test]
 fn refusals_have_their_reasons_and_the_handler_hears_nothing() {
-    let limits = Limits { max_connections: Some(3), max_connections_per_ip: 2, ..Limits::default() };
+    let limits = Limits {
+        max_connections: Some(3),
+        max_connections_per_ip: 2,
+        ..Limits::default()
+    };
     let mut rig = Rig::new(&Config { limits, ..config() });
-    let ids = [rig.try_open(1), rig.try_open(1), rig.try_open(1), rig.try_open(2), rig.try_open(3)];
-    assert_eq!((ids[2], ids[4]), (Err(Refusal::AddressFull), Err(Refusal::Full)));
+    let ids = [
+        rig.try_open(1),
+        rig.try_open(1),
+        rig.try_open(1),
+        rig.try_open(2),
+        rig.try_open(3),
+    ];
+    assert_eq!(
+        (ids[2], ids[4]),
+        (Err(Refusal::AddressFull), Err(Refusal::Full))
+    );
     rig.engine.handle_shutdown(rig.now, 1000);
     assert_eq!(rig.try_open(4), Err(Refusal::ShuttingDown));
     assert_eq!((rig.handler.seen.len(), rig.engine.connections()), (3, 3));
-    let refused = [Refusal::Full, Refusal::AddressFull, Refusal::ShuttingDown].map(|refusal| rig.engine.stats().refused(refusal));
+    let refused = [Refusal::Full, Refusal::AddressFull, Refusal::ShuttingDown]
+        .map(|refusal| rig.engine.stats().refused(refusal));
     assert_eq!(refused, [1, 1, 1]);
 }
 
@@ -22,9 +36,18 @@ fn a_drain_spreads_closes_over_four_fifths_of_its_grace() {
     while !rig.engine.is_drained() {
         rig.pass_until(10_000, false);
         instants.insert(rig.now.as_ms());
-        assert!(rig.reasons().iter().all(|reason| *reason == CloseReason::Shutdown));
+        assert!(
+            rig.reasons()
+                .iter()
+                .all(|reason| *reason == CloseReason::Shutdown)
+        );
     }
-    assert!(instants.len() > 40 && rig.now.as_ms() <= 8000 + TICK_MS, "{} instants until {}", instants.len(), rig.now);
+    assert!(
+        instants.len() > 40 && rig.now.as_ms() <= 8000 + TICK_MS,
+        "{} instants until {}",
+        instants.len(),
+        rig.now
+    );
 }
 
 #[test]
@@ -39,7 +62,10 @@ fn a_drain_beyond_the_wheels_horizon_is_spread_as_well() {
         gone += rig.reap().len();
         rig.pass_until(20_000, false);
     }
-    assert!((5..60).contains(&gone), "{gone} of 100 gone after a fifth of the grace");
+    assert!(
+        (5..60).contains(&gone),
+        "{gone} of 100 gone after a fifth of the grace"
+    );
 }
 
 #[test]
@@ -49,7 +75,12 @@ fn a_drain_of_a_few_ticks_still_looks_once_at_everybody() {
     rig.now = Millis::from_ms(50);
     rig.engine.handle_shutdown(rig.now, 100);
     let mut looked = 0;
-    while let Some(at) = rig.engine.poll_timeout().or(Some(rig.now)).filter(|_| rig.engine.connections() > 0) {
+    while let Some(at) = rig
+        .engine
+        .poll_timeout()
+        .or(Some(rig.now))
+        .filter(|_| rig.engine.connections() > 0)
+    {
         rig.now = rig.now.max(at);
         rig.engine.handle_timers(rig.now, usize::MAX);
         while let Some(id) = rig.engine.poll_last_look() {
@@ -69,13 +100,19 @@ fn a_drain_without_grace_looks_once_at_everybody_and_is_over_a_millisecond_later
     rig.write(stuck, 3);
     rig.engine.handle_shutdown(rig.now, 0);
     rig.pass_until(0, false);
-    assert_eq!((rig.engine.poll_last_look(), rig.engine.poll_last_look()), (Some(idle), Some(stuck)));
+    assert_eq!(
+        (rig.engine.poll_last_look(), rig.engine.poll_last_look()),
+        (Some(idle), Some(stuck))
+    );
     rig.engine.handle_last_look(rig.now, idle, false);
     rig.engine.handle_last_look(rig.now, stuck, false);
     assert_eq!(rig.reap().len(), 1, "nothing keeps the idle one");
     rig.pass_until(1, false);
     let closed = rig.reap();
-    assert_eq!((closed[0].1.reason, closed[0].1.unsent), (CloseReason::Shutdown, 8));
+    assert_eq!(
+        (closed[0].1.reason, closed[0].1.unsent),
+        (CloseReason::Shutdown, 8)
+    );
     assert!(rig.engine.is_drained());
 }
 
@@ -104,7 +141,10 @@ fn traffic_does_not_put_off_a_drain() {
 
 #[test]
 fn everybody_gets_a_goodbye_at_its_own_time_and_after_its_answers() {
-    let mut rig = Rig::new(&Config { goodbye: Some(b"bye".to_vec()), ..config() });
+    let mut rig = Rig::new(&Config {
+        goodbye: Some(b"bye".to_vec()),
+        ..config()
+    });
     let ids = rig.open_many(20);
     rig.engine.handle_shutdown(rig.now, 10_000);
     let mut said = Vec::new();
@@ -121,12 +161,22 @@ fn everybody_gets_a_goodbye_at_its_own_time_and_after_its_answers() {
         rig.reap();
     }
     assert_eq!(said.len(), ids.len());
-    assert!(said.last() > said.first().map(|(at, id)| (at.plus_ms(4000), *id)).as_ref(), "spread over the drain: {said:?}");
+    assert!(
+        said.last()
+            > said
+                .first()
+                .map(|(at, id)| (at.plus_ms(4000), *id))
+                .as_ref(),
+        "spread over the drain: {said:?}"
+    );
 }
 
 #[test]
 fn a_goodbye_that_does_not_fit_is_left_out() {
-    let mut rig = Rig::new(&Config { goodbye: Some(b"bye".to_vec()), ..config() });
+    let mut rig = Rig::new(&Config {
+        goodbye: Some(b"bye".to_vec()),
+        ..config()
+    });
     let id = rig.open();
     rig.engine.send(id, &[&[b'x'; 996]]).expect("room");
     rig.engine.handle_shutdown(rig.now, 0);

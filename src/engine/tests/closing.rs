@@ -4,13 +4,23 @@ use super::*;
 fn the_first_reason_wins() {
     let mut rig = Rig::new(&config());
     let (reset, asked, flushing) = (rig.open(), rig.open(), rig.open());
-    rig.engine.handle_failure(rig.now, reset, CloseReason::PeerReset);
+    rig.engine
+        .handle_failure(rig.now, reset, CloseReason::PeerReset);
     assert!(!rig.engine.close_on_request(reset, Close::Now));
     assert!(rig.engine.close_on_request(asked, Close::Now));
-    rig.engine.handle_failure(rig.now, asked, CloseReason::PeerReset);
+    rig.engine
+        .handle_failure(rig.now, asked, CloseReason::PeerReset);
     rig.receive(flushing, "$bye\n");
-    rig.engine.handle_failure(rig.now, flushing, CloseReason::PeerReset);
-    assert_eq!(rig.reasons(), [CloseReason::PeerReset, CloseReason::Requested, CloseReason::Requested]);
+    rig.engine
+        .handle_failure(rig.now, flushing, CloseReason::PeerReset);
+    assert_eq!(
+        rig.reasons(),
+        [
+            CloseReason::PeerReset,
+            CloseReason::Requested,
+            CloseReason::Requested
+        ]
+    );
     assert_eq!(rig.reasons(), [], "each closes once");
 }
 
@@ -23,7 +33,11 @@ fn close_now_drops_what_is_queued_and_close_after_flush_does_not() {
     let closed = rig.reap();
     assert_eq!((closed.len(), closed[0].0, closed[0].1.unsent), (1, now, 4));
     assert_eq!(rig.engine.send(later, &[b"more"]), Err(SendError::Closed));
-    assert_eq!(rig.flush(later), "one\n$\n", "and what came after it is not looked at");
+    assert_eq!(
+        rig.flush(later),
+        "one\n$\n",
+        "and what came after it is not looked at"
+    );
     let closed = rig.reap();
     assert_eq!((closed[0].0, closed[0].1.unsent), (later, 0));
 }
@@ -41,7 +55,13 @@ fn a_flush_that_does_not_move_ends_after_the_bound() {
 
 #[test]
 fn a_frame_over_the_bound_closes_after_the_replies_before_it() {
-    let mut rig = Rig::new(&Config { limits: Limits { max_message: 10, ..Limits::default() }, ..config() });
+    let mut rig = Rig::new(&Config {
+        limits: Limits {
+            max_message: 10,
+            ..Limits::default()
+        },
+        ..config()
+    });
     let id = rig.open();
     rig.receive(id, "one\n01234567890\ntwo\n");
     assert_eq!(rig.flush(id), "one\n");
@@ -58,8 +78,16 @@ fn half_closed_peers_get_every_reply_and_then_the_end() {
     assert_eq!(rig.reasons(), []);
     assert_eq!(rig.flush(id), "one\ntwo\n");
     let (_, closed) = rig.reap().pop().expect("a close");
-    assert_eq!((closed.reason, closed.unfinished), (CloseReason::PeerClosed, 5), "what did not end is dropped, and told");
-    assert_eq!(rig.messages(), ["one", "two"], "the unfinished frame is dropped");
+    assert_eq!(
+        (closed.reason, closed.unfinished),
+        (CloseReason::PeerClosed, 5),
+        "what did not end is dropped, and told"
+    );
+    assert_eq!(
+        rig.messages(),
+        ["one", "two"],
+        "the unfinished frame is dropped"
+    );
 }
 
 #[test]
@@ -77,23 +105,42 @@ fn a_half_closed_peer_that_does_not_read_is_a_slow_reader() {
 fn a_stale_id_does_nothing_to_the_next_tenant_of_its_slot() {
     let mut rig = Rig::new(&config());
     let old = rig.open();
-    rig.engine.handle_failure(rig.now, old, CloseReason::PeerReset);
+    rig.engine
+        .handle_failure(rig.now, old, CloseReason::PeerReset);
     rig.reap();
     let new = rig.open();
-    assert_eq!((old.slot(), rig.engine.resolve(old.token()), rig.engine.resolve(new.token())), (new.slot(), None, Some(new)));
+    assert_eq!(
+        (
+            old.slot(),
+            rig.engine.resolve(old.token()),
+            rig.engine.resolve(new.token())
+        ),
+        (new.slot(), None, Some(new))
+    );
     rig.receive(old, "ghost\n");
     rig.engine.handle_eof(rig.now, old);
-    rig.engine.handle_failure(rig.now, old, CloseReason::PeerReset);
+    rig.engine
+        .handle_failure(rig.now, old, CloseReason::PeerReset);
     rig.engine.pause_reads(old, true);
     rig.engine.handle_last_look(rig.now, old, false);
     assert_eq!(rig.engine.send(old, &[b"late"]), Err(SendError::Closed));
     assert!(rig.engine.wants_read(new) && rig.engine.is_open(new) && !rig.engine.has_work());
-    assert_eq!((rig.engine.stats().bytes_in, rig.messages().len(), rig.reap().len()), (0, 0, 0));
+    assert_eq!(
+        (
+            rig.engine.stats().bytes_in,
+            rig.messages().len(),
+            rig.reap().len()
+        ),
+        (0, 0, 0)
+    );
 }
 
 #[test]
 fn a_close_on_request_after_a_long_quiet_still_flushes() {
-    let mut rig = Rig::new(&Config { heartbeat: None, ..config() });
+    let mut rig = Rig::new(&Config {
+        heartbeat: None,
+        ..config()
+    });
     let id = rig.open();
     rig.now = Millis::from_ms(3_600_000);
     rig.engine.advance(rig.now);

@@ -4,9 +4,18 @@ use super::*;
 
 /// No heartbeat and one bound, so that nothing else ends a line.
 fn with(change: impl FnOnce(&mut Limits)) -> Rig {
-    let mut limits = Limits { write_timeout: None, frame_timeout: None, max_outbox: 1000, ..Limits::default() };
+    let mut limits = Limits {
+        write_timeout: None,
+        frame_timeout: None,
+        max_outbox: 1000,
+        ..Limits::default()
+    };
     change(&mut limits);
-    Rig::new(&Config { heartbeat: None, limits, ..config() })
+    Rig::new(&Config {
+        heartbeat: None,
+        limits,
+        ..config()
+    })
 }
 
 fn seconds(n: u64) -> Option<Duration> {
@@ -19,7 +28,11 @@ fn a_frame_that_trickles_is_ended_by_its_age_and_a_whole_one_starts_anew() {
     let (trickles, talks) = (rig.open(), rig.open());
     for step in 1..=31 {
         rig.pass_until(step * 100, false);
-        assert!(rig.engine.is_open(trickles), "its first byte came at 100 ms, and the end at {}", rig.now);
+        assert!(
+            rig.engine.is_open(trickles),
+            "its first byte came at 100 ms, and the end at {}",
+            rig.now
+        );
         rig.receive(trickles, "x");
         rig.receive(talks, "x\ny");
     }
@@ -93,7 +106,11 @@ fn a_flood_is_read_at_its_rate_and_then_not_at_all() {
     assert_eq!(rig.messages().len(), 10, "a second's worth at once");
     assert!(!rig.engine.wants_read(id));
     rig.pass_until(5000, false);
-    assert!((55..=65).contains(&rig.messages().len()), "{} messages in 5 s", rig.messages().len());
+    assert!(
+        (55..=65).contains(&rig.messages().len()),
+        "{} messages in 5 s",
+        rig.messages().len()
+    );
     rig.pass_until(12_000, false);
     assert_eq!(rig.reasons(), [CloseReason::Flood]);
 }
@@ -112,7 +129,11 @@ fn a_pause_before_the_first_message_does_not_make_it_optional() {
     let id = rig.open();
     rig.engine.pause_reads(id, true);
     rig.pass_until(10_000, false);
-    assert_eq!(rig.reasons(), [], "while nothing is read from it, it owes nothing");
+    assert_eq!(
+        rig.reasons(),
+        [],
+        "while nothing is read from it, it owes nothing"
+    );
     rig.engine.pause_reads(id, false);
     rig.pass_until(10_200, false);
     assert_eq!(rig.reasons(), [CloseReason::NeverSpoke]);

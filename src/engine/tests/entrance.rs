@@ -6,13 +6,21 @@ const HEADER: &str = "PROXY TCP4 198.51.100.7 192.0.2.1 4000 443\r\n";
 
 /// 192.0.2.9 is a balancer.
 fn behind_a_balancer(change: impl FnOnce(&mut Config)) -> Rig {
-    let mut config = Config { proxies: ["192.0.2.9"].iter().map(|network| network.parse().expect("a network")).collect(), ..config() };
+    let mut config = Config {
+        proxies: ["192.0.2.9"]
+            .iter()
+            .map(|network| network.parse().expect("a network"))
+            .collect(),
+        ..config()
+    };
     change(&mut config);
     Rig::new(&config)
 }
 
 fn refused(rig: &mut Rig) -> Vec<Refusal> {
-    std::iter::from_fn(|| rig.engine.poll_refused()).map(|(_, _, refusal)| refusal).collect()
+    std::iter::from_fn(|| rig.engine.poll_refused())
+        .map(|(_, _, refusal)| refusal)
+        .collect()
 }
 
 #[test]
@@ -20,11 +28,19 @@ fn a_header_names_the_peer_whatever_pieces_it_comes_in() {
     for split in 0..HEADER.len() {
         let mut rig = behind_a_balancer(|_| ());
         let id = rig.try_open(9).expect("room");
-        assert!(rig.handler.seen.is_empty() && !rig.engine.is_open(id) && rig.engine.wants_read(id));
+        assert!(
+            rig.handler.seen.is_empty() && !rig.engine.is_open(id) && rig.engine.wants_read(id)
+        );
         rig.receive(id, &HEADER[..split]);
         rig.receive(id, &format!("{}hello\n", &HEADER[split..]));
-        assert_eq!(rig.handler.seen, [Seen::Open(id), Seen::Message(id, "hello".into())]);
-        assert_eq!(rig.engine.peer_addr(id), Some(SocketAddr::from(([198, 51, 100, 7], 4000))));
+        assert_eq!(
+            rig.handler.seen,
+            [Seen::Open(id), Seen::Message(id, "hello".into())]
+        );
+        assert_eq!(
+            rig.engine.peer_addr(id),
+            Some(SocketAddr::from(([198, 51, 100, 7], 4000)))
+        );
         assert_eq!(rig.engine.buffered(), rig.engine.queued(id));
     }
 }
@@ -35,13 +51,24 @@ fn whoever_else_sends_a_header_sends_a_message() {
     let id = rig.open();
     rig.receive(id, HEADER);
     assert_eq!(rig.messages(), [HEADER.trim_end()]);
-    assert_eq!(rig.engine.peer_addr(id), Some(SocketAddr::from(([192, 0, 2, 1], 7))));
+    assert_eq!(
+        rig.engine.peer_addr(id),
+        Some(SocketAddr::from(([192, 0, 2, 1], 7)))
+    );
 }
 
 #[test]
 fn rules_for_addresses_see_the_real_peer() {
-    let deny = ["198.51.100.0/24"].iter().map(|network| network.parse().expect("a network")).collect();
-    let mut rig = behind_a_balancer(|config| config.access = AccessList { deny, ..AccessList::default() });
+    let deny = ["198.51.100.0/24"]
+        .iter()
+        .map(|network| network.parse().expect("a network"))
+        .collect();
+    let mut rig = behind_a_balancer(|config| {
+        config.access = AccessList {
+            deny,
+            ..AccessList::default()
+        }
+    });
     let id = rig.try_open(9).expect("the balancer itself is not denied");
     rig.receive(id, HEADER);
     assert_eq!(refused(&mut rig), [Refusal::Denied]);
@@ -62,7 +89,8 @@ fn who_shows_no_header_never_was_here() {
     rig.receive(late, "PROXY TCP4 ");
     rig.receive(wrong, "hello\n");
     rig.engine.handle_eof(rig.now, gone);
-    rig.engine.handle_failure(rig.now, reset, CloseReason::PeerReset);
+    rig.engine
+        .handle_failure(rig.now, reset, CloseReason::PeerReset);
     assert_eq!(refused(&mut rig), [Refusal::ProxyHeader; 3]);
     rig.pass_until(9999, false);
     assert_eq!(refused(&mut rig), []);
@@ -70,7 +98,15 @@ fn who_shows_no_header_never_was_here() {
     assert_eq!(refused(&mut rig), [Refusal::ProxyHeader]);
     assert!(rig.handler.seen.is_empty() && rig.reasons().is_empty());
     let stats = rig.engine.stats();
-    assert_eq!((stats.opened, stats.refused(Refusal::ProxyHeader), rig.engine.connections(), rig.engine.buffered()), (0, 4, 0, 0));
+    assert_eq!(
+        (
+            stats.opened,
+            stats.refused(Refusal::ProxyHeader),
+            rig.engine.connections(),
+            rig.engine.buffered()
+        ),
+        (0, 4, 0, 0)
+    );
     assert_eq!(rig.engine.poll_timeout(), None);
 }
 
@@ -86,7 +122,11 @@ fn a_shutdown_turns_away_who_is_half_in() {
 #[test]
 fn the_idlest_makes_room_and_who_has_spoken_since_is_not_it() {
     let mut config = config();
-    (config.limits.max_connections, config.limits.on_full, config.heartbeat) = (Some(200), OnFull::EvictIdlest, None);
+    (
+        config.limits.max_connections,
+        config.limits.on_full,
+        config.heartbeat,
+    ) = (Some(200), OnFull::EvictIdlest, None);
     let mut rig = Rig::new(&config);
     let ids: Vec<ConnId> = (0..200)
         .map(|ms| {
@@ -108,14 +148,23 @@ fn the_idlest_makes_room_and_who_has_spoken_since_is_not_it() {
         }));
         assert_eq!(rig.engine.connections(), 200);
     }
-    let expected: Vec<ConnId> = ids.iter().copied().filter(|id| *id != ids[11]).take(150).collect();
+    let expected: Vec<ConnId> = ids
+        .iter()
+        .copied()
+        .filter(|id| *id != ids[11])
+        .take(150)
+        .collect();
     assert_eq!(evicted, expected);
 }
 
 #[test]
 fn an_address_over_its_own_bound_puts_nobody_out() {
     let mut config = config();
-    (config.limits.max_connections, config.limits.on_full, config.limits.max_connections_per_ip) = (Some(2), OnFull::EvictIdlest, 2);
+    (
+        config.limits.max_connections,
+        config.limits.on_full,
+        config.limits.max_connections_per_ip,
+    ) = (Some(2), OnFull::EvictIdlest, 2);
     let mut rig = Rig::new(&config);
     let stays = rig.try_open(1).expect("room");
     rig.try_open(2).expect("room");
@@ -130,7 +179,11 @@ fn an_address_over_its_own_bound_puts_nobody_out() {
 #[test]
 fn headers_that_do_not_end_count_against_the_memory() {
     let mut rig = behind_a_balancer(|config| {
-        (config.limits.max_outbox, config.limits.max_message, config.limits.max_memory) = (300, 100, Some(400));
+        (
+            config.limits.max_outbox,
+            config.limits.max_message,
+            config.limits.max_memory,
+        ) = (300, 100, Some(400));
     });
     let ids: Vec<ConnId> = (0..20).map(|_| rig.try_open(9).expect("room")).collect();
     for id in ids {

@@ -7,7 +7,14 @@ fn a_ping_is_answered_and_heartbeats_are_no_messages() {
     rig.receive(id, "ping\none\npong\nping\r\n");
     assert_eq!(rig.flush(id), "pong\none\npong\n");
     assert_eq!(rig.messages(), ["one"]);
-    assert_eq!((rig.engine.stats().pings_in, rig.engine.stats().pongs_in, rig.engine.stats().messages_in), (2, 1, 1));
+    assert_eq!(
+        (
+            rig.engine.stats().pings_in,
+            rig.engine.stats().pongs_in,
+            rig.engine.stats().messages_in
+        ),
+        (2, 1, 1)
+    );
 }
 
 #[test]
@@ -18,11 +25,26 @@ fn the_quiet_are_asked_and_the_silent_are_closed_within_a_tick_of_the_bound() {
     assert_eq!(rig.engine.stats().pings_out, 1);
     rig.pass_until(u64::MAX, false);
     assert_eq!(rig.engine.stats().pings_out, 3);
-    assert!((BOUND_MS + 1..=BOUND_MS + TICK_MS).contains(&rig.now.as_ms()), "{}", rig.now);
+    assert!(
+        (BOUND_MS + 1..=BOUND_MS + TICK_MS).contains(&rig.now.as_ms()),
+        "{}",
+        rig.now
+    );
     let closed = rig.reap();
-    assert_eq!((closed[0].0, closed[0].1.reason, closed[0].1.pings_unanswered), (id, CloseReason::HeartbeatLost, 3));
+    assert_eq!(
+        (
+            closed[0].0,
+            closed[0].1.reason,
+            closed[0].1.pings_unanswered
+        ),
+        (id, CloseReason::HeartbeatLost, 3)
+    );
     assert!(rig.engine.stats().overshoot.max() <= Duration::from_millis(TICK_MS));
-    assert_eq!(rig.engine.poll_timeout(), None, "nothing is due when nobody is connected");
+    assert_eq!(
+        rig.engine.poll_timeout(),
+        None,
+        "nothing is due when nobody is connected"
+    );
 }
 
 #[test]
@@ -34,7 +56,10 @@ fn the_bound_holds_after_whichever_ping_was_the_last_to_be_answered() {
         rig.receive(id, "pong\n");
         rig.pass_until(u64::MAX, false);
         let silence_ms = rig.now.as_ms() - answered_ms;
-        assert!((BOUND_MS + 1..=BOUND_MS + TICK_MS).contains(&silence_ms), "{silence_ms} ms after an answer at {answered_ms} ms");
+        assert!(
+            (BOUND_MS + 1..=BOUND_MS + TICK_MS).contains(&silence_ms),
+            "{silence_ms} ms after an answer at {answered_ms} ms"
+        );
     }
 }
 
@@ -55,7 +80,10 @@ fn every_byte_is_life_and_so_is_that_of_an_unfinished_frame() {
 #[test]
 fn who_only_listens_pushes_no_pings() {
     let mut config = config();
-    config.heartbeat = Some(Heartbeat { push: false, ..config.heartbeat.expect("set above") });
+    config.heartbeat = Some(Heartbeat {
+        push: false,
+        ..config.heartbeat.expect("set above")
+    });
     let mut rig = Rig::new(&config);
     rig.open();
     rig.pass_until(u64::MAX, false);
@@ -66,7 +94,10 @@ fn who_only_listens_pushes_no_pings() {
 
 #[test]
 fn without_a_heartbeat_nothing_is_ever_due() {
-    let mut rig = Rig::new(&Config { heartbeat: None, ..config() });
+    let mut rig = Rig::new(&Config {
+        heartbeat: None,
+        ..config()
+    });
     rig.open();
     assert_eq!(rig.engine.poll_timeout(), None);
 }
@@ -78,16 +109,25 @@ fn no_ping_joins_a_queue_that_is_stuck() {
     rig.receive(id, "stuck\n");
     rig.write(id, 0);
     rig.pass_until(BOUND_MS, false);
-    assert_eq!((rig.outgoing(id).as_str(), rig.engine.stats().pings_out), ("stuck\n", 0));
+    assert_eq!(
+        (rig.outgoing(id).as_str(), rig.engine.stats().pings_out),
+        ("stuck\n", 0)
+    );
     rig.pass_until(u64::MAX, false);
-    assert_eq!(rig.reasons(), [CloseReason::SlowReader], "it neither read nor spoke");
+    assert_eq!(
+        rig.reasons(),
+        [CloseReason::SlowReader],
+        "it neither read nor spoke"
+    );
 }
 
 #[test]
 fn what_is_not_acknowledged_tells_a_lost_host_from_a_hanging_program() {
-    for (unacknowledged_ms, reason) in
-        [(None, CloseReason::HeartbeatLost), (Some(10), CloseReason::HeartbeatLost), (Some(3000), CloseReason::HalfOpen)]
-    {
+    for (unacknowledged_ms, reason) in [
+        (None, CloseReason::HeartbeatLost),
+        (Some(10), CloseReason::HeartbeatLost),
+        (Some(3000), CloseReason::HalfOpen),
+    ] {
         let mut rig = Rig::new(&config());
         let (other, id) = (rig.open(), rig.open());
         while rig.engine.is_open(id) {
@@ -101,7 +141,9 @@ fn what_is_not_acknowledged_tells_a_lost_host_from_a_hanging_program() {
                 rig.engine.handle_last_look(rig.now, suspect, false);
             }
         }
-        let evidence = unacknowledged_ms.filter(|_| reason == CloseReason::HalfOpen).map_or(Duration::ZERO, Duration::from_millis);
+        let evidence = unacknowledged_ms
+            .filter(|_| reason == CloseReason::HalfOpen)
+            .map_or(Duration::ZERO, Duration::from_millis);
         let (_, closed) = rig.reap().pop().expect("a close");
         assert_eq!((closed.reason, closed.unacknowledged), (reason, evidence));
     }
@@ -129,7 +171,11 @@ fn progress_of_a_stuck_queue_is_life() {
     }
     assert_eq!(rig.reasons(), []);
     rig.pass_until(u64::MAX, false);
-    assert_eq!(rig.reasons(), [CloseReason::SlowReader], "what stops a throttled peer is that it does not read");
+    assert_eq!(
+        rig.reasons(),
+        [CloseReason::SlowReader],
+        "what stops a throttled peer is that it does not read"
+    );
 }
 
 #[test]

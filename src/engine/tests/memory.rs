@@ -3,8 +3,18 @@ use crate::config::OnSlow;
 
 /// Room for 4,000 bytes in all, 1,000 for each, and nothing that time could do.
 fn small(on_slow: OnSlow) -> Rig {
-    let limits = Limits { max_outbox: 1000, max_message: 900, max_memory: Some(4000), on_slow, ..Limits::default() };
-    Rig::new(&Config { heartbeat: None, limits, ..config() })
+    let limits = Limits {
+        max_outbox: 1000,
+        max_message: 900,
+        max_memory: Some(4000),
+        on_slow,
+        ..Limits::default()
+    };
+    Rig::new(&Config {
+        heartbeat: None,
+        limits,
+        ..config()
+    })
 }
 
 #[test]
@@ -12,16 +22,28 @@ fn the_largest_holders_yield_and_idle_lines_never() {
     let mut rig = small(OnSlow::Close);
     let ids = rig.open_many(20);
     for (n, id) in ids[..10].iter().enumerate() {
-        rig.engine.send(*id, &["x".repeat(300 + 10 * n).as_bytes()]).expect("room");
+        rig.engine
+            .send(*id, &["x".repeat(300 + 10 * n).as_bytes()])
+            .expect("room");
     }
     assert!(rig.engine.buffered() <= 4000 && rig.reap().is_empty());
     for id in &ids[..2] {
         rig.receive(*id, &"y".repeat(300));
     }
     let closed = rig.reap();
-    assert!(closed.iter().all(|(_, closed)| closed.reason == CloseReason::MemoryLimit));
-    assert_eq!(closed[0].0, ids[1], "a queue and the beginning of a message make it the largest");
-    assert!(closed[0].1.unsent > 300 && closed[0].1.unfinished == 300, "what was lost is told");
+    assert!(
+        closed
+            .iter()
+            .all(|(_, closed)| closed.reason == CloseReason::MemoryLimit)
+    );
+    assert_eq!(
+        closed[0].0, ids[1],
+        "a queue and the beginning of a message make it the largest"
+    );
+    assert!(
+        closed[0].1.unsent > 300 && closed[0].1.unfinished == 300,
+        "what was lost is told"
+    );
     assert!(!closed.is_empty() && rig.engine.buffered() <= 3500);
     assert!(ids[10..].iter().all(|id| rig.engine.is_open(*id)));
 }
@@ -30,9 +52,15 @@ fn the_largest_holders_yield_and_idle_lines_never() {
 fn what_many_share_counts_once_and_until_the_last_lets_go() {
     let mut rig = small(OnSlow::Close);
     let ids = rig.open_many(20);
-    rig.engine.broadcast("z".repeat(800).as_bytes(), None).expect("it can be framed");
+    rig.engine
+        .broadcast("z".repeat(800).as_bytes(), None)
+        .expect("it can be framed");
     assert!(rig.reap().is_empty());
-    assert!((801..801 + 20 * 40).contains(&rig.engine.buffered()), "{} bytes", rig.engine.buffered());
+    assert!(
+        (801..801 + 20 * 40).contains(&rig.engine.buffered()),
+        "{} bytes",
+        rig.engine.buffered()
+    );
     for id in &ids[1..] {
         rig.flush(*id);
     }
@@ -45,20 +73,37 @@ fn what_many_share_counts_once_and_until_the_last_lets_go() {
 fn a_broadcast_that_does_not_fit_ends_no_more_than_it_must() {
     let mut rig = small(OnSlow::Close);
     let ids = rig.open_many(10);
-    rig.engine.broadcast(&[b'z'; 400], None).expect("it can be framed");
+    rig.engine
+        .broadcast(&[b'z'; 400], None)
+        .expect("it can be framed");
     let closed = rig.reap().len();
     assert!((1..=3).contains(&closed), "{closed} closed");
-    assert_eq!(ids.iter().filter(|id| rig.engine.is_open(**id)).count(), 10 - closed);
+    assert_eq!(
+        ids.iter().filter(|id| rig.engine.is_open(**id)).count(),
+        10 - closed
+    );
     assert!(rig.engine.buffered() <= 4000);
 }
 
 #[test]
 fn where_memory_is_tight_reading_stops_early() {
-    let limits = Limits { max_outbox: 100_000, max_message: 900, max_memory: Some(110_000), ..Limits::default() };
-    let mut rig = Rig::new(&Config { heartbeat: None, limits, ..config() });
+    let limits = Limits {
+        max_outbox: 100_000,
+        max_message: 900,
+        max_memory: Some(110_000),
+        ..Limits::default()
+    };
+    let mut rig = Rig::new(&Config {
+        heartbeat: None,
+        limits,
+        ..config()
+    });
     let (fills, asks) = (rig.open(), rig.open());
     rig.receive(asks, &"m\n".repeat(4000));
-    assert!(rig.engine.wants_read(asks), "8,000 bytes are far below half of its bound");
+    assert!(
+        rig.engine.wants_read(asks),
+        "8,000 bytes are far below half of its bound"
+    );
     rig.flush(asks);
     for _ in 0..100 {
         rig.engine.send(fills, &[&[b'x'; 700]]).expect("room");
@@ -76,8 +121,15 @@ fn who_drops_keeps_the_line_but_never_an_answer() {
     rig.engine.send(slow, &[&[b'x'; 800]]).expect("room");
     assert_eq!(rig.engine.send(slow, &[&[b'x'; 800]]), Err(SendError::Full));
     assert_eq!(rig.engine.broadcast(&[b'x'; 300], None), Ok(1));
-    assert_eq!((rig.reasons(), rig.engine.stats().messages_dropped), (vec![], 2));
+    assert_eq!(
+        (rig.reasons(), rig.engine.stats().messages_dropped),
+        (vec![], 2)
+    );
     rig.engine.send(asks, &[&[b'x'; 400]]).expect("room");
     rig.receive(asks, &format!("{}\n", "y".repeat(400)));
-    assert_eq!(rig.reasons(), [CloseReason::SlowReader], "its own answer did not fit");
+    assert_eq!(
+        rig.reasons(),
+        [CloseReason::SlowReader],
+        "its own answer did not fit"
+    );
 }

@@ -6,15 +6,26 @@ fn reading_stops_over_half_the_outbox_and_goes_on_at_a_quarter() {
     let id = rig.open();
     let line = format!("{}\n", "x".repeat(99));
     rig.receive(id, &line.repeat(7));
-    assert_eq!((rig.engine.queued(id), rig.engine.stats().throttled), (600, 1), "the seventh waits");
+    assert_eq!(
+        (rig.engine.queued(id), rig.engine.stats().throttled),
+        (600, 1),
+        "the seventh waits"
+    );
     assert!(!rig.engine.wants_read(id));
     rig.write(id, 349);
-    assert_eq!(rig.engine.poll_readable(), None, "251 bytes are more than a quarter");
+    assert_eq!(
+        rig.engine.poll_readable(),
+        None,
+        "251 bytes are more than a quarter"
+    );
     rig.write(id, 1);
     assert_eq!(rig.engine.poll_readable(), Some(id));
     assert!(!rig.engine.wants_read(id), "the seventh comes first");
     rig.engine.handle_rest(rig.now, id, &mut rig.handler);
-    assert_eq!((rig.engine.queued(id), rig.engine.wants_read(id)), (350, true));
+    assert_eq!(
+        (rig.engine.queued(id), rig.engine.wants_read(id)),
+        (350, true)
+    );
 }
 
 #[test]
@@ -30,21 +41,38 @@ fn one_message_over_the_bound_closes_a_slow_reader_and_queues_nothing() {
 fn a_message_that_cannot_be_framed_closes_nothing() {
     let mut rig = Rig::new(&config());
     let id = rig.open();
-    assert_eq!(rig.engine.send(id, &[b"two\nlines"]), Err(SendError::Unframeable));
-    assert_eq!(rig.engine.broadcast(b"two\nlines", None), Err(SendError::Unframeable));
+    assert_eq!(
+        rig.engine.send(id, &[b"two\nlines"]),
+        Err(SendError::Unframeable)
+    );
+    assert_eq!(
+        rig.engine.broadcast(b"two\nlines", None),
+        Err(SendError::Unframeable)
+    );
     assert!(rig.engine.is_open(id));
 }
 
 #[test]
 fn a_pause_in_the_middle_of_a_read_keeps_the_rest_in_order() {
     for (framing, max_message) in [(Framing::Lines, 10), (Framing::Raw, 4)] {
-        let mut rig = Rig::new(&Config { framing, limits: Limits { max_message, ..Limits::default() }, ..config() });
+        let mut rig = Rig::new(&Config {
+            framing,
+            limits: Limits {
+                max_message,
+                ..Limits::default()
+            },
+            ..config()
+        });
         let id = rig.open();
         rig.receive(id, "one\n!23\ntwo\nthr");
         assert!(!rig.engine.wants_read(id));
         let before = rig.messages().len();
         rig.engine.handle_rest(rig.now, id, &mut rig.handler);
-        assert_eq!((before, rig.messages().len()), (2, 2), "an early call does nothing");
+        assert_eq!(
+            (before, rig.messages().len()),
+            (2, 2),
+            "an early call does nothing"
+        );
         rig.engine.pause_reads(id, false);
         assert!(rig.engine.has_work());
         assert_eq!(rig.engine.poll_readable(), Some(id));
@@ -76,7 +104,14 @@ fn each_connection_is_dirty_once_however_much_was_queued() {
     rig.receive(a, "one\ntwo\n");
     rig.receive(b, "one\n");
     rig.receive(a, "three\n");
-    assert_eq!((rig.engine.poll_dirty(), rig.engine.poll_dirty(), rig.engine.poll_dirty()), (Some(a), Some(b), None));
+    assert_eq!(
+        (
+            rig.engine.poll_dirty(),
+            rig.engine.poll_dirty(),
+            rig.engine.poll_dirty()
+        ),
+        (Some(a), Some(b), None)
+    );
 }
 
 #[test]
@@ -88,7 +123,11 @@ fn who_has_an_answer_does_not_wait_with_those_who_are_only_told() {
     rig.receive(b, "one\n");
     assert_eq!(rig.engine.poll_dirty(), Some(b));
     assert_eq!(rig.flush(b), "to all\none\n");
-    assert_eq!([(); 3].map(|()| rig.engine.poll_told()), [Some(a), Some(c), None], "it has left them");
+    assert_eq!(
+        [(); 3].map(|()| rig.engine.poll_told()),
+        [Some(a), Some(c), None],
+        "it has left them"
+    );
     assert!(!rig.engine.has_work());
 
     // It is told of the next one all the same, and once, whatever was left behind.
@@ -97,7 +136,10 @@ fn who_has_an_answer_does_not_wait_with_those_who_are_only_told() {
     assert_eq!(rig.engine.poll_dirty(), Some(b));
     rig.flush(b);
     rig.engine.broadcast(b"and again", None).expect("room");
-    assert_eq!([(); 4].map(|()| rig.engine.poll_told()), [Some(a), Some(b), Some(c), None]);
+    assert_eq!(
+        [(); 4].map(|()| rig.engine.poll_told()),
+        [Some(a), Some(b), Some(c), None]
+    );
     assert!(!rig.engine.has_work());
 }
 
@@ -108,7 +150,10 @@ fn a_broadcast_reaches_all_but_one_whether_copied_or_shared() {
         let (from, a, b) = (rig.open(), rig.open(), rig.open());
         let message = format!("*{}", "x".repeat(len));
         rig.receive(from, &format!("{message}\n"));
-        assert_eq!((rig.engine.queued(from), rig.flush(a), rig.flush(b)), (0, format!("{message}\n"), format!("{message}\n")));
+        assert_eq!(
+            (rig.engine.queued(from), rig.flush(a), rig.flush(b)),
+            (0, format!("{message}\n"), format!("{message}\n"))
+        );
         assert_eq!(rig.engine.stats().messages_out, 2);
     }
 }
@@ -121,7 +166,10 @@ fn a_broadcast_closes_those_without_room_and_spares_the_others() {
     assert_eq!(rig.engine.broadcast(&[b'y'; 600], None), Ok(1));
     assert_eq!(rig.engine.queued(quick), 601);
     let closed = rig.reap();
-    assert_eq!((closed[0].0, closed[0].1.reason, closed[0].1.unsent), (slow, CloseReason::SlowReader, 601));
+    assert_eq!(
+        (closed[0].0, closed[0].1.reason, closed[0].1.unsent),
+        (slow, CloseReason::SlowReader, 601)
+    );
 }
 
 #[test]
@@ -131,10 +179,26 @@ fn what_cannot_be_framed_leaves_nothing_behind_and_closes_nobody() {
     assert_eq!(rig.engine.send(id, &[b"a\nb"]), Err(SendError::Unframeable));
     assert_eq!((rig.engine.queued(id), rig.engine.buffered()), (0, 0));
     assert_eq!(rig.engine.broadcast(&[b'x'; 600], None), Ok(1));
-    assert_eq!(rig.engine.send(id, &[b"a", b"\n"]), Err(SendError::Unframeable));
+    assert_eq!(
+        rig.engine.send(id, &[b"a", b"\n"]),
+        Err(SendError::Unframeable)
+    );
     // There would be no room for it either.
-    assert_eq!(rig.engine.send(id, &[&[b'\n'; 600]]), Err(SendError::Unframeable));
-    assert_eq!((rig.engine.queued(id), rig.engine.send(id, &[b"end"])), (601, Ok(())));
+    assert_eq!(
+        rig.engine.send(id, &[&[b'\n'; 600]]),
+        Err(SendError::Unframeable)
+    );
+    assert_eq!(
+        (rig.engine.queued(id), rig.engine.send(id, &[b"end"])),
+        (601, Ok(()))
+    );
     assert!(rig.flush(id).ends_with("x\nend\n"));
-    assert_eq!((rig.engine.stats().messages_out, rig.engine.buffered(), rig.reasons()), (2, 0, vec![]));
+    assert_eq!(
+        (
+            rig.engine.stats().messages_out,
+            rig.engine.buffered(),
+            rig.reasons()
+        ),
+        (2, 0, vec![])
+    );
 }

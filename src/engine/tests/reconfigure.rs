@@ -5,43 +5,80 @@ use std::num::NonZeroU32;
 use super::*;
 
 fn interval(ms: u64) -> Option<Heartbeat> {
-    Some(Heartbeat { interval: Duration::from_millis(ms), missed: 3, push: true })
+    Some(Heartbeat {
+        interval: Duration::from_millis(ms),
+        missed: 3,
+        push: true,
+    })
 }
 
 fn reconfigure(rig: &mut Rig, change: impl FnOnce(&mut Config)) {
     let mut config = config();
     change(&mut config);
-    rig.engine.reconfigure(rig.now, &config).expect("a valid configuration");
+    rig.engine
+        .reconfigure(rig.now, &config)
+        .expect("a valid configuration");
 }
 
 #[test]
 fn a_shorter_heartbeat_asks_anew_before_it_gives_anybody_up() {
-    let mut rig = Rig::new(&Config { heartbeat: interval(60_000), ..config() });
+    let mut rig = Rig::new(&Config {
+        heartbeat: interval(60_000),
+        ..config()
+    });
     rig.open();
     rig.pass_until(30_000, false);
     reconfigure(&mut rig, |config| config.heartbeat = interval(1000));
     rig.pass_until(100_000, false);
     // Silent for longer than the new bound already, it has three pings, and as long as somebody who is last seen now.
-    assert_eq!((rig.engine.stats().pings_out, rig.reasons()), (3, vec![CloseReason::HeartbeatLost]));
-    assert!((34_001..=34_000 + TICK_MS).contains(&rig.now.as_ms()), "{}", rig.now);
+    assert_eq!(
+        (rig.engine.stats().pings_out, rig.reasons()),
+        (3, vec![CloseReason::HeartbeatLost])
+    );
+    assert!(
+        (34_001..=34_000 + TICK_MS).contains(&rig.now.as_ms()),
+        "{}",
+        rig.now
+    );
     let overshoot = rig.engine.stats().overshoot.max();
-    assert!(overshoot <= Duration::from_millis(TICK_MS), "no verdict could be due before there was the bound: {overshoot:?}");
+    assert!(
+        overshoot <= Duration::from_millis(TICK_MS),
+        "no verdict could be due before there was the bound: {overshoot:?}"
+    );
 }
 
 #[test]
 fn who_is_not_asked_has_the_new_bound_from_the_change_on_and_no_longer() {
-    for heartbeat in [Heartbeat { push: false, ..interval(60_000).expect("one") }, interval(60_000).expect("one")] {
-        let unasked = Some(Heartbeat { push: false, ..interval(1000).expect("one") });
-        let mut rig = Rig::new(&Config { heartbeat: Some(heartbeat), ..config() });
+    for heartbeat in [
+        Heartbeat {
+            push: false,
+            ..interval(60_000).expect("one")
+        },
+        interval(60_000).expect("one"),
+    ] {
+        let unasked = Some(Heartbeat {
+            push: false,
+            ..interval(1000).expect("one")
+        });
+        let mut rig = Rig::new(&Config {
+            heartbeat: Some(heartbeat),
+            ..config()
+        });
         rig.open();
         rig.pass_until(30_000, false);
         reconfigure(&mut rig, |config| config.heartbeat = unasked.clone());
         rig.pass_until(33_000, false);
         // Other settings with the same heartbeat are no change of it.
-        reconfigure(&mut rig, |config| (config.heartbeat, config.limits.max_message) = (unasked.clone(), 5));
+        reconfigure(&mut rig, |config| {
+            (config.heartbeat, config.limits.max_message) = (unasked.clone(), 5)
+        });
         rig.pass_until(100_000, false);
         assert_eq!(rig.reasons(), [CloseReason::HeartbeatLost]);
-        assert!((34_001..=34_000 + TICK_MS).contains(&rig.now.as_ms()), "{}", rig.now);
+        assert!(
+            (34_001..=34_000 + TICK_MS).contains(&rig.now.as_ms()),
+            "{}",
+            rig.now
+        );
     }
 }
 
@@ -54,7 +91,10 @@ fn a_heartbeat_can_be_turned_off_and_on() {
     rig.pass_until(60_000, false);
     reconfigure(&mut rig, |config| config.heartbeat = interval(INTERVAL_MS));
     rig.pass_until(70_000, false);
-    assert_eq!((rig.engine.stats().pings_out, rig.reasons()), (3, vec![CloseReason::HeartbeatLost]));
+    assert_eq!(
+        (rig.engine.stats().pings_out, rig.reasons()),
+        (3, vec![CloseReason::HeartbeatLost])
+    );
 }
 
 #[test]
@@ -63,8 +103,18 @@ fn a_tick_too_coarse_for_the_new_heartbeat_is_an_error_and_nothing_changes() {
     rig.open();
     let before = rig.engine.poll_timeout();
     // The tick of this configuration is not the engine's, which stays.
-    let config = Config { heartbeat: interval(150), tick: Duration::from_millis(1), ..config() };
-    assert_eq!(rig.engine.reconfigure(rig.now, &config).expect_err("refused").field, "tick");
+    let config = Config {
+        heartbeat: interval(150),
+        tick: Duration::from_millis(1),
+        ..config()
+    };
+    assert_eq!(
+        rig.engine
+            .reconfigure(rig.now, &config)
+            .expect_err("refused")
+            .field,
+        "tick"
+    );
     assert_eq!(rig.engine.poll_timeout(), before);
 }
 
@@ -77,29 +127,60 @@ fn bounds_on_newcomers_count_those_who_are_here() {
     assert_eq!(rig.engine.connections(), 3, "who is here may stay");
     reconfigure(&mut rig, |config| config.limits.max_connections = Some(3));
     assert_eq!(rig.try_open(2), Err(Refusal::Full));
-    reconfigure(&mut rig, |config| config.access.deny = ["192.0.2.3".parse().expect("a network")].into_iter().collect());
-    assert_eq!((rig.try_open(3), rig.try_open(1).is_ok()), (Err(Refusal::Denied), true));
+    reconfigure(&mut rig, |config| {
+        config.access.deny = ["192.0.2.3".parse().expect("a network")]
+            .into_iter()
+            .collect()
+    });
+    assert_eq!(
+        (rig.try_open(3), rig.try_open(1).is_ok()),
+        (Err(Refusal::Denied), true)
+    );
 }
 
 #[test]
 fn nobody_is_put_out_for_a_newcomer_who_finds_no_room_all_the_same() {
     let on_full = OnFull::EvictIdlest;
-    let mut rig = Rig::new(&Config { limits: Limits { max_connections: Some(4), on_full, ..Limits::default() }, ..config() });
+    let mut rig = Rig::new(&Config {
+        limits: Limits {
+            max_connections: Some(4),
+            on_full,
+            ..Limits::default()
+        },
+        ..config()
+    });
     rig.open_many(4);
-    reconfigure(&mut rig, |config| (config.limits.max_connections, config.limits.on_full) = (Some(2), on_full));
-    assert_eq!((rig.try_open(2), rig.reap().len()), (Err(Refusal::Full), 0), "who is here may stay");
+    reconfigure(&mut rig, |config| {
+        (config.limits.max_connections, config.limits.on_full) = (Some(2), on_full)
+    });
+    assert_eq!(
+        (rig.try_open(2), rig.reap().len()),
+        (Err(Refusal::Full), 0),
+        "who is here may stay"
+    );
 }
 
 #[test]
 fn addresses_that_are_counted_late_leave_nothing_behind() {
-    let mut rig =
-        Rig::new(&Config { limits: Limits { max_connections: Some(2), on_full: OnFull::EvictIdlest, ..Limits::default() }, ..config() });
+    let mut rig = Rig::new(&Config {
+        limits: Limits {
+            max_connections: Some(2),
+            on_full: OnFull::EvictIdlest,
+            ..Limits::default()
+        },
+        ..config()
+    });
     let (first, second) = (rig.open(), rig.open());
     rig.now = Millis::from_ms(10);
     rig.receive(second, "here\n");
     let third = rig.open();
     // The first is evicted, and not reaped yet.
-    reconfigure(&mut rig, |config| config.limits = Limits { max_connections_per_ip: 3, ..Limits::default() });
+    reconfigure(&mut rig, |config| {
+        config.limits = Limits {
+            max_connections_per_ip: 3,
+            ..Limits::default()
+        }
+    });
     rig.reap();
     assert!(!rig.engine.is_open(first));
     assert!(rig.try_open(1).is_ok(), "two are here");
@@ -111,17 +192,34 @@ fn addresses_that_are_counted_late_leave_nothing_behind() {
 
 #[test]
 fn who_is_held_back_by_a_rate_goes_on_without_it() {
-    let mut rig = Rig::new(&Config { limits: Limits { max_message_rate: NonZeroU32::new(1), ..Limits::default() }, ..config() });
+    let mut rig = Rig::new(&Config {
+        limits: Limits {
+            max_message_rate: NonZeroU32::new(1),
+            ..Limits::default()
+        },
+        ..config()
+    });
     let id = rig.open();
     rig.receive(id, "one\ntwo\n");
-    assert_eq!((rig.messages(), rig.engine.wants_read(id)), (vec!["one"], false));
+    assert_eq!(
+        (rig.messages(), rig.engine.wants_read(id)),
+        (vec!["one"], false)
+    );
     reconfigure(&mut rig, |_| ());
     assert_eq!(rig.engine.poll_readable(), Some(id));
     rig.engine.handle_rest(rig.now, id, &mut rig.handler);
-    assert_eq!((rig.messages(), rig.engine.wants_read(id)), (vec!["one", "two"], true));
-    reconfigure(&mut rig, |config| config.limits.max_message_rate = NonZeroU32::new(1));
+    assert_eq!(
+        (rig.messages(), rig.engine.wants_read(id)),
+        (vec!["one", "two"], true)
+    );
+    reconfigure(&mut rig, |config| {
+        config.limits.max_message_rate = NonZeroU32::new(1)
+    });
     rig.receive(id, "three\n");
-    assert!(!rig.engine.wants_read(id), "the new rate holds for who was here before");
+    assert!(
+        !rig.engine.wants_read(id),
+        "the new rate holds for who was here before"
+    );
 }
 
 #[test]
@@ -143,7 +241,12 @@ fn what_is_held_over_a_new_bound_on_memory_goes_at_once() {
     rig.receive(ids[2], &"x".repeat(50_000));
     reconfigure(&mut rig, |config| config.limits.max_memory = Some(100_000));
     assert_eq!(rig.reasons(), [CloseReason::MemoryLimit]);
-    assert_eq!(ids.iter().map(|id| rig.engine.is_open(*id)).collect::<Vec<_>>(), [true, false, true]);
+    assert_eq!(
+        ids.iter()
+            .map(|id| rig.engine.is_open(*id))
+            .collect::<Vec<_>>(),
+        [true, false, true]
+    );
 }
 
 #[test]
@@ -156,18 +259,52 @@ fn a_connection_shows_what_is_known_of_it() {
     rig.now = Millis::from_ms(1005);
     rig.engine.advance(rig.now);
     let seen = rig.engine.inspect(quiet).expect("it is here");
-    assert_eq!((seen.pings_out, seen.round_trip, seen.silence), (1, None, Duration::from_millis(1005)));
+    assert_eq!(
+        (seen.pings_out, seen.round_trip, seen.silence),
+        (1, None, Duration::from_millis(1005))
+    );
     rig.receive(quiet, "pong\n");
     let seen = rig.engine.inspect(quiet).expect("it is here");
     let round_trip = seen.round_trip.expect("a ping was answered");
-    assert!((5..=130).contains(&round_trip.as_millis()), "{round_trip:?}");
-    assert_eq!((seen.pings_out, seen.silence, seen.bytes_in, seen.bytes_out), (0, Duration::ZERO, 5, 5));
-    assert_eq!((rig.engine.stats().round_trip.count(), rig.engine.stats().round_trip.max()), (1, round_trip));
+    assert!(
+        (5..=130).contains(&round_trip.as_millis()),
+        "{round_trip:?}"
+    );
+    assert_eq!(
+        (seen.pings_out, seen.silence, seen.bytes_in, seen.bytes_out),
+        (0, Duration::ZERO, 5, 5)
+    );
+    assert_eq!(
+        (
+            rig.engine.stats().round_trip.count(),
+            rig.engine.stats().round_trip.max()
+        ),
+        (1, round_trip)
+    );
 
-    let all: Vec<_> = rig.engine.inspect_slots(0, 10).expect("there are slots").collect();
-    assert_eq!(all.iter().map(|connection| connection.id).collect::<Vec<_>>(), [quiet, busy]);
-    assert_eq!((all[1].unfinished, all[1].bytes_in, all[1].closing), (6, 12, false));
-    assert_eq!(rig.engine.inspect_slots(1, 1).expect("a slot").map(|connection| connection.id).collect::<Vec<_>>(), [busy]);
+    let all: Vec<_> = rig
+        .engine
+        .inspect_slots(0, 10)
+        .expect("there are slots")
+        .collect();
+    assert_eq!(
+        all.iter()
+            .map(|connection| connection.id)
+            .collect::<Vec<_>>(),
+        [quiet, busy]
+    );
+    assert_eq!(
+        (all[1].unfinished, all[1].bytes_in, all[1].closing),
+        (6, 12, false)
+    );
+    assert_eq!(
+        rig.engine
+            .inspect_slots(1, 1)
+            .expect("a slot")
+            .map(|connection| connection.id)
+            .collect::<Vec<_>>(),
+        [busy]
+    );
     assert!(rig.engine.inspect_slots(1_000_000, 1).is_none());
     rig.engine.close_on_request(busy, Close::Now);
     assert_eq!(rig.engine.inspect(busy), None);

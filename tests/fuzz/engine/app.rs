@@ -52,7 +52,12 @@ impl App {
     pub fn new(config: &Config) -> Self {
         App {
             config: config.clone(),
-            codec: Codec::new(config.framing, config.words.clone(), config.limits.max_message).expect("a valid configuration"),
+            codec: Codec::new(
+                config.framing,
+                config.words.clone(),
+                config.limits.max_message,
+            )
+            .expect("a valid configuration"),
             lines: Vec::new(),
             opened: 0,
             closed: 0,
@@ -71,7 +76,10 @@ impl App {
     }
 
     pub fn line(&mut self, id: ConnId) -> &mut Line {
-        self.lines.iter_mut().find(|line| line.id == id).expect("an id that on_open has told")
+        self.lines
+            .iter_mut()
+            .find(|line| line.id == id)
+            .expect("an id that on_open has told")
     }
 
     /// A message that is like no other, and like no heartbeat.
@@ -86,7 +94,11 @@ impl App {
             return Err(SendError::Closed);
         }
         let len = self.codec.encoded_len(&[message])?;
-        if queued + len > self.config.limits.max_outbox { Err(SendError::Full) } else { Ok(()) }
+        if queued + len > self.config.limits.max_outbox {
+            Err(SendError::Full)
+        } else {
+            Ok(())
+        }
     }
 
     pub fn sent(&mut self, id: ConnId, message: &[u8]) {
@@ -97,21 +109,44 @@ impl App {
     }
 
     /// Those that a broadcast must reach.
-    pub fn audience(&self, message: &[u8], except: Option<ConnId>, state: impl Fn(ConnId) -> (bool, usize)) -> Vec<ConnId> {
+    pub fn audience(
+        &self,
+        message: &[u8],
+        except: Option<ConnId>,
+        state: impl Fn(ConnId) -> (bool, usize),
+    ) -> Vec<ConnId> {
         let reached = |id: &ConnId| {
             let (open, queued) = state(*id);
             Some(*id) != except && self.predict(open, queued, message).is_ok()
         };
-        self.lines.iter().filter(|line| line.open).map(|line| line.id).filter(reached).collect()
+        self.lines
+            .iter()
+            .filter(|line| line.open)
+            .map(|line| line.id)
+            .filter(reached)
+            .collect()
     }
 
-    pub fn broadcast_done(&mut self, message: &[u8], audience: &[ConnId], result: Result<usize, SendError>, open: impl Fn(ConnId) -> bool) {
+    pub fn broadcast_done(
+        &mut self,
+        message: &[u8],
+        audience: &[ConnId],
+        result: Result<usize, SendError>,
+        open: impl Fn(ConnId) -> bool,
+    ) {
         let framed = self.codec.encoded_len(&[message]).map(|_| ());
         assert_eq!(result.map(|_| ()), framed);
         let Ok(reached) = result else { return };
         // Those who hold most may be closed for want of memory before their turn comes.
         let all_have_room = self.config.limits.max_memory.is_none();
-        assert!(if all_have_room { reached == audience.len() } else { reached <= audience.len() }, "{reached} of {audience:?}");
+        assert!(
+            if all_have_room {
+                reached == audience.len()
+            } else {
+                reached <= audience.len()
+            },
+            "{reached} of {audience:?}"
+        );
         let mut wire = Vec::new();
         self.codec.encode(&[message], &mut wire);
         for id in audience.iter().filter(|id| open(**id)) {
@@ -129,7 +164,9 @@ impl App {
         loop {
             match codec.decode(&mut line.inbox, &mut input) {
                 Ok(None) => break,
-                Ok(Some(Frame::Message(message))) => line.incoming.push_back(Some(message.to_vec())),
+                Ok(Some(Frame::Message(message))) => {
+                    line.incoming.push_back(Some(message.to_vec()))
+                }
                 Ok(Some(Frame::Heartbeats { .. })) => {}
                 Err(FrameTooLarge) => return line.incoming.push_back(None),
             }
@@ -148,7 +185,11 @@ impl App {
         self.codec.encode(&[GOODBYE], &mut goodbye);
         let (ping, pong) = (self.codec.ping().to_vec(), self.codec.pong().to_vec());
         let others = [&ping, &pong, &goodbye].map(Vec::as_slice);
-        let others = if self.draining && self.config.goodbye.is_some() { &others[..] } else { &others[..2] };
+        let others = if self.draining && self.config.goodbye.is_some() {
+            &others[..]
+        } else {
+            &others[..2]
+        };
         let line = self.line(id);
         line.bytes_out += bytes.len() as u64;
         line.tapped.extend_from_slice(bytes);
@@ -156,10 +197,17 @@ impl App {
         while !left.is_empty() {
             let message = line.outgoing.front().map_or(&[][..], Vec::as_slice);
             let mut frames = std::iter::once(message).chain(others.iter().copied());
-            let whole = frames.clone().find(|frame| !frame.is_empty() && left.starts_with(frame));
+            let whole = frames
+                .clone()
+                .find(|frame| !frame.is_empty() && left.starts_with(frame));
             let Some(whole) = whole else {
                 let begun = frames.any(|frame| frame.starts_with(left));
-                assert!(begun, "{id}: {} is neither a heartbeat nor {}", left.escape_ascii(), message.escape_ascii());
+                assert!(
+                    begun,
+                    "{id}: {} is neither a heartbeat nor {}",
+                    left.escape_ascii(),
+                    message.escape_ascii()
+                );
                 break;
             };
             left = &left[whole.len()..];
@@ -171,7 +219,10 @@ impl App {
     }
 
     pub fn bytes(&self) -> (u64, u64) {
-        (self.lines.iter().map(|line| line.bytes_in).sum(), self.lines.iter().map(|line| line.bytes_out).sum())
+        (
+            self.lines.iter().map(|line| line.bytes_in).sum(),
+            self.lines.iter().map(|line| line.bytes_out).sum(),
+        )
     }
 
     fn send(&mut self, cx: &mut Context<'_>, id: ConnId, about: &[u8]) {
@@ -212,10 +263,12 @@ impl App {
             CloseReason::Flood => limits.max_message_rate.is_some(),
             CloseReason::MemoryLimit => limits.max_memory.is_some(),
             CloseReason::Evicted => limits.on_full == OnFull::EvictIdlest,
-            CloseReason::HeartbeatLost | CloseReason::HalfOpen => config.heartbeat.is_some_and(|heartbeat| {
-                let asked = !heartbeat.push || closed.pings_unanswered >= heartbeat.missed;
-                asked && closed.silence >= heartbeat.bound()
-            }),
+            CloseReason::HeartbeatLost | CloseReason::HalfOpen => {
+                config.heartbeat.is_some_and(|heartbeat| {
+                    let asked = !heartbeat.push || closed.pings_unanswered >= heartbeat.missed;
+                    asked && closed.silence >= heartbeat.bound()
+                })
+            }
             _ => true,
         };
         assert!(possible, "{id}: {closed:?} cannot be");
@@ -231,9 +284,18 @@ impl Line {
 
 impl Handler for App {
     fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId) {
-        assert!(self.lines.iter().all(|line| line.id != id), "{id}: no id comes twice");
+        assert!(
+            self.lines.iter().all(|line| line.id != id),
+            "{id}: no id comes twice"
+        );
         assert!(cx.is_open(id));
-        assert_eq!(cx.peer_addr(id), Some(SocketAddr::new(self.peer.ip().to_canonical(), self.peer.port())));
+        assert_eq!(
+            cx.peer_addr(id),
+            Some(SocketAddr::new(
+                self.peer.ip().to_canonical(),
+                self.peer.port()
+            ))
+        );
         self.opened += 1;
         self.lines.push(Line {
             id,
@@ -260,7 +322,11 @@ impl Handler for App {
         let line = self.line(id);
         assert!(line.open, "{id}: a message outside of its life");
         let expected = line.incoming.pop_front().flatten();
-        assert_eq!(Some(message), expected.as_deref(), "{id}: not the message whose turn it is");
+        assert_eq!(
+            Some(message),
+            expected.as_deref(),
+            "{id}: not the message whose turn it is"
+        );
         self.send(cx, id, message);
         match message.first() {
             Some(b'b') => self.broadcast(cx, Some(id), message),
@@ -281,7 +347,10 @@ impl Handler for App {
     }
 
     fn on_drained(&mut self, cx: &mut Context<'_>, id: ConnId) {
-        assert!(self.line(id).open && cx.is_open(id), "{id}: drained outside of its life");
+        assert!(
+            self.line(id).open && cx.is_open(id),
+            "{id}: drained outside of its life"
+        );
         assert_eq!(cx.queued(id), 0);
         if self.sends_when_drained {
             self.send(cx, id, b"more");
@@ -292,14 +361,32 @@ impl Handler for App {
         self.closed += 1;
         self.assert_reason(id, closed);
         let line = self.line(id);
-        assert!(std::mem::take(&mut line.open), "{id}: only the open close, and once");
-        assert_eq!((closed.bytes_in, closed.bytes_out), (line.bytes_in, line.bytes_out));
+        assert!(
+            std::mem::take(&mut line.open),
+            "{id}: only the open close, and once"
+        );
+        assert_eq!(
+            (closed.bytes_in, closed.bytes_out),
+            (line.bytes_in, line.bytes_out)
+        );
         let missing: usize = line.outgoing.iter().map(Vec::len).sum::<usize>();
         if closed.unsent == 0 {
-            assert!(missing == 0 && line.tapped.is_empty(), "{id}: nothing unsent, and {missing} bytes missing");
+            assert!(
+                missing == 0 && line.tapped.is_empty(),
+                "{id}: nothing unsent, and {missing} bytes missing"
+            );
         }
-        assert!(closed.unsent + line.tapped.len() >= missing, "{id}: {missing} bytes missing, and {} unsent", closed.unsent);
-        assert!(!cx.is_open(id) && cx.queued(id) == 0 && cx.peer_addr(id).is_none() && !cx.close(id, Close::Now));
+        assert!(
+            closed.unsent + line.tapped.len() >= missing,
+            "{id}: {missing} bytes missing, and {} unsent",
+            closed.unsent
+        );
+        assert!(
+            !cx.is_open(id)
+                && cx.queued(id) == 0
+                && cx.peer_addr(id).is_none()
+                && !cx.close(id, Close::Now)
+        );
         assert_eq!(cx.send(id, b"too late"), Err(SendError::Closed));
         if self.broadcasts_on_close {
             self.broadcast(cx, None, b"left");

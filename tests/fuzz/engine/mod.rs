@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use heartline::engine::Engine;
 use heartline::time::{Millis, duration_to_ms};
-use heartline::{Close, CloseReason, Config, ConnId, Framing, Heartbeat, Limits, OnFull, OnSlow, Refusal};
+use heartline::{
+    Close, CloseReason, Config, ConnId, Framing, Heartbeat, Limits, OnFull, OnSlow, Refusal,
+};
 
 use crate::reader::Reader;
 use app::App;
@@ -23,7 +25,15 @@ pub fn engine(data: &[u8]) {
     (app.sends_when_drained, app.broadcasts_on_close) = (data.below(2) == 1, data.below(2) == 1);
     let ends_in_silence = data.below(2) == 1;
     let engine = Engine::new(&config).expect("a valid configuration");
-    let mut run = Run { data, engine, app, config, now_ms: 0, latest: Millis::ZERO, checked: Millis::ZERO };
+    let mut run = Run {
+        data,
+        engine,
+        app,
+        config,
+        now_ms: 0,
+        latest: Millis::ZERO,
+        checked: Millis::ZERO,
+    };
     while let Some(operation) = run.data.next() {
         run.step(operation);
         run.check();
@@ -35,7 +45,10 @@ pub fn engine(data: &[u8]) {
     run.drain();
 }
 
-#[allow(clippy::needless_update, reason = "limits may come that this file knows nothing of")]
+#[allow(
+    clippy::needless_update,
+    reason = "limits may come that this file knows nothing of"
+)]
 fn config(data: &mut Reader) -> Config {
     let tick_ms = data.pick(&[1, 7, 10, 100]);
     let heartbeat = Heartbeat {
@@ -44,7 +57,8 @@ fn config(data: &mut Reader) -> Config {
         push: data.below(2) == 0,
     };
     let (max_message, max_outbox) = (4 + data.below(64), 256 + data.below(256) * 4);
-    let timeouts = [None, Some(50), Some(1), Some(3000), Some(1 << 31)].map(|ms| ms.map(Duration::from_millis));
+    let timeouts = [None, Some(50), Some(1), Some(3000), Some(1 << 31)]
+        .map(|ms| ms.map(Duration::from_millis));
     Config {
         framing: data.pick(&[Framing::Lines, Framing::Length, Framing::Raw]),
         tick: Duration::from_millis(tick_ms),
@@ -53,7 +67,11 @@ fn config(data: &mut Reader) -> Config {
         limits: Limits {
             max_message,
             max_outbox,
-            max_memory: data.pick(&[None, Some(max_outbox + max_message), Some(2 * max_outbox + max_message)]),
+            max_memory: data.pick(&[
+                None,
+                Some(max_outbox + max_message),
+                Some(2 * max_outbox + max_message),
+            ]),
             on_slow: data.pick(&[OnSlow::Close, OnSlow::Drop]),
             on_full: data.pick(&[OnFull::Refuse, OnFull::EvictIdlest]),
             write_timeout: data.pick(&timeouts),
@@ -98,7 +116,8 @@ impl Run<'_> {
     fn any(&mut self) -> Option<ConnId> {
         let lines = &self.app.lines;
         // Counted from the latest, so that those that live are among the choices.
-        (!lines.is_empty()).then(|| lines[lines.len() - 1 - self.data.below(lines.len().min(256))].id)
+        (!lines.is_empty())
+            .then(|| lines[lines.len() - 1 - self.data.below(lines.len().min(256))].id)
     }
 
     fn step(&mut self, operation: u8) {
@@ -153,9 +172,14 @@ impl Run<'_> {
         self.app.peer = SocketAddr::new(ip, host.into());
         let expected = self.refusals();
         let refused = self.refused();
-        let admitted = self.engine.handle_open(self.now(), self.app.peer, &mut self.app);
+        let admitted = self
+            .engine
+            .handle_open(self.now(), self.app.peer, &mut self.app);
         match admitted {
-            Ok(_) => assert!(expected.is_empty() || self.makes_room(&expected), "let in, and not {expected:?}"),
+            Ok(_) => assert!(
+                expected.is_empty() || self.makes_room(&expected),
+                "let in, and not {expected:?}"
+            ),
             Err(refusal) => assert!(expected.contains(&refusal), "{refusal}, not {expected:?}"),
         }
         assert_eq!(self.refused(), refused + u64::from(admitted.is_err()));
@@ -164,22 +188,43 @@ impl Run<'_> {
     /// Why the next connection must be refused. Where there are several reasons, any may be given.
     fn refusals(&self) -> Vec<Refusal> {
         let (limits, ip) = (&self.config.limits, self.app.peer.ip().to_canonical());
-        let held = self.app.lines.iter().filter(|line| line.open && line.ip == ip).count();
+        let held = self
+            .app
+            .lines
+            .iter()
+            .filter(|line| line.open && line.ip == ip)
+            .count();
         let reasons = [
             (self.app.draining, Refusal::ShuttingDown),
-            (limits.max_connections.is_some_and(|most| self.engine.connections() >= most), Refusal::Full),
-            (limits.max_connections_per_ip > 0 && held >= limits.max_connections_per_ip, Refusal::AddressFull),
+            (
+                limits
+                    .max_connections
+                    .is_some_and(|most| self.engine.connections() >= most),
+                Refusal::Full,
+            ),
+            (
+                limits.max_connections_per_ip > 0 && held >= limits.max_connections_per_ip,
+                Refusal::AddressFull,
+            ),
         ];
-        reasons.into_iter().filter(|(applies, _)| *applies).map(|(_, refusal)| refusal).collect()
+        reasons
+            .into_iter()
+            .filter(|(applies, _)| *applies)
+            .map(|(_, refusal)| refusal)
+            .collect()
     }
 
     /// Whether somebody may have left for the new one at once, before that could be seen.
     fn makes_room(&self, refusals: &[Refusal]) -> bool {
-        self.config.limits.on_full == OnFull::EvictIdlest && !refusals.contains(&Refusal::ShuttingDown)
+        self.config.limits.on_full == OnFull::EvictIdlest
+            && !refusals.contains(&Refusal::ShuttingDown)
     }
 
     fn refused(&self) -> u64 {
-        Refusal::ALL.iter().map(|refusal| self.engine.stats().refused(*refusal)).sum()
+        Refusal::ALL
+            .iter()
+            .map(|refusal| self.engine.stats().refused(*refusal))
+            .sum()
     }
 
     /// Bytes of which frames are made, and some that break them.
@@ -192,7 +237,10 @@ impl Run<'_> {
                 0 => bytes.extend_from_slice(codec.ping()),
                 1 => bytes.extend_from_slice(&codec.ping().repeat(80)),
                 2..=3 => bytes.extend_from_slice(codec.pong()),
-                4..=10 => codec.encode(&[&b"abcxzrm"[usize::from(kind % 16 - 4)..][..1], b"essage"], &mut bytes),
+                4..=10 => codec.encode(
+                    &[&b"abcxzrm"[usize::from(kind % 16 - 4)..][..1], b"essage"],
+                    &mut bytes,
+                ),
                 11 => codec.encode(&[&vec![b'l'; self.config.limits.max_message]], &mut bytes),
                 12 => codec.encode(&[], &mut bytes),
                 13 => bytes.truncate(bytes.len() / 2),
@@ -214,12 +262,15 @@ impl Run<'_> {
         } else {
             self.app.wasted(id, &bytes);
         }
-        self.engine.handle_bytes(self.now(), id, &bytes, &mut self.app);
+        self.engine
+            .handle_bytes(self.now(), id, &bytes, &mut self.app);
     }
 
     /// The last look at one of those that are suspect, perhaps in two turns.
     fn look(&mut self) {
-        let Some(id) = self.engine.poll_last_look() else { return };
+        let Some(id) = self.engine.poll_last_look() else {
+            return;
+        };
         match self.data.below(3) {
             0 => self.engine.postpone_last_look(id),
             unread => {
@@ -253,12 +304,19 @@ impl Run<'_> {
         for _ in 0..16 {
             let mut slices = [IoSlice::new(&[]); 3];
             let filled = self.engine.outgoing(id, &mut slices);
-            let bytes: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.iter().copied()).collect();
-            assert!(filled == 0 || !bytes.is_empty(), "nothing to write is not worth a call");
+            let bytes: Vec<u8> = slices[..filled]
+                .iter()
+                .flat_map(|slice| slice.iter().copied())
+                .collect();
+            assert!(
+                filled == 0 || !bytes.is_empty(),
+                "nothing to write is not worth a call"
+            );
             let taken = bytes.len().min(most);
             if filled > 0 {
                 self.app.written(id, &bytes[..taken]);
-                self.engine.handle_written(self.now(), id, taken, &mut self.app);
+                self.engine
+                    .handle_written(self.now(), id, taken, &mut self.app);
             }
             most -= taken;
             if filled == 0 || taken < bytes.len() {
@@ -281,7 +339,9 @@ impl Run<'_> {
         let Some(id) = self.any() else { return };
         let about = self.about();
         let message = self.app.message(&about);
-        let expected = self.app.predict(self.engine.is_open(id), self.engine.queued(id), &message);
+        let expected = self
+            .app
+            .predict(self.engine.is_open(id), self.engine.queued(id), &message);
         let result = self.engine.send(id, &[&message]);
         assert_eq!(result, expected);
         if result.is_ok() {
@@ -290,17 +350,28 @@ impl Run<'_> {
     }
 
     fn broadcast(&mut self) {
-        let except = if self.data.below(2) == 1 { self.any() } else { None };
+        let except = if self.data.below(2) == 1 {
+            self.any()
+        } else {
+            None
+        };
         let about = self.about();
         let message = self.app.message(&about);
-        let audience = self.app.audience(&message, except, |id| (self.engine.is_open(id), self.engine.queued(id)));
+        let audience = self.app.audience(&message, except, |id| {
+            (self.engine.is_open(id), self.engine.queued(id))
+        });
         let result = self.engine.broadcast(&message, except);
-        self.app.broadcast_done(&message, &audience, result, |id| self.engine.is_open(id));
+        self.app
+            .broadcast_done(&message, &audience, result, |id| self.engine.is_open(id));
     }
 
     fn close(&mut self) {
         let Some(id) = self.any() else { return };
-        let how = if self.data.below(2) == 1 { Close::Now } else { Close::AfterFlush };
+        let how = if self.data.below(2) == 1 {
+            Close::Now
+        } else {
+            Close::AfterFlush
+        };
         let open = self.engine.is_open(id);
         assert_eq!(self.engine.close_on_request(id, how), open);
         assert!(!self.engine.is_open(id));
@@ -337,7 +408,8 @@ impl Run<'_> {
     fn fail(&mut self) {
         let Some(id) = self.any() else { return };
         self.app.line(id).failed = true;
-        self.engine.handle_failure(self.now(), id, CloseReason::PeerReset);
+        self.engine
+            .handle_failure(self.now(), id, CloseReason::PeerReset);
     }
 
     fn shut_down(&mut self) {
@@ -354,7 +426,10 @@ impl Run<'_> {
         let reaped = self.engine.poll_closed(self.now(), &mut self.app);
         assert_eq!(self.app.closed, closed + u64::from(reaped.is_some()));
         let Some((id, _)) = reaped else { return false };
-        assert!(!self.app.line(id).open, "{id}: it is its own end that on_close was told of");
+        assert!(
+            !self.app.line(id).open,
+            "{id}: it is its own end that on_close was told of"
+        );
         true
     }
 
@@ -364,7 +439,12 @@ impl Run<'_> {
         let lines = &self.app.lines;
         let never = lines.iter().all(|line| line.id != far).then_some(far);
         // The latest of those that are gone: their slots are the likeliest to have another tenant.
-        let gone = lines.iter().rev().filter(|line| !line.open).map(|line| line.id).take(MOST_LINES);
+        let gone = lines
+            .iter()
+            .rev()
+            .filter(|line| !line.open)
+            .map(|line| line.id)
+            .take(MOST_LINES);
         let ids: Vec<ConnId> = gone.chain(never).collect();
         for id in ids {
             self.disturb(id);
@@ -385,22 +465,54 @@ impl Run<'_> {
         self.engine.pause_reads(id, true);
         self.engine.pause_reads(id, false);
         assert!(self.engine.send(id, &[b"#ghost"]).is_err());
-        assert!(!self.engine.close_on_request(id, Close::AfterFlush) && !self.engine.close_on_request(id, Close::Now));
+        assert!(
+            !self.engine.close_on_request(id, Close::AfterFlush)
+                && !self.engine.close_on_request(id, Close::Now)
+        );
         self.assert_stale(id);
-        assert_eq!(before, self.visible(), "{id} is stale and changed something");
+        assert_eq!(
+            before,
+            self.visible(),
+            "{id} is stale and changed something"
+        );
     }
 
     /// All that can be seen from outside.
     fn visible(&self) -> impl PartialEq + Debug + 'static {
         let engine = &self.engine;
-        let line = |id| (id, engine.is_open(id), engine.queued(id), engine.wants_read(id), engine.is_blocked(id));
-        let lines: Vec<_> = self.app.lines.iter().filter(|of| of.open).map(|of| line(of.id)).collect();
-        (engine.stats().clone(), engine.connections(), engine.has_work(), engine.poll_timeout(), lines)
+        let line = |id| {
+            (
+                id,
+                engine.is_open(id),
+                engine.queued(id),
+                engine.wants_read(id),
+                engine.is_blocked(id),
+            )
+        };
+        let lines: Vec<_> = self
+            .app
+            .lines
+            .iter()
+            .filter(|of| of.open)
+            .map(|of| line(of.id))
+            .collect();
+        (
+            engine.stats().clone(),
+            engine.connections(),
+            engine.has_work(),
+            engine.poll_timeout(),
+            lines,
+        )
     }
 
     fn assert_stale(&self, id: ConnId) {
         let engine = &self.engine;
-        assert!(!engine.is_open(id) && !engine.wants_read(id) && !engine.is_blocked(id) && engine.peer_addr(id).is_none());
+        assert!(
+            !engine.is_open(id)
+                && !engine.wants_read(id)
+                && !engine.is_blocked(id)
+                && engine.peer_addr(id).is_none()
+        );
         assert!(engine.queued(id) == 0 && engine.outgoing(id, &mut [IoSlice::new(&[])]) == 0);
     }
 
@@ -408,20 +520,50 @@ impl Run<'_> {
     fn check(&mut self) {
         let (engine, app) = (&mut self.engine, &self.app);
         let stats = engine.stats();
-        assert_eq!((stats.opened, stats.closed_in_all()), (app.opened, app.closed));
-        assert_eq!(stats.opened, stats.closed_in_all() + engine.connections() as u64, "opened = closed + held");
+        assert_eq!(
+            (stats.opened, stats.closed_in_all()),
+            (app.opened, app.closed)
+        );
+        assert_eq!(
+            stats.opened,
+            stats.closed_in_all() + engine.connections() as u64,
+            "opened = closed + held"
+        );
         assert_eq!(stats.messages_in, app.messages_in);
-        let goodbyes = if app.draining && self.config.goodbye.is_some() { app.opened } else { 0 };
+        let goodbyes = if app.draining && self.config.goodbye.is_some() {
+            app.opened
+        } else {
+            0
+        };
         assert!((app.messages_out..=app.messages_out + goodbyes).contains(&stats.messages_out));
-        assert!(self.config.limits.max_memory.is_none_or(|most| engine.buffered() <= most), "{} bytes held", engine.buffered());
+        assert!(
+            self.config
+                .limits
+                .max_memory
+                .is_none_or(|most| engine.buffered() <= most),
+            "{} bytes held",
+            engine.buffered()
+        );
         assert_eq!((stats.bytes_in, stats.bytes_out), app.bytes());
         if engine.connections() == 0 {
-            assert_eq!(engine.poll_timeout(), None, "nothing is due when nobody is connected");
+            assert_eq!(
+                engine.poll_timeout(),
+                None,
+                "nothing is due when nobody is connected"
+            );
         }
         if !engine.has_work() {
-            let work = [engine.poll_dirty(), engine.poll_told(), engine.poll_readable(), engine.poll_last_look()];
+            let work = [
+                engine.poll_dirty(),
+                engine.poll_told(),
+                engine.poll_readable(),
+                engine.poll_last_look(),
+            ];
             assert_eq!(work, [None; 4], "no work, it was said");
-            assert!(engine.poll_closed(Millis::ZERO, &mut self.app).is_none(), "no work, it was said");
+            assert!(
+                engine.poll_closed(Millis::ZERO, &mut self.app).is_none(),
+                "no work, it was said"
+            );
         }
         for line in &self.app.lines {
             let id = line.id;
@@ -430,12 +572,23 @@ impl Run<'_> {
                 continue;
             }
             let (queued, open) = (self.engine.queued(id), self.engine.is_open(id));
-            assert!(queued <= self.config.limits.max_outbox, "{id}: {queued} bytes queued");
+            assert!(
+                queued <= self.config.limits.max_outbox,
+                "{id}: {queued} bytes queued"
+            );
             let watched = self.engine.has_work() || self.engine.is_blocked(id);
-            assert!(queued == 0 || watched, "{id}: {queued} bytes that nobody will write");
+            assert!(
+                queued == 0 || watched,
+                "{id}: {queued} bytes that nobody will write"
+            );
             // It may be read, so all that came before was decoded.
-            assert!(!open || !self.engine.wants_read(id) || line.is_heard(), "{id}: not all that was read was heard");
-            let judged = self.config.heartbeat.is_none() || self.engine.has_work() || self.engine.poll_timeout().is_some();
+            assert!(
+                !open || !self.engine.wants_read(id) || line.is_heard(),
+                "{id}: not all that was read was heard"
+            );
+            let judged = self.config.heartbeat.is_none()
+                || self.engine.has_work()
+                || self.engine.poll_timeout().is_some();
             assert!(judged, "{id}: its silence would go unnoticed");
         }
     }
@@ -463,12 +616,20 @@ impl Run<'_> {
     fn handle_all_timers(&mut self) {
         // Those that lie beyond the horizon of the wheel are checked once for each time it has gone round.
         let checks = 1000 + self.latest.ms_since(self.checked) / 100;
-        assert!(self.engine.handle_timers(self.now(), checks as usize), "more than {checks} checks at one instant");
+        assert!(
+            self.engine.handle_timers(self.now(), checks as usize),
+            "more than {checks} checks at one instant"
+        );
         self.checked = self.latest;
     }
 
     fn blocked(&self) -> Vec<ConnId> {
-        self.app.lines.iter().map(|line| line.id).filter(|id| self.engine.is_blocked(*id)).collect()
+        self.app
+            .lines
+            .iter()
+            .map(|line| line.id)
+            .filter(|id| self.engine.is_blocked(*id))
+            .collect()
     }
 
     fn is_at_rest(&self) -> bool {
@@ -484,35 +645,59 @@ impl Run<'_> {
             }
             self.turn(usize::MAX);
         }
-        panic!("it never comes to rest: {:?}, {:?}", self.engine.stats(), self.engine.poll_timeout());
+        panic!(
+            "it never comes to rest: {:?}, {:?}",
+            self.engine.stats(),
+            self.engine.poll_timeout()
+        );
     }
 
     fn assert_nobody_forgotten(&self) {
         for line in self.app.lines.iter().filter(|line| line.open) {
             let id = line.id;
-            assert!(self.engine.is_open(id), "{id}: all has gone out, and it is not closed");
-            assert!(self.engine.queued(id) == 0 && !self.engine.is_blocked(id), "{id}: there was room for all that is queued");
+            assert!(
+                self.engine.is_open(id),
+                "{id}: all has gone out, and it is not closed"
+            );
+            assert!(
+                self.engine.queued(id) == 0 && !self.engine.is_blocked(id),
+                "{id}: there was room for all that is queued"
+            );
             let held_back = line.paused || self.config.limits.max_message_rate.is_some();
-            assert!(held_back || self.engine.wants_read(id), "{id}: nothing is in the way of reading it");
+            assert!(
+                held_back || self.engine.wants_read(id),
+                "{id}: nothing is in the way of reading it"
+            );
         }
     }
 
     /// Nobody speaks and nobody reads any more: with a heartbeat, all are found dead in time.
     fn starve(&mut self) {
-        let Some(heartbeat) = &self.config.heartbeat else { return };
+        let Some(heartbeat) = &self.config.heartbeat else {
+            return;
+        };
         if self.app.draining {
             return;
         }
         // Pings that a late driver has not sent are still sent, half an interval apart at least.
-        let patience_ms = 2 * duration_to_ms(heartbeat.bound()) + 4 * duration_to_ms(self.config.tick);
+        let patience_ms =
+            2 * duration_to_ms(heartbeat.bound()) + 4 * duration_to_ms(self.config.tick);
         let latest = self.latest.plus_ms(patience_ms);
         for _ in 0..10_000 {
             if self.engine.connections() == 0 {
                 return;
             }
-            let due = if self.engine.has_work() { None } else { self.engine.poll_timeout() };
+            let due = if self.engine.has_work() {
+                None
+            } else {
+                self.engine.poll_timeout()
+            };
             self.latest = due.unwrap_or(self.latest).max(self.latest);
-            assert!(self.latest <= latest, "still there after {patience_ms} ms: {:?}", self.engine.stats());
+            assert!(
+                self.latest <= latest,
+                "still there after {patience_ms} ms: {:?}",
+                self.engine.stats()
+            );
             self.turn(0);
         }
         panic!("it wakes up without a reason: {:?}", self.engine.stats());
@@ -527,8 +712,16 @@ impl Run<'_> {
         for _ in 0..3 {
             self.turn(0);
         }
-        assert!(self.engine.is_drained() && !self.engine.has_work(), "{} connections left", self.engine.connections());
+        assert!(
+            self.engine.is_drained() && !self.engine.has_work(),
+            "{} connections left",
+            self.engine.connections()
+        );
         assert!(self.app.opened == self.app.closed && self.app.lines.iter().all(|line| !line.open));
-        assert_eq!((self.engine.poll_timeout(), self.engine.buffered()), (None, 0), "nobody is there, and something is held");
+        assert_eq!(
+            (self.engine.poll_timeout(), self.engine.buffered()),
+            (None, 0),
+            "nobody is there, and something is held"
+        );
     }
 }

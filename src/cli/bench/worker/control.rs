@@ -18,11 +18,19 @@ impl Control {
     /// Takes stdin, which must be a pipe.
     pub(super) fn from_stdin() -> io::Result<Self> {
         let stdin = io::stdin().as_fd().try_clone_to_owned()?;
-        Ok(Control { pipe: Receiver::from(stdin), read: Vec::new(), ended: false })
+        Ok(Control {
+            pipe: Receiver::from(stdin),
+            read: Vec::new(),
+            ended: false,
+        })
     }
 
     /// Waits for the first line, and from then on lets `registry` tell when there is more.
-    pub(super) fn first<T: DeserializeOwned>(&mut self, registry: &Registry, token: Token) -> io::Result<T> {
+    pub(super) fn first<T: DeserializeOwned>(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<T> {
         let first = loop {
             if let Some(first) = self.take_line() {
                 break first?;

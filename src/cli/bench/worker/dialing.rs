@@ -48,13 +48,18 @@ impl Dialing {
 
     /// When there is something to do by time alone.
     pub(super) fn next_ns(&self) -> Option<u64> {
-        let dial = (self.next < self.upto && self.under_way < MOST_UNDER_WAY).then(|| self.due_ns());
-        let timeout = self.oldest.front().map(|(dialled_ns, _)| dialled_ns + DIAL_TIMEOUT_NS);
+        let dial =
+            (self.next < self.upto && self.under_way < MOST_UNDER_WAY).then(|| self.due_ns());
+        let timeout = self
+            .oldest
+            .front()
+            .map(|(dialled_ns, _)| dialled_ns + DIAL_TIMEOUT_NS);
         [dial, timeout].into_iter().flatten().min()
     }
 
     fn due_ns(&self) -> u64 {
-        self.began_ns.saturating_add((f64::from(self.next - self.began_with) * self.every_ns) as u64)
+        self.began_ns
+            .saturating_add((f64::from(self.next - self.began_with) * self.every_ns) as u64)
     }
 
     /// Once per order: the counts when all its dials are over.
@@ -70,7 +75,10 @@ impl Worker {
         let now_ns = monotonic_ns();
         for _ in 0..DIALS_PER_TURN {
             let dialing = &self.dialing;
-            if dialing.next >= dialing.upto || dialing.under_way >= MOST_UNDER_WAY || dialing.due_ns() > now_ns {
+            if dialing.next >= dialing.upto
+                || dialing.under_way >= MOST_UNDER_WAY
+                || dialing.due_ns() > now_ns
+            {
                 break;
             }
             self.dial(dialing.next)?;
@@ -98,7 +106,11 @@ impl Worker {
         match self.origins.dial(|origin| dial_from(origin, addr)) {
             Ok(mut stream) => {
                 let token = Token(index as usize);
-                self.poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+                self.poll.registry().register(
+                    &mut stream,
+                    token,
+                    Interest::READABLE | Interest::WRITABLE,
+                )?;
                 let line = &mut self.lines[index as usize];
                 (line.stream, line.dialled_ns) = (Some(stream), now_ns);
                 self.dialing.oldest.push_back((now_ns, index));
@@ -118,7 +130,9 @@ impl Worker {
                 self.progress.established += 1;
                 self.progress.open += 1;
                 if self.stage == Stage::Before {
-                    self.tally.connecting.record(monotonic_ns().saturating_sub(line.dialled_ns));
+                    self.tally
+                        .connecting
+                        .record(monotonic_ns().saturating_sub(line.dialled_ns));
                 }
                 let hello = &self.plan.groups[usize::from(line.group)].hello;
                 if !hello.is_empty() {

@@ -43,7 +43,10 @@ pub(super) enum Found {
 
 impl Line {
     pub(super) fn of_group(group: u16) -> Self {
-        Line { group, ..Line::default() }
+        Line {
+            group,
+            ..Line::default()
+        }
     }
 
     pub(super) fn is_stuck(&self) -> bool {
@@ -52,7 +55,9 @@ impl Line {
 
     /// How the dial went; `Ok(false)`: it is still under way.
     pub(super) fn finish_dial(&mut self, addr: SocketAddr) -> io::Result<bool> {
-        let Some(stream) = &self.stream else { return Ok(false) };
+        let Some(stream) = &self.stream else {
+            return Ok(false);
+        };
         if let Some(error) = stream.take_error()? {
             return Err(error);
         }
@@ -86,7 +91,9 @@ impl Line {
     }
 
     fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Some(stream) = &mut self.stream else { return Ok(bytes.len()) };
+        let Some(stream) = &mut self.stream else {
+            return Ok(bytes.len());
+        };
         loop {
             match stream.write(bytes) {
                 Ok(taken) => return Ok(taken),
@@ -99,7 +106,9 @@ impl Line {
 
     /// One read. A short one has emptied the socket, but for an end that is known to come.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Found {
-        let Some(stream) = &mut self.stream else { return Found::Nothing };
+        let Some(stream) = &mut self.stream else {
+            return Found::Nothing;
+        };
         loop {
             return match stream.read(buffer) {
                 Ok(0) => Found::End(CLOSED_BY_SERVER),
@@ -130,10 +139,14 @@ pub(super) fn cause(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "refused",
         io::ErrorKind::TimedOut => TIMEOUT,
-        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => "reset",
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe => "reset",
         // The kernel says the one when it looks for a port at the dial, the other when it does so for a source address.
         io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => "no-ports",
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => "unreachable",
+        io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkUnreachable
+        | io::ErrorKind::NetworkDown => "unreachable",
         io::ErrorKind::PermissionDenied => "forbidden",
         _ => "other",
     }

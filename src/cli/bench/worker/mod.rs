@@ -96,11 +96,25 @@ impl Worker {
         for (index, group) in (0..).zip(&plan.groups) {
             lines.extend((0..group.connections).map(|_| Line::of_group(index)));
         }
-        let batch = |role: &Role| if let Role::Loop { depth } = role { *depth as usize } else { 1 };
+        let batch = |role: &Role| {
+            if let Role::Loop { depth } = role {
+                *depth as usize
+            } else {
+                1
+            }
+        };
         fastrand::seed(plan.seed);
         Ok(Worker {
-            matchers: plan.groups.iter().map(|group| Matcher::new(&group.expect)).collect(),
-            batches: plan.groups.iter().map(|group| group.message.repeat(batch(&group.role))).collect(),
+            matchers: plan
+                .groups
+                .iter()
+                .map(|group| Matcher::new(&group.expect))
+                .collect(),
+            batches: plan
+                .groups
+                .iter()
+                .map(|group| group.message.repeat(batch(&group.role)))
+                .collect(),
             tally: Tally::new(&plan),
             dialing: dialing::Dialing::default(),
             origins: Origins::new(&plan),
@@ -161,8 +175,15 @@ impl Worker {
             _ => None,
         };
         let send = self.due.peek().map(|Reverse((at_ns, _))| *at_ns);
-        let dues = [send, self.dialing.next_ns(), deadline, Some(self.next_progress_ns)];
-        let Some(due_ns) = dues.into_iter().flatten().min() else { return Ok(None) };
+        let dues = [
+            send,
+            self.dialing.next_ns(),
+            deadline,
+            Some(self.next_progress_ns),
+        ];
+        let Some(due_ns) = dues.into_iter().flatten().min() else {
+            return Ok(None);
+        };
         let wait_ns = due_ns.saturating_sub(monotonic_ns());
         if wait_ns == 0 {
             return Ok(Some(Duration::ZERO));
@@ -174,7 +195,9 @@ impl Worker {
 
     fn obey(&mut self, order: Order) -> io::Result<()> {
         match order {
-            Order::Connect { upto } => self.dialing.order(upto.min(self.plan.connections()), self.plan.ramp_per_s),
+            Order::Connect { upto } => self
+                .dialing
+                .order(upto.min(self.plan.connections()), self.plan.ramp_per_s),
             Order::Go { at_ns } => self.begin(at_ns),
             Order::Stop => self.finish()?,
         }
@@ -193,15 +216,28 @@ impl Worker {
                 Role::Paced(pace) if pace.spread => at_ns + fastrand::u64(0..pace.every_ns.max(1)),
                 Role::Paced(_) | Role::Loop { .. } | Role::Mute => at_ns,
             };
-            let counted = if line.stream.is_some() { Some(first_ns) } else { None };
-            self.due.extend(counted.map(|first_ns| Reverse((first_ns, index))));
+            let counted = if line.stream.is_some() {
+                Some(first_ns)
+            } else {
+                None
+            };
+            self.due
+                .extend(counted.map(|first_ns| Reverse((first_ns, index))));
         }
-        let listening = |line: &&Line| line.stream.is_some() && self.plan.groups[usize::from(line.group)].role == Role::Listen;
+        let listening = |line: &&Line| {
+            line.stream.is_some() && self.plan.groups[usize::from(line.group)].role == Role::Listen
+        };
         self.pending = match self.plan.wait_for {
             WaitFor::Replies => 0,
-            WaitFor::Pushes => self.lines.iter().filter(listening).count() as u64 * u64::from(self.plan.pushes),
+            WaitFor::Pushes => {
+                self.lines.iter().filter(listening).count() as u64 * u64::from(self.plan.pushes)
+            }
             // Counted now, so that the measurement does not end before they have fallen silent.
-            WaitFor::Closes => self.lines.iter().filter(|line| line.stream.is_some() && self.is_mute_role(line)).count() as u64,
+            WaitFor::Closes => self
+                .lines
+                .iter()
+                .filter(|line| line.stream.is_some() && self.is_mute_role(line))
+                .count() as u64,
         };
     }
 
@@ -219,9 +255,15 @@ impl Worker {
                 self.tally.longest_turn_ns = self.tally.longest_turn_ns.max(now_ns - began_ns);
             }
             let end_ns = at_ns + self.plan.duration_ns;
-            let settled = self.pending == 0 || self.progress.open == 0 || now_ns >= end_ns + self.plan.grace_ns;
+            let settled = self.pending == 0
+                || self.progress.open == 0
+                || now_ns >= end_ns + self.plan.grace_ns;
             // What is due before the end may not have been sent yet.
-            let all_sent = self.due.peek().is_none_or(|Reverse((due_ns, _))| *due_ns >= end_ns) || self.progress.open == 0;
+            let all_sent = self
+                .due
+                .peek()
+                .is_none_or(|Reverse((due_ns, _))| *due_ns >= end_ns)
+                || self.progress.open == 0;
             if now_ns >= end_ns && settled && all_sent {
                 self.finish()?;
             }
@@ -257,7 +299,10 @@ impl Worker {
 
     /// Lets all connections go in such a way that their ports are free at once.
     fn release(&mut self) {
-        self.lines.iter().filter_map(|line| line.stream.as_ref()).for_each(reset_on_close);
+        self.lines
+            .iter()
+            .filter_map(|line| line.stream.as_ref())
+            .for_each(reset_on_close);
     }
 }
 

@@ -16,7 +16,13 @@ const READS_PER_TURN: usize = 4;
 impl Worker {
     pub(super) fn handle_event(&mut self, index: usize, event: &Event) {
         // An event of a connection that ended in this same turn finds no stream.
-        let Some(line) = self.lines.get_mut(index).filter(|line| line.stream.is_some()) else { return };
+        let Some(line) = self
+            .lines
+            .get_mut(index)
+            .filter(|line| line.stream.is_some())
+        else {
+            return;
+        };
         let key = index as u32;
         line.end_in_sight |= event.is_read_closed() || event.is_error();
         if !line.established {
@@ -33,7 +39,9 @@ impl Worker {
     /// Reads on where a budget had run out.
     pub(super) fn read_ready(&mut self) {
         for _ in 0..self.ready.len() {
-            let Some(index) = self.ready.pop_front() else { return };
+            let Some(index) = self.ready.pop_front() else {
+                return;
+            };
             self.lines[index as usize].ready = false;
             self.read(index);
         }
@@ -70,7 +78,9 @@ impl Worker {
         let now_ns = monotonic_ns();
         let line = &mut self.lines[index as usize];
         let group = usize::from(line.group);
-        let Seen { replies, asks } = line.scan.feed(bytes, &self.matchers[group], self.plan.answer.as_ref());
+        let Seen { replies, asks } =
+            line.scan
+                .feed(bytes, &self.matchers[group], self.plan.answer.as_ref());
         if asks > 0 && !line.mute {
             self.answer(index, asks, now_ns);
         }
@@ -84,7 +94,9 @@ impl Worker {
     }
 
     fn answer(&mut self, index: u32, asks: u32, now_ns: u64) {
-        let Some(answer) = &self.plan.answer else { return };
+        let Some(answer) = &self.plan.answer else {
+            return;
+        };
         let line = &mut self.lines[index as usize];
         // One answer is enough for a server that asks again because it got none.
         if !line.is_stuck() {
@@ -103,7 +115,9 @@ impl Worker {
         let mut matched = 0;
         for _ in 0..replies {
             // Nobody has asked for more than is outstanding: a greeting, or the server's own idea.
-            let Some(intended_ns) = line.outstanding.pop_front() else { break };
+            let Some(intended_ns) = line.outstanding.pop_front() else {
+                break;
+            };
             load.latency.record(now_ns.saturating_sub(intended_ns));
             matched += 1;
         }
@@ -112,7 +126,8 @@ impl Worker {
         if self.plan.wait_for == WaitFor::Replies {
             self.pending -= u64::from(matched);
         }
-        if let (Role::Loop { .. }, Stage::Measuring(at_ns)) = (self.plan.groups[group].role, self.stage)
+        if let (Role::Loop { .. }, Stage::Measuring(at_ns)) =
+            (self.plan.groups[group].role, self.stage)
             && now_ns < at_ns + self.plan.duration_ns
             && matched > 0
         {
@@ -121,12 +136,16 @@ impl Worker {
     }
 
     fn handle_pushed(&mut self, index: u32, messages: u32, now_ns: u64) {
-        let Stage::Measuring(at_ns) = self.stage else { return };
+        let Stage::Measuring(at_ns) = self.stage else {
+            return;
+        };
         let line = &mut self.lines[index as usize];
         let load = &mut self.tally.groups[usize::from(line.group)];
         for _ in 0..messages {
             // TCP keeps the order, so the n-th to arrive is the n-th that was sent.
-            let Some(push) = self.tally.pushes.get_mut(line.received as usize) else { return };
+            let Some(push) = self.tally.pushes.get_mut(line.received as usize) else {
+                return;
+            };
             let intended_ns = at_ns + u64::from(line.received) * self.plan.push_every_ns;
             let ns = now_ns.saturating_sub(intended_ns);
             push.record(ns);
@@ -140,10 +159,19 @@ impl Worker {
 
     /// Sends what is due by the schedule.
     pub(super) fn send_due(&mut self) {
-        let Stage::Measuring(at_ns) = self.stage else { return };
+        let Stage::Measuring(at_ns) = self.stage else {
+            return;
+        };
         for _ in 0..SENDS_PER_TURN {
             let now_ns = monotonic_ns();
-            let Some(Reverse((due_ns, index))) = self.due.peek().copied().filter(|Reverse((due_ns, _))| *due_ns <= now_ns) else { return };
+            let Some(Reverse((due_ns, index))) = self
+                .due
+                .peek()
+                .copied()
+                .filter(|Reverse((due_ns, _))| *due_ns <= now_ns)
+            else {
+                return;
+            };
             self.due.pop();
             let line = &self.lines[index as usize];
             let group = usize::from(line.group);
@@ -219,16 +247,27 @@ impl Worker {
         self.tally.groups[group].unanswered += unanswered;
         match self.plan.wait_for {
             WaitFor::Replies => self.pending -= unanswered,
-            WaitFor::Pushes if self.plan.groups[group].role == Role::Listen && self.stage != Stage::Before => {
+            WaitFor::Pushes
+                if self.plan.groups[group].role == Role::Listen && self.stage != Stage::Before =>
+            {
                 self.pending -= u64::from(self.plan.pushes - line.received);
             }
-            WaitFor::Closes if self.plan.groups[group].role == Role::Mute && self.stage != Stage::Before => self.pending -= 1,
+            WaitFor::Closes
+                if self.plan.groups[group].role == Role::Mute && self.stage != Stage::Before =>
+            {
+                self.pending -= 1
+            }
             WaitFor::Pushes | WaitFor::Closes => {}
         }
         if line.mute {
-            self.tally.evictions.record(now_ns - line.last_sent_ns, self.plan.bound_ns);
+            self.tally
+                .evictions
+                .record(now_ns - line.last_sent_ns, self.plan.bound_ns);
         } else {
-            *self.tally.groups[group].lost.entry(cause.to_string()).or_default() += 1;
+            *self.tally.groups[group]
+                .lost
+                .entry(cause.to_string())
+                .or_default() += 1;
         }
     }
 }

@@ -20,14 +20,54 @@ struct Column {
 
 /// From the left to the right; the address stands before them and has what room is left.
 const COLUMNS: [Column; 8] = [
-    Column { name: "SILENCE", width: 8, sort: &[Sort::Silence], text: |line| span(line.silence_s) },
-    Column { name: "AGE", width: 7, sort: &[Sort::Age], text: |line| span(line.age_s) },
-    Column { name: "RTT", width: 7, sort: &[Sort::RoundTrip], text: round_trip },
-    Column { name: "QUEUED", width: 7, sort: &[Sort::Queued], text: |line| short_bytes(line.queued) },
-    Column { name: "IN", width: 6, sort: &[Sort::Bytes], text: |line| short_bytes(line.bytes_in) },
-    Column { name: "OUT", width: 6, sort: &[Sort::Bytes], text: |line| short_bytes(line.bytes_out) },
-    Column { name: "PINGS", width: 5, sort: &[], text: |line| line.pings_out.to_string() },
-    Column { name: "ID", width: 17, sort: &[], text: |line| line.id.clone() },
+    Column {
+        name: "SILENCE",
+        width: 8,
+        sort: &[Sort::Silence],
+        text: |line| span(line.silence_s),
+    },
+    Column {
+        name: "AGE",
+        width: 7,
+        sort: &[Sort::Age],
+        text: |line| span(line.age_s),
+    },
+    Column {
+        name: "RTT",
+        width: 7,
+        sort: &[Sort::RoundTrip],
+        text: round_trip,
+    },
+    Column {
+        name: "QUEUED",
+        width: 7,
+        sort: &[Sort::Queued],
+        text: |line| short_bytes(line.queued),
+    },
+    Column {
+        name: "IN",
+        width: 6,
+        sort: &[Sort::Bytes],
+        text: |line| short_bytes(line.bytes_in),
+    },
+    Column {
+        name: "OUT",
+        width: 6,
+        sort: &[Sort::Bytes],
+        text: |line| short_bytes(line.bytes_out),
+    },
+    Column {
+        name: "PINGS",
+        width: 5,
+        sort: &[],
+        text: |line| line.pings_out.to_string(),
+    },
+    Column {
+        name: "ID",
+        width: 17,
+        sort: &[],
+        text: |line| line.id.clone(),
+    },
 ];
 
 /// Room for an IPv4 address with its port.
@@ -56,7 +96,12 @@ fn columns(width: u16) -> (u16, &'static [Column]) {
     (width.saturating_sub(beside).min(LONGEST_ADDRESS), columns)
 }
 
-pub(super) fn draw_lines(buffer: &mut Buffer, [heading, names, lines]: [Rect; 3], app: &App, theme: Theme) {
+pub(super) fn draw_lines(
+    buffer: &mut Buffer,
+    [heading, names, lines]: [Rect; 3],
+    app: &App,
+    theme: Theme,
+) {
     let list = &app.list;
     let order = match (list.sort(), list.descending()) {
         (Sort::Queued | Sort::Bytes, true) => "most first",
@@ -64,10 +109,22 @@ pub(super) fn draw_lines(buffer: &mut Buffer, [heading, names, lines]: [Rect; 3]
         (_, true) => "longest first",
         (_, false) => "shortest first",
     };
-    let found =
-        if list.address().is_empty() { lines_of(list.matched()) } else { format!("{} at {}…", lines_of(list.matched()), list.address()) };
+    let found = if list.address().is_empty() {
+        lines_of(list.matched())
+    } else {
+        format!("{} at {}…", lines_of(list.matched()), list.address())
+    };
     let waiting = if list.is_current() { "" } else { " (asking)" };
-    put(buffer, heading, format!("{found} by {}, {order}{waiting}", list.sort().as_str().replace('_', " ")).into(), theme.heading());
+    put(
+        buffer,
+        heading,
+        format!(
+            "{found} by {}, {order}{waiting}",
+            list.sort().as_str().replace('_', " ")
+        )
+        .into(),
+        theme.heading(),
+    );
 
     let (address, columns) = columns(names.width);
     let mut head = vec![Span::raw(cell("ADDRESS", address, false))];
@@ -81,7 +138,13 @@ pub(super) fn draw_lines(buffer: &mut Buffer, [heading, names, lines]: [Rect; 3]
             "▲"
         };
         let style = if sorted { theme.sorted() } else { Style::new() };
-        head.push(Span::styled(format!(" {}", cell(&format!("{}{arrow}", column.name), column.width, true)), style));
+        head.push(Span::styled(
+            format!(
+                " {}",
+                cell(&format!("{}{arrow}", column.name), column.width, true)
+            ),
+            style,
+        ));
     }
     put(buffer, names, head.into(), theme.faint());
 
@@ -90,17 +153,30 @@ pub(super) fn draw_lines(buffer: &mut Buffer, [heading, names, lines]: [Rect; 3]
         let mut text = cell(line.map_or("…", |line| &line.address), address, false);
         for column in columns {
             text.push(' ');
-            text.push_str(&cell(&line.map_or(String::new(), column.text), column.width, true));
+            text.push_str(&cell(
+                &line.map_or(String::new(), column.text),
+                column.width,
+                true,
+            ));
         }
         let style = match line {
             Some(line) if line.closing => theme.faint(),
             Some(line) if line.pings_out > 0 => theme.warning(),
             _ => Style::new(),
         };
-        put(buffer, row, text.into(), if selected { theme.selected() } else { style });
+        put(
+            buffer,
+            row,
+            text.into(),
+            if selected { theme.selected() } else { style },
+        );
     }
     if list.is_current() && list.matched() == 0 {
-        let text = if list.address().is_empty() { "No line is open." } else { "No line matches; Esc shows all." };
+        let text = if list.address().is_empty() {
+            "No line is open."
+        } else {
+            "No line matches; Esc shows all."
+        };
         put(buffer, lines, text.into(), theme.faint());
     }
 }
@@ -108,9 +184,19 @@ pub(super) fn draw_lines(buffer: &mut Buffer, [heading, names, lines]: [Rect; 3]
 /// Text of this width in characters: what is too long ends in an ellipsis.
 fn cell(text: &str, width: u16, right: bool) -> String {
     let width = usize::from(width);
-    let shown =
-        if text.chars().count() > width { text.chars().take(width.saturating_sub(1)).chain(['…']).collect() } else { text.to_string() };
-    if right { format!("{shown:>width$}") } else { format!("{shown:<width$}") }
+    let shown = if text.chars().count() > width {
+        text.chars()
+            .take(width.saturating_sub(1))
+            .chain(['…'])
+            .collect()
+    } else {
+        text.to_string()
+    };
+    if right {
+        format!("{shown:>width$}")
+    } else {
+        format!("{shown:<width$}")
+    }
 }
 
 pub(super) fn draw_closes(buffer: &mut Buffer, area: Rect, app: &App, theme: Theme) {
@@ -129,16 +215,28 @@ pub(super) fn draw_closes(buffer: &mut Buffer, area: Rect, app: &App, theme: The
 /// When, why, who; then the evidence, as much as fits.
 fn close(closed: &Closed, theme: Theme) -> Line<'static> {
     // Of a timestamp the time of day: what is shown is of today in nearly every case.
-    let time = closed.at.split_once('T').map_or(closed.at.as_str(), |(_, time)| time);
+    let time = closed
+        .at
+        .split_once('T')
+        .map_or(closed.at.as_str(), |(_, time)| time);
     let time: String = time.chars().take(8).collect();
-    let mut evidence = format!(" lasted {}, silent {}", span(closed.age_s), span(closed.silence_s));
+    let mut evidence = format!(
+        " lasted {}, silent {}",
+        span(closed.age_s),
+        span(closed.silence_s)
+    );
     if closed.pings_unanswered > 0 {
         evidence += &format!(", {} pings unanswered", closed.pings_unanswered);
     }
     if closed.unsent > 0 {
         evidence += &format!(", {} unsent", bytes(closed.unsent));
     }
-    evidence += &format!(", {} in, {} out; id {}", bytes(closed.bytes_in), bytes(closed.bytes_out), closed.id);
+    evidence += &format!(
+        ", {} in, {} out; id {}",
+        bytes(closed.bytes_in),
+        bytes(closed.bytes_out),
+        closed.id
+    );
     Line::from(vec![
         Span::styled(format!("{time} "), Style::new().add_modifier(Modifier::DIM)),
         Span::styled(format!("{:<16} ", closed.reason), theme.strong()),

@@ -37,11 +37,22 @@ impl Plan {
             _ => 4,
         };
         // A fifth of the room, with its heading.
-        let closes = if area.height < 20 { 0 } else { 1 + (area.height / 7).clamp(3, 12) };
+        let closes = if area.height < 20 {
+            0
+        } else {
+            1 + (area.height / 7).clamp(3, 12)
+        };
         let mut rest = area;
         let mut take = |height: u16| {
-            let taken = Rect { height: height.min(rest.height), ..rest };
-            rest = Rect { y: rest.y + taken.height, height: rest.height - taken.height, ..rest };
+            let taken = Rect {
+                height: height.min(rest.height),
+                ..rest
+            };
+            rest = Rect {
+                y: rest.y + taken.height,
+                height: rest.height - taken.height,
+                ..rest
+            };
             taken
         };
         let title = take(1);
@@ -50,11 +61,27 @@ impl Plan {
         let heading = take(u16::from(area.height >= 10));
         let columns = take(u16::from(area.height >= 4));
         let below = closes + 1;
-        let lines =
-            take((area.height - title.height - tiles.height - resources.height - heading.height - columns.height).saturating_sub(below));
+        let lines = take(
+            (area.height
+                - title.height
+                - tiles.height
+                - resources.height
+                - heading.height
+                - columns.height)
+                .saturating_sub(below),
+        );
         let closes = take(closes);
         let footer = take(1);
-        Plan { title, tiles, resources, heading, columns, lines, closes, footer }
+        Plan {
+            title,
+            tiles,
+            resources,
+            heading,
+            columns,
+            lines,
+            closes,
+            footer,
+        }
     }
 }
 
@@ -66,7 +93,13 @@ pub(super) fn rows(area: Rect) -> usize {
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App, theme: Theme, now: Instant) {
     let plan = Plan::new(frame.area());
     let buffer = frame.buffer_mut();
-    header::draw(buffer, [plan.title, plan.tiles, plan.resources], app, theme, now);
+    header::draw(
+        buffer,
+        [plan.title, plan.tiles, plan.resources],
+        app,
+        theme,
+        now,
+    );
     lists::draw_lines(buffer, [plan.heading, plan.columns, plan.lines], app, theme);
     lists::draw_closes(buffer, plan.closes, app, theme);
     prompt::draw(frame, plan.footer, app, theme, now);

@@ -13,8 +13,16 @@ use crate::cli::figures::lines;
 use crate::cli::top::app::{App, Mode, Purpose};
 use crate::cli::top::input::Input;
 
-const KEYS: [&str; 8] =
-    ["q quit", "? help", "sort: S A Q B R", "/ search", "k kick", "m message", "b broadcast", "arrows, page up/down, home, end: select"];
+const KEYS: [&str; 8] = [
+    "q quit",
+    "? help",
+    "sort: S A Q B R",
+    "/ search",
+    "k kick",
+    "m message",
+    "b broadcast",
+    "arrows, page up/down, home, end: select",
+];
 
 /// Fits on 60 columns by 15 rows, with its border.
 const HELP: [&str; 13] = [
@@ -42,14 +50,25 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: Theme, n
         }
         Mode::Confirm(peer) => {
             // The question is nothing without its answers.
-            let asked = [format!(" Close {peer}? y/n"), format!(" Close {}? y/n", peer.address), " Close it? y/n".to_string()];
-            put(frame.buffer_mut(), area, fitting(area.width, asked).into(), theme.warning());
+            let asked = [
+                format!(" Close {peer}? y/n"),
+                format!(" Close {}? y/n", peer.address),
+                " Close it? y/n".to_string(),
+            ];
+            put(
+                frame.buffer_mut(),
+                area,
+                fitting(area.width, asked).into(),
+                theme.warning(),
+            );
         }
         Mode::Write(purpose, input) => {
             let what = match purpose {
                 Purpose::Search => "Address begins with".to_string(),
                 Purpose::Message(peer) => format!("To {peer}"),
-                Purpose::Broadcast => format!("To all {}", lines(app.history.status().connections.open)),
+                Purpose::Broadcast => {
+                    format!("To all {}", lines(app.history.status().connections.open))
+                }
             };
             draw_input(frame, area, &what, input, theme);
         }
@@ -59,7 +78,15 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: Theme, n
 fn draw_keys(frame: &mut Frame<'_>, area: Rect, app: &App, theme: Theme, now: Instant) {
     let (text, style) = match app.note(now) {
         Some(note) => (format!(" {note}"), theme.warning()),
-        None => (fitting(area.width, (1..=KEYS.len()).rev().map(|count| format!(" {}", KEYS[..count].join("  ")))), theme.faint()),
+        None => (
+            fitting(
+                area.width,
+                (1..=KEYS.len())
+                    .rev()
+                    .map(|count| format!(" {}", KEYS[..count].join("  "))),
+            ),
+            theme.faint(),
+        ),
     };
     put(frame.buffer_mut(), area, text.into(), style);
 }
@@ -67,9 +94,15 @@ fn draw_keys(frame: &mut Frame<'_>, area: Rect, app: &App, theme: Theme, now: In
 /// The end of what stands before the cursor is always seen, and as much of what stands after it as there is room for.
 fn draw_input(frame: &mut Frame<'_>, area: Rect, what: &str, input: &Input, theme: Theme) {
     let prompt = format!(" {what}: ");
-    let prompt_width = Line::raw(prompt.as_str()).width().min(usize::from(area.width / 2)) as u16;
+    let prompt_width = Line::raw(prompt.as_str())
+        .width()
+        .min(usize::from(area.width / 2)) as u16;
     put(frame.buffer_mut(), area, prompt.into(), theme.strong());
-    let room = Rect { x: area.x + prompt_width, width: area.width - prompt_width, ..area };
+    let room = Rect {
+        x: area.x + prompt_width,
+        width: area.width - prompt_width,
+        ..area
+    };
     let (before, after) = input.halves();
     let mut seen = before.as_str();
     while Line::raw(seen).width() >= usize::from(room.width) && !seen.is_empty() {
@@ -78,21 +111,51 @@ fn draw_input(frame: &mut Frame<'_>, area: Rect, what: &str, input: &Input, them
     let cursor = Line::raw(seen).width() as u16;
     if !room.is_empty() {
         // It may begin on the prompt, where that is longer than half the width.
-        frame.buffer_mut().set_stringn(room.x, room.y, " ".repeat(usize::from(room.width)), usize::from(room.width), Style::reset());
-        put(frame.buffer_mut(), room, format!("{seen}{after}").into(), Style::new());
+        frame.buffer_mut().set_stringn(
+            room.x,
+            room.y,
+            " ".repeat(usize::from(room.width)),
+            usize::from(room.width),
+            Style::reset(),
+        );
+        put(
+            frame.buffer_mut(),
+            room,
+            format!("{seen}{after}").into(),
+            Style::new(),
+        );
         frame.set_cursor_position(Position::new(room.x + cursor.min(room.width - 1), room.y));
     }
 }
 
 fn draw_help(frame: &mut Frame<'_>) {
     let area = frame.area();
-    let widest = HELP.iter().map(|line| Line::raw(*line).width()).max().unwrap_or(0);
+    let widest = HELP
+        .iter()
+        .map(|line| Line::raw(*line).width())
+        .max()
+        .unwrap_or(0);
     let rule = "─".repeat(widest + 2);
     // Drawn by hand: ratatui's boxes and paragraphs can do much more, and bring it all into the binary.
-    let body = HELP.iter().map(|line| format!("│ {line}{} │", " ".repeat(widest - Line::raw(*line).width())));
-    let page = std::iter::once(format!("┌{rule}┐")).chain(body).chain([format!("└{rule}┘")]);
-    let (width, height) = ((widest as u16 + 4).min(area.width), (HELP.len() as u16 + 2).min(area.height));
-    let room = Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height };
+    let body = HELP.iter().map(|line| {
+        format!(
+            "│ {line}{} │",
+            " ".repeat(widest - Line::raw(*line).width())
+        )
+    });
+    let page = std::iter::once(format!("┌{rule}┐"))
+        .chain(body)
+        .chain([format!("└{rule}┘")]);
+    let (width, height) = (
+        (widest as u16 + 4).min(area.width),
+        (HELP.len() as u16 + 2).min(area.height),
+    );
+    let room = Rect {
+        x: area.x + (area.width - width) / 2,
+        y: area.y + (area.height - height) / 2,
+        width,
+        height,
+    };
     Clear.render(room, frame.buffer_mut());
     for (row, line) in room.rows().zip(page) {
         put(frame.buffer_mut(), row, line.into(), Style::new());

@@ -10,7 +10,9 @@ pub(in crate::cli::top) struct Theme {
 impl Theme {
     /// As <https://no-color.org> has it.
     pub(in crate::cli::top) fn of_environment() -> Self {
-        Theme { colour: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) }
+        Theme {
+            colour: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        }
     }
 
     #[cfg(test)]
