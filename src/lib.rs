@@ -25,7 +25,7 @@
 //! The bound: with [`Heartbeat`] interval `H` and `M` missed pings, a silent peer is closed no earlier than `H * (M + 1)` after its last
 //! byte, and no later than one [`Config::tick`] and the lag of the loop after that.
 
-// One call needs it: see net/evidence.rs.
+// One call needs it: see net/tcp_info.rs.
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
 

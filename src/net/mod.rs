@@ -3,22 +3,22 @@
 
 mod alarm;
 mod clock;
-mod evidence;
 mod limits;
 #[cfg(feature = "cli")]
 mod load;
 mod options;
+mod tcp_info;
 #[cfg(feature = "cli")]
 mod unix;
 
 pub(crate) use alarm::Alarm;
 pub(crate) use clock::{MonotonicClock, ResumeAlarm, SuspendClock};
-pub(crate) use evidence::unacknowledged_for;
 #[cfg(feature = "cli")]
 pub(crate) use limits::descriptor_limit;
 pub(crate) use limits::raise_descriptor_limit;
 #[cfg(feature = "cli")]
 pub(crate) use load::{PreciseTimer, dial_from, monotonic_ns};
 pub(crate) use options::{SocketOptions, dial, listen, reset_on_close, take_over};
+pub(crate) use tcp_info::{unacknowledged_bytes, unacknowledged_for};
 #[cfg(feature = "cli")]
 pub(crate) use unix::listen_unix;

@@ -8,6 +8,12 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::config::Keepalive;
 
+/// How many unsent bytes the kernel takes for one connection before `write(2)` says `EAGAIN`
+/// (`TCP_NOTSENT_LOWAT` of tcp(7)). It becomes writable again at half of it. Without a limit the
+/// kernel takes up to `tcp_wmem` (4 MB), which no memory limit of ours sees.
+#[cfg(any(target_os = "android", target_os = "linux"))]
+pub(crate) const MAX_UNSENT: u32 = 64 << 10;
+
 /// The options of a connection that is meant to last.
 #[derive(Clone, Debug)]
 pub(crate) struct SocketOptions {
@@ -16,7 +22,8 @@ pub(crate) struct SocketOptions {
 }
 
 impl SocketOptions {
-    /// Sets keepalive, user timeout, and `TCP_NODELAY`: messages are small and written once per turn, so waiting for more is only delay.
+    /// Sets keepalive, user timeout, a limit on unsent bytes ([`MAX_UNSENT`]), and `TCP_NODELAY`:
+    /// messages are small and written once per turn, so waiting for more only adds delay.
     fn apply(&self, socket: &SockRef<'_>) -> io::Result<()> {
         socket.set_tcp_nodelay(true)?;
         match &self.keepalive {
@@ -31,6 +38,8 @@ impl SocketOptions {
         }
         #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
         socket.set_tcp_user_timeout(self.user_timeout)?;
+        #[cfg(any(target_os = "android", target_os = "linux"))]
+        socket.set_tcp_notsent_lowat(MAX_UNSENT)?;
         Ok(())
     }
 
@@ -130,6 +139,8 @@ mod tests {
             socket.tcp_user_timeout().expect("getsockopt"),
             Some(Duration::from_secs(90))
         );
+        #[cfg(target_os = "linux")]
+        assert_eq!(socket.tcp_notsent_lowat().expect("getsockopt"), MAX_UNSENT);
     }
 
     /// What saves the calls per accepted connection: the options of the listener are those of the connection.
