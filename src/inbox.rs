@@ -17,10 +17,25 @@ struct Held {
     since: Millis,
     /// The frame was completed and handed out; it goes at the next [`Inbox::begin`].
     lent: bool,
-    /// Bytes after the frame that were not decoded because the connection was paused in the middle of a read.
-    rest: Vec<u8>,
+    /// Bytes after the frame that are not decoded yet.
+    undecoded: Undecoded,
     /// Length of the unfinished frame when its bytes were dropped.
     dropped: usize,
+}
+
+/// Bytes that were read and are not decoded yet: reading was stopped, or the budget of work ran out.
+#[derive(Debug, Default)]
+pub struct Undecoded {
+    bytes: Vec<u8>,
+    /// Where the first of them stands in `bytes`.
+    start: usize,
+}
+
+impl Undecoded {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
 }
 
 impl Inbox {
@@ -31,16 +46,18 @@ impl Inbox {
             .map_or(0, |held| if held.lent { 0 } else { held.frame.len() })
     }
 
-    /// Bytes held, decoded or not.
+    /// Memory held, in bytes: what the buffers have room for.
     pub fn held(&self) -> usize {
-        self.0
-            .as_ref()
-            .map_or(0, |held| held.frame.len() + held.rest.len())
+        self.0.as_ref().map_or(0, |held| {
+            held.frame.capacity() + held.undecoded.bytes.capacity()
+        })
     }
 
-    /// Whether undecoded bytes wait for the connection to be resumed.
-    pub fn has_rest(&self) -> bool {
-        self.0.as_ref().is_some_and(|held| !held.rest.is_empty())
+    /// Whether undecoded bytes wait.
+    pub fn has_undecoded(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|held| !held.undecoded.bytes().is_empty())
     }
 
     /// Drops the frame that was lent out last, if any. A decoder calls it first.
@@ -91,24 +108,34 @@ impl Inbox {
         &held.frame
     }
 
-    /// Keeps bytes that may not be decoded yet. They come before all bytes read later, so nothing may be kept twice.
-    pub fn keep_rest(&mut self, bytes: &[u8]) {
+    /// Keeps bytes to be decoded later. They come before all bytes read later, so nothing may be
+    /// kept twice.
+    pub fn keep_undecoded(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
-            let held = self.0.get_or_insert_default();
-            debug_assert!(
-                held.rest.is_empty(),
-                "the rest is taken before more is read"
-            );
-            held.rest.extend_from_slice(bytes);
+            let kept = Undecoded {
+                bytes: bytes.to_vec(),
+                start: 0,
+            };
+            self.return_undecoded(kept, bytes.len());
         }
     }
 
     /// Takes the bytes that were kept.
-    pub fn take_rest(&mut self) -> Vec<u8> {
+    pub fn take_undecoded(&mut self) -> Undecoded {
         self.0
             .as_mut()
-            .map(|held| std::mem::take(&mut held.rest))
+            .map(|held| std::mem::take(&mut held.undecoded))
             .unwrap_or_default()
+    }
+
+    /// Returns the last `left` of the bytes that were taken, without copying them.
+    pub fn return_undecoded(&mut self, taken: Undecoded, left: usize) {
+        if left > 0 {
+            let held = self.0.get_or_insert_default();
+            debug_assert!(held.undecoded.bytes().is_empty(), "nothing is kept twice");
+            let start = taken.bytes.len() - left;
+            held.undecoded = Undecoded { start, ..taken };
+        }
     }
 
     /// Drops all bytes and frees their memory, but [`Inbox::unfinished`] still says how long the frame was. Nothing may be added after it.
@@ -133,7 +160,7 @@ impl Inbox {
         if self
             .0
             .as_ref()
-            .is_some_and(|held| held.frame.is_empty() && held.rest.is_empty())
+            .is_some_and(|held| held.frame.is_empty() && held.undecoded.bytes().is_empty())
         {
             self.0 = None;
         }
@@ -173,14 +200,17 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_is_kept_apart_from_the_frame() {
+    fn undecoded_bytes_are_kept_apart_from_the_frame() {
         let mut inbox = Inbox::default();
         inbox.extend(b"frame");
-        inbox.keep_rest(b"later");
+        inbox.keep_undecoded(b"later");
         inbox.settle();
-        assert!(inbox.has_rest());
-        assert_eq!(inbox.take_rest(), b"later");
+        assert!(inbox.has_undecoded());
+        let taken = inbox.take_undecoded();
+        assert_eq!(taken.bytes(), b"later");
+        assert!(!inbox.has_undecoded());
+        inbox.return_undecoded(taken, 3);
+        assert_eq!(inbox.take_undecoded().bytes(), b"ter");
         assert_eq!(inbox.frame(), b"frame");
-        assert!(!inbox.has_rest());
     }
 }

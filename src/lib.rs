@@ -50,7 +50,9 @@ mod server;
 
 pub use close::{CloseReason, Origin, Refusal};
 pub use config::{Config, Heartbeat, Keepalive, Limits, OnFull, OnSlow};
-pub use engine::{Close, Closed, Connection, Context, Handler, Histogram, Stats};
+pub use engine::{
+    Broadcast, BroadcastId, Close, Closed, Connection, Context, Handler, Histogram, Stats,
+};
 pub use error::{ConfigError, Error, SendError};
 pub use framing::{Framing, HeartbeatWords};
 pub use id::ConnId;

@@ -12,6 +12,9 @@ use crate::time::Millis;
 /// memory back piece by piece, large enough that one `writev` of a few segments fills any socket buffer.
 const SEGMENT_BYTES: usize = 64 * 1024;
 
+/// What a segment costs beside its bytes: its place in the queue and the header of its allocation.
+const SEGMENT_OVERHEAD: usize = size_of::<Segment>() + 16;
+
 /// Bytes queued for one connection and not yet taken by the kernel.
 ///
 /// Invariants: `len` is the number of unsent bytes; no segment is empty but a recycled first one; a drained outbox owns no heap.
@@ -27,8 +30,16 @@ struct Queue {
     len: usize,
     /// What the queue costs in memory: see [`Outbox::charge`].
     charge: usize,
-    /// When the kernel last took something, or found that it had no room.
-    moved_at: Millis,
+    progress: Progress,
+}
+
+/// How the peer takes what is queued for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// When the peer last made progress, or the wait for it began.
+    pub at: Millis,
+    /// When its progress was last measured, and how many bytes it had acknowledged then.
+    pub sample: Option<(Millis, u64)>,
 }
 
 #[derive(Debug)]
@@ -50,6 +61,11 @@ impl Shared {
         held.fetch_add(bytes.len(), Relaxed);
         Arc::new(Shared { bytes, held })
     }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl Drop for Shared {
@@ -68,8 +84,8 @@ impl Segment {
 
     fn charge(&self) -> usize {
         match self {
-            Segment::Own(bytes) => bytes.len(),
-            Segment::Shared(_) => size_of::<Segment>(),
+            Segment::Own(bytes) => SEGMENT_OVERHEAD + bytes.capacity(),
+            Segment::Shared(_) => SEGMENT_OVERHEAD,
         }
     }
 }
@@ -85,20 +101,21 @@ impl Outbox {
         self.len() == 0
     }
 
-    /// What the queue costs in memory, in bytes: its own bytes until the segment that they are in has gone, and for each shared piece a pointer.
+    /// What the queue costs in memory, in bytes: the room of its own segments, until they are
+    /// sent, and the overhead of every segment.
     pub fn charge(&self) -> usize {
         self.0.as_ref().map_or(0, |queue| queue.charge)
     }
 
-    /// When the queue last moved, if [`Outbox::set_moved_at`] was told; `None` if it is empty.
-    pub fn moved_at(&self) -> Option<Millis> {
-        self.0.as_ref().map(|queue| queue.moved_at)
+    /// How the peer takes what is queued; `None` if nothing is.
+    pub fn progress(&self) -> Option<Progress> {
+        self.0.as_ref().map(|queue| queue.progress)
     }
 
-    /// Says that the queue has moved, or has begun to wait. Without one, it does nothing.
-    pub fn set_moved_at(&mut self, now: Millis) {
+    /// Sets the progress. Does nothing if nothing is queued.
+    pub fn set_progress(&mut self, progress: Progress) {
         if let Some(queue) = &mut self.0 {
-            queue.moved_at = now;
+            queue.progress = progress;
         }
     }
 
@@ -109,17 +126,18 @@ impl Outbox {
             Some(Segment::Own(tail)) if tail.len() < SEGMENT_BYTES => tail,
             _ => {
                 queue.segments.push_back(Segment::Own(Vec::new()));
+                queue.charge += SEGMENT_OVERHEAD;
                 match queue.segments.back_mut() {
                     Some(Segment::Own(tail)) => tail,
                     _ => unreachable!("an own segment was pushed just now"),
                 }
             }
         };
-        let before = tail.len();
+        let (before, room) = (tail.len(), tail.capacity());
         let result = fill(tail);
         let added = tail.len() - before;
         queue.len += added;
-        queue.charge += added;
+        queue.charge += tail.capacity() - room;
         if added == 0 {
             queue.drop_empty_back();
             self.settle(pool);
@@ -207,7 +225,8 @@ impl Queue {
                 .back()
                 .is_some_and(|last| last.bytes().is_empty())
         {
-            self.segments.pop_back();
+            let last = self.segments.pop_back();
+            self.charge -= last.map_or(0, |last| last.charge());
         }
     }
 
@@ -229,8 +248,9 @@ pub struct Pool(Vec<Box<Queue>>);
 
 /// As many queues as one turn flushes without asking the allocator twice; what is beyond goes back to the heap.
 const POOLED_QUEUES: usize = 256;
-/// Larger buffers go back to the heap, so that the pool holds 1 MiB at most after whatever burst.
-const POOLED_BYTES: usize = 4 * 1024;
+/// Larger buffers go back to the heap, so that the pool holds at most 512 KiB after any burst, and
+/// a small reply in a recycled buffer costs at most 2 KiB of the memory limit.
+const POOLED_BYTES: usize = 2 * 1024;
 
 impl Pool {
     fn take(&mut self) -> Box<Queue> {
@@ -251,7 +271,8 @@ impl Pool {
         }
         queue.sent = 0;
         queue.len = 0;
-        queue.charge = 0;
+        queue.charge = queue.segments.iter().map(Segment::charge).sum();
+        queue.progress = Progress::default();
         self.0.push(queue);
     }
 }
@@ -346,8 +367,8 @@ mod tests {
                 prop_assert_eq!(outbox.0.is_none(), model.is_empty());
                 let segments = outbox.0.iter().flat_map(|queue| &queue.segments);
                 let (charge, shared) = segments.fold((0, 0), |(charge, shared), segment| match segment {
-                    Segment::Own(bytes) => (charge + bytes.len(), shared),
-                    Segment::Shared(bytes) => (charge + size_of::<Segment>(), shared + bytes.bytes.len()),
+                    Segment::Own(_) => (charge + segment.charge(), shared),
+                    Segment::Shared(bytes) => (charge + segment.charge(), shared + bytes.bytes.len()),
                 });
                 prop_assert_eq!((outbox.charge(), held.load(Relaxed)), (charge, shared));
                 prop_assert_eq!(&unsent(&outbox)[..], &model[..]);

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::close::{CloseReason, Refusal};
 use crate::inbox::Inbox;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Progress};
 use crate::time::Millis;
 
 /// Everything that the engine keeps per connection.
@@ -12,7 +12,7 @@ use crate::time::Millis;
 /// 80 bytes here, 8 on the timer wheel and 4 for the descriptor are the whole price of an idle connection.
 pub(super) struct Conn {
     pub(super) opened: Millis,
-    /// The last sign of life: an inbound byte, the FIN or, while the outbox is stuck, progress in writing it.
+    /// The last sign of life: an inbound byte or the FIN.
     pub(super) last_seen: Millis,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
@@ -24,12 +24,13 @@ pub(super) struct Conn {
     /// had been out, in milliseconds, or [`NEVER_ASKED`].
     ping_ms: u32,
     peer_port: u16,
-    /// Pings sent since the last sign of life.
+    /// Pings sent for silence since the last sign of life.
     pub(super) pings_out: u8,
+    /// Where the last ping ended in all that was queued, in KiB and modulo 256.
+    ping_mark: u8,
     pub(super) phase: Phase,
     pub(super) reading: Reading,
     pub(super) writing: Writing,
-    pub(super) speech: Speech,
 }
 
 /// No ping of a connection was answered yet.
@@ -57,9 +58,14 @@ pub(super) enum Phase {
     Closed(CloseReason),
 }
 
-/// Whether bytes may be read from a connection: only if nobody has stopped it.
+/// Whether bytes may be read from a connection: only while nothing has stopped it. The upper bits
+/// keep its [`Speech`], which finds no byte of its own within the 80.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Reading(u8);
+
+const STOPS: u8 = 0x0f;
+const SPOKEN: u8 = 0x10;
+const BEATING: u8 = 0x20;
 
 /// What the peer has said of its own accord.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +98,13 @@ impl Reading {
     pub(super) const THROTTLED: Reading = Reading(2);
     /// By the engine: the peer has sent more messages than it may for now.
     pub(super) const RATIONED: Reading = Reading(4);
+    /// By the engine: a broadcast of this peer's is not complete.
+    pub(super) const FANOUT: Reading = Reading(8);
+
+    /// Nothing stops it any more.
+    pub(super) fn let_all_go(&mut self) {
+        self.0 &= !STOPS;
+    }
 
     pub(super) fn stop(&mut self, by: Reading) {
         self.0 |= by.0;
@@ -106,7 +119,7 @@ impl Reading {
     }
 
     pub(super) fn is_flowing(self) -> bool {
-        self.0 == 0
+        self.0 & STOPS == 0
     }
 }
 
@@ -124,11 +137,45 @@ impl Conn {
             ping_ms: NEVER_ASKED,
             peer_port: peer.port(),
             pings_out: 0,
+            ping_mark: 0,
             phase: Phase::Open,
             reading: Reading::default(),
             writing: Writing::Idle,
-            speech: Speech::None,
         }
+    }
+
+    pub(super) fn speech(&self) -> Speech {
+        match self.reading.0 & (SPOKEN | BEATING) {
+            0 => Speech::None,
+            SPOKEN => Speech::Spoken,
+            _ => Speech::Beating,
+        }
+    }
+
+    pub(super) fn set_speech(&mut self, speech: Speech) {
+        let bits = match speech {
+            Speech::None => 0,
+            Speech::Spoken => SPOKEN,
+            Speech::Beating => SPOKEN | BEATING,
+        };
+        self.reading.0 = (self.reading.0 & STOPS) | bits;
+    }
+
+    /// The number of bytes ever queued, in KiB and modulo 256.
+    fn position(&self, less: usize) -> u8 {
+        ((self.bytes_out + self.outbox.len() as u64 - less as u64) >> 10) as u8
+    }
+
+    /// Everything queued so far stands before or within the last ping.
+    pub(super) fn mark_ping(&mut self) {
+        self.ping_mark = self.position(0);
+    }
+
+    /// Bytes queued since the last ping, give or take a KiB, where the last append was of `len`
+    /// bytes and the number before it was below 256 KiB.
+    pub(super) fn bytes_since_ping(&self, len: usize) -> usize {
+        let before = self.position(len).wrapping_sub(self.ping_mark);
+        (usize::from(before) << 10) + len
     }
 
     /// The peer's address. IPv6 scope and flow label are not kept: 8 bytes per connection for what almost nobody needs.
@@ -157,8 +204,8 @@ impl Conn {
     }
 
     pub(super) fn pinged(&mut self, now: Millis) {
-        if self.speech == Speech::Beating {
-            self.speech = Speech::Spoken;
+        if self.speech() == Speech::Beating {
+            self.set_speech(Speech::Spoken);
         }
         self.pings_out = self.pings_out.saturating_add(1);
         self.ping_ms = u32::try_from(now.ms_since(self.last_seen)).unwrap_or(u32::MAX);
@@ -173,8 +220,17 @@ impl Conn {
         self.outbox.charge() + self.inbox.held()
     }
 
+    /// From now on the connection lives for as long as its peer takes what is queued.
+    pub(super) fn begin_flush(&mut self, now: Millis) {
+        let progress = Progress {
+            at: now,
+            sample: None,
+        };
+        self.outbox.set_progress(progress);
+    }
+
     pub(super) fn has_spoken(&self) -> bool {
-        self.speech != Speech::None
+        self.reading.0 & SPOKEN != 0
     }
 
     pub(super) fn is_throttled(&self) -> bool {

@@ -90,9 +90,9 @@ impl Engine {
         handler: &mut H,
     ) -> Option<usize> {
         let conn = live(&mut self.conns, id)?;
-        let before = conn.inbox.frame_len();
+        let (before, charge) = (conn.inbox.frame_len(), conn.inbox.held());
         conn.inbox.extend(bytes);
-        self.memory.recount(before, conn.inbox.held());
+        self.memory.recount(charge, conn.inbox.held());
         let (len, source) = match proxy::parse(conn.inbox.frame()) {
             Ok(Header::Incomplete) => {
                 self.keep_within_memory();
@@ -116,6 +116,7 @@ impl Engine {
         }
         conn.phase = Phase::Open;
         (conn.opened, conn.last_seen) = (self.now, self.now);
+        self.skip_fanouts(id);
         self.begin(id, handler);
         Some(len - before)
     }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Connection, Engine, Stats};
+use super::{Broadcast, BroadcastId, Connection, Engine, Stats};
 use crate::close::CloseReason;
 use crate::error::SendError;
 use crate::id::ConnId;
@@ -28,6 +28,12 @@ pub trait Handler {
         let _ = (cx, id);
     }
 
+    /// A broadcast that was [`Broadcast::Pending`] is complete: its message is queued for `receivers`
+    /// connections.
+    fn on_broadcast(&mut self, cx: &mut Context<'_>, broadcast: BroadcastId, receivers: usize) {
+        let _ = (cx, broadcast, receivers);
+    }
+
     /// A connection has ended. Its id is stale already: sending to it returns [`SendError::Closed`].
     fn on_close(&mut self, cx: &mut Context<'_>, id: ConnId, closed: &Closed) {
         let _ = (cx, id, closed);
@@ -44,7 +50,7 @@ pub struct Closed {
     pub peer: SocketAddr,
     /// How long the connection was open.
     pub age: Duration,
-    /// Time since the last sign of life: an inbound byte, the peer's FIN or, while its queue was stuck, progress in writing.
+    /// Time since the last sign of life: an inbound byte or the peer's FIN.
     pub silence: Duration,
     /// Pings that were not answered.
     pub pings_unanswered: u8,
@@ -101,7 +107,8 @@ impl Farewell {
 pub enum Close {
     /// At the end of this turn; what is queued is lost.
     Now,
-    /// When what is queued has gone out, or no longer moves for as long as the heartbeat allows silence.
+    /// When what is queued has gone out, or when the peer has acknowledged nothing of it for as long as
+    /// the heartbeat allows silence.
     AfterFlush,
 }
 
@@ -129,13 +136,21 @@ impl Context<'_> {
         self.engine.send(id, parts)
     }
 
-    /// Queues a message for every open connection but `except`, and returns for how many. Connections whose outbox would pass its bound
-    /// are closed as slow readers. Fails, for all alike, only if the framing cannot carry the message.
+    /// Queues a message for every connection that is open now, but for `except`.
+    ///
+    /// With many connections this goes on in later turns, and [`Handler::on_broadcast`] tells when it
+    /// is complete. Each connection gets its messages in the order of the calls of this and of
+    /// [`Context::send`]. The peer whose message the handler has at present is not read until its
+    /// broadcasts are complete. A connection whose outbox would pass its limit is closed as a slow
+    /// reader, or does not get the message (`OnSlow::Drop`).
+    ///
+    /// Fails, for all alike, if the framing cannot carry the message ([`SendError::Unframeable`]),
+    /// and if 512 broadcasts are under way ([`SendError::Full`]).
     pub fn broadcast(
         &mut self,
         message: &[u8],
         except: Option<ConnId>,
-    ) -> Result<usize, SendError> {
+    ) -> Result<Broadcast, SendError> {
         self.engine.broadcast(message, except)
     }
 

@@ -125,6 +125,11 @@ impl Liveness {
         self.bound_ms
     }
 
+    /// Whether peers are sent pings.
+    pub(super) fn pings(&self) -> bool {
+        self.push
+    }
+
     /// Whether the next thing to do about a silent peer is to ask; if not, it is the verdict.
     pub(super) fn asks(&self, evidence: &Evidence) -> bool {
         self.push && evidence.pings_out < self.missed

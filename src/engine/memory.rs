@@ -10,6 +10,7 @@ use super::conn::Phase;
 use crate::close::CloseReason;
 use crate::id::ConnId;
 use crate::outbox::Shared;
+use crate::time::Millis;
 
 /// When the bound is reached, room is made down to this share of it, so that the search for the largest is worth its while.
 const ROOM_NUMERATOR: usize = 7;
@@ -18,9 +19,12 @@ const ROOM_DENOMINATOR: usize = 8;
 /// Where memory is tight, reading stops with so much queued for a peer already.
 pub(super) const TIGHT_THROTTLE: usize = 4096;
 
-/// Bytes held in inboxes and outboxes. What the allocator rounds up to is not counted; it can double a buffer that has just grown.
+/// Memory held by inboxes and outboxes: what their buffers have room for, and what their segments
+/// cost beside it.
 pub(super) struct Memory {
     max: usize,
+    /// A lower limit, and when it takes the place of `max`.
+    next_max: Option<(Millis, usize)>,
     own: usize,
     shared: Arc<AtomicUsize>,
 }
@@ -28,18 +32,27 @@ pub(super) struct Memory {
 impl Memory {
     /// `None` for no bound.
     pub(super) fn new(max: Option<usize>) -> Self {
-        let mut memory = Memory {
-            max: 0,
+        Memory {
+            max: max.unwrap_or(usize::MAX),
+            next_max: None,
             own: 0,
             shared: Arc::default(),
-        };
-        memory.set_max(max);
-        memory
+        }
     }
 
-    /// Puts another bound in the place of the one there was.
-    pub(super) fn set_max(&mut self, max: Option<usize>) {
-        self.max = max.unwrap_or(usize::MAX);
+    /// Replaces the limit: at once, or at `at` if more is held than the new one allows.
+    pub(super) fn replace_max(&mut self, max: Option<usize>, at: Millis) {
+        let max = max.unwrap_or(usize::MAX);
+        if self.held() <= max {
+            (self.max, self.next_max) = (max, None);
+        } else {
+            self.next_max = Some((at, max));
+        }
+    }
+
+    /// When [`Engine::handle_memory_limit`] has something to do.
+    pub(super) fn poll_timeout(&self) -> Option<Millis> {
+        self.next_max.map(|(at, _)| at)
     }
 
     /// The charge of one connection has changed.
@@ -58,7 +71,13 @@ impl Memory {
 
     /// Over half of the bound: whoever can wait should.
     pub(super) fn is_tight(&self) -> bool {
-        self.held() > self.max / 2
+        let max = self.next_max.map_or(self.max, |(_, max)| max);
+        self.held() > max / 2
+    }
+
+    /// Over three quarters of the limit: what can be flushed is flushed before more is queued.
+    pub(super) fn is_short(&self) -> bool {
+        self.held() > self.max / 4 * 3
     }
 
     fn is_over(&self) -> bool {
@@ -85,22 +104,37 @@ impl Engine {
         }
     }
 
+    /// Puts a lower limit in force whose time has come.
+    pub(super) fn handle_memory_limit(&mut self) {
+        if let Some((at, max)) = self.memory.next_max
+            && (at <= self.now || self.memory.held() <= max)
+        {
+            (self.memory.max, self.memory.next_max) = (max, None);
+            self.keep_within_memory();
+        }
+    }
+
+    /// Closes the largest holders. First those whose memory is theirs: a queue that the kernel did
+    /// not take, bytes that they sent. Only if that is not enough, as when one callback queues more
+    /// than the limit, those whose queues are only waiting for this turn's flush.
     #[cold]
     fn make_room(&mut self) {
-        let mut holders: Vec<(Reverse<usize>, ConnId)> = self
+        let mut holders: Vec<(bool, Reverse<usize>, ConnId)> = self
             .conns
             .iter()
             .filter(|(_, conn)| !matches!(conn.phase, Phase::Closed(_) | Phase::Refused(_)))
             .map(|(slot, conn)| {
+                let waits_for_flush = !conn.is_blocked() && conn.inbox.held() == 0;
                 (
+                    waits_for_flush,
                     Reverse(conn.outbox.len() + conn.inbox.held()),
                     ConnId::new(slot, conn.generation),
                 )
             })
-            .filter(|(Reverse(held), _)| *held > 0)
+            .filter(|(_, Reverse(held), _)| *held > 0)
             .collect();
         holders.sort_unstable();
-        for (_, id) in holders {
+        for (_, _, id) in holders {
             if self.memory.has_room() {
                 return;
             }

@@ -6,10 +6,14 @@
 //! 2. readiness: [`Engine::handle_open`] for what was accepted (or [`Engine::handle_refusal`]), [`Engine::handle_bytes`],
 //!    [`Engine::handle_eof`], [`Engine::handle_failure`] for what was read;
 //! 3. connections left over from earlier turns, and those of [`Engine::poll_readable`], each after [`Engine::handle_rest`];
-//! 4. [`Engine::handle_timers`], then a last read of each [`Engine::poll_last_look`] and [`Engine::handle_last_look`];
+//!    then [`Engine::handle_fanouts`];
+//! 4. [`Engine::handle_timers`], then a final read of each [`Engine::poll_last_look`] and [`Engine::handle_last_look`];
 //! 5. [`Engine::poll_dirty`], and some of [`Engine::poll_told`]: write [`Engine::outgoing`], report with [`Engine::handle_written`] and
 //!    [`Engine::handle_blocked`];
 //! 6. [`Engine::poll_closed`] and [`Engine::poll_refused`]: drop the sockets.
+//!
+//! Calls that decode or deliver take a budget of [`Work`], so that a turn is short whatever peers
+//! send. While [`Engine::is_congested`], nothing is read or accepted and no close is reported.
 //!
 //! [`Engine::poll_timeout`] says when to be back at the latest, and [`Engine::has_work`] whether that is at once, because a budget ran
 //! out. Calls with a stale [`ConnId`] do nothing. A time before that of an earlier call counts as equal to it.
@@ -20,6 +24,7 @@ mod admission;
 mod conn;
 mod deadlines;
 mod entrance;
+mod fanout;
 mod handler;
 mod inspect;
 mod liveness;
@@ -30,6 +35,7 @@ mod reconfigure;
 mod sending;
 mod stats;
 mod timers;
+mod work;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -37,10 +43,13 @@ use std::time::Duration;
 
 use slab::Slab;
 
+pub use fanout::{Broadcast, BroadcastId};
 pub(crate) use handler::Farewell;
 pub use handler::{Close, Closed, Context, Handler};
 pub use inspect::Connection;
 pub use stats::{Histogram, Stats};
+pub use timers::FinalRead;
+pub use work::Work;
 
 use crate::close::{CloseReason, Refusal};
 use crate::config::{Config, OnFull, OnSlow};
@@ -52,8 +61,9 @@ use crate::outbox::Pool;
 use crate::time::{Millis, duration_to_ms};
 use crate::wheel::Wheel;
 use admission::Admission;
-use conn::{Conn, Phase, Reading};
+use conn::{Conn, Phase};
 use deadlines::Deadlines;
+use fanout::Fanouts;
 use liveness::Liveness;
 use memory::Memory;
 use ration::Ration;
@@ -72,8 +82,6 @@ pub struct Engine {
     codec: Codec,
     liveness: Option<Liveness>,
     deadlines: Deadlines,
-    /// How long a closing connection may sit on bytes that do not move.
-    flush_patience_ms: u64,
     max_outbox: usize,
     on_slow: OnSlow,
     memory: Memory,
@@ -95,29 +103,33 @@ pub struct Engine {
     dirty: VecDeque<ConnId>,
     /// Those with nothing to write but what goes to all (`Writing::Told`). Who moves to the others leaves a place behind, which is passed over.
     told: VecDeque<ConnId>,
+    fanouts: Fanouts,
+    /// Units of work that callbacks have spent and no budget has paid for yet.
+    spent: u32,
     /// Connections that may be read again after a pause.
     readable: VecDeque<ConnId>,
-    /// Connections off the wheel whose fate a last read decides.
-    last_looks: VecDeque<ConnId>,
+    /// Connections off the wheel whose fate a final read decides, and since when it has been due.
+    last_looks: VecDeque<(ConnId, Millis)>,
     closed: VecDeque<ConnId>,
-    /// What the driver knows of the connection that it looks at last, in milliseconds.
-    unacknowledged: Option<(ConnId, u64)>,
-    /// The same of connections that were closed upon it, in their order.
+    /// For how many milliseconds connections that were closed for it had acknowledged nothing, in
+    /// the order of the closes.
     evidence: VecDeque<(ConnId, u64)>,
     /// Connections that were half in and are refused.
     refused: VecDeque<ConnId>,
 }
 
-/// A share of `max_outbox`: at `1/2` reading from the peer stops, at `1/4` it goes on. The upper half is room for what others push.
+/// Reading from a peer stops at this share of `max_outbox`, and goes on at this share of that. The
+/// upper half of the outbox is room for what others send.
 const THROTTLE_ABOVE: usize = 2;
-const THROTTLE_BELOW: usize = 4;
+const THROTTLE_BELOW: usize = 2;
 
 /// Checks are put on the wheel to a part of a tick: a fleet is then asked, and where it falls silent at once given up, over the whole of a tick
 /// rather than in a burst at its end, which whoever is active beside it would feel.
 const GRAINS_PER_TICK: u64 = 8;
 
-/// The patience with a queue that does not move where no heartbeat says otherwise: the default heartbeat's bound.
-const FLUSH_PATIENCE_MS: u64 = 20_000;
+/// How long a connection that is being closed may make no progress where there is no heartbeat: the
+/// default heartbeat's timeout.
+const FLUSH_TIMEOUT_MS: u64 = 20_000;
 
 impl Engine {
     /// An engine without connections, at time zero, that admits as many as a poll token can name.
@@ -138,9 +150,8 @@ impl Engine {
             tick_ms,
             grain_ms: (tick_ms / GRAINS_PER_TICK).max(1),
             codec: config.codec()?,
-            flush_patience_ms: liveness.map_or(FLUSH_PATIENCE_MS, |liveness| liveness.bound_ms()),
             liveness,
-            deadlines: Deadlines::new(&config.limits),
+            deadlines: Deadlines::new(&config.limits, flush_timeout_ms(liveness)),
             max_outbox: config.limits.max_outbox,
             on_slow: config.limits.on_slow,
             memory: Memory::new(config.limits.max_memory),
@@ -160,10 +171,11 @@ impl Engine {
             drain: None,
             dirty: VecDeque::new(),
             told: VecDeque::new(),
+            fanouts: Fanouts::default(),
+            spent: 0,
             readable: VecDeque::new(),
             last_looks: VecDeque::new(),
             closed: VecDeque::new(),
-            unacknowledged: None,
             evidence: VecDeque::new(),
             refused: VecDeque::new(),
         })
@@ -192,6 +204,7 @@ impl Engine {
     pub fn has_work(&self) -> bool {
         !(self.dirty.is_empty()
             && self.told.is_empty()
+            && self.fanouts.is_empty()
             && self.readable.is_empty()
             && self.last_looks.is_empty()
             && self.closed.is_empty()
@@ -288,6 +301,11 @@ impl Engine {
         &mut self.stats
     }
 
+    /// Units of work that callbacks have spent and no budget has paid for yet.
+    pub(crate) fn take_spent(&mut self) -> u32 {
+        std::mem::take(&mut self.spent)
+    }
+
     fn conn(&self, id: ConnId) -> Option<&Conn> {
         self.conns
             .get(id.slot())
@@ -319,12 +337,19 @@ impl Engine {
             return;
         };
         if conn.takes_messages() {
+            // What was sent to everybody before comes before the end.
+            self.catch_up(id);
+        }
+        let Some(conn) = live(&mut self.conns, id) else {
+            return;
+        };
+        if conn.takes_messages() {
             conn.phase = Phase::Flushing(reason);
-            conn.last_seen = now;
+            conn.begin_flush(now);
             self.memory.recount(conn.inbox.held(), 0);
             conn.inbox.drop_bytes();
             let was_reading = conn.reading.is_flowing();
-            conn.reading = Reading::default();
+            conn.reading.let_all_go();
             if !was_reading {
                 self.readable.push_back(id);
             }
@@ -341,6 +366,11 @@ impl Engine {
         }
         open
     }
+}
+
+/// With a heartbeat, its timeout.
+fn flush_timeout_ms(liveness: Option<Liveness>) -> u64 {
+    liveness.map_or(FLUSH_TIMEOUT_MS, |liveness| liveness.bound_ms())
 }
 
 /// As many as are wanted, and no more than a poll token can name.

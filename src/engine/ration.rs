@@ -6,6 +6,8 @@ use crate::time::Millis;
 
 /// What a line may send at once after a rest, in time at its full rate.
 const BURST_NS: u64 = 1_000_000_000;
+/// Whoever has not gone over its rate for this long has come back under it.
+const FORGIVEN_NS: u64 = 1_000_000_000;
 /// A line that has not come back under its rate for so long is a flood.
 const FLOOD_MS: u64 = 10_000;
 
@@ -13,6 +15,9 @@ const FLOOD_MS: u64 = 10_000;
 pub(super) struct Ration {
     /// Time that one message costs.
     message_ns: u64,
+    /// What a full bucket holds: two messages at least, or one that comes a little early would be
+    /// over the rate.
+    burst_ns: u64,
     buckets: Vec<Bucket>,
 }
 
@@ -22,6 +27,8 @@ struct Bucket {
     full_at_ns: u64,
     /// Since when the line has been over its rate.
     over_since: Option<Millis>,
+    /// When the last message that was over the rate was paid for.
+    paid_at_ns: u64,
 }
 
 /// What a message leads to.
@@ -37,8 +44,10 @@ pub(super) enum Rationed {
 
 impl Ration {
     pub(super) fn new(per_second: NonZeroU32) -> Self {
+        let message_ns = BURST_NS / u64::from(per_second.get());
         Ration {
-            message_ns: BURST_NS / u64::from(per_second.get()),
+            message_ns,
+            burst_ns: BURST_NS.max(2 * message_ns),
             buckets: Vec::new(),
         }
     }
@@ -54,8 +63,9 @@ impl Ration {
     /// So many messages have come.
     pub(super) fn charge(&mut self, now: Millis, slot: usize, messages: u32) -> Rationed {
         let now_ns = to_ns(now);
-        // A flood is there as soon as it is let in.
-        let forgiven = now_ns >= self.resumes_at_ns(slot).saturating_add(BURST_NS / 2);
+        // A flood goes over the rate again as soon as it is read again. Whoever has kept to the rate
+        // for a second since is none, however little it stays below.
+        let forgiven = now_ns >= self.buckets[slot].paid_at_ns.saturating_add(FORGIVEN_NS);
         let bucket = &mut self.buckets[slot];
         if forgiven {
             bucket.over_since = None;
@@ -64,10 +74,12 @@ impl Ration {
             .full_at_ns
             .max(now_ns)
             .saturating_add(self.message_ns.saturating_mul(u64::from(messages)));
-        if self.resumes_at_ns(slot) <= now_ns {
+        let paid_at_ns = self.resumes_at_ns(slot);
+        if paid_at_ns <= now_ns {
             return Rationed::No;
         }
         let bucket = &mut self.buckets[slot];
+        bucket.paid_at_ns = paid_at_ns;
         let over_since = *bucket.over_since.get_or_insert(now);
         if now.ms_since(over_since) >= FLOOD_MS {
             Rationed::Flood
@@ -84,7 +96,7 @@ impl Ration {
     fn resumes_at_ns(&self, slot: usize) -> u64 {
         self.buckets[slot]
             .full_at_ns
-            .saturating_sub(BURST_NS - self.message_ns)
+            .saturating_sub(self.burst_ns - self.message_ns)
     }
 }
 
@@ -156,6 +168,26 @@ mod tests {
         }
     }
 
+    /// Messages at a little less than the rate, between two bursts that go over it.
+    #[test]
+    fn bursts_twelve_seconds_apart_are_no_flood() {
+        for per_second in [1, 5, 50] {
+            let mut ration = ration(per_second);
+            let every_ms = 1000 / u64::from(per_second) + 2;
+            let mut charge = |ms| ration.charge(Millis::from_ms(ms), 3, 1);
+            let burst = per_second + 2;
+            (0..burst).for_each(|_| drop(charge(5000)));
+            let begin = 5000 + 2 * 1000 + every_ms;
+            for message in 0..12_000 / every_ms {
+                let charged = charge(begin + message * every_ms);
+                assert_ne!(charged, Rationed::Flood, "{per_second} per second");
+            }
+            for _ in 0..burst {
+                assert_ne!(charge(20_000), Rationed::Flood, "{per_second} per second");
+            }
+        }
+    }
+
     #[test]
     fn a_new_line_owes_nothing_for_the_last_one_in_its_slot() {
         let mut ration = ration(1);
@@ -166,7 +198,7 @@ mod tests {
                 ration.charge(Millis::ZERO, 3, 1),
                 ration.charge(Millis::ZERO, 3, 1)
             ),
-            (Rationed::Yes, Rationed::Yes)
+            (Rationed::No, Rationed::Yes)
         );
     }
 }

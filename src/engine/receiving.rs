@@ -2,21 +2,36 @@
 
 use super::conn::{Phase, Reading, Speech};
 use super::ration::Rationed;
-use super::{Context, Engine, Handler, live};
+use super::work::frame_units;
+use super::{Context, Engine, Handler, Work, live};
 use crate::close::{CloseReason, Refusal};
 use crate::framing::{Frame, FrameTooLarge};
 use crate::id::ConnId;
+use crate::inbox::Undecoded;
 use crate::time::Millis;
+
+/// Where the bytes to decode come from.
+#[derive(Clone, Copy)]
+enum Input<'a> {
+    /// They were read just now.
+    Read(&'a [u8]),
+    /// The inbox kept them.
+    Kept,
+}
 
 impl Engine {
     /// Takes bytes that were read, decodes them, answers heartbeats and hands messages to the handler.
     ///
-    /// If the connection is paused in the middle, the bytes not yet decoded are kept; [`Engine::wants_read`] says `false` until then.
+    /// If `work` is spent or reading is stopped in the middle, the bytes not yet decoded are kept, and
+    /// [`Engine::wants_read`] says `false` until [`Engine::handle_rest`] has decoded them. If
+    /// [`Engine::has_undecoded`] says so, the driver calls that in a later turn; where reading was
+    /// stopped, [`Engine::poll_readable`] tells when it goes on.
     pub fn handle_bytes<H: Handler + ?Sized>(
         &mut self,
         now: Millis,
         id: ConnId,
         bytes: &[u8],
+        work: &mut Work,
         handler: &mut H,
     ) {
         self.advance(now);
@@ -29,82 +44,114 @@ impl Engine {
         match phase {
             Phase::Open => {
                 self.seen(id);
-                self.decode(id, bytes, handler);
+                self.decode(id, Input::Read(bytes), work, handler);
             }
             Phase::Greeting => {
                 if let Some(header) = self.greet(id, bytes, handler) {
-                    self.decode(id, &bytes[header..], handler);
+                    self.decode(id, Input::Read(&bytes[header..]), work, handler);
                 }
             }
             Phase::PeerShut | Phase::Flushing(_) | Phase::Closed(_) | Phase::Refused(_) => {}
         }
     }
 
-    /// Decodes what was kept when the connection was paused in the middle of a read. Does nothing if there is nothing, or it is paused still.
-    pub fn handle_rest<H: Handler + ?Sized>(&mut self, now: Millis, id: ConnId, handler: &mut H) {
+    /// Decodes bytes that were kept. Does nothing if there are none, or while reading is stopped.
+    pub fn handle_rest<H: Handler + ?Sized>(
+        &mut self,
+        now: Millis,
+        id: ConnId,
+        work: &mut Work,
+        handler: &mut H,
+    ) {
         self.advance(now);
-        if let Some(conn) = self.conn_mut(id)
-            && conn.phase == Phase::Open
-            && conn.reading.is_flowing()
-            && conn.inbox.has_rest()
-        {
-            let rest = conn.inbox.take_rest();
-            self.memory.recount(rest.len(), 0);
-            self.decode(id, &rest, handler);
+        if self.has_undecoded(id) && !work.is_spent() {
+            self.decode(id, Input::Kept, work, handler);
         }
     }
 
-    fn decode<H: Handler + ?Sized>(&mut self, id: ConnId, bytes: &[u8], handler: &mut H) {
+    /// Whether bytes wait that [`Engine::handle_rest`] would decode.
+    pub fn has_undecoded(&self, id: ConnId) -> bool {
+        self.conn(id).is_some_and(|conn| {
+            conn.phase == Phase::Open && conn.reading.is_flowing() && conn.inbox.has_undecoded()
+        })
+    }
+
+    fn decode<H: Handler + ?Sized>(
+        &mut self,
+        id: ConnId,
+        input: Input<'_>,
+        work: &mut Work,
+        handler: &mut H,
+    ) {
         let Some(conn) = self.conn_mut(id) else {
             return;
         };
-        // The inbox leaves the slab while frames that may borrow from it are with the handler.
+        // The inbox leaves the slab while frames that may borrow from it are with the handler. It
+        // counts as held for as long.
         let mut inbox = std::mem::take(&mut conn.inbox);
-        self.memory.recount(inbox.held(), 0);
-        let mut input = bytes;
+        let charge = inbox.held();
+        let kept = match input {
+            Input::Read(_) => Undecoded::default(),
+            Input::Kept => inbox.take_undecoded(),
+        };
+        let mut left = match input {
+            Input::Read(bytes) => bytes,
+            Input::Kept => kept.bytes(),
+        };
         let mut began = inbox.frame_since();
-        loop {
-            let frames = match self.codec.decode(&mut inbox, &mut input) {
+        let mut is_first = true;
+        self.fanouts.has_broadcast = false;
+        while !work.is_spent() && !self.is_congested() && (is_first || !self.memory.is_tight()) {
+            is_first = false;
+            let (frames, bytes) = match self.codec.decode(&mut inbox, &mut left) {
                 Ok(None) => break,
                 Ok(Some(Frame::Message(message))) => {
+                    let len = message.len();
                     self.stats.messages_in += 1;
                     self.answering = Some(id);
                     handler.on_message(&mut Context { engine: self }, id, message);
                     self.answering = None;
-                    1
+                    (1, len)
                 }
                 Ok(Some(Frame::Heartbeats { pings, pongs })) => {
                     self.handle_heartbeats(id, pings, pongs);
-                    pings.saturating_add(pongs)
+                    (pings.saturating_add(pongs), 0)
                 }
                 Err(FrameTooLarge) => {
                     self.close_after_flush(id, CloseReason::FrameTooLarge);
-                    0
+                    (0, 0)
                 }
             };
+            work.spend(frame_units(bytes).saturating_add(std::mem::take(&mut self.spent)));
             self.ration(id, frames);
             began = None;
-            match self.conn_mut(id) {
-                Some(conn) if conn.phase != Phase::Open => return,
+            match self.conn_mut(id).filter(|conn| conn.phase == Phase::Open) {
                 Some(conn) => {
-                    if conn.speech == Speech::None {
-                        conn.speech = Speech::Spoken;
+                    if conn.speech() == Speech::None {
+                        conn.set_speech(Speech::Spoken);
                     }
                     if !conn.reading.is_flowing() {
-                        inbox.keep_rest(input);
                         break;
                     }
                 }
-                None => return,
+                None => return self.memory.recount(charge, 0),
+            }
+        }
+        match input {
+            Input::Read(_) => inbox.keep_undecoded(left),
+            Input::Kept => {
+                let left = left.len();
+                inbox.return_undecoded(kept, left);
             }
         }
         inbox.settle();
+        self.hold_sender(id);
         let now = self.now;
         let Some(conn) = live(&mut self.conns, id) else {
             return;
         };
         conn.inbox = inbox;
-        self.memory.recount(0, conn.inbox.held());
+        self.memory.recount(charge, conn.inbox.held());
         if conn.inbox.frame_len() > 0 && began.is_none() {
             conn.inbox.set_frame_since(now);
             self.schedule_check(id);
@@ -143,6 +190,9 @@ impl Engine {
     pub fn handle_eof(&mut self, now: Millis, id: ConnId) {
         self.advance(now);
         let now = self.now;
+        if self.is_open(id) {
+            self.catch_up(id);
+        }
         let Some(conn) = live(&mut self.conns, id) else {
             return;
         };
@@ -150,6 +200,7 @@ impl Engine {
             Phase::Open => {
                 conn.seen(now);
                 conn.phase = Phase::PeerShut;
+                conn.begin_flush(now);
                 self.memory.recount(conn.inbox.held(), 0);
                 conn.inbox.drop_bytes();
                 self.finish_if_flushed(id);
@@ -163,7 +214,7 @@ impl Engine {
     pub fn wants_read(&self, id: ConnId) -> bool {
         self.conn(id).is_some_and(|conn| match conn.phase {
             // What was read before comes first: see handle_rest().
-            Phase::Open => conn.reading.is_flowing() && !conn.inbox.has_rest(),
+            Phase::Open => conn.reading.is_flowing() && !conn.inbox.has_undecoded(),
             // What still comes in is read to be thrown away, so that it does not turn the close into a reset.
             Phase::Flushing(_) | Phase::Greeting => true,
             Phase::PeerShut | Phase::Closed(_) | Phase::Refused(_) => false,
@@ -172,6 +223,7 @@ impl Engine {
 
     /// The next connection that was paused and may be read again: until the read would block, for its readiness is long past.
     pub fn poll_readable(&mut self) -> Option<ConnId> {
+        self.release_senders();
         self.readable.pop_front()
     }
 

@@ -4,10 +4,9 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::conn::{Phase, Reading};
-use super::deadlines::Deadlines;
 use super::liveness::Liveness;
 use super::ration::Ration;
-use super::{Engine, FLUSH_PATIENCE_MS, max_connections};
+use super::{Engine, flush_timeout_ms, max_connections};
 use crate::close::CloseReason;
 use crate::config::{Config, Heartbeat};
 use crate::error::ConfigError;
@@ -18,9 +17,11 @@ impl Engine {
     /// Puts the settings of `config` in force for all connections, those included that are open, but for framing, words and tick, which stay
     /// as they are: what peers have begun to say by them would change its meaning. Fails, and changes nothing, as [`Config::check`] does.
     ///
-    /// Nobody is closed by it at once. Who is over a bound in number may stay; who may not connect any more is not let in again. Another heartbeat gives
-    /// up nobody before its own bound has passed, however long they have been silent, and not before as many pings are unanswered as it says. What has
-    /// been due for long by other new settings is due at the next [`Engine::handle_timers`].
+    /// No connection is closed by the call. Connections beyond a limit in number stay; peers that may
+    /// not connect any more are not admitted again. After a change of the heartbeat or of a timeout,
+    /// a connection gets one full new timeout before it can be closed, and the pings that the
+    /// heartbeat says. A limit on memory below what is held takes effect after one timeout of the
+    /// heartbeat; until then the old one is in force, and large queues are not added to.
     pub fn reconfigure(&mut self, now: Millis, config: &Config) -> Result<(), ConfigError> {
         Config {
             tick: Duration::from_millis(self.tick_ms),
@@ -33,13 +34,13 @@ impl Engine {
             .heartbeat
             .as_ref()
             .map(|heartbeat| self.liveness_by(heartbeat));
-        self.flush_patience_ms = self
-            .liveness
-            .map_or(FLUSH_PATIENCE_MS, |liveness| liveness.bound_ms());
-        self.deadlines = Deadlines::new(&config.limits);
+        let flush_ms = flush_timeout_ms(self.liveness);
+        self.deadlines = self.deadlines.replaced(&config.limits, flush_ms, self.now);
         self.max_outbox = config.limits.max_outbox;
         self.on_slow = config.limits.on_slow;
-        self.memory.set_max(config.limits.max_memory);
+        let lowered_at = self.now.plus_ms(flush_ms);
+        self.memory
+            .replace_max(config.limits.max_memory, lowered_at);
         self.on_full = config.limits.on_full;
         self.proxies = config.proxies.clone();
         self.goodbye = config.goodbye.as_deref().map(Into::into);
@@ -56,7 +57,6 @@ impl Engine {
         );
         self.set_ration(config.limits.max_message_rate);
         self.reschedule();
-        self.keep_within_memory();
         Ok(())
     }
 

@@ -4,20 +4,26 @@ use std::io::IoSlice;
 
 use super::conn::{Conn, Phase, Reading, Speech, Writing};
 use super::memory::TIGHT_THROTTLE;
-use super::{Context, Engine, Handler, THROTTLE_ABOVE, THROTTLE_BELOW, live};
+use super::{Context, Engine, Handler, THROTTLE_ABOVE, THROTTLE_BELOW, deadlines, live};
 use crate::close::CloseReason;
 use crate::config::OnSlow;
 use crate::error::SendError;
 use crate::id::ConnId;
+use crate::outbox::Progress;
 use crate::time::Millis;
 
-/// Broadcasts from this size on are queued as one shared piece instead of a copy for each peer. Below it, a copy into a buffer that is
-/// there anyway costs less than the bookkeeping of sharing, and no more memory than that bookkeeping would take.
-const SHARED_FROM: usize = 512;
+/// A ping follows the first message that ends this many bytes or more after the last ping. A peer
+/// that reads a long answer slowly then meets a ping every so many bytes and one message, and its
+/// pong is life, however many bytes are still queued behind it. A power of two, in KiB at most 128:
+/// see `Conn::ping_mark`.
+pub(super) const PING_EVERY_BYTES: usize = 16 << 10;
 
 impl Engine {
     /// Queues one message made of `parts`. See [`Context::send`].
     pub fn send(&mut self, id: ConnId, parts: &[&[u8]]) -> Result<(), SendError> {
+        if !self.fanouts.is_empty() && self.is_open(id) && !self.catch_up(id) {
+            return Err(SendError::Full);
+        }
         let Some(conn) = live(&mut self.conns, id).filter(|conn| conn.takes_messages()) else {
             return Err(SendError::Closed);
         };
@@ -31,54 +37,16 @@ impl Engine {
         }
         let before = conn.outbox.charge();
         conn.outbox.append(&mut self.pool, |buffer| {
+            buffer.reserve(len);
             self.codec.try_encode(parts, buffer)
         })?;
         self.stats.messages_out += 1;
-        self.queued_more(id, before, Writing::Queued);
+        self.after_enqueue(id, before, len, Writing::Queued);
         Ok(())
     }
 
-    /// Queues a message for all but `except`. See [`Context::broadcast`].
-    pub fn broadcast(
-        &mut self,
-        message: &[u8],
-        except: Option<ConnId>,
-    ) -> Result<usize, SendError> {
-        let len = self.codec.encoded_len(&[message])?;
-        let shared = (len >= SHARED_FROM).then(|| {
-            let mut wire = Vec::with_capacity(len);
-            self.codec.encode(&[message], &mut wire);
-            self.memory.share(wire)
-        });
-        let mut receivers = 0;
-        for slot in 0..self.conns.capacity() {
-            let Some(conn) = self.conns.get_mut(slot) else {
-                continue;
-            };
-            let id = ConnId::new(slot, conn.generation);
-            if Some(id) == except || !conn.takes_messages() {
-                continue;
-            }
-            if conn.outbox.len() + len > self.max_outbox {
-                self.has_no_room(id);
-                continue;
-            }
-            let before = conn.outbox.charge();
-            match &shared {
-                Some(wire) => conn.outbox.append_shared(&mut self.pool, wire),
-                None => conn.outbox.append(&mut self.pool, |buffer| {
-                    self.codec.encode(&[message], buffer)
-                }),
-            }
-            receivers += 1;
-            self.queued_more(id, before, Writing::Told);
-        }
-        self.stats.messages_out += receivers as u64;
-        Ok(receivers)
-    }
-
     /// A message does not fit.
-    fn has_no_room(&mut self, id: ConnId) {
+    pub(super) fn has_no_room(&mut self, id: ConnId) {
         if self.on_slow == OnSlow::Drop && self.answering != Some(id) {
             self.stats.messages_dropped += 1;
         } else {
@@ -96,7 +64,7 @@ impl Engine {
         if pings == 0 {
             return;
         }
-        conn.speech = Speech::Beating;
+        conn.set_speech(Speech::Beating);
         if !conn.takes_messages() {
             return;
         }
@@ -108,39 +76,57 @@ impl Engine {
         conn.outbox.append(&mut self.pool, |buffer| {
             (0..answers).for_each(|_| buffer.extend_from_slice(pong))
         });
-        self.queued_more(id, before, Writing::Queued);
+        self.after_enqueue(id, before, answers * pong.len(), Writing::Queued);
     }
 
-    /// Asks a quiet peer. A queue that is stuck asks by itself: its unacknowledged bytes are the question, and a ping behind them would
-    /// not be heard any sooner. The same goes for a queue without room for a ping.
+    /// Sends a ping to a quiet peer. Without room for it in the outbox the ping only counts as
+    /// sent: the outbox holds pings already, one every [`PING_EVERY_BYTES`]. The same goes for a
+    /// stuck outbox in raw framing, where a ping amid other bytes is not recognized.
     pub(super) fn push_ping(&mut self, id: ConnId) {
         let now = self.now;
         let Some(conn) = live(&mut self.conns, id) else {
             return;
         };
         conn.pinged(now);
-        let ping = self.codec.ping();
-        if !conn.is_blocked() && conn.outbox.len() + ping.len() <= self.max_outbox {
-            let before = conn.outbox.charge();
-            conn.outbox
-                .append(&mut self.pool, |buffer| buffer.extend_from_slice(ping));
-            self.stats.pings_out += 1;
-            self.queued_more(id, before, Writing::Queued);
+        if !(self.codec.is_raw() && conn.is_blocked()) {
+            self.enqueue_ping(id);
         }
     }
 
-    /// After every append: see that it is flushed, that a peer which does not read is not read from, and that memory suffices. `charge` is that
-    /// of the outbox before; `writing` is in which list it is to be flushed.
-    fn queued_more(&mut self, id: ConnId, charge: usize, writing: Writing) {
-        let Some(conn) = self.conns.get_mut(id.slot()) else {
+    fn enqueue_ping(&mut self, id: ConnId) {
+        let Some(conn) = live(&mut self.conns, id) else {
+            return;
+        };
+        let ping = self.codec.ping();
+        if conn.outbox.len() + ping.len() <= self.max_outbox {
+            let before = conn.outbox.charge();
+            conn.outbox
+                .append(&mut self.pool, |buffer| buffer.extend_from_slice(ping));
+            conn.mark_ping();
+            self.stats.pings_out += 1;
+            self.after_enqueue(id, before, 0, Writing::Queued);
+        }
+    }
+
+    /// To be called after every append of `len` bytes: sees to it that they are flushed, that a
+    /// ping follows where one is due, that a peer which does not read is not read from, and that
+    /// memory suffices. `charge` is that of the outbox before; `writing` says in which list the
+    /// connection is to be flushed.
+    pub(super) fn after_enqueue(
+        &mut self,
+        id: ConnId,
+        charge: usize,
+        len: usize,
+        writing: Writing,
+    ) {
+        let pings = self.liveness.is_some_and(|liveness| liveness.pings()) && !self.codec.is_raw();
+        let Some(conn) = self.conns.get(id.slot()) else {
             return;
         };
         self.memory.recount(charge, conn.outbox.charge());
-        let most = self.max_outbox / THROTTLE_ABOVE;
-        let most = if self.memory.is_tight() {
-            most.min(TIGHT_THROTTLE)
-        } else {
-            most
+        let most = self.throttle_above();
+        let Some(conn) = self.conns.get_mut(id.slot()) else {
+            return;
         };
         // A blocked connection is flushed when the kernel says that it may be.
         let moves = conn.writing == Writing::Idle
@@ -158,7 +144,33 @@ impl Engine {
             conn.reading.stop(Reading::THROTTLED);
             self.stats.throttled += 1;
         }
+        let ping_due = pings
+            && len > 0
+            && conn.phase == Phase::Open
+            && conn.bytes_since_ping(len) >= PING_EVERY_BYTES;
         self.keep_within_memory();
+        if ping_due {
+            self.enqueue_ping(id);
+        }
+    }
+
+    /// Reading from a peer stops with more than this queued for it.
+    fn throttle_above(&self) -> usize {
+        let most = self.max_outbox / THROTTLE_ABOVE;
+        if self.memory.is_tight() {
+            most.min(TIGHT_THROTTLE)
+        } else {
+            most
+        }
+    }
+
+    /// Reading goes on with at most this queued. In a large outbox that is soon, one ping and one
+    /// message below the mark at which it stopped: the pongs of a slow reader stand behind what it
+    /// sent before, and have to be read within the heartbeat's timeout.
+    fn resume_below(&self) -> usize {
+        let most = self.throttle_above();
+        let step = PING_EVERY_BYTES + self.codec.max_message();
+        (most / THROTTLE_BELOW).max(most.saturating_sub(step))
     }
 
     /// The next connection that has something to write: an answer, a ping, a message for it alone, and whatever waits before that. Each comes once per
@@ -209,6 +221,7 @@ impl Engine {
         handler: &mut H,
     ) {
         self.advance(now);
+        let resume_below = self.resume_below();
         let Some(conn) = live(&mut self.conns, id) else {
             return;
         };
@@ -221,19 +234,8 @@ impl Engine {
         let drained = left == 0;
         let was_blocked = conn.is_blocked();
         let was_throttled = conn.is_throttled();
-        let resume_below = self.max_outbox / THROTTLE_BELOW;
-        let resume_below = if self.memory.is_tight() {
-            resume_below.min(TIGHT_THROTTLE / 2)
-        } else {
-            resume_below
-        };
         if was_blocked && drained {
             conn.writing = Writing::Idle;
-        }
-        // Room in a full socket buffer comes from nothing but the peer's acknowledgements; and one that is ending is judged by its queue alone.
-        if n > 0 && (was_blocked || conn.phase != Phase::Open) {
-            conn.outbox.set_moved_at(self.now);
-            self.seen(id);
         }
         if was_throttled && left <= resume_below {
             self.resume_reading(id, Reading::THROTTLED);
@@ -246,7 +248,9 @@ impl Engine {
         }
     }
 
-    /// The kernel takes no more for now. The driver watches for room until [`Engine::is_blocked`] says `false`.
+    /// The kernel takes no more for now. The driver watches for room until [`Engine::is_blocked`]
+    /// says `false`. If [`Engine::wants_progress`] then says so, it calls
+    /// [`Engine::handle_progress`].
     pub fn handle_blocked(&mut self, id: ConnId) {
         let now = self.now;
         if let Some(conn) = self.conn_mut(id)
@@ -254,10 +258,52 @@ impl Engine {
             && !conn.is_blocked()
         {
             conn.writing = Writing::Blocked;
-            conn.outbox.set_moved_at(now);
-            if conn.phase == Phase::Open {
-                self.schedule_check(id);
-            }
+            let progress = Progress {
+                at: now,
+                sample: None,
+            };
+            conn.outbox.set_progress(progress);
+            self.schedule_check(id);
+        }
+    }
+
+    /// The driver has written as much as it may to one connection in a turn, and the kernel may
+    /// have room for more: the connection goes to the end of those to be flushed.
+    pub fn handle_write_budget_spent(&mut self, id: ConnId) {
+        if let Some(conn) = live(&mut self.conns, id)
+            && !conn.outbox.is_empty()
+            && matches!(conn.writing, Writing::Idle | Writing::Blocked)
+        {
+            conn.writing = Writing::Queued;
+            self.dirty.push_back(id);
+        }
+    }
+
+    /// Whether the driver is to say how many bytes the peer has not acknowledged: a bound on the
+    /// time for which it makes no progress counts from then.
+    pub fn wants_progress(&self, id: ConnId) -> bool {
+        self.conn(id).is_some_and(|conn| {
+            let is_bounded = conn.phase != Phase::Open || self.deadlines.bounds_writing();
+            is_bounded
+                && conn
+                    .outbox
+                    .progress()
+                    .is_some_and(|progress| progress.sample.is_none())
+        })
+    }
+
+    /// Tells how many of the bytes written to the connection its peer has not acknowledged
+    /// (`SIOCOUTQ` of tcp(7)); on systems that do not know, 0: then a byte that the kernel takes is
+    /// progress.
+    pub fn handle_progress(&mut self, now: Millis, id: ConnId, unacknowledged: u64) {
+        self.advance(now);
+        let now = self.now;
+        if let Some(conn) = live(&mut self.conns, id)
+            && let Some(progress) = conn.outbox.progress()
+        {
+            let acknowledged = conn.bytes_out.saturating_sub(unacknowledged);
+            conn.outbox
+                .set_progress(deadlines::measure(progress, now, acknowledged));
         }
     }
 

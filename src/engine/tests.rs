@@ -53,6 +53,7 @@ enum Seen {
     Open(ConnId),
     Message(ConnId, String),
     Drained(ConnId),
+    Broadcast(usize),
     Close(ConnId, CloseReason),
 }
 
@@ -79,6 +80,10 @@ impl Handler for Recorder {
 
     fn on_drained(&mut self, _: &mut Context<'_>, id: ConnId) {
         self.seen.push(Seen::Drained(id));
+    }
+
+    fn on_broadcast(&mut self, _: &mut Context<'_>, _: BroadcastId, receivers: usize) {
+        self.seen.push(Seen::Broadcast(receivers));
     }
 
     fn on_close(&mut self, _: &mut Context<'_>, id: ConnId, closed: &Closed) {
@@ -119,8 +124,13 @@ impl Rig {
     }
 
     fn receive(&mut self, id: ConnId, bytes: &str) {
-        self.engine
-            .handle_bytes(self.now, id, bytes.as_bytes(), &mut self.handler);
+        self.engine.handle_bytes(
+            self.now,
+            id,
+            bytes.as_bytes(),
+            &mut Work::new(u32::MAX),
+            &mut self.handler,
+        );
     }
 
     fn outgoing(&self, id: ConnId) -> String {
@@ -176,10 +186,16 @@ impl Rig {
             self.now = self.now.max(at);
             self.engine.handle_timers(self.now, usize::MAX);
             while let Some(id) = self.engine.poll_last_look() {
-                self.engine.handle_last_look(self.now, id, unread);
+                let found = FinalRead {
+                    unread,
+                    ..FinalRead::default()
+                };
+                self.engine.handle_progress(self.now, id, 0);
+                self.engine.handle_last_look(self.now, id, found);
             }
             while let Some(id) = self.engine.poll_readable() {
-                self.engine.handle_rest(self.now, id, &mut self.handler);
+                self.engine
+                    .handle_rest(self.now, id, &mut Work::new(u32::MAX), &mut self.handler);
             }
             self.flush_dirty();
             if self.engine.closed.front().is_some() {

@@ -18,6 +18,19 @@ pub(super) struct Drain {
     until: Millis,
 }
 
+/// What a driver found at a final read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FinalRead {
+    /// Bytes, or the peer's FIN, wait to be read, and reading is stopped.
+    pub unread: bool,
+    /// How many milliseconds ago the kernel received the last bytes of the peer (`tcpi_last_data_recv`
+    /// of tcp(7)'s `TCP_INFO`); `None` where the system does not tell.
+    pub received_ms: Option<u64>,
+    /// For how many milliseconds the peer's kernel has acknowledged nothing although something is
+    /// outstanding; `None` if nothing is, and where the system does not tell.
+    pub unacknowledged_ms: Option<u64>,
+}
+
 impl Engine {
     /// Judges connections whose check is due, at most `budget` of them. Returns whether that was all; if not, the rest is due at the
     /// next call still.
@@ -27,22 +40,35 @@ impl Engine {
             self.close_all(CloseReason::Shutdown);
             return true;
         }
+        self.handle_memory_limit();
         for _ in 0..budget {
+            let due = self.wheel.next_tick();
             let Some(slot) = self.wheel.expire(self.now.as_ms() / self.grain_ms) else {
                 return true;
             };
             if let Some(conn) = self.conns.get(slot) {
-                self.check(ConnId::new(slot, conn.generation));
+                let due = due.map_or(self.now, |tick| Millis::from_ms(tick * self.grain_ms));
+                self.check(ConnId::new(slot, conn.generation), due);
             }
         }
-        self.stats.yields += 1;
         false
     }
 
-    fn check(&mut self, id: ConnId) {
+    /// Since when the oldest check or final read that is due has been so; `None` if none is due.
+    pub fn oldest_due(&self, now: Millis) -> Option<Millis> {
+        let check = self.next_check_at().filter(|at| *at <= now);
+        let read = self.last_looks.front().map(|(_, due)| *due);
+        check.into_iter().chain(read).min()
+    }
+
+    fn next_check_at(&self) -> Option<Millis> {
+        let tick = self.wheel.next_tick()?;
+        Some(Millis::from_ms(tick * self.grain_ms))
+    }
+
+    fn check(&mut self, id: ConnId, due: Millis) {
         let Some(conn) = self.conn(id) else { return };
         match conn.phase {
-            Phase::Open if self.is_draining() => self.check_leaving(id),
             Phase::Open
                 if self
                     .rationed_until(id, conn)
@@ -51,8 +77,11 @@ impl Engine {
                 self.resume_reading(id, Reading::RATIONED);
                 self.schedule_check(id);
             }
-            Phase::Open if self.deadlines.overdue(self.now, conn).is_some() => {
-                self.last_looks.push_back(id)
+            Phase::Open if self.is_draining() => self.check_leaving(id, due),
+            Phase::Open
+                if self.deadlines.overdue(self.now, conn).is_some() || self.is_sample_due(conn) =>
+            {
+                self.last_looks.push_back((id, due))
             }
             Phase::Open => match self.judge(id, conn) {
                 None => self.schedule_check(id),
@@ -66,29 +95,40 @@ impl Engine {
                     self.push_ping(id);
                     self.schedule_check(id);
                 }
-                Some(Verdict::Suspect) => self.last_looks.push_back(id),
+                Some(Verdict::Suspect) => self.last_looks.push_back((id, due)),
             },
             Phase::Greeting if Self::greeting_ends(conn) <= self.now => {
-                self.last_looks.push_back(id)
+                self.last_looks.push_back((id, due))
             }
-            Phase::PeerShut if self.is_out_of_patience(conn) => {
-                self.close(id, CloseReason::SlowReader)
+            Phase::PeerShut | Phase::Flushing(_) if self.flush_check_at(conn) <= self.now => {
+                self.last_looks.push_back((id, due))
             }
-            Phase::Flushing(reason) if self.is_out_of_patience(conn) => self.close(id, reason),
             Phase::PeerShut | Phase::Flushing(_) | Phase::Greeting => self.schedule_check(id),
             Phase::Closed(_) | Phase::Refused(_) => {}
         }
     }
 
-    /// During a drain: the last look, at the connection's own instant. That may lie beyond the wheel's horizon.
-    fn check_leaving(&mut self, id: ConnId) {
+    /// During a drain: the final read, at the connection's own instant. That may lie beyond the
+    /// wheel's horizon.
+    fn check_leaving(&mut self, id: ConnId, due: Millis) {
         match self.leaves_at(id) {
-            Some(at) if self.now < at => self.insert(id, at),
+            Some(at) if self.now < at => self.schedule_check(id),
             _ => {
                 self.wheel.remove(id.slot());
-                self.last_looks.push_back(id);
+                self.last_looks.push_back((id, due));
             }
         }
+    }
+
+    fn is_sample_due(&self, conn: &Conn) -> bool {
+        let at = self.deadlines.next_sample(conn);
+        at.is_some_and(|at| at <= self.now)
+    }
+
+    /// When something is to be done about a connection that is only being flushed.
+    fn flush_check_at(&self, conn: &Conn) -> Millis {
+        let ends = self.deadlines.flush_ends(conn);
+        ends.min(self.deadlines.next_flush_sample(conn))
     }
 
     /// When a drain takes its leave of this connection: at random, so that the fleet does not come back as one herd, and always the same.
@@ -101,56 +141,56 @@ impl Engine {
         Some(from.plus_ms(fastrand::Rng::with_seed(id.as_u64()).u64(0..=spread_ms)))
     }
 
-    fn is_out_of_patience(&self, conn: &Conn) -> bool {
-        self.now >= conn.last_seen.plus_ms(self.flush_patience_ms)
-    }
-
-    /// The next connection of which one more non-blocking read must be made before it is decided on. The driver writes, if
-    /// [`Engine::is_blocked`], for there may be room that no event has spoken of yet; it reads until the read would block, if
-    /// [`Engine::wants_read`]; and it calls [`Engine::handle_last_look`].
+    /// The next connection of which a final read must be made before it is decided on. The driver
+    /// writes, if [`Engine::is_blocked`], for there may be room that no event has told of yet; it reads
+    /// until the read would block, if [`Engine::wants_read`]; it calls [`Engine::handle_progress`], and
+    /// [`Engine::handle_last_look`].
     pub fn poll_last_look(&mut self) -> Option<ConnId> {
-        self.last_looks.pop_front()
+        self.last_looks.pop_front().map(|(id, _)| id)
     }
 
-    /// The last read has used up its budget and is to be gone on with in the next turn.
+    /// The final read has used up its budget and goes on in the next turn.
     pub fn postpone_last_look(&mut self, id: ConnId) {
-        self.last_looks.push_back(id);
+        self.last_looks.push_back((id, self.now));
     }
 
-    /// What the kernel says of the connection that is looked at last: for how long the peer's has acknowledged nothing although something is
-    /// outstanding. To be called just before [`Engine::handle_last_look`], if it is so.
-    pub fn handle_unacknowledged(&mut self, id: ConnId, ms: u64) {
-        self.unacknowledged = Some((id, ms));
-    }
-
-    /// The last read has been made: decides. `unread` says that bytes wait which could not be read because the connection is paused or
-    /// throttled; they are life, unless the peer does not read what is queued for it.
-    pub fn handle_last_look(&mut self, now: Millis, id: ConnId, unread: bool) {
+    /// The final read has been made: decides.
+    ///
+    /// Bytes that wait unread are life, unless they wait behind a queue that the peer does not read:
+    /// those may have come before it stopped. They are life as of when they were received, where the
+    /// system tells.
+    pub fn handle_last_look(&mut self, now: Millis, id: ConnId, found: FinalRead) {
         self.advance(now);
         let now = self.now;
         let draining = self.is_draining();
-        let unacknowledged_ms = self
-            .unacknowledged
-            .take()
-            .filter(|(of, _)| *of == id)
-            .map(|(_, ms)| ms);
         let Some(conn) = self.conn_mut(id) else {
             return;
         };
-        if conn.phase == Phase::Greeting && Self::greeting_ends(conn) <= now {
-            return self.refuse(id, Refusal::ProxyHeader);
+        match conn.phase {
+            Phase::Greeting if Self::greeting_ends(conn) <= now => {
+                return self.refuse(id, Refusal::ProxyHeader);
+            }
+            Phase::PeerShut | Phase::Flushing(_) => return self.end_flush_if_stuck(id),
+            Phase::Open => {}
+            Phase::Greeting | Phase::Closed(_) | Phase::Refused(_) => {
+                return self.schedule_check(id);
+            }
         }
-        if conn.phase != Phase::Open {
-            return self.schedule_check(id);
-        }
-        let throttled = conn.is_throttled();
         // A throttle that is not blocked is of this very turn, and nobody has tried to write yet.
-        let stuck = throttled && conn.is_blocked();
-        // Bytes that wait behind a stuck queue prove nothing: they may have come before the peer stopped reading.
-        if unread && !stuck {
-            conn.seen(now);
+        let stuck = conn.is_throttled() && conn.is_blocked();
+        let received = found
+            .received_ms
+            .map(|ms| Millis::from_ms(now.as_ms().saturating_sub(ms)));
+        match received {
+            _ if !found.unread => {}
+            _ if !stuck => drop(conn.seen(now)),
+            Some(at) if at > conn.last_seen => drop(conn.seen(at)),
+            _ => {}
         }
-        if draining && throttled {
+        let is_stopped = conn.is_throttled()
+            || (found.unread && conn.reading.is_stopped_by(Reading::RATIONED))
+            || conn.reading.is_stopped_by(Reading::FANOUT);
+        if draining && is_stopped {
             // Its requests are not all answered yet; the end of the drain is soon enough.
             self.insert(id, now.plus_ms(self.tick_ms));
         } else if draining {
@@ -162,9 +202,21 @@ impl Engine {
         {
             self.close(id, reason);
         } else if self.conn(id).and_then(|conn| self.judge(id, conn)) == Some(Verdict::Suspect) {
-            self.give_up(id, unacknowledged_ms);
+            self.give_up(id, found.unacknowledged_ms);
         } else {
             self.schedule_check(id);
+        }
+    }
+
+    /// Closes a connection that is only being flushed, if its peer takes nothing any more.
+    fn end_flush_if_stuck(&mut self, id: ConnId) {
+        let Some(conn) = self.conn(id) else { return };
+        if self.now < self.deadlines.flush_ends(conn) {
+            return self.schedule_check(id);
+        }
+        match conn.phase {
+            Phase::Flushing(reason) => self.close(id, reason),
+            _ => self.close(id, CloseReason::SlowReader),
         }
     }
 
@@ -222,7 +274,7 @@ impl Engine {
             };
             let id = ConnId::new(slot, conn.generation);
             match conn.phase {
-                Phase::Open => self.check_leaving(id),
+                Phase::Open => self.check_leaving(id, self.now),
                 Phase::Greeting => self.refuse(id, Refusal::ShuttingDown),
                 Phase::PeerShut | Phase::Flushing(_) | Phase::Closed(_) | Phase::Refused(_) => {}
             }
@@ -246,15 +298,18 @@ impl Engine {
 
     /// When [`Engine::handle_timers`] must be called next; `None` while nothing will ever be due, which is so without connections.
     pub fn poll_timeout(&self) -> Option<Millis> {
-        let check = self
-            .wheel
-            .next_tick()
-            .map(|tick| Millis::from_ms(tick * self.grain_ms));
         let drain = self
             .drain
             .filter(|_| !self.conns.is_empty())
             .map(|drain| drain.until.plus_ms(1));
-        check.into_iter().chain(drain).min()
+        let memory = self
+            .memory
+            .poll_timeout()
+            .filter(|_| !self.conns.is_empty());
+        [self.next_check_at(), drain, memory]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// A sign of life. The wheel hears only of those that answer a ping: the check that stands there is that of the next ping or of
@@ -274,11 +329,14 @@ impl Engine {
         }
     }
 
-    /// Puts the next check of a connection on the wheel, if it needs one. During a drain a check of another kind stands there already.
+    /// Puts the next check of a connection on the wheel, if it needs one.
     pub(super) fn schedule_check(&mut self, id: ConnId) {
         let Some(conn) = self.conn(id) else { return };
         let at = match conn.phase {
-            Phase::Open if self.is_draining() => return,
+            Phase::Open if self.is_draining() => {
+                let rationed_until = self.rationed_until(id, conn);
+                self.leaves_at(id).into_iter().chain(rationed_until).min()
+            }
             Phase::Open => {
                 let liveness = self
                     .liveness
@@ -288,9 +346,7 @@ impl Engine {
                     .chain(self.next_deadline(id, conn))
                     .min()
             }
-            Phase::PeerShut | Phase::Flushing(_) => {
-                Some(conn.last_seen.plus_ms(self.flush_patience_ms))
-            }
+            Phase::PeerShut | Phase::Flushing(_) => Some(self.flush_check_at(conn)),
             Phase::Greeting => Some(Self::greeting_ends(conn)),
             Phase::Closed(_) | Phase::Refused(_) => None,
         };
@@ -303,9 +359,10 @@ impl Engine {
     /// The next instant, but for the heartbeat's, at which something about an open connection may be due.
     fn next_deadline(&self, id: ConnId, conn: &Conn) -> Option<Millis> {
         let overdue = self.deadlines.next(conn).map(|(at, _)| at);
-        overdue
+        let sample = self.deadlines.next_sample(conn);
+        [overdue, sample, self.rationed_until(id, conn)]
             .into_iter()
-            .chain(self.rationed_until(id, conn))
+            .flatten()
             .min()
     }
 
@@ -343,7 +400,7 @@ fn evidence(id: ConnId, conn: &Conn) -> Evidence {
         last_seen: conn.last_seen,
         pings_out: conn.pings_out,
         last_ping: conn.last_ping(),
-        beats: conn.speech == Speech::Beating,
+        beats: conn.speech() == Speech::Beating,
         salt: id.as_u64(),
     }
 }

@@ -207,6 +207,14 @@ impl Codec {
         }
     }
 
+    pub(crate) fn is_raw(&self) -> bool {
+        self.framing == Framing::Raw
+    }
+
+    pub(crate) fn max_message(&self) -> usize {
+        self.max_message
+    }
+
     /// A question as it goes over the wire.
     pub fn ping(&self) -> &[u8] {
         &self.ping

@@ -19,6 +19,6 @@ pub(crate) use limits::raise_descriptor_limit;
 #[cfg(feature = "cli")]
 pub(crate) use load::{PreciseTimer, dial_from, monotonic_ns};
 pub(crate) use options::{SocketOptions, dial, listen, reset_on_close, take_over};
-pub(crate) use tcp_info::{unacknowledged_bytes, unacknowledged_for};
+pub(crate) use tcp_info::{received_before, unacknowledged_bytes, unacknowledged_for};
 #[cfg(feature = "cli")]
 pub(crate) use unix::listen_unix;

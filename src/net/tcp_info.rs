@@ -8,18 +8,34 @@ use std::time::Duration;
 
 use mio::net::TcpStream;
 
-/// For how long the peer's kernel has acknowledged nothing although something sent is outstanding (`tcpi_unacked`, `tcpi_last_ack_recv` of
-/// tcp(7)'s `TCP_INFO`). `None` if nothing is outstanding, and where the system does not tell.
+/// For how long the peer's kernel has acknowledged nothing although something sent is outstanding
+/// (`tcpi_unacked`, `tcpi_last_ack_recv` of tcp(7)'s `TCP_INFO`). `None` if nothing is outstanding,
+/// and where the system does not tell.
 ///
 /// A peer whose window is closed has nothing outstanding: its kernel answers the probes.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn unacknowledged_for(stream: &TcpStream) -> Option<Duration> {
+    let info = tcp_info(stream).filter(|info| info.tcpi_unacked > 0)?;
+    Some(Duration::from_millis(info.tcpi_last_ack_recv.into()))
+}
+
+/// How long ago the kernel received the last bytes of the peer, read or not (`tcpi_last_data_recv`).
+/// `None` where the system does not tell.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn received_before(stream: &TcpStream) -> Option<Duration> {
+    let info = tcp_info(stream)?;
+    Some(Duration::from_millis(info.tcpi_last_data_recv.into()))
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn tcp_info(stream: &TcpStream) -> Option<libc::tcp_info> {
     use std::os::fd::AsRawFd;
 
     // SAFETY: all of its fields are integers.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut len = size_of_val(&info) as libc::socklen_t;
-    // SAFETY: the kernel writes `len` bytes at most into `info`, which has as many and outlives the call.
+    // SAFETY: the kernel writes at most `len` bytes into `info`, which has as many and outlives the
+    // call.
     let result = unsafe {
         libc::getsockopt(
             stream.as_raw_fd(),
@@ -29,12 +45,16 @@ pub(crate) fn unacknowledged_for(stream: &TcpStream) -> Option<Duration> {
             &raw mut len,
         )
     };
-    (result == 0 && info.tcpi_unacked > 0)
-        .then(|| Duration::from_millis(info.tcpi_last_ack_recv.into()))
+    (result == 0).then_some(info)
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(crate) fn unacknowledged_for(_: &TcpStream) -> Option<Duration> {
+    None
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn received_before(_: &TcpStream) -> Option<Duration> {
     None
 }
 

@@ -7,9 +7,9 @@ mod report;
 mod sleep;
 mod sockets;
 mod traffic;
+mod turn;
 
 use std::fmt;
-use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
@@ -20,16 +20,17 @@ use mio::{Events, Poll, Token, Waker};
 pub use handle::Handle;
 
 use crate::config::Config;
-use crate::engine::{Context, Engine, Handler, Stats};
-use crate::error::{ConfigError, Error, SendError};
+use crate::engine::{Context, Engine, Stats};
+use crate::error::{ConfigError, Error};
 use crate::net::{self, MonotonicClock, SocketOptions};
 use crate::time::{AwakeClock, Millis, duration_to_ms};
-use handle::{Command, Commands};
+use handle::Commands;
 use linger::Lingering;
 use listener::Listeners;
-use report::{Kind, Report};
+use report::Report;
 use sleep::Sleep;
 use sockets::{ReadySet, Sockets};
+use turn::EVENTS_PER_TURN;
 
 const WAKER: Token = Token(usize::MAX);
 const ALARM: Token = Token(usize::MAX - 1);
@@ -38,22 +39,6 @@ const FIRST_LISTENER: usize = ALARM.0 - 64;
 const MAX_LISTENERS: usize = 64;
 /// Tokens from here up to the first listener's are guests': what else the binary watches on the same loop.
 const FIRST_GUEST: usize = FIRST_LISTENER - 1024;
-
-/// Events taken from the kernel at once. Those beyond wait one turn; none is lost. Replies leave at the end of a turn, so it had better end soon.
-const EVENTS_PER_TURN: usize = 256;
-/// Peers accepted per turn, so that an accept storm cannot starve those already connected.
-const ACCEPTS_PER_TURN: usize = 32;
-/// Commands of other threads carried out per turn.
-const COMMANDS_PER_TURN: usize = 1024;
-/// Checks made per turn, so that a mass expiry is no latency spike: a ping takes 7 us and a verdict no more, so a turn of nothing else is over in
-/// less time than it takes to wake a process. The look for events between two turns is one part in fifty.
-const CHECKS_PER_TURN: usize = 8;
-/// Connections written to per turn; the rest keep their place in the list.
-const FLUSHES_PER_TURN: usize = 256;
-/// And those that have nothing to be told but a broadcast: so few that who has an answer to wait for does not feel a message to everybody.
-const TOLD_PER_TURN: usize = 64;
-/// The clock is read again after so many sockets, so that stamps stay true in a long turn; a reading costs a hundredth of a read.
-const SOCKETS_PER_CLOCK_READING: u32 = 16;
 
 /// Size of the one buffer that all connections are read into.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -100,7 +85,10 @@ pub struct Server {
     sleep: Sleep,
     awake: AwakeClock,
     now: Millis,
-    sockets_since_clock: u32,
+    /// Sockets and units of work since the clock was read.
+    since_clock: u32,
+    /// When the turn began, by the clock of `reading`.
+    turn_began: Duration,
     /// The last poll filled its batch, so the kernel may hold more events: an outer poll would not say so again.
     more_events: bool,
     finished: bool,
@@ -174,7 +162,8 @@ impl Server {
             reading: Duration::ZERO,
             sleep,
             now: Millis::ZERO,
-            sockets_since_clock: 0,
+            since_clock: 0,
+            turn_began: Duration::ZERO,
             more_events: false,
             finished: false,
         })
@@ -203,96 +192,6 @@ impl Server {
     /// Whether a shutdown has begun.
     pub fn is_draining(&self) -> bool {
         self.engine.is_draining()
-    }
-
-    /// Turns until a shutdown has ended. Fails only if the poll itself does; what happens to a connection never ends the loop.
-    pub fn run<H: Handler + ?Sized>(&mut self, handler: &mut H) -> Result<(), Error> {
-        while self.turn(handler, None)? == Turn::Running {}
-        Ok(())
-    }
-
-    /// One turn: waits until something is to be done, at most `max_wait` (`None`: for as long as it takes), and does it.
-    ///
-    /// For those who own the loop: wait for the server's descriptor to be readable, at most for [`Server::next_wait`], then call this with
-    /// `Some(Duration::ZERO)`. An early call does nothing; a late one makes up for the delay; after [`Turn::Finished`] nothing happens.
-    pub fn turn<H: Handler + ?Sized>(
-        &mut self,
-        handler: &mut H,
-        max_wait: Option<Duration>,
-    ) -> Result<Turn, Error> {
-        if self.finished {
-            return Ok(Turn::Finished);
-        }
-        // How late this turn is, is told by the timer that was due, not by how long the embedder allowed this poll to take.
-        let before = self.now;
-        let (due, due_ms) = (self.engine.poll_timeout(), self.due_ms());
-        let wait = self.fall_asleep(max_wait);
-        match self.poll.poll(&mut self.events, wait) {
-            Ok(()) => {}
-            // A signal: no events, and whoever asked for signals wants the turn to end.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
-            Err(source) => {
-                return Err(Error::Io {
-                    doing: "poll".into(),
-                    source,
-                });
-            }
-        }
-        let began = self.clock.elapsed();
-        self.read_clock_at(began, due_ms);
-        // What was due before is left over from the last turn, for want of a budget: that is no lag.
-        if let Some(due) = due.filter(|due| *due > before && *due <= self.now) {
-            self.engine
-                .stats_mut()
-                .lag
-                .record_ms(self.now.ms_since(due));
-        }
-
-        self.obey_commands(handler);
-        self.handle_events(handler);
-        self.accept_batch(handler);
-        self.read_ready(handler);
-        // Replies first: they do not wait for those that are asked or given up.
-        let flushes_left = self.flush(handler, FLUSHES_PER_TURN, Engine::poll_dirty);
-        self.check_the_quiet(handler);
-        let flushes_left = self.flush(handler, flushes_left, Engine::poll_dirty);
-        let tells_left = self.flush(handler, TOLD_PER_TURN, Engine::poll_told);
-        self.engine.stats_mut().yields += u64::from(flushes_left == 0) + u64::from(tells_left == 0);
-        self.reap(handler);
-        self.lingering.handle_timers(self.now);
-        self.report.handle_timers(self.now);
-        self.engine
-            .stats_mut()
-            .turn
-            .record(self.clock.elapsed().saturating_sub(began));
-        Ok(self.end_of_turn())
-    }
-
-    /// How long the next turn may wait for readiness: zero if there is work left over, `None` if nothing will ever be due by time alone, as
-    /// when nobody is connected.
-    pub fn next_wait(&self) -> Option<Duration> {
-        let leftovers = self.more_events
-            || !self.ready.is_empty()
-            || self.engine.has_work()
-            || self.listeners.is_pending();
-        if leftovers {
-            return Some(Duration::ZERO);
-        }
-        let timeouts = [
-            self.engine.poll_timeout(),
-            self.listeners.poll_timeout(),
-            self.lingering.poll_timeout(),
-            self.report.poll_timeout(),
-            // What lingers does not outlive the drain.
-            self.engine
-                .drain_deadline()
-                .filter(|_| self.engine.is_drained()),
-        ];
-        timeouts
-            .into_iter()
-            .flatten()
-            .min()
-            .map(|at| Duration::from_millis(at.ms_since(self.now)))
     }
 
     /// The server as a handler sees it, between two turns, for those who own the loop. What is sent by it goes out in the next turn, which
@@ -366,121 +265,6 @@ impl Server {
     #[cfg(feature = "cli")]
     pub(crate) fn ready_guests(&self) -> &[usize] {
         &self.ready_guests
-    }
-
-    /// How long after the last reading of the clock the next one may come without being late; `None` if nothing is ever due.
-    fn due_ms(&self) -> Option<u64> {
-        self.engine.poll_timeout().map(|at| at.ms_since(self.now))
-    }
-
-    /// Sees to it that the poll ends in time, and returns the timeout that it needs for that.
-    fn fall_asleep(&mut self, max_wait: Option<Duration>) -> Option<Duration> {
-        let next = self.next_wait();
-        // Who does not sleep, or is to be woken sooner, needs no alarm.
-        if next == Some(Duration::ZERO)
-            || max_wait.is_some_and(|max_wait| next.is_none_or(|next| max_wait <= next))
-        {
-            return [next, max_wait].into_iter().flatten().min();
-        }
-        // Deadlines are whole milliseconds, and the same one must come out the same in each turn.
-        let reading = Duration::from_millis(Millis::from_duration(self.reading).as_ms());
-        let clock = &self.clock;
-        let timeout = self
-            .sleep
-            .until(self.reading, next.map(|next| reading + next), || {
-                clock.elapsed()
-            });
-        [timeout, max_wait].into_iter().flatten().min()
-    }
-
-    fn read_clock(&mut self, waited_ms: Option<u64>) {
-        self.read_clock_at(self.clock.elapsed(), waited_ms);
-    }
-
-    fn read_clock_at(&mut self, reading: Duration, waited_ms: Option<u64>) {
-        self.reading = reading;
-        self.now = self.awake.read(Millis::from_duration(reading), waited_ms);
-        self.sockets_since_clock = 0;
-        self.engine.advance(self.now);
-        let stats = self.engine.stats_mut();
-        if stats.stalls != self.awake.stalls() {
-            log::warn!(
-                "stall stalled_ms={} in_all_ms={}",
-                self.awake.stalled_ms() - stats.stalled_ms,
-                self.awake.stalled_ms()
-            );
-            (stats.stalls, stats.stalled_ms) = (self.awake.stalls(), self.awake.stalled_ms());
-        }
-    }
-
-    /// Called for each socket that is worked on.
-    fn count_socket(&mut self) {
-        self.sockets_since_clock += 1;
-        if self.sockets_since_clock >= SOCKETS_PER_CLOCK_READING {
-            self.read_clock(Some(0));
-        }
-    }
-
-    fn obey_commands<H: Handler + ?Sized>(&mut self, handler: &mut H) {
-        self.commands.look();
-        if let Some(grace) = self.commands.take_shutdown() {
-            self.accept_the_last(handler);
-            let connections = self.engine.connections();
-            self.listeners.close();
-            self.engine.handle_shutdown(self.now, duration_to_ms(grace));
-            // An earlier one may leave less.
-            let grace_ms = self
-                .engine
-                .drain_deadline()
-                .map_or(0, |end| end.ms_since(self.now));
-            log::info!("shutdown connections={connections} grace_ms={grace_ms}");
-        }
-        for _ in 0..COMMANDS_PER_TURN {
-            let Some(command) = self.commands.next() else {
-                return;
-            };
-            let sent = match command {
-                Command::Send(id, message) => self.engine.send(id, &[&message]),
-                Command::Broadcast(message) => self.engine.broadcast(&message, None).map(drop),
-                Command::Close(id, how) => {
-                    self.engine.close_on_request(id, how);
-                    Ok(())
-                }
-            };
-            if sent == Err(SendError::Unframeable) && self.report.admits(self.now, Kind::Dropped) {
-                log::warn!("dropped-message error=\"{}\"", SendError::Unframeable);
-            }
-        }
-        self.engine.stats_mut().yields += 1;
-        self.handle.wake();
-    }
-
-    fn check_the_quiet<H: Handler + ?Sized>(&mut self, handler: &mut H) {
-        self.engine.handle_timers(self.now, CHECKS_PER_TURN);
-        for _ in 0..CHECKS_PER_TURN {
-            let Some(id) = self.engine.poll_last_look() else {
-                return;
-            };
-            self.last_look(id, handler);
-        }
-    }
-
-    fn end_of_turn(&mut self) -> Turn {
-        if self.engine.is_drained() {
-            if self
-                .engine
-                .drain_deadline()
-                .is_some_and(|deadline| deadline <= self.now)
-            {
-                self.lingering.clear();
-            }
-            self.finished = self.lingering.is_empty();
-        }
-        if self.finished {
-            Turn::Finished
-        } else {
-            Turn::Running
-        }
     }
 }
 

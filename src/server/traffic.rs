@@ -10,9 +10,10 @@ use mio::{Events, Interest, Token};
 use super::listener::Accepted;
 use super::report::Kind;
 use super::sockets::ReadEnd;
-use super::{ACCEPTS_PER_TURN, ALARM, EVENTS_PER_TURN, FIRST_GUEST, FIRST_LISTENER, Server, WAKER};
+use super::turn::{ACCEPTS_PER_TURN, EVENTS_PER_TURN, MIN_FLUSHES, READ_WORK, SOCKET_WORK};
+use super::{ALARM, FIRST_GUEST, FIRST_LISTENER, Server, WAKER};
 use crate::close::{CloseReason, Refusal};
-use crate::engine::{Closed, Engine, Farewell, Handler};
+use crate::engine::{Closed, Engine, Farewell, FinalRead, Handler, Work};
 use crate::id::ConnId;
 use crate::net;
 use crate::time::duration_to_ms;
@@ -23,8 +24,8 @@ const READ_BUDGET: usize = 128 * 1024;
 const SLICES_PER_WRITE: usize = 16;
 /// More than any kernel queues for a listener, so that a storm of dials cannot hold up the end for ever.
 const MOST_BACKLOG: usize = 65_536;
-/// Writes to one connection per turn; one that takes more is written to again after all others.
-const WRITES_PER_TURN: usize = 4;
+/// Writes to one connection per flush; one that takes more is written to again after all others.
+const WRITES_PER_FLUSH: usize = 4;
 
 impl Server {
     pub(super) fn handle_events<H: Handler + ?Sized>(&mut self, handler: &mut H) {
@@ -48,7 +49,7 @@ impl Server {
     }
 
     fn handle_ready<H: Handler + ?Sized>(&mut self, id: ConnId, event: &Event, handler: &mut H) {
-        self.count_socket();
+        self.count_work(SOCKET_WORK);
         if event.is_writable() && self.engine.is_blocked(id) {
             self.write(id, handler);
         }
@@ -57,16 +58,16 @@ impl Server {
         }
         if self.engine.wants_read(id) {
             if event.is_readable() || event.is_read_closed() {
+                if self.is_late() || self.engine.is_congested() {
+                    return self.ready.insert(id);
+                }
                 let ended = event.is_read_closed() || event.is_error();
-                self.read(
-                    id,
-                    if ended {
-                        ReadEnd::WouldBlock
-                    } else {
-                        ReadEnd::Short
-                    },
-                    handler,
-                );
+                let end = if ended {
+                    ReadEnd::WouldBlock
+                } else {
+                    ReadEnd::Short
+                };
+                self.read(id, end, &mut Work::new(READ_WORK), handler);
             }
         } else if event.is_error()
             && let Some(stream) = self.sockets.get_mut(id)
@@ -78,95 +79,132 @@ impl Server {
         }
     }
 
-    /// Reads what a connection has sent, within its budget; what was read before it was paused comes first.
-    fn read<H: Handler + ?Sized>(&mut self, id: ConnId, end: ReadEnd, handler: &mut H) {
-        self.engine.handle_rest(self.now, id, handler);
+    /// Reads what a connection has sent, within its budgets. What was read and not decoded comes
+    /// first. If a budget runs out, the connection is read again in a later turn.
+    fn read<H: Handler + ?Sized>(
+        &mut self,
+        id: ConnId,
+        end: ReadEnd,
+        work: &mut Work,
+        handler: &mut H,
+    ) {
+        let units = work.left();
+        let is_unfinished = self.read_within(id, end, work, handler);
+        self.count_work(units - work.left());
+        if is_unfinished || self.engine.has_undecoded(id) {
+            self.engine.stats_mut().yields += 1;
+            self.ready.insert(id);
+        }
+    }
+
+    /// Returns whether there may be more to read.
+    fn read_within<H: Handler + ?Sized>(
+        &mut self,
+        id: ConnId,
+        end: ReadEnd,
+        work: &mut Work,
+        handler: &mut H,
+    ) -> bool {
+        self.engine.handle_rest(self.now, id, work, handler);
         let Some(stream) = self.sockets.get_mut(id) else {
-            return;
+            return false;
         };
         let mut budget = READ_BUDGET;
         while self.engine.wants_read(id) {
+            if budget == 0 || work.is_spent() {
+                return true;
+            }
             match stream.read(&mut self.scratch) {
-                Ok(0) => return self.engine.handle_eof(self.now, id),
+                Ok(0) => {
+                    self.engine.handle_eof(self.now, id);
+                    return false;
+                }
                 Ok(n) => {
-                    self.engine
-                        .handle_bytes(self.now, id, &self.scratch[..n], handler);
+                    let bytes = &self.scratch[..n];
+                    self.engine.handle_bytes(self.now, id, bytes, work, handler);
                     if end == ReadEnd::Short && n < self.scratch.len() {
-                        return;
+                        return false;
                     }
                     budget = budget.saturating_sub(n);
-                    if budget == 0 {
-                        self.engine.stats_mut().yields += 1;
-                        return self.ready.insert(id);
-                    }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    return self.engine.handle_failure(
-                        self.now,
-                        id,
-                        CloseReason::from_read_error(&error),
-                    );
+                    let reason = CloseReason::from_read_error(&error);
+                    self.engine.handle_failure(self.now, id, reason);
+                    return false;
                 }
             }
         }
+        false
     }
 
-    /// Reads on where a budget ran out or a pause has ended.
-    pub(super) fn read_ready<H: Handler + ?Sized>(&mut self, handler: &mut H) {
-        while let Some(id) = self.engine.poll_readable() {
-            self.ready.insert(id);
-        }
-        for _ in 0..self.ready.len() {
-            let Some(id) = self.ready.pop() else { return };
-            self.count_socket();
-            self.read(id, ReadEnd::WouldBlock, handler);
-        }
+    /// Reads from a connection without an event that says so.
+    pub(super) fn read_again<H: Handler + ?Sized>(
+        &mut self,
+        id: ConnId,
+        work: &mut Work,
+        handler: &mut H,
+    ) {
+        self.count_work(SOCKET_WORK);
+        self.read(id, ReadEnd::WouldBlock, work, handler);
     }
 
-    /// The one read more that decides whether a silent peer is dead, and that answers what a leaving one has sent.
+    /// The final read, which decides whether a silent peer is dead, and answers what a leaving one
+    /// has sent.
     pub(super) fn last_look<H: Handler + ?Sized>(&mut self, id: ConnId, handler: &mut H) {
-        self.count_socket();
-        let mut unread = false;
         if self.engine.is_blocked(id) {
             self.write(id, handler);
         }
-        self.read(id, ReadEnd::WouldBlock, handler);
+        self.read_again(id, &mut Work::new(READ_WORK), handler);
         if self.ready.contains(id) {
             return self.engine.postpone_last_look(id);
         }
-        if !self.engine.wants_read(id)
-            && let Some(stream) = self.sockets.get_mut(id)
-        {
+        let wants_read = self.engine.wants_read(id);
+        let Some(stream) = self.sockets.get_mut(id) else {
+            return self
+                .engine
+                .handle_last_look(self.now, id, FinalRead::default());
+        };
+        let mut found = FinalRead {
+            unacknowledged_ms: net::unacknowledged_for(stream).map(duration_to_ms),
+            ..FinalRead::default()
+        };
+        if !wants_read {
             // A FIN that waits is as good as bytes: the peer may only be waiting for its replies.
             match stream.peek(&mut self.scratch[..1]) {
-                Ok(_) => unread = true,
+                Ok(_) => {
+                    found.unread = true;
+                    found.received_ms = net::received_before(stream).map(duration_to_ms);
+                }
                 Err(error)
                     if matches!(
                         error.kind(),
                         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
                     ) => {}
                 Err(error) => {
-                    return self.engine.handle_failure(
-                        self.now,
-                        id,
-                        CloseReason::from_read_error(&error),
-                    );
+                    let reason = CloseReason::from_read_error(&error);
+                    return self.engine.handle_failure(self.now, id, reason);
                 }
             }
         }
-        if let Some(stream) = self.sockets.get_mut(id)
-            && let Some(unacknowledged) = net::unacknowledged_for(stream)
-        {
+        self.measure_progress(id);
+        self.engine.handle_last_look(self.now, id, found);
+    }
+
+    fn measure_progress(&mut self, id: ConnId) {
+        if let Some(stream) = self.sockets.get_mut(id) {
+            let unacknowledged = net::unacknowledged_bytes(stream).unwrap_or(0);
             self.engine
-                .handle_unacknowledged(id, duration_to_ms(unacknowledged));
+                .handle_progress(self.now, id, unacknowledged as u64);
         }
-        self.engine.handle_last_look(self.now, id, unread);
     }
 
     pub(super) fn accept_batch<H: Handler + ?Sized>(&mut self, handler: &mut H) {
         for _ in 0..ACCEPTS_PER_TURN {
+            if self.engine.is_congested() {
+                break;
+            }
             match self.listeners.accept(self.now) {
                 Accepted::Stream(stream, peer) => self.open(stream, peer, handler),
                 Accepted::Refused(peer) => {
@@ -206,7 +244,7 @@ impl Server {
         peer: SocketAddr,
         handler: &mut H,
     ) {
-        self.count_socket();
+        self.count_work(SOCKET_WORK);
         let id = match self.engine.handle_open(self.now, peer, handler) {
             Ok(id) => id,
             Err(refusal) => return self.log_refusal(peer, refusal),
@@ -222,7 +260,7 @@ impl Server {
         }
         self.sockets.insert(id, stream);
         if self.engine.is_over_full() {
-            self.reap(handler);
+            self.reap(handler, usize::MAX);
         }
         if self.report.admits(self.now, Kind::Open) {
             log::debug!("open id={id} addr={peer}");
@@ -250,6 +288,10 @@ impl Server {
                 return left + 1;
             };
             self.write(id, handler);
+            self.count_work(SOCKET_WORK);
+            if self.is_late() && budget - left >= MIN_FLUSHES {
+                return 0;
+            }
         }
         0
     }
@@ -261,7 +303,7 @@ impl Server {
         let was_blocked = self.engine.is_blocked(id);
         // Only a socket that was found full tells when it has room again.
         let mut full = false;
-        for _ in 0..WRITES_PER_TURN {
+        for _ in 0..WRITES_PER_FLUSH {
             let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
             let filled = self.engine.outgoing(id, &mut slices);
             let len: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
@@ -289,11 +331,18 @@ impl Server {
                 break;
             }
         }
-        // Whatever is left, because the socket is full or this turn's writes are used up, waits for an event. Registering anew brings
-        // one at once if there is room, which is what the second case needs.
-        self.engine.handle_blocked(id);
+        if full {
+            self.engine.handle_blocked(id);
+            if self.engine.wants_progress(id) {
+                self.measure_progress(id);
+            }
+        } else {
+            self.engine.handle_write_budget_spent(id);
+        }
         let blocked = self.engine.is_blocked(id);
-        if blocked != was_blocked || (blocked && !full) {
+        if blocked != was_blocked
+            && let Some(stream) = self.sockets.get_mut(id)
+        {
             let interest = if blocked {
                 Interest::READABLE | Interest::WRITABLE
             } else {
@@ -310,13 +359,20 @@ impl Server {
         }
     }
 
-    /// Drops the sockets of connections that are over.
-    pub(super) fn reap<H: Handler + ?Sized>(&mut self, handler: &mut H) {
+    /// Drops the sockets of at most `budget` connections that are over. Stops early while broadcasts
+    /// pile up, which `on_close` may add to.
+    pub(super) fn reap<H: Handler + ?Sized>(&mut self, handler: &mut H, budget: usize) {
         while let Some((id, peer, refusal)) = self.engine.poll_refused() {
             self.sockets.remove(id);
             self.log_refusal(peer, refusal);
         }
-        while let Some((id, closed)) = self.engine.poll_closed(self.now, handler) {
+        for _ in 0..budget {
+            if self.engine.is_congested() && !self.engine.is_over_full() {
+                return;
+            }
+            let Some((id, closed)) = self.engine.poll_closed(self.now, handler) else {
+                return;
+            };
             let stream = self.sockets.remove(id);
             if self.report.admits(self.now, Kind::Close) {
                 log_close(id, &closed);

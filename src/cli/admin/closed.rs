@@ -5,8 +5,9 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
+use super::broadcasts::Broadcasts;
 use crate::close::Origin;
-use crate::engine::{Closed, Context, Handler};
+use crate::engine::{BroadcastId, Closed, Context, Handler};
 use crate::id::ConnId;
 
 /// Closes that are remembered: enough to see what has befallen a fleet in the last minute of trouble, in 200 kB.
@@ -90,10 +91,10 @@ fn view(Entry { id, at, closed }: &Entry) -> ClosedView {
     }
 }
 
-/// A handler whose closes are remembered, where there is a memory for them.
+/// A handler whose closes and complete broadcasts are remembered, where there is a memory for them.
 pub(crate) struct Remembering<'a, H> {
     pub(crate) handler: &'a mut H,
-    pub(crate) ring: Option<&'a mut ClosedRing>,
+    pub(crate) memory: Option<(&'a mut ClosedRing, &'a mut Broadcasts)>,
 }
 
 impl<H: Handler> Handler for Remembering<'_, H> {
@@ -109,8 +110,15 @@ impl<H: Handler> Handler for Remembering<'_, H> {
         self.handler.on_drained(cx, id);
     }
 
+    fn on_broadcast(&mut self, cx: &mut Context<'_>, broadcast: BroadcastId, receivers: usize) {
+        if let Some((_, broadcasts)) = &mut self.memory {
+            broadcasts.complete(broadcast, receivers);
+        }
+        self.handler.on_broadcast(cx, broadcast, receivers);
+    }
+
     fn on_close(&mut self, cx: &mut Context<'_>, id: ConnId, closed: &Closed) {
-        if let Some(ring) = &mut self.ring {
+        if let Some((ring, _)) = &mut self.memory {
             ring.push(id, closed);
         }
         self.handler.on_close(cx, id, closed);
@@ -135,7 +143,7 @@ mod tests {
         let mut ring = ClosedRing::default();
         let mut handler = Remembering {
             handler: &mut Nothing,
-            ring: Some(&mut ring),
+            memory: Some((&mut ring, &mut Broadcasts::default())),
         };
         let mut engine = Engine::new(&Config::default()).expect("it is valid");
         let peer = "192.0.2.1:5000".parse().expect("an address");

@@ -5,6 +5,7 @@
 
 mod access;
 mod args;
+mod broadcasts;
 mod closed;
 mod connection;
 mod events;
@@ -34,6 +35,7 @@ use crate::error::Error;
 use crate::net;
 use crate::server::Server;
 use access::Access;
+use broadcasts::Broadcasts;
 use closed::ClosedRing;
 use connection::{Connection, READ_BYTES};
 use http::{Failure, Response};
@@ -70,6 +72,7 @@ pub(crate) struct Admin {
     /// Connections that have something to do, each once (`Connection::queued`).
     work: VecDeque<usize>,
     listings: Listings,
+    broadcasts: Broadcasts,
     closed: ClosedRing,
     requests: Requests,
     /// Somebody may wait to be accepted.
@@ -108,6 +111,7 @@ impl Admin {
             max_connections,
             work: VecDeque::new(),
             listings: Listings::default(),
+            broadcasts: Broadcasts::default(),
             closed: ClosedRing::default(),
             requests: Requests::default(),
             accepting: true,
@@ -131,14 +135,14 @@ impl Admin {
         self.listener.to_string()
     }
 
-    /// `handler`, with its closes remembered for whoever asks.
+    /// `handler`, with its closes and complete broadcasts remembered for requests that ask for them.
     pub(crate) fn remembering<'a, H: Handler>(
         admin: Option<&'a mut Self>,
         handler: &'a mut H,
     ) -> Remembering<'a, H> {
         Remembering {
             handler,
-            ring: admin.map(|admin| &mut admin.closed),
+            memory: admin.map(|admin| (&mut admin.closed, &mut admin.broadcasts)),
         }
     }
 
@@ -177,6 +181,7 @@ impl Admin {
                 break;
             }
         }
+        self.answer_broadcasts(now);
         self.advance_listing(now, server);
         self.tell_streams(now, server);
         self.handle_timeouts(now);
@@ -269,6 +274,7 @@ impl Admin {
         self.connections.remove(key);
         self.work.retain(|queued| *queued != key);
         self.listings.forget(key);
+        self.broadcasts.forget(key);
     }
 }
 

@@ -15,6 +15,7 @@ use super::metrics;
 use super::routes::{Route, gone};
 use super::status::Status;
 use crate::config::OnSlow;
+use crate::engine::Broadcast;
 use crate::error::SendError;
 use crate::server::Server;
 
@@ -175,11 +176,18 @@ impl Admin {
                 sent.map(|()| Response::json(202, &Queued { queued: true }))
                     .map_err(|error| cannot_send(error, cx.server))
             }
-            Route::Broadcast => {
-                let sent = cx.server.context().broadcast(body, None);
-                sent.map(|receivers| Response::json(200, &Receivers { receivers }))
-                    .map_err(|error| cannot_send(error, cx.server))
-            }
+            Route::Broadcast => match cx.server.context().broadcast(body, None) {
+                Ok(Broadcast::Pending(broadcast)) => {
+                    return self.broadcasts.wait(key, asked, broadcast);
+                }
+                Ok(Broadcast::Complete(receivers)) => Ok(received_by(receivers)),
+                Err(SendError::Full) => Err(Failure::new(
+                    503,
+                    "too many broadcasts are under way; try again",
+                )
+                .with("Retry-After", "1")),
+                Err(error) => Err(cannot_send(error, cx.server)),
+            },
             Route::Close(id, how) => match cx.server.context().inspect(id) {
                 Some(_) => {
                     cx.server.context().close(id, how);
@@ -272,6 +280,13 @@ impl Admin {
             self.answer(key, now, &asked, &response);
         } else {
             self.listings.current = Some((key, asked, listing));
+        }
+    }
+
+    /// Answers requests whose broadcast is complete.
+    pub(super) fn answer_broadcasts(&mut self, now: Instant) {
+        while let Some((key, asked, receivers)) = self.broadcasts.poll() {
+            self.answer(key, now, &asked, &received_by(receivers));
         }
     }
 
@@ -382,6 +397,10 @@ struct Draining {
 #[derive(Serialize)]
 struct ClosedList {
     closed: Vec<ClosedView>,
+}
+
+fn received_by(receivers: usize) -> Response {
+    Response::json(200, &Receivers { receivers })
 }
 
 fn page() -> Response {

@@ -85,7 +85,8 @@ fn a_drain_of_a_few_ticks_still_looks_once_at_everybody() {
         rig.engine.handle_timers(rig.now, usize::MAX);
         while let Some(id) = rig.engine.poll_last_look() {
             looked += 1;
-            rig.engine.handle_last_look(rig.now, id, false);
+            rig.engine
+                .handle_last_look(rig.now, id, FinalRead::default());
         }
         rig.reap();
     }
@@ -104,8 +105,10 @@ fn a_drain_without_grace_looks_once_at_everybody_and_is_over_a_millisecond_later
         (rig.engine.poll_last_look(), rig.engine.poll_last_look()),
         (Some(idle), Some(stuck))
     );
-    rig.engine.handle_last_look(rig.now, idle, false);
-    rig.engine.handle_last_look(rig.now, stuck, false);
+    rig.engine
+        .handle_last_look(rig.now, idle, FinalRead::default());
+    rig.engine
+        .handle_last_look(rig.now, stuck, FinalRead::default());
     assert_eq!(rig.reap().len(), 1, "nothing keeps the idle one");
     rig.pass_until(1, false);
     let closed = rig.reap();
@@ -154,7 +157,8 @@ fn everybody_gets_a_goodbye_at_its_own_time_and_after_its_answers() {
         rig.engine.handle_timers(rig.now, usize::MAX);
         while let Some(id) = rig.engine.poll_last_look() {
             rig.receive(id, "last words\n");
-            rig.engine.handle_last_look(rig.now, id, false);
+            rig.engine
+                .handle_last_look(rig.now, id, FinalRead::default());
             assert_eq!(rig.flush(id), "last words\nbye\n");
             said.push((rig.now, id));
         }

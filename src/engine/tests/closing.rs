@@ -122,7 +122,8 @@ fn a_stale_id_does_nothing_to_the_next_tenant_of_its_slot() {
     rig.engine
         .handle_failure(rig.now, old, CloseReason::PeerReset);
     rig.engine.pause_reads(old, true);
-    rig.engine.handle_last_look(rig.now, old, false);
+    rig.engine
+        .handle_last_look(rig.now, old, FinalRead::default());
     assert_eq!(rig.engine.send(old, &[b"late"]), Err(SendError::Closed));
     assert!(rig.engine.wants_read(new) && rig.engine.is_open(new) && !rig.engine.has_work());
     assert_eq!(

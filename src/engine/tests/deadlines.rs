@@ -70,20 +70,50 @@ fn who_never_speaks_is_ended_and_a_heartbeat_is_speech() {
     assert!(rig.engine.is_open(pongs) && !rig.engine.is_open(mute) && !rig.engine.is_open(mumbles));
 }
 
-#[test]
-fn a_queue_that_does_not_move_ends_a_line_that_still_speaks() {
-    let mut rig = with(|limits| limits.write_timeout = seconds(3));
+/// Bytes that the peer acknowledges, by time in milliseconds, and when it is closed as a slow reader.
+fn closed_at(acknowledged: impl Fn(u64) -> u64) -> Option<u64> {
+    let mut rig = with(|limits| limits.write_timeout = seconds(4));
     let id = rig.open();
-    rig.receive(id, "a message\n");
-    rig.write(id, 2);
-    rig.pass_until(2900, false);
-    rig.receive(id, "ping\n");
-    rig.write(id, 1);
-    rig.pass_until(5800, false);
-    assert_eq!(rig.reasons(), [], "a byte was taken in between");
-    rig.receive(id, "ping\n");
-    rig.pass_until(6100, false);
-    assert_eq!(rig.reasons(), [CloseReason::SlowReader]);
+    rig.engine.send(id, &[&[b'x'; 900]]).expect("room");
+    rig.write(id, 800);
+    let unacknowledged = |ms| 800 - acknowledged(ms).min(800);
+    rig.engine.handle_progress(rig.now, id, unacknowledged(0));
+    while rig.engine.is_open(id) && rig.now.as_ms() < 12_000 {
+        rig.now = rig.engine.poll_timeout().expect("a check is due");
+        rig.engine.handle_timers(rig.now, usize::MAX);
+        rig.receive(id, "pong\n");
+        while let Some(id) = rig.engine.poll_last_look() {
+            let left = unacknowledged(rig.now.as_ms());
+            rig.engine.handle_progress(rig.now, id, left);
+            rig.engine
+                .handle_last_look(rig.now, id, FinalRead::default());
+        }
+    }
+    let reasons = rig.reasons();
+    assert!(reasons.is_empty() || reasons == [CloseReason::SlowReader]);
+    (!reasons.is_empty()).then_some(rig.now.as_ms())
+}
+
+#[test]
+fn a_peer_that_acknowledges_nothing_is_closed_after_the_write_timeout() {
+    let at = closed_at(|_| 0).expect("it is closed");
+    assert!((4000..=4000 + TICK_MS).contains(&at), "{at} ms");
+}
+
+#[test]
+fn a_peer_that_stops_is_closed_within_five_quarters_of_the_write_timeout() {
+    let at = closed_at(|ms| if ms < 3500 { ms / 5 } else { 700 }).expect("it is closed");
+    assert!((7500..=8500 + 2 * TICK_MS).contains(&at), "{at} ms");
+}
+
+#[test]
+fn a_peer_that_acknowledges_steadily_is_not_closed() {
+    assert_eq!(closed_at(|ms| ms / 15), None);
+}
+
+#[test]
+fn a_byte_now_and_then_is_no_progress() {
+    assert!(closed_at(|ms| ms / 900).is_some());
 }
 
 #[test]

@@ -103,8 +103,11 @@ fn without_a_heartbeat_nothing_is_ever_due() {
 }
 
 #[test]
-fn no_ping_joins_a_queue_that_is_stuck() {
-    let mut rig = Rig::new(&config());
+fn no_ping_joins_a_stuck_queue_in_raw_framing() {
+    let mut rig = Rig::new(&Config {
+        framing: Framing::Raw,
+        ..config()
+    });
     let id = rig.open();
     rig.receive(id, "stuck\n");
     rig.write(id, 0);
@@ -135,10 +138,11 @@ fn what_is_not_acknowledged_tells_a_lost_host_from_a_hanging_program() {
             rig.engine.handle_timers(rig.now, usize::MAX);
             rig.receive(other, "pong\n");
             while let Some(suspect) = rig.engine.poll_last_look() {
-                if let Some(ms) = unacknowledged_ms {
-                    rig.engine.handle_unacknowledged(suspect, ms);
-                }
-                rig.engine.handle_last_look(rig.now, suspect, false);
+                let found = FinalRead {
+                    unacknowledged_ms,
+                    ..FinalRead::default()
+                };
+                rig.engine.handle_last_look(rig.now, suspect, found);
             }
         }
         let evidence = unacknowledged_ms
@@ -160,22 +164,95 @@ fn a_ping_never_passes_the_bound_of_the_outbox() {
 }
 
 #[test]
-fn progress_of_a_stuck_queue_is_life() {
+fn bytes_that_the_kernel_takes_are_no_life() {
     let mut rig = Rig::new(&config());
     let id = rig.open();
     rig.receive(id, &format!("{}\n", "x".repeat(700)));
     rig.write(id, 1);
-    for second in 1..=10 {
-        rig.pass_until(second * (BOUND_MS - 1), false);
-        rig.write(id, 10);
-    }
-    assert_eq!(rig.reasons(), []);
-    rig.pass_until(u64::MAX, false);
+    rig.pass_until(BOUND_MS - 1, false);
+    rig.write(id, 10);
+    rig.pass_until(BOUND_MS + TICK_MS, false);
     assert_eq!(
         rig.reasons(),
         [CloseReason::SlowReader],
         "what stops a throttled peer is that it does not read"
     );
+}
+
+#[test]
+fn bytes_behind_a_stuck_queue_are_life_as_of_when_they_came() {
+    let mut rig = Rig::new(&config());
+    let id = rig.open();
+    rig.receive(id, &format!("{}\n", "x".repeat(700)));
+    rig.write(id, 1);
+    let mut final_reads = 0;
+    while rig.engine.is_open(id) {
+        rig.now = rig.engine.poll_timeout().expect("a check is due");
+        rig.engine.handle_timers(rig.now, usize::MAX);
+        while let Some(id) = rig.engine.poll_last_look() {
+            final_reads += 1;
+            let found = FinalRead {
+                unread: true,
+                received_ms: Some(rig.now.as_ms() - 3000),
+                ..FinalRead::default()
+            };
+            rig.engine.handle_last_look(rig.now, id, found);
+        }
+    }
+    let due_ms = 3000 + BOUND_MS;
+    assert!(
+        (due_ms..=due_ms + TICK_MS).contains(&rig.now.as_ms()),
+        "{}",
+        rig.now
+    );
+    assert_eq!(
+        (final_reads, rig.reasons()),
+        (2, vec![CloseReason::SlowReader])
+    );
+}
+
+#[test]
+fn a_ping_follows_every_16_kib_of_output_and_nothing_that_comes_in_delays_it() {
+    let mut config = config();
+    config.limits.max_outbox = 1 << 20;
+    let mut rig = Rig::new(&config);
+    let id = rig.open();
+    let message = "x".repeat(999);
+    for _ in 0..100 {
+        rig.receive(id, &format!("{message}\n"));
+    }
+    let wire = rig.outgoing(id);
+    let between: Vec<usize> = wire.split("ping\n").map(str::len).collect();
+    let (last, between) = between.split_last().expect("a first part");
+    assert_eq!(between.len(), 5);
+    assert!(
+        between.iter().all(|len| (16_000..=18_500).contains(len)) && *last < 18_500,
+        "{between:?}"
+    );
+    assert_eq!(rig.engine.stats().pings_out, 5);
+}
+
+#[test]
+fn a_peer_that_only_answers_pings_amid_a_long_answer_lives() {
+    let mut config = config();
+    config.limits.max_outbox = 1 << 20;
+    let mut rig = Rig::new(&config);
+    let id = rig.open();
+    rig.engine.send(id, &[&[b'x'; 400]]).expect("room");
+    for _ in 0..40 {
+        rig.engine.send(id, &[&vec![b'x'; 10_000]]).expect("room");
+    }
+    rig.write(id, 1000);
+    // It reads 10 kB per second, and answers each ping that it meets.
+    for second in 1..40 {
+        rig.pass_until(second * 1000, false);
+        let taken = rig.outgoing(id)[..10_000].to_string();
+        rig.write(id, taken.len());
+        for _ in taken.matches("ping\n") {
+            rig.receive(id, "pong\n");
+        }
+        assert_eq!(rig.reasons(), [], "after {second} s");
+    }
 }
 
 #[test]

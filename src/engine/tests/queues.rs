@@ -21,7 +21,8 @@ fn reading_stops_over_half_the_outbox_and_goes_on_at_a_quarter() {
     rig.write(id, 1);
     assert_eq!(rig.engine.poll_readable(), Some(id));
     assert!(!rig.engine.wants_read(id), "the seventh comes first");
-    rig.engine.handle_rest(rig.now, id, &mut rig.handler);
+    rig.engine
+        .handle_rest(rig.now, id, &mut Work::new(u32::MAX), &mut rig.handler);
     assert_eq!(
         (rig.engine.queued(id), rig.engine.wants_read(id)),
         (350, true)
@@ -67,7 +68,8 @@ fn a_pause_in_the_middle_of_a_read_keeps_the_rest_in_order() {
         rig.receive(id, "one\n!23\ntwo\nthr");
         assert!(!rig.engine.wants_read(id));
         let before = rig.messages().len();
-        rig.engine.handle_rest(rig.now, id, &mut rig.handler);
+        rig.engine
+            .handle_rest(rig.now, id, &mut Work::new(u32::MAX), &mut rig.handler);
         assert_eq!(
             (before, rig.messages().len()),
             (2, 2),
@@ -76,7 +78,8 @@ fn a_pause_in_the_middle_of_a_read_keeps_the_rest_in_order() {
         rig.engine.pause_reads(id, false);
         assert!(rig.engine.has_work());
         assert_eq!(rig.engine.poll_readable(), Some(id));
-        rig.engine.handle_rest(rig.now, id, &mut rig.handler);
+        rig.engine
+            .handle_rest(rig.now, id, &mut Work::new(u32::MAX), &mut rig.handler);
         rig.receive(id, "ee\n");
         assert_eq!(rig.messages().concat().replace('\n', ""), "one!23twothree");
     }
@@ -163,7 +166,11 @@ fn a_broadcast_closes_those_without_room_and_spares_the_others() {
     let mut rig = Rig::new(&config());
     let (slow, quick) = (rig.open(), rig.open());
     rig.engine.send(slow, &[&[b'x'; 600]]).expect("room");
-    assert_eq!(rig.engine.broadcast(&[b'y'; 600], None), Ok(1));
+    rig.write(slow, 0);
+    assert_eq!(
+        rig.engine.broadcast(&[b'y'; 600], None),
+        Ok(Broadcast::Complete(1))
+    );
     assert_eq!(rig.engine.queued(quick), 601);
     let closed = rig.reap();
     assert_eq!(
@@ -178,7 +185,10 @@ fn what_cannot_be_framed_leaves_nothing_behind_and_closes_nobody() {
     let id = rig.open();
     assert_eq!(rig.engine.send(id, &[b"a\nb"]), Err(SendError::Unframeable));
     assert_eq!((rig.engine.queued(id), rig.engine.buffered()), (0, 0));
-    assert_eq!(rig.engine.broadcast(&[b'x'; 600], None), Ok(1));
+    assert_eq!(
+        rig.engine.broadcast(&[b'x'; 600], None),
+        Ok(Broadcast::Complete(1))
+    );
     assert_eq!(
         rig.engine.send(id, &[b"a", b"\n"]),
         Err(SendError::Unframeable)

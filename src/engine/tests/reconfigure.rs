@@ -200,22 +200,23 @@ fn who_is_held_back_by_a_rate_goes_on_without_it() {
         ..config()
     });
     let id = rig.open();
-    rig.receive(id, "one\ntwo\n");
+    rig.receive(id, "one\ntwo\nthree\n");
     assert_eq!(
         (rig.messages(), rig.engine.wants_read(id)),
-        (vec!["one"], false)
+        (vec!["one", "two"], false)
     );
     reconfigure(&mut rig, |_| ());
     assert_eq!(rig.engine.poll_readable(), Some(id));
-    rig.engine.handle_rest(rig.now, id, &mut rig.handler);
+    rig.engine
+        .handle_rest(rig.now, id, &mut Work::new(u32::MAX), &mut rig.handler);
     assert_eq!(
         (rig.messages(), rig.engine.wants_read(id)),
-        (vec!["one", "two"], true)
+        (vec!["one", "two", "three"], true)
     );
     reconfigure(&mut rig, |config| {
         config.limits.max_message_rate = NonZeroU32::new(1)
     });
-    rig.receive(id, "three\n");
+    rig.receive(id, "four\nfive\n");
     assert!(
         !rig.engine.wants_read(id),
         "the new rate holds for who was here before"
@@ -234,12 +235,25 @@ fn a_message_that_has_grown_past_a_new_bound_ends_its_line() {
 }
 
 #[test]
-fn what_is_held_over_a_new_bound_on_memory_goes_at_once() {
-    let mut rig = Rig::new(&config());
+fn what_is_held_over_a_lower_memory_limit_has_a_timeout_to_shrink() {
+    let mut rig = Rig::new(&Config {
+        heartbeat: None,
+        ..config()
+    });
     let ids = rig.open_many(3);
     rig.receive(ids[1], &"x".repeat(60_000));
     rig.receive(ids[2], &"x".repeat(50_000));
-    reconfigure(&mut rig, |config| config.limits.max_memory = Some(100_000));
+    reconfigure(&mut rig, |config| {
+        config.heartbeat = None;
+        config.limits.max_memory = Some(100_000);
+        config.limits.max_outbox = 1000;
+        config.limits.max_message = 60_000;
+    });
+    rig.receive(ids[0], "grows\n");
+    rig.flush(ids[0]);
+    rig.pass_until(19_999, false);
+    assert_eq!(rig.reasons(), [], "the old limit is in force");
+    rig.pass_until(20_001, false);
     assert_eq!(rig.reasons(), [CloseReason::MemoryLimit]);
     assert_eq!(
         ids.iter()
@@ -247,6 +261,49 @@ fn what_is_held_over_a_new_bound_on_memory_goes_at_once() {
             .collect::<Vec<_>>(),
         [true, false, true]
     );
+}
+
+/// A timeout that is turned on or shortened does not count time that had passed before.
+#[test]
+fn a_shorter_timeout_begins_at_the_change() {
+    type Change = fn(&mut Limits);
+    let changes: [(Change, CloseReason); 3] = [
+        (
+            |limits| limits.first_message_timeout = Some(Duration::from_secs(3)),
+            CloseReason::NeverSpoke,
+        ),
+        (
+            |limits| limits.frame_timeout = Some(Duration::from_secs(3)),
+            CloseReason::FrameUnfinished,
+        ),
+        (
+            |limits| limits.write_timeout = Some(Duration::from_secs(3)),
+            CloseReason::SlowReader,
+        ),
+    ];
+    for (change, reason) in changes {
+        let mut before = config();
+        before.heartbeat = None;
+        let mut rig = Rig::new(&before);
+        let id = rig.open();
+        match reason {
+            CloseReason::FrameUnfinished => rig.receive(id, "unfinished"),
+            CloseReason::SlowReader => {
+                rig.receive(id, "reply\n");
+                rig.write(id, 1);
+            }
+            _ => {}
+        }
+        rig.now = Millis::from_ms(10_000);
+        reconfigure(&mut rig, |config| {
+            config.heartbeat = None;
+            change(&mut config.limits);
+        });
+        rig.pass_until(12_999, false);
+        assert_eq!(rig.reasons(), [], "{reason}");
+        rig.pass_until(14_000 + TICK_MS, false);
+        assert_eq!(rig.reasons(), [reason]);
+    }
 }
 
 #[test]

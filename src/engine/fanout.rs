@@ -1,0 +1,376 @@
+//! Broadcasts: one message for all connections of a moment, delivered across turns.
+//!
+//! A broadcast costs work for each receiver, so a few bytes from one peer are a lot of work for the
+//! server. With many connections it is therefore a sweep over the slab that stops when the budget of
+//! a turn is spent. One sweep delivers all broadcasts that were called for before it began, so a
+//! burst costs each receiver one visit. The peer whose messages led to them is not read until they
+//! are complete.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use super::conn::{Conn, Reading, Writing};
+use super::sending::PING_EVERY_BYTES;
+use super::{Context, Engine, Handler, Work, live};
+use crate::error::SendError;
+use crate::id::ConnId;
+use crate::outbox::{Outbox, Pool, Shared};
+use crate::time::Millis;
+
+/// Broadcasts under way at most; the next one is [`SendError::Full`].
+const MAX_BROADCASTS: usize = 512;
+/// From this number on, no connection is read or accepted and no close is reported: all of these
+/// can lead to more broadcasts.
+const CONGESTED_FROM: usize = 128;
+/// With at most this many connections a broadcast is complete within the call.
+const INLINE_CONNECTIONS: usize = 256;
+/// Receivers per unit of work.
+const RECEIVERS_PER_UNIT: u32 = 4;
+/// Messages from this size on are queued as one shared segment instead of a copy for each receiver.
+/// A smaller copy costs less than a segment.
+const SHARED_FROM: usize = 512;
+
+/// Names one broadcast of a server; never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BroadcastId(u64);
+
+impl fmt::Display for BroadcastId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What became of a broadcast within the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broadcast {
+    /// It is complete: the message is queued for this many connections.
+    Complete(usize),
+    /// It goes on in later turns. [`Handler::on_broadcast`] gets the id and the number of
+    /// receivers when it is complete.
+    Pending(BroadcastId),
+}
+
+struct Fanout {
+    id: BroadcastId,
+    wire: Arc<Shared>,
+    except: Option<ConnId>,
+    /// The peer that is not read until this is complete.
+    sender: Option<ConnId>,
+    /// The last generation given out before the call: later connections are not receivers.
+    generation: u32,
+    receivers: usize,
+}
+
+/// All broadcasts of a sweep in one piece: most connections get all of them.
+struct Burst {
+    wire: Arc<Shared>,
+    /// Connections that are no receivers of one or another.
+    excepts: Vec<ConnId>,
+    /// The last generation given out before the first of the calls.
+    generation: u32,
+    receivers: usize,
+}
+
+/// All broadcasts under way, in the order of the calls.
+#[derive(Default)]
+pub(super) struct Fanouts {
+    queue: VecDeque<Fanout>,
+    /// How many of them the sweep delivers, and the next slot that it visits.
+    sweep: usize,
+    cursor: usize,
+    burst: Option<Burst>,
+    /// Slots that have received every broadcast with a lower id, although the sweep has not passed
+    /// them.
+    ahead: HashMap<usize, u64>,
+    next_id: u64,
+    /// The handler has broadcast during the present message.
+    pub(super) has_broadcast: bool,
+    /// Peers whose broadcasts are complete and that are not read until memory is below half.
+    waiting: Vec<ConnId>,
+}
+
+impl Fanouts {
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Whether the sweep has delivered the broadcast of that index to the slot.
+    fn has_passed(&self, index: usize, slot: usize) -> bool {
+        index < self.sweep && slot < self.cursor
+    }
+}
+
+impl Engine {
+    /// Queues a message for all but `except`. See [`Context::broadcast`].
+    pub fn broadcast(
+        &mut self,
+        message: &[u8],
+        except: Option<ConnId>,
+    ) -> Result<Broadcast, SendError> {
+        let len = self.codec.encoded_len(&[message])?;
+        if self.fanouts.queue.len() >= MAX_BROADCASTS {
+            return Err(SendError::Full);
+        }
+        let mut wire = Vec::with_capacity(len);
+        self.codec.encode(&[message], &mut wire);
+        let id = BroadcastId(self.fanouts.next_id);
+        self.fanouts.next_id += 1;
+        self.fanouts.has_broadcast = true;
+        let is_first = self.fanouts.is_empty();
+        self.fanouts.queue.push_back(Fanout {
+            id,
+            wire: self.memory.share(wire),
+            except,
+            sender: self.answering,
+            generation: self.generation,
+            receivers: 0,
+        });
+        // Half of what a peer may make of one read then stays below what stops everybody's reading.
+        self.spent = self.spent.saturating_add(1);
+        if is_first && self.conns.len() <= INLINE_CONNECTIONS {
+            let visits = self.conns.capacity() as u32;
+            self.spent = self.spent.saturating_add(visits / RECEIVERS_PER_UNIT);
+            if self.sweep(&mut Work::new(u32::MAX)) {
+                let complete = self.fanouts.queue.pop_front();
+                self.fanouts.sweep = 0;
+                return Ok(Broadcast::Complete(
+                    complete.map_or(0, |fanout| fanout.receivers),
+                ));
+            }
+        }
+        Ok(Broadcast::Pending(id))
+    }
+
+    /// Goes on with the broadcasts under way, until they are complete, the budget is spent, or a
+    /// receiver has to be flushed first.
+    pub fn handle_fanouts<H: Handler + ?Sized>(
+        &mut self,
+        now: Millis,
+        work: &mut Work,
+        handler: &mut H,
+    ) {
+        self.advance(now);
+        while !self.fanouts.is_empty() && self.sweep(work) {
+            for _ in 0..std::mem::take(&mut self.fanouts.sweep) {
+                let Some(fanout) = self.fanouts.queue.pop_front() else {
+                    break;
+                };
+                self.release_sender(fanout.sender);
+                let mut cx = Context { engine: self };
+                handler.on_broadcast(&mut cx, fanout.id, fanout.receivers);
+            }
+            if self.fanouts.is_empty() {
+                self.fanouts.ahead = HashMap::new();
+            }
+        }
+    }
+
+    /// Whether so many broadcasts are under way that nothing should be done that can lead to more:
+    /// reading, accepting, reporting closes.
+    pub fn is_congested(&self) -> bool {
+        self.fanouts.queue.len() >= CONGESTED_FROM
+    }
+
+    /// Lets peers be read again whose broadcasts are complete, once memory is below half.
+    pub(super) fn release_senders(&mut self) {
+        if !self.fanouts.waiting.is_empty() && !self.memory.is_tight() {
+            for id in std::mem::take(&mut self.fanouts.waiting) {
+                self.resume_reading(id, Reading::FANOUT);
+            }
+        }
+    }
+
+    /// Delivers all broadcasts under way to one connection, so that what is queued for it next
+    /// keeps the order of the calls. `false` if it has no room for them before it is flushed.
+    pub(super) fn catch_up(&mut self, id: ConnId) -> bool {
+        for index in 0..self.fanouts.queue.len() {
+            if !self.fanouts.has_passed(index, id.slot()) && !self.deliver(id.slot(), index) {
+                return false;
+            }
+        }
+        self.skip_fanouts(id);
+        true
+    }
+
+    /// The sweep does not deliver the broadcasts under way to this connection: it has them already, or
+    /// was not open at the time of the calls.
+    pub(super) fn skip_fanouts(&mut self, id: ConnId) {
+        if !self.fanouts.is_empty() {
+            self.fanouts.ahead.insert(id.slot(), self.fanouts.next_id);
+        }
+    }
+
+    /// Goes on with the sweep, or begins one that delivers all that is queued. Returns whether it is
+    /// complete.
+    fn sweep(&mut self, work: &mut Work) -> bool {
+        if self.fanouts.sweep == 0 {
+            (self.fanouts.sweep, self.fanouts.cursor) = (self.fanouts.queue.len(), 0);
+            self.fanouts.burst = self.burst();
+        }
+        while self.fanouts.cursor < self.conns.capacity() {
+            if work.is_spent() || self.must_flush_first() {
+                return false;
+            }
+            let slot = self.fanouts.cursor;
+            let mut units = 1;
+            if !self.deliver_burst(slot) {
+                for index in 0..self.fanouts.sweep {
+                    if !self.deliver(slot, index) {
+                        return false;
+                    }
+                }
+                units += self.fanouts.sweep as u32 / RECEIVERS_PER_UNIT;
+            }
+            self.fanouts.cursor += 1;
+            work.spend(units);
+        }
+        if let Some(burst) = self.fanouts.burst.take() {
+            for fanout in self.fanouts.queue.iter_mut().take(self.fanouts.sweep) {
+                fanout.receivers += burst.receivers;
+            }
+        }
+        true
+    }
+
+    /// The broadcasts of the sweep in one piece, if there are several and they are small.
+    fn burst(&self) -> Option<Burst> {
+        let queue = &self.fanouts.queue;
+        let len: usize = queue.iter().map(|fanout| fanout.wire.bytes().len()).sum();
+        let first = queue
+            .front()
+            .filter(|_| queue.len() > 1 && len < PING_EVERY_BYTES)?;
+        let mut wire = Vec::with_capacity(len);
+        let mut excepts = Vec::new();
+        for fanout in queue {
+            wire.extend_from_slice(fanout.wire.bytes());
+            excepts.extend(fanout.except);
+        }
+        excepts.sort_unstable();
+        excepts.dedup();
+        Some(Burst {
+            wire: self.memory.share(wire),
+            excepts,
+            generation: first.generation,
+            receivers: 0,
+        })
+    }
+
+    /// Queues all broadcasts of the sweep at once, if the connection in the slot gets every one of
+    /// them and has room.
+    fn deliver_burst(&mut self, slot: usize) -> bool {
+        let Fanouts { burst, ahead, .. } = &mut self.fanouts;
+        let (Some(burst), Some(conn)) = (burst, self.conns.get_mut(slot)) else {
+            return false;
+        };
+        let id = ConnId::new(slot, conn.generation);
+        let (before, len) = (conn.outbox.charge(), burst.wire.bytes().len());
+        let is_receiver = !is_later(conn, burst.generation)
+            && conn.takes_messages()
+            && conn.outbox.len() + len <= self.max_outbox
+            && (ahead.is_empty() || !ahead.contains_key(&slot))
+            && burst.excepts.binary_search(&id).is_err();
+        if is_receiver {
+            append(&mut conn.outbox, &mut self.pool, &burst.wire);
+            burst.receivers += 1;
+            self.stats.messages_out += self.fanouts.sweep as u64;
+            self.after_enqueue(id, before, len, Writing::Told);
+        }
+        is_receiver
+    }
+
+    /// Whether memory is short while connections wait to be flushed: writing frees memory that
+    /// nobody would have to be closed for.
+    fn must_flush_first(&self) -> bool {
+        self.memory.is_short() && !(self.dirty.is_empty() && self.told.is_empty())
+    }
+
+    /// Queues one of the broadcasts for the connection in a slot, if it is a receiver that has not got
+    /// it yet and has room. `false` if there will be room after a flush.
+    fn deliver(&mut self, slot: usize, index: usize) -> bool {
+        let Fanouts { queue, ahead, .. } = &mut self.fanouts;
+        let (Some(fanout), Some(conn)) = (queue.get_mut(index), self.conns.get_mut(slot)) else {
+            return true;
+        };
+        let id = ConnId::new(slot, conn.generation);
+        let is_later = conn
+            .generation
+            .wrapping_sub(fanout.generation)
+            .cast_signed()
+            > 0;
+        let has_it = !ahead.is_empty() && ahead.get(&slot).is_some_and(|to| fanout.id.0 < *to);
+        if Some(id) == fanout.except || is_later || has_it || !conn.takes_messages() {
+            return true;
+        }
+        let bytes = fanout.wire.bytes();
+        if conn.outbox.len() + bytes.len() > self.max_outbox {
+            if waits_for_flush(conn) {
+                // It has all those before, and gets none of them again.
+                ahead.insert(slot, fanout.id.0);
+                return false;
+            }
+            self.has_no_room(id);
+            return true;
+        }
+        let (before, len) = (conn.outbox.charge(), bytes.len());
+        append(&mut conn.outbox, &mut self.pool, &fanout.wire);
+        fanout.receivers += 1;
+        self.stats.messages_out += 1;
+        self.after_enqueue(id, before, len, Writing::Told);
+        true
+    }
+
+    /// Stops reading from a peer whose messages have led to broadcasts that are not complete.
+    pub(super) fn hold_sender(&mut self, id: ConnId) {
+        if !std::mem::take(&mut self.fanouts.has_broadcast) {
+            return;
+        }
+        let is_tight = self.memory.is_tight();
+        let is_pending = self.has_broadcasts(id);
+        if (is_pending || is_tight)
+            && let Some(conn) = live(&mut self.conns, id)
+        {
+            conn.reading.stop(Reading::FANOUT);
+            if !is_pending {
+                self.fanouts.waiting.push(id);
+            }
+        }
+    }
+
+    /// Whether a broadcast that the peer's messages led to is not complete.
+    fn has_broadcasts(&self, id: ConnId) -> bool {
+        let mut queue = self.fanouts.queue.iter();
+        queue.any(|fanout| fanout.sender == Some(id))
+    }
+
+    /// Reads from the sender again once its last broadcast is complete and memory is below half.
+    fn release_sender(&mut self, sender: Option<ConnId>) {
+        let Some(id) = sender.filter(|id| !self.has_broadcasts(*id)) else {
+            return;
+        };
+        let is_held = |conn: &Conn| conn.reading.is_stopped_by(Reading::FANOUT);
+        if !self.memory.is_tight() {
+            self.resume_reading(id, Reading::FANOUT);
+        } else if self.conn(id).is_some_and(is_held) {
+            self.fanouts.waiting.push(id);
+        }
+    }
+}
+
+fn append(outbox: &mut Outbox, pool: &mut Pool, wire: &Arc<Shared>) {
+    if wire.bytes().len() >= SHARED_FROM {
+        outbox.append_shared(pool, wire);
+    } else {
+        outbox.append(pool, |buffer| buffer.extend_from_slice(wire.bytes()));
+    }
+}
+
+/// Whether the connection was opened after that generation was the last.
+fn is_later(conn: &Conn, generation: u32) -> bool {
+    conn.generation.wrapping_sub(generation).cast_signed() > 0
+}
+
+/// Whether what is queued for the connection has not been offered to the kernel yet.
+fn waits_for_flush(conn: &Conn) -> bool {
+    !conn.outbox.is_empty() && !conn.is_blocked()
+}

@@ -1,0 +1,300 @@
+//! One turn of the loop: its order, its budgets and its clock.
+
+use std::io;
+use std::time::Duration;
+
+use super::handle::Command;
+use super::report::Kind;
+use super::{Server, Turn};
+use crate::engine::{Engine, Handler, Work};
+use crate::error::{Error, SendError};
+use crate::time::{Millis, duration_to_ms};
+
+/// Events taken from the kernel at once. Those beyond wait one turn; none is lost.
+pub(super) const EVENTS_PER_TURN: usize = 256;
+/// Peers accepted per turn, so that an accept storm cannot starve those already connected.
+pub(super) const ACCEPTS_PER_TURN: usize = 32;
+/// Work per turn on commands of other threads, one unit for each and for each receiver.
+const COMMAND_WORK: u32 = 1024;
+/// Work on one connection per turn: a pipeline of ordinary depth at once, a flood in small parts.
+pub(super) const READ_WORK: u32 = 128;
+/// Work per turn on all connections together that have more to read than their share. Replies leave
+/// at the end of a turn, so a turn has to end soon: this is about 0.1 ms.
+const LEFTOVER_WORK: u32 = 1024;
+/// Work on broadcasts per turn, one unit for every four receivers.
+const FANOUT_WORK: u32 = 4096;
+/// Checks of the timer wheel made at once, and final reads. A turn makes at least so many, and more
+/// for as long as they take less than a quarter of the turn.
+const CHECKS_AT_ONCE: usize = 8;
+/// Connections written to per turn; the rest keep their place in the list.
+const FLUSHES_PER_TURN: usize = 256;
+/// Connections per turn that have nothing to be written but a broadcast. Kept low so that a broadcast
+/// does not delay replies.
+const BROADCAST_FLUSHES_PER_TURN: usize = 64;
+/// At least so many connections are written to in a turn that has taken too long already.
+pub(super) const MIN_FLUSHES: usize = 16;
+/// Closed connections whose sockets are closed per turn.
+const REAPS_PER_TURN: usize = 256;
+/// The clock is read again after so much work, so that stamps stay true in a long turn and a slow
+/// handler is noticed. A reading costs less than a unit.
+const WORK_PER_CLOCK_READING: u32 = 256;
+/// What one socket counts for: a system call or two.
+pub(super) const SOCKET_WORK: u32 = 16;
+/// After this time a turn begins no work that can wait for the next one.
+const TURN_LIMIT: Duration = Duration::from_millis(5);
+
+impl Server {
+    /// Turns until a shutdown has ended. Fails only if the poll itself does; what happens to a connection never ends the loop.
+    pub fn run<H: Handler + ?Sized>(&mut self, handler: &mut H) -> Result<(), Error> {
+        while self.turn(handler, None)? == Turn::Running {}
+        Ok(())
+    }
+
+    /// One turn: waits until something is to be done, at most `max_wait` (`None`: for as long as it takes), and does it.
+    ///
+    /// For those who own the loop: wait for the server's descriptor to be readable, at most for [`Server::next_wait`], then call this with
+    /// `Some(Duration::ZERO)`. An early call does nothing; a late one makes up for the delay; after [`Turn::Finished`] nothing happens.
+    pub fn turn<H: Handler + ?Sized>(
+        &mut self,
+        handler: &mut H,
+        max_wait: Option<Duration>,
+    ) -> Result<Turn, Error> {
+        if self.finished {
+            return Ok(Turn::Finished);
+        }
+        let due_ms = self.due_ms();
+        let wait = self.fall_asleep(max_wait);
+        match self.poll.poll(&mut self.events, wait) {
+            Ok(()) => {}
+            // A signal: no events, and whoever asked for signals wants the turn to end.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
+            Err(source) => {
+                return Err(Error::Io {
+                    doing: "poll".into(),
+                    source,
+                });
+            }
+        }
+        self.turn_began = self.clock.elapsed();
+        self.read_clock_at(self.turn_began, due_ms);
+        let due = self.engine.oldest_due(self.now);
+
+        self.run_commands(handler);
+        self.handle_events(handler);
+        self.accept_batch(handler);
+        self.read_ready(handler);
+        let mut work = Work::new(FANOUT_WORK);
+        self.engine.handle_fanouts(self.now, &mut work, handler);
+        // Replies first: they do not wait for pings and verdicts.
+        let flushes_left = self.flush(handler, FLUSHES_PER_TURN, Engine::poll_dirty);
+        let late_ms = due.map(|due| self.now.ms_since(due));
+        self.run_timers(handler);
+        let flushes_left = self.flush(handler, flushes_left, Engine::poll_dirty);
+        let broadcasts_left = self.flush(handler, BROADCAST_FLUSHES_PER_TURN, Engine::poll_told);
+        self.engine.stats_mut().yields +=
+            u64::from(flushes_left == 0) + u64::from(broadcasts_left == 0);
+        self.reap(handler, REAPS_PER_TURN);
+        self.lingering.handle_timers(self.now);
+        self.report.handle_timers(self.now);
+        self.end_turn(late_ms);
+        Ok(self.state_after_turn())
+    }
+
+    /// How long the next turn may wait for readiness: zero if there is work left over, `None` if nothing will ever be due by time alone, as
+    /// when nobody is connected.
+    pub fn next_wait(&self) -> Option<Duration> {
+        let leftovers = self.more_events
+            || !self.ready.is_empty()
+            || self.engine.has_work()
+            || self.listeners.is_pending();
+        if leftovers {
+            return Some(Duration::ZERO);
+        }
+        let timeouts = [
+            self.engine.poll_timeout(),
+            self.listeners.poll_timeout(),
+            self.lingering.poll_timeout(),
+            self.report.poll_timeout(),
+            // What lingers does not outlive the drain.
+            self.engine
+                .drain_deadline()
+                .filter(|_| self.engine.is_drained()),
+        ];
+        timeouts
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|at| Duration::from_millis(at.ms_since(self.now)))
+    }
+
+    /// How long after the last reading of the clock the next one may come without being late; `None` if nothing is ever due.
+    pub(super) fn due_ms(&self) -> Option<u64> {
+        self.engine.poll_timeout().map(|at| at.ms_since(self.now))
+    }
+
+    /// Sees to it that the poll ends in time, and returns the timeout that it needs for that.
+    fn fall_asleep(&mut self, max_wait: Option<Duration>) -> Option<Duration> {
+        let next = self.next_wait();
+        // Who does not sleep, or is to be woken sooner, needs no alarm.
+        if next == Some(Duration::ZERO)
+            || max_wait.is_some_and(|max_wait| next.is_none_or(|next| max_wait <= next))
+        {
+            return [next, max_wait].into_iter().flatten().min();
+        }
+        // Deadlines are whole milliseconds, and the same one must come out the same in each turn.
+        let reading = Duration::from_millis(Millis::from_duration(self.reading).as_ms());
+        let clock = &self.clock;
+        let timeout = self
+            .sleep
+            .until(self.reading, next.map(|next| reading + next), || {
+                clock.elapsed()
+            });
+        [timeout, max_wait].into_iter().flatten().min()
+    }
+
+    pub(super) fn read_clock(&mut self, waited_ms: Option<u64>) {
+        self.read_clock_at(self.clock.elapsed(), waited_ms);
+    }
+
+    fn read_clock_at(&mut self, reading: Duration, waited_ms: Option<u64>) {
+        self.reading = reading;
+        self.now = self.awake.read(Millis::from_duration(reading), waited_ms);
+        self.since_clock = 0;
+        self.engine.advance(self.now);
+        let stats = self.engine.stats_mut();
+        if stats.stalls != self.awake.stalls() {
+            log::warn!(
+                "stall stalled_ms={} in_all_ms={}",
+                self.awake.stalled_ms() - stats.stalled_ms,
+                self.awake.stalled_ms()
+            );
+            (stats.stalls, stats.stalled_ms) = (self.awake.stalls(), self.awake.stalled_ms());
+        }
+    }
+
+    /// Called for each socket that is worked on, and for work done on it.
+    pub(super) fn count_work(&mut self, units: u32) {
+        self.since_clock = self.since_clock.saturating_add(units);
+        if self.since_clock >= WORK_PER_CLOCK_READING {
+            self.read_clock(Some(0));
+        }
+    }
+
+    /// Whether the turn has taken so long that what can wait is left to the next.
+    pub(super) fn is_late(&self) -> bool {
+        self.reading.saturating_sub(self.turn_began) >= TURN_LIMIT
+    }
+
+    fn run_commands<H: Handler + ?Sized>(&mut self, handler: &mut H) {
+        self.commands.look();
+        if let Some(grace) = self.commands.take_shutdown() {
+            self.accept_the_last(handler);
+            let connections = self.engine.connections();
+            self.listeners.close();
+            self.engine.handle_shutdown(self.now, duration_to_ms(grace));
+            // An earlier one may leave less.
+            let grace_ms = self
+                .engine
+                .drain_deadline()
+                .map_or(0, |end| end.ms_since(self.now));
+            log::info!("shutdown connections={connections} grace_ms={grace_ms}");
+        }
+        let mut work = Work::new(COMMAND_WORK);
+        while !work.is_spent() && !self.engine.is_congested() {
+            let Some(command) = self.commands.next() else {
+                return;
+            };
+            let sent = match command {
+                Command::Send(id, message) => self.engine.send(id, &[&message]),
+                Command::Broadcast(message) => self.engine.broadcast(&message, None).map(drop),
+                Command::Close(id, how) => {
+                    self.engine.close_on_request(id, how);
+                    Ok(())
+                }
+            };
+            work.spend(1 + self.engine.take_spent());
+            if sent == Err(SendError::Unframeable) && self.report.admits(self.now, Kind::Dropped) {
+                log::warn!("dropped-message error=\"{}\"", SendError::Unframeable);
+            }
+        }
+        self.engine.stats_mut().yields += 1;
+        self.handle.wake();
+    }
+
+    /// Reads on where a budget ran out or a pause has ended.
+    fn read_ready<H: Handler + ?Sized>(&mut self, handler: &mut H) {
+        while let Some(id) = self.engine.poll_readable() {
+            self.ready.insert(id);
+        }
+        let mut work = Work::new(LEFTOVER_WORK);
+        // Each costs work, if only that of the system call.
+        while !self.ready.is_empty() {
+            if work.is_spent() || self.is_late() || self.engine.is_congested() {
+                self.engine.stats_mut().yields += 1;
+                return;
+            }
+            let Some(id) = self.ready.pop() else { return };
+            let mut part = work.split(READ_WORK);
+            self.read_again(id, &mut part, handler);
+            work.give_back(part);
+            work.spend(SOCKET_WORK);
+        }
+    }
+
+    /// Makes the checks that are due and the final reads, for at least a quarter of the turn's time.
+    fn run_timers<H: Handler + ?Sized>(&mut self, handler: &mut H) {
+        let began = self.clock.elapsed();
+        let share = began.saturating_sub(self.turn_began) / 3;
+        loop {
+            let mut all_done = self.engine.handle_timers(self.now, CHECKS_AT_ONCE);
+            for _ in 0..CHECKS_AT_ONCE {
+                let Some(id) = self.engine.poll_last_look() else {
+                    break;
+                };
+                self.last_look(id, handler);
+            }
+            all_done &= self.engine.oldest_due(self.now).is_none();
+            if all_done {
+                return;
+            }
+            if self.clock.elapsed().saturating_sub(began) >= share {
+                self.engine.stats_mut().yields += 1;
+                return;
+            }
+        }
+    }
+
+    /// `late_ms` says how late the oldest check or final read of this turn came.
+    fn end_turn(&mut self, late_ms: Option<u64>) {
+        self.engine.take_spent();
+        self.read_clock(Some(0));
+        let left_ms = self
+            .engine
+            .oldest_due(self.now)
+            .map(|due| self.now.ms_since(due));
+        let turn = self.reading.saturating_sub(self.turn_began);
+        let stats = self.engine.stats_mut();
+        if let Some(lag_ms) = late_ms.max(left_ms) {
+            stats.lag.record_ms(lag_ms);
+        }
+        stats.turn.record(turn);
+    }
+
+    fn state_after_turn(&mut self) -> Turn {
+        if self.engine.is_drained() {
+            if self
+                .engine
+                .drain_deadline()
+                .is_some_and(|deadline| deadline <= self.now)
+            {
+                self.lingering.clear();
+            }
+            self.finished = self.lingering.is_empty();
+        }
+        if self.finished {
+            Turn::Finished
+        } else {
+            Turn::Running
+        }
+    }
+}
