@@ -30,7 +30,8 @@ struct Queue {
     len: usize,
     /// What the queue costs in memory: see [`Outbox::charge`].
     charge: usize,
-    progress: Progress,
+    /// Once somebody waits for the peer to take what is queued.
+    progress: Option<Progress>,
 }
 
 /// How the peer takes what is queued for it.
@@ -40,6 +41,16 @@ pub struct Progress {
     pub at: Millis,
     /// When its progress was last measured, and how many bytes it had acknowledged then.
     pub sample: Option<(Millis, u64)>,
+}
+
+impl Progress {
+    /// None yet, and waited for from now on.
+    pub fn since(now: Millis) -> Self {
+        Progress {
+            at: now,
+            sample: None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -107,15 +118,15 @@ impl Outbox {
         self.0.as_ref().map_or(0, |queue| queue.charge)
     }
 
-    /// How the peer takes what is queued; `None` if nothing is.
+    /// How the peer takes what is queued; `None` before [`Outbox::set_progress`].
     pub fn progress(&self) -> Option<Progress> {
-        self.0.as_ref().map(|queue| queue.progress)
+        self.0.as_ref().and_then(|queue| queue.progress)
     }
 
     /// Sets the progress. Does nothing if nothing is queued.
     pub fn set_progress(&mut self, progress: Progress) {
         if let Some(queue) = &mut self.0 {
-            queue.progress = progress;
+            queue.progress = Some(progress);
         }
     }
 
@@ -272,7 +283,7 @@ impl Pool {
         queue.sent = 0;
         queue.len = 0;
         queue.charge = queue.segments.iter().map(Segment::charge).sum();
-        queue.progress = Progress::default();
+        queue.progress = None;
         self.0.push(queue);
     }
 }

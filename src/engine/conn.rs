@@ -198,6 +198,14 @@ impl Conn {
         round_trip_ms
     }
 
+    /// A sign of life of an earlier instant, which is learned of now. It answers no ping.
+    pub(super) fn seen_at(&mut self, at: Millis) {
+        if let Some(last_ping) = self.last_ping() {
+            self.ping_ms = u32::try_from(last_ping.ms_since(at)).unwrap_or(u32::MAX);
+        }
+        self.last_seen = at;
+    }
+
     /// How long the last ping that was answered had been out; `None` if none was yet, and while another is out.
     pub(super) fn round_trip_ms(&self) -> Option<u64> {
         (self.pings_out == 0 && self.ping_ms != NEVER_ASKED).then_some(self.ping_ms.into())
@@ -222,11 +230,7 @@ impl Conn {
 
     /// From now on the connection lives for as long as its peer takes what is queued.
     pub(super) fn begin_flush(&mut self, now: Millis) {
-        let progress = Progress {
-            at: now,
-            sample: None,
-        };
-        self.outbox.set_progress(progress);
+        self.outbox.set_progress(Progress::since(now));
     }
 
     pub(super) fn has_spoken(&self) -> bool {

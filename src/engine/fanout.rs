@@ -76,6 +76,8 @@ struct Burst {
 #[derive(Default)]
 pub(super) struct Fanouts {
     queue: VecDeque<Fanout>,
+    /// What their messages hold in memory.
+    bytes: usize,
     /// How many of them the sweep delivers, and the next slot that it visits.
     sweep: usize,
     cursor: usize,
@@ -95,6 +97,12 @@ impl Fanouts {
         self.queue.is_empty()
     }
 
+    fn pop(&mut self) -> Option<Fanout> {
+        let fanout = self.queue.pop_front()?;
+        self.bytes -= fanout.wire.bytes().len();
+        Some(fanout)
+    }
+
     /// Whether the sweep has delivered the broadcast of that index to the slot.
     fn has_passed(&self, index: usize, slot: usize) -> bool {
         index < self.sweep && slot < self.cursor
@@ -109,7 +117,10 @@ impl Engine {
         except: Option<ConnId>,
     ) -> Result<Broadcast, SendError> {
         let len = self.codec.encoded_len(&[message])?;
-        if self.fanouts.queue.len() >= MAX_BROADCASTS {
+        let is_first = self.fanouts.is_empty();
+        if self.fanouts.queue.len() >= MAX_BROADCASTS
+            || (!is_first && self.fanouts.bytes + len > self.memory.max_pending())
+        {
             return Err(SendError::Full);
         }
         let mut wire = Vec::with_capacity(len);
@@ -117,7 +128,7 @@ impl Engine {
         let id = BroadcastId(self.fanouts.next_id);
         self.fanouts.next_id += 1;
         self.fanouts.has_broadcast = true;
-        let is_first = self.fanouts.is_empty();
+        self.fanouts.bytes += len;
         self.fanouts.queue.push_back(Fanout {
             id,
             wire: self.memory.share(wire),
@@ -126,13 +137,14 @@ impl Engine {
             generation: self.generation,
             receivers: 0,
         });
+        self.keep_within_memory();
         // Half of what a peer may make of one read then stays below what stops everybody's reading.
         self.spent = self.spent.saturating_add(1);
         if is_first && self.conns.len() <= INLINE_CONNECTIONS {
             let visits = self.conns.capacity() as u32;
             self.spent = self.spent.saturating_add(visits / RECEIVERS_PER_UNIT);
             if self.sweep(&mut Work::new(u32::MAX)) {
-                let complete = self.fanouts.queue.pop_front();
+                let complete = self.fanouts.pop();
                 self.fanouts.sweep = 0;
                 return Ok(Broadcast::Complete(
                     complete.map_or(0, |fanout| fanout.receivers),
@@ -153,7 +165,7 @@ impl Engine {
         self.advance(now);
         while !self.fanouts.is_empty() && self.sweep(work) {
             for _ in 0..std::mem::take(&mut self.fanouts.sweep) {
-                let Some(fanout) = self.fanouts.queue.pop_front() else {
+                let Some(fanout) = self.fanouts.pop() else {
                     break;
                 };
                 self.release_sender(fanout.sender);
@@ -172,9 +184,24 @@ impl Engine {
         self.fanouts.queue.len() >= CONGESTED_FROM
     }
 
-    /// Lets peers be read again whose broadcasts are complete, once memory is below half.
+    /// Whether peers whose broadcasts are complete wait no longer: memory is below half, or what is
+    /// queued is stuck, which is not the senders' fault.
+    pub(super) fn can_release_senders(&self) -> bool {
+        !self.fanouts.waiting.is_empty() && !self.must_wait_for_flush()
+    }
+
+    /// Whether memory is above half while connections wait to be flushed.
+    fn must_wait_for_flush(&self) -> bool {
+        self.memory.is_tight() && self.is_flush_due()
+    }
+
+    fn is_flush_due(&self) -> bool {
+        !(self.dirty.is_empty() && self.told.is_empty())
+    }
+
+    /// Lets those peers be read again.
     pub(super) fn release_senders(&mut self) {
-        if !self.fanouts.waiting.is_empty() && !self.memory.is_tight() {
+        if self.can_release_senders() {
             for id in std::mem::take(&mut self.fanouts.waiting) {
                 self.resume_reading(id, Reading::FANOUT);
             }
@@ -237,9 +264,9 @@ impl Engine {
     fn burst(&self) -> Option<Burst> {
         let queue = &self.fanouts.queue;
         let len: usize = queue.iter().map(|fanout| fanout.wire.bytes().len()).sum();
-        let first = queue
-            .front()
-            .filter(|_| queue.len() > 1 && len < PING_EVERY_BYTES)?;
+        let first = queue.front().filter(|_| {
+            queue.len() > 1 && len < PING_EVERY_BYTES && self.memory.has_space_for(len)
+        })?;
         let mut wire = Vec::with_capacity(len);
         let mut excepts = Vec::new();
         for fanout in queue {
@@ -282,7 +309,7 @@ impl Engine {
     /// Whether memory is short while connections wait to be flushed: writing frees memory that
     /// nobody would have to be closed for.
     fn must_flush_first(&self) -> bool {
-        self.memory.is_short() && !(self.dirty.is_empty() && self.told.is_empty())
+        self.memory.is_short() && self.is_flush_due()
     }
 
     /// Queues one of the broadcasts for the connection in a slot, if it is a receiver that has not got
@@ -325,9 +352,9 @@ impl Engine {
         if !std::mem::take(&mut self.fanouts.has_broadcast) {
             return;
         }
-        let is_tight = self.memory.is_tight();
+        let must_wait = self.must_wait_for_flush();
         let is_pending = self.has_broadcasts(id);
-        if (is_pending || is_tight)
+        if (is_pending || must_wait)
             && let Some(conn) = live(&mut self.conns, id)
         {
             conn.reading.stop(Reading::FANOUT);
@@ -349,7 +376,7 @@ impl Engine {
             return;
         };
         let is_held = |conn: &Conn| conn.reading.is_stopped_by(Reading::FANOUT);
-        if !self.memory.is_tight() {
+        if !self.must_wait_for_flush() {
             self.resume_reading(id, Reading::FANOUT);
         } else if self.conn(id).is_some_and(is_held) {
             self.fanouts.waiting.push(id);

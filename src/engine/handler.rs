@@ -145,7 +145,8 @@ impl Context<'_> {
     /// reader, or does not get the message (`OnSlow::Drop`).
     ///
     /// Fails, for all alike, if the framing cannot carry the message ([`SendError::Unframeable`]),
-    /// and if 512 broadcasts are under way ([`SendError::Full`]).
+    /// and if 512 broadcasts are under way, or their messages hold a quarter of the memory limit
+    /// ([`SendError::Full`]).
     pub fn broadcast(
         &mut self,
         message: &[u8],

@@ -77,7 +77,17 @@ impl Memory {
 
     /// Over three quarters of the limit: what can be flushed is flushed before more is queued.
     pub(super) fn is_short(&self) -> bool {
-        self.held() > self.max / 4 * 3
+        !self.has_space_for(0)
+    }
+
+    /// Whether this much more stays below three quarters of the limit.
+    pub(super) fn has_space_for(&self, bytes: usize) -> bool {
+        self.held() + bytes <= self.max / 4 * 3
+    }
+
+    /// What broadcasts that are not complete may hold together, unless it is only one.
+    pub(super) fn max_pending(&self) -> usize {
+        self.max / 4
     }
 
     fn is_over(&self) -> bool {

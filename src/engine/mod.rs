@@ -202,13 +202,14 @@ impl Engine {
 
     /// Whether anything that [`Engine::poll_readable`] and the other polls return is left over: then the next turn may not wait.
     pub fn has_work(&self) -> bool {
-        !(self.dirty.is_empty()
-            && self.told.is_empty()
-            && self.fanouts.is_empty()
-            && self.readable.is_empty()
-            && self.last_looks.is_empty()
-            && self.closed.is_empty()
-            && self.refused.is_empty())
+        self.can_release_senders()
+            || !(self.dirty.is_empty()
+                && self.told.is_empty()
+                && self.fanouts.is_empty()
+                && self.readable.is_empty()
+                && self.last_looks.is_empty()
+                && self.closed.is_empty()
+                && self.refused.is_empty())
     }
 
     /// The next connection that is over. It is gone from the engine; the handler has been told; the caller drops the socket.

@@ -242,7 +242,7 @@ impl Engine {
         }
         if drained {
             self.finish_if_flushed(id);
-            if (was_blocked || was_throttled) && self.is_open(id) {
+            if (was_blocked || was_throttled) && self.is_open(id) && self.queued(id) == 0 {
                 handler.on_drained(&mut Context { engine: self }, id);
             }
         }
@@ -258,11 +258,9 @@ impl Engine {
             && !conn.is_blocked()
         {
             conn.writing = Writing::Blocked;
-            let progress = Progress {
-                at: now,
-                sample: None,
-            };
-            conn.outbox.set_progress(progress);
+            if conn.outbox.progress().is_none() {
+                conn.outbox.set_progress(Progress::since(now));
+            }
             self.schedule_check(id);
         }
     }
@@ -314,6 +312,13 @@ impl Engine {
 
     /// Closes a connection that was only waiting for its queue to go out; otherwise sees to it that it does not wait for ever.
     pub(super) fn finish_if_flushed(&mut self, id: ConnId) {
+        // There may be room now for broadcasts that the sweep has not brought it yet.
+        if self
+            .conn(id)
+            .is_some_and(|conn| conn.phase == Phase::PeerShut)
+        {
+            self.catch_up(id);
+        }
         let Some(conn) = self.conn_mut(id) else {
             return;
         };

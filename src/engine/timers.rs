@@ -184,7 +184,7 @@ impl Engine {
         match received {
             _ if !found.unread => {}
             _ if !stuck => drop(conn.seen(now)),
-            Some(at) if at > conn.last_seen => drop(conn.seen(at)),
+            Some(at) if at > conn.last_seen => conn.seen_at(at),
             _ => {}
         }
         let is_stopped = conn.is_throttled()

@@ -69,10 +69,6 @@ impl ReadySet {
         Some(id)
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.queue.len()
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
@@ -95,7 +91,7 @@ mod tests {
         }
         assert_eq!(
             (
-                ready.len(),
+                ready.queue.len(),
                 ready.pop(),
                 ready.contains(a),
                 ready.contains(b)

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use heartline::{Close, CloseReason, Closed, ConnId, Context, Framing, Handler, SendError};
+use heartline::{
+    Broadcast, BroadcastId, Close, CloseReason, Closed, ConnId, Context, Framing, Handler,
+    SendError,
+};
 
 use crate::ledger::Ledger;
 use crate::origin::Origin;
@@ -33,6 +36,8 @@ pub struct App {
     pub opening: Option<usize>,
     /// Pauses begun and not handed to the world yet: for how long, and whose.
     pub pauses: Vec<(u64, ConnId)>,
+    /// Broadcasts that are not complete, and the receivers that each had in view.
+    pub broadcasts: BTreeMap<BroadcastId, usize>,
     /// Those once paused, the dead among them included: to resume them must do nothing.
     paused: Vec<ConnId>,
     pub opened: u64,
@@ -54,6 +59,8 @@ pub struct Line {
     pub asked_to_close: bool,
     /// The application queued more than there was room for.
     pub overfilled: bool,
+    /// A broadcast was meant for it.
+    pub may_be_overfilled: bool,
     pub drained: u64,
 }
 
@@ -68,6 +75,7 @@ impl App {
             by_id: BTreeMap::new(),
             opening: None,
             pauses: Vec::new(),
+            broadcasts: BTreeMap::new(),
             paused: Vec::new(),
             opened: 0,
             closed: 0,
@@ -88,6 +96,7 @@ impl App {
             closed,
             asked_to_close,
             overfilled,
+            may_be_overfilled: false,
             drained: 0,
         });
     }
@@ -118,59 +127,40 @@ impl App {
         }
     }
 
-    /// Those whom a broadcast would reach if they all had room, and what is queued for each.
-    pub fn audience(
-        &self,
-        is_open: impl Fn(ConnId) -> bool,
-        queued: impl Fn(ConnId) -> usize,
-        except: Option<ConnId>,
-    ) -> Vec<(ConnId, usize, usize)> {
+    /// The receivers of a broadcast that begins now.
+    pub fn audience(&self, is_open: impl Fn(ConnId) -> bool, except: Option<ConnId>) -> Vec<usize> {
         self.live_ids()
             .filter(|(id, _)| Some(*id) != except && is_open(*id))
-            .map(|(id, line)| (id, line, queued(id)))
+            .map(|(_, line)| line)
             .collect()
     }
 
-    /// Notes what became of a broadcast: whose queue has not grown had no room for it. Who is not open any more may have been closed for what
-    /// all hold together, after it was reached.
-    pub fn broadcast_done(
+    /// Notes what became of a broadcast: every receiver gets it next, unless it has no room for it.
+    pub fn broadcast_called(
         &mut self,
         message: &Rc<[u8]>,
-        audience: &[(ConnId, usize, usize)],
-        is_open: impl Fn(ConnId) -> bool,
-        queued: impl Fn(ConnId) -> usize,
-        reached: usize,
+        audience: &[usize],
+        result: Result<Broadcast, SendError>,
     ) {
-        let (mut open, mut closed) = (0, 0);
-        let is_nothing = message.is_empty() && self.framing == Framing::Raw;
-        for (id, line, before) in audience {
-            let line = &mut self.lines[*line];
-            if !is_open(*id) {
-                closed += 1;
-                line.overfilled = true;
-            } else if queued(*id) > *before || is_nothing {
-                open += 1;
-                line.answered.push(message);
+        match result {
+            Ok(Broadcast::Complete(receivers)) => assert!(receivers <= audience.len()),
+            Ok(Broadcast::Pending(id)) => {
+                assert_eq!(self.broadcasts.insert(id, audience.len()), None);
             }
+            Err(SendError::Full) => return,
+            Err(error) => panic!("every message here can be framed: {error}"),
         }
-        assert!(
-            (open..=open + closed).contains(&reached),
-            "a broadcast counts its receivers: {reached}, not {open} to {}",
-            open + closed
-        );
+        for line in audience {
+            self.lines[*line].answered.push_broadcast(message);
+            self.lines[*line].may_be_overfilled = true;
+        }
     }
 
     fn broadcast(&mut self, cx: &mut Context<'_>, message: &[u8], except: Option<ConnId>) {
         let message: Rc<[u8]> = message.into();
-        let audience = self.audience(|id| cx.is_open(id), |id| cx.queued(id), except);
-        let reached = cx.broadcast(&message, except).expect("it can be framed");
-        self.broadcast_done(
-            &message,
-            &audience,
-            |id| cx.is_open(id),
-            |id| cx.queued(id),
-            reached,
-        );
+        let audience = self.audience(|id| cx.is_open(id), except);
+        let result = cx.broadcast(&message, except);
+        self.broadcast_called(&message, &audience, result);
     }
 
     fn send(&mut self, cx: &mut Context<'_>, id: ConnId, message: &[u8]) {
@@ -253,6 +243,14 @@ impl Handler for App {
         if self.chance(self.habits.send_when_drained) {
             self.send(cx, id, b"MORE");
         }
+    }
+
+    fn on_broadcast(&mut self, _: &mut Context<'_>, broadcast: BroadcastId, receivers: usize) {
+        let most = self.broadcasts.remove(&broadcast);
+        assert!(
+            most.is_some_and(|most| receivers <= most),
+            "{receivers} of {most:?}"
+        );
     }
 
     fn on_close(&mut self, cx: &mut Context<'_>, id: ConnId, closed: &Closed) {

@@ -113,12 +113,17 @@ pub fn setup(rng: &mut fastrand::Rng, seed: u64, scale: &Scale) -> Setup {
         read_bytes: rng.usize(1..=64 * 1024),
         scratch_bytes: rng.usize(16..=32 * 1024),
         checks: rng.usize(least..=256),
+        read_work: 1 << rng.u32(0..10),
+        leftover_work: 1 << rng.u32(0..12),
+        fanout_work: 1 << rng.u32(0..12),
         flushes: rng.usize(64..=1024),
         told: rng.usize(least..=256),
         writes: rng.usize(1..=4),
         slices: rng.usize(1..=16),
         sockets_per_clock_reading: rng.u32(scale.sockets_per_clock_reading.clone()),
         drift_ms: if wild { rng.u64(0..=scale.drift_ms) } else { 0 },
+        unit_ns: 0,
+        call_ns: 0,
         faults: if wild { rng.u32(0..=200) } else { 0 },
     };
     let mut rarely = |most: u32| if rng.bool() { 0 } else { rng.u32(0..=most) };
@@ -150,6 +155,7 @@ pub fn setup(rng: &mut fastrand::Rng, seed: u64, scale: &Scale) -> Setup {
             } else {
                 rng.u32(scale.wire.clone())
             },
+        link: None,
         addresses: rng.u32(scale.addresses.clone()),
         balancers: scale.balancers,
     }
@@ -174,8 +180,9 @@ pub fn config(rng: &mut fastrand::Rng, scale: &Scale) -> Config {
         .peers
         .div_ceil(*scale.addresses.start() as usize)
         .clamp(1, 20);
+    let framing = [Framing::Lines, Framing::Length, Framing::Raw][rng.usize(0..3)];
     Config {
-        framing: [Framing::Lines, Framing::Length, Framing::Raw][rng.usize(0..3)],
+        framing,
         heartbeat: (rng.u8(0..10) > 0 || scale.in_full).then_some(heartbeat),
         tick: Duration::from_millis(scale.tick_ms),
         limits: Limits {

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::io::{ErrorKind, IoSlice};
 use std::rc::Rc;
 
-use heartline::engine::Engine;
+use heartline::engine::{Engine, FinalRead, Work};
 use heartline::time::{AwakeClock, Millis, duration_to_ms};
 use heartline::wheel::SLOTS;
 use heartline::{Close, CloseReason, Config, ConnId, Refusal};
@@ -22,6 +22,10 @@ pub struct Budgets {
     pub read_bytes: usize,
     pub scratch_bytes: usize,
     pub checks: usize,
+    /// Work on one connection, on all that have more to read, and on broadcasts.
+    pub read_work: u32,
+    pub leftover_work: u32,
+    pub fanout_work: u32,
     pub flushes: usize,
     pub told: usize,
     pub writes: usize,
@@ -29,6 +33,9 @@ pub struct Budgets {
     pub sockets_per_clock_reading: u32,
     /// Virtual time that passes between two readings of the clock in one turn, at most.
     pub drift_ms: u64,
+    /// Virtual time that a unit of work takes, and a socket, a check or a write.
+    pub unit_ns: u64,
+    pub call_ns: u64,
     /// Chances in a thousand: a read or write that is interrupted, finds nothing, or takes less than it could.
     pub faults: u32,
 }
@@ -43,12 +50,17 @@ impl Default for Budgets {
             read_bytes: 128 * 1024,
             scratch_bytes: 64 * 1024,
             checks: 8,
+            read_work: 128,
+            leftover_work: 1024,
+            fanout_work: 4096,
             flushes: 256,
             told: 64,
             writes: 4,
             slices: 16,
             sockets_per_clock_reading: 16,
             drift_ms: 0,
+            unit_ns: 0,
+            call_ns: 0,
             faults: 0,
         }
     }
@@ -88,6 +100,13 @@ pub struct Driver {
     awake: AwakeClock,
     pub now: Millis,
     raw_ms: u64,
+    /// Virtual time that work has taken and the clock does not show yet.
+    spent_ns: u64,
+    turn_began_ms: u64,
+    /// The longest that a check or final read was late.
+    pub max_lag_ms: u64,
+    /// Most memory that may be held, where a reload has lowered the limit, and until when.
+    memory_allowance: (usize, Millis),
     sockets_since_clock: u32,
     pub accepting: bool,
     /// Ids of connections that are gone.
@@ -112,6 +131,10 @@ impl Driver {
             awake: AwakeClock::new(stall_ms(config)),
             now: Millis::ZERO,
             raw_ms: 0,
+            spent_ns: 0,
+            turn_began_ms: 0,
+            max_lag_ms: 0,
+            memory_allowance: (0, Millis::ZERO),
             sockets_since_clock: 0,
             accepting: true,
             stale: Vec::new(),
@@ -131,12 +154,14 @@ impl Driver {
         let due_ms = self.engine.poll_timeout().map(|at| at.ms_since(self.now));
         let expected = self.next_wait_ms().map(|wait_ms| self.now.plus_ms(wait_ms));
         self.raw_ms = net.now_ms;
+        self.turn_began_ms = self.raw_ms;
         self.now = self.awake.read(Millis::from_ms(self.raw_ms), due_ms);
         self.engine.advance(self.now);
         self.sockets_since_clock = 0;
         self.oracle
             .late_ms(expected.map_or(0, |expected| self.now.ms_since(expected)));
 
+        let due = self.engine.oldest_due(self.now);
         app.trace.note("turn", self.raw_ms, &[self.now.as_ms()]);
         let events = net.poll(self.budgets.events);
         self.obey_commands(app);
@@ -148,19 +173,31 @@ impl Driver {
         }
         self.accept_batch(net, app);
         self.read_ready(net, app);
+        self.fan_out(app);
         let flushes_left = self.flush(net, app, self.budgets.flushes, Engine::poll_dirty);
+        if let Some(due) = due {
+            self.max_lag_ms = self.max_lag_ms.max(self.now.ms_since(due));
+        }
         self.check_the_quiet(net, app);
         self.flush(net, app, flushes_left, Engine::poll_dirty);
         self.flush(net, app, self.budgets.told, Engine::poll_told);
         self.reap(net, app);
+        self.read_clock();
+        if let Some(due) = self.engine.oldest_due(self.now) {
+            self.max_lag_ms = self.max_lag_ms.max(self.now.ms_since(due));
+        }
         let max_memory = self.config.limits.max_memory.unwrap_or(usize::MAX);
+        let max_memory = match self.memory_allowance {
+            (allowed, until) if self.now <= until => max_memory.max(allowed),
+            _ => max_memory,
+        };
         assert!(
             self.engine.buffered() <= max_memory,
             "{} bytes held, over the bound of {max_memory}",
             self.engine.buffered()
         );
         assert!(
-            self.engine.buffered() == 0 || self.engine.connections() > 0,
+            self.engine.buffered() == 0 || self.engine.connections() > 0 || self.engine.has_work(),
             "nobody is here, and something is held"
         );
         net.now_ms = self.raw_ms;
@@ -177,18 +214,49 @@ impl Driver {
 
     fn count_socket(&mut self) {
         self.busy = true;
+        self.spent_ns += self.budgets.call_ns;
         self.sockets_since_clock += 1;
         if self.sockets_since_clock >= self.budgets.sockets_per_clock_reading {
-            self.sockets_since_clock = 0;
             self.raw_ms += self.rng.u64(0..=self.budgets.drift_ms);
-            let before = self.now;
-            self.now = self.awake.read(Millis::from_ms(self.raw_ms), Some(0));
-            self.oracle.late_ms(self.now.ms_since(before));
+            self.read_clock();
         }
+    }
+
+    /// Work takes time, and much work in one piece is followed by a reading of the clock.
+    fn count_work(&mut self, units: u32) {
+        self.spent_ns += u64::from(units) * self.budgets.unit_ns;
+        if units > 64 && self.budgets.unit_ns > 0 {
+            self.read_clock();
+        }
+    }
+
+    fn read_clock(&mut self) {
+        self.sockets_since_clock = 0;
+        self.raw_ms += self.spent_ns / 1_000_000;
+        self.spent_ns %= 1_000_000;
+        let before = self.now;
+        self.now = self.awake.read(Millis::from_ms(self.raw_ms), Some(0));
+        self.engine.advance(self.now);
+        self.oracle.late_ms(self.now.ms_since(before));
+    }
+
+    fn is_late(&self) -> bool {
+        self.raw_ms - self.turn_began_ms >= 5
+    }
+
+    fn fan_out(&mut self, app: &mut App) {
+        let mut work = Work::new(self.budgets.fanout_work);
+        self.engine.handle_fanouts(self.now, &mut work, app);
+        let units = self.budgets.fanout_work - work.left();
+        self.busy |= units > 0;
+        self.count_work(units);
     }
 
     fn obey_commands(&mut self, app: &mut App) {
         for _ in 0..self.budgets.commands {
+            if self.engine.is_congested() {
+                return;
+            }
             let Some(command) = self.commands.pop_front() else {
                 return;
             };
@@ -199,22 +267,9 @@ impl Driver {
                     app.sent(id, &message, result);
                 }
                 Command::Broadcast(message) => {
-                    let audience = app.audience(
-                        |id| self.engine.is_open(id),
-                        |id| self.engine.queued(id),
-                        None,
-                    );
-                    let reached = self
-                        .engine
-                        .broadcast(&message, None)
-                        .expect("it can be framed");
-                    app.broadcast_done(
-                        &message,
-                        &audience,
-                        |id| self.engine.is_open(id),
-                        |id| self.engine.queued(id),
-                        reached,
-                    );
+                    let audience = app.audience(|id| self.engine.is_open(id), None);
+                    let result = self.engine.broadcast(&message, None);
+                    app.broadcast_called(&message, &audience, result);
                 }
                 Command::Close(id, how) => {
                     let closed = self.engine.close_on_request(id, how);
@@ -274,6 +329,21 @@ impl Driver {
             return assert_eq!(before, after, "settings at fault changed something");
         }
         self.awake.set_threshold_ms(stall_ms(&config));
+        let flush_ms = config
+            .heartbeat
+            .as_ref()
+            .map_or(20_000, |heartbeat| duration_to_ms(heartbeat.bound()));
+        let max = |config: &Config| config.limits.max_memory.unwrap_or(usize::MAX);
+        if self.engine.buffered() > max(&config) {
+            let (allowed, until) = self.memory_allowance;
+            let before = if self.now <= until {
+                allowed.max(max(&self.config))
+            } else {
+                max(&self.config)
+            };
+            // A tick, because the wheel may be late by one; more, because the loop may.
+            self.memory_allowance = (before, self.now.plus_ms(flush_ms + 10_000));
+        }
         self.most_queued = app
             .live_ids()
             .map(|(id, _)| self.engine.queued(id))
@@ -297,14 +367,19 @@ impl Driver {
             self.engine.has_work(),
             self.engine.poll_timeout(),
         );
-        self.engine.handle_bytes(self.now, id, b"ghost\n", app);
-        self.engine.handle_rest(self.now, id, app);
+        let mut work = Work::new(u32::MAX);
+        self.engine
+            .handle_bytes(self.now, id, b"ghost\n", &mut work, app);
+        self.engine.handle_rest(self.now, id, &mut work, app);
+        self.engine.handle_progress(self.now, id, 0);
+        self.engine.handle_write_budget_spent(id);
         self.engine.handle_eof(self.now, id);
         self.engine
             .handle_failure(self.now, id, CloseReason::PeerReset);
         self.engine.handle_written(self.now, id, 0, app);
         self.engine.handle_blocked(id);
-        self.engine.handle_last_look(self.now, id, true);
+        self.engine
+            .handle_last_look(self.now, id, FinalRead::default());
         self.engine.pause_reads(id, true);
         self.engine.pause_reads(id, false);
         assert!(
@@ -331,18 +406,17 @@ impl Driver {
         }
         if self.engine.wants_read(id) {
             if event.readable || event.read_closed {
+                if self.is_late() || self.engine.is_congested() {
+                    return self.read_again(id);
+                }
                 let ended = event.read_closed || event.error;
-                self.read(
-                    id,
-                    if ended {
-                        ReadEnd::WouldBlock
-                    } else {
-                        ReadEnd::Short
-                    },
-                    true,
-                    net,
-                    app,
-                );
+                let end = if ended {
+                    ReadEnd::WouldBlock
+                } else {
+                    ReadEnd::Short
+                };
+                let mut work = Work::new(self.budgets.read_work);
+                self.read(id, end, true, &mut work, net, app);
             }
         } else if event.error {
             self.engine
@@ -350,19 +424,45 @@ impl Driver {
         }
     }
 
-    fn read(&mut self, id: ConnId, end: ReadEnd, faults: bool, net: &mut Net, app: &mut App) {
+    fn read(
+        &mut self,
+        id: ConnId,
+        end: ReadEnd,
+        faults: bool,
+        work: &mut Work,
+        net: &mut Net,
+        app: &mut App,
+    ) {
+        let units = work.left();
+        let is_unfinished = self.read_within(id, end, faults, work, net, app);
+        self.count_work(units - work.left());
+        if is_unfinished || self.engine.has_undecoded(id) {
+            self.read_again(id);
+        }
+    }
+
+    fn read_within(
+        &mut self,
+        id: ConnId,
+        end: ReadEnd,
+        faults: bool,
+        work: &mut Work,
+        net: &mut Net,
+        app: &mut App,
+    ) -> bool {
         let was_open = self.engine.is_open(id);
-        self.engine.handle_rest(self.now, id, app);
+        self.engine.handle_rest(self.now, id, work, app);
         let Some(line) = self.sockets.get(id.slot()).copied().flatten() else {
-            return;
+            return false;
         };
         if was_open && !self.engine.is_open(id) {
-            // Its last flush has begun, with a patience of its own.
-            self.oracle
-                .alive(line, self.now, self.engine.is_blocked(id));
+            self.oracle.flushing(line, self.now);
         }
         let mut budget = self.budgets.read_bytes;
         while self.engine.wants_read(id) {
+            if budget == 0 || work.is_spent() {
+                return true;
+            }
             let max = if faults {
                 self.kernel_takes(self.scratch.len())
             } else {
@@ -377,38 +477,40 @@ impl Driver {
                 Ok(0) => {
                     self.oracle
                         .alive(line, self.now, self.engine.is_blocked(id));
-                    return self.engine.handle_eof(self.now, id);
+                    self.oracle.flushing(line, self.now);
+                    self.engine.handle_eof(self.now, id);
+                    return false;
                 }
                 Ok(n) => {
                     self.oracle
                         .alive(line, self.now, self.engine.is_blocked(id));
                     self.oracle.read(line, self.now, &self.scratch[..n]);
                     let half_in = self.oracle.is_half_in(line);
+                    let was_open = self.engine.is_open(id);
                     app.opening = half_in.then_some(line);
                     self.engine
-                        .handle_bytes(self.now, id, &self.scratch[..n], app);
+                        .handle_bytes(self.now, id, &self.scratch[..n], work, app);
+                    if was_open && !self.engine.is_open(id) {
+                        self.oracle.flushing(line, self.now);
+                    }
                     if half_in && app.opening.take().is_none() {
                         self.oracle.opened(line, self.now, &app.lines[line]);
                     }
                     if end == ReadEnd::Short && n < self.scratch.len() {
-                        return;
+                        return false;
                     }
                     budget = budget.saturating_sub(n);
-                    if budget == 0 {
-                        return self.read_again(id);
-                    }
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
-                    return self.engine.handle_failure(
-                        self.now,
-                        id,
-                        CloseReason::from_read_error(&error),
-                    );
+                    let reason = CloseReason::from_read_error(&error);
+                    self.engine.handle_failure(self.now, id, reason);
+                    return false;
                 }
             }
         }
+        false
     }
 
     fn read_again(&mut self, id: ConnId) {
@@ -421,62 +523,91 @@ impl Driver {
         while let Some(id) = self.engine.poll_readable() {
             self.read_again(id);
         }
-        for _ in 0..self.ready.len() {
+        let mut work = Work::new(self.budgets.leftover_work);
+        while !self.ready.is_empty() {
+            if work.is_spent() || self.is_late() || self.engine.is_congested() {
+                return;
+            }
             let Some(id) = self.ready.pop_front() else {
                 return;
             };
             self.ready_slots.remove(&id.slot());
             self.count_socket();
-            self.read(id, ReadEnd::WouldBlock, true, net, app);
+            let mut part = work.split(self.budgets.read_work);
+            self.read(id, ReadEnd::WouldBlock, true, &mut part, net, app);
+            work.give_back(part);
+            work.spend(16);
         }
     }
 
     fn check_the_quiet(&mut self, net: &mut Net, app: &mut App) {
-        self.engine.handle_timers(self.now, self.budgets.checks);
-        for _ in 0..self.budgets.checks {
-            let Some(id) = self.engine.poll_last_look() else {
+        let began_ms = self.raw_ms;
+        let share_ms = (began_ms - self.turn_began_ms) / 3;
+        loop {
+            let all_done = self.engine.handle_timers(self.now, self.budgets.checks);
+            self.spent_ns += self.budgets.checks as u64 * self.budgets.unit_ns;
+            for _ in 0..self.budgets.checks {
+                let Some(id) = self.engine.poll_last_look() else {
+                    break;
+                };
+                self.last_look(id, net, app);
+            }
+            let all_done = all_done && self.engine.oldest_due(self.now).is_none();
+            if all_done || self.raw_ms - began_ms >= share_ms {
                 return;
-            };
-            self.last_look(id, net, app);
+            }
+            self.read_clock();
         }
     }
 
     fn last_look(&mut self, id: ConnId, net: &mut Net, app: &mut App) {
         self.count_socket();
-        let mut unread = false;
         if self.engine.is_blocked(id) {
             self.write(id, net, app);
         }
-        self.read(id, ReadEnd::WouldBlock, false, net, app);
+        let mut work = Work::new(self.budgets.read_work);
+        self.read(id, ReadEnd::WouldBlock, false, &mut work, net, app);
         if self.ready_slots.contains(&id.slot()) {
             return self.engine.postpone_last_look(id);
         }
-        if !self.engine.wants_read(id)
-            && let Some(line) = self.sockets.get(id.slot()).copied().flatten()
-        {
-            match net.peek(line) {
-                Ok(_) => unread = true,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => {
-                    return self.engine.handle_failure(
-                        self.now,
-                        id,
-                        CloseReason::from_read_error(&error),
-                    );
+        let mut found = FinalRead::default();
+        let wants_read = self.engine.wants_read(id);
+        let line = self.sockets.get(id.slot()).copied().flatten();
+        if let Some(line) = line {
+            if !wants_read {
+                match net.peek(line) {
+                    Ok(_) => {
+                        found.unread = true;
+                        found.received_ms = Some(self.raw_ms - net.last_arrival_ms(line));
+                    }
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    Err(error) => {
+                        let reason = CloseReason::from_read_error(&error);
+                        return self.engine.handle_failure(self.now, id, reason);
+                    }
                 }
             }
+            self.engine
+                .handle_progress(self.now, id, net.unacknowledged(line));
         }
-        self.engine.handle_last_look(self.now, id, unread);
-        if (unread || self.engine.is_draining())
-            && let Some(line) = app.line_of(id)
-        {
-            self.oracle
-                .alive(line, self.now, self.engine.is_blocked(id));
+        let was_open = self.engine.is_open(id);
+        self.engine.handle_last_look(self.now, id, found);
+        if let Some(line) = app.line_of(id) {
+            if found.unread || self.engine.is_draining() {
+                self.oracle
+                    .alive(line, self.now, self.engine.is_blocked(id));
+            }
+            if was_open && !self.engine.is_open(id) {
+                self.oracle.flushing(line, self.now);
+            }
         }
     }
 
     fn accept_batch(&mut self, net: &mut Net, app: &mut App) {
         for _ in 0..self.budgets.accepts {
+            if self.engine.is_congested() {
+                return;
+            }
             let Some(line) = net.accept() else { return };
             self.count_socket();
             if self.rng.u32(0..1000) < self.budgets.faults / 4 {
@@ -549,7 +680,7 @@ impl Driver {
             let Some(id) = next(&mut self.engine) else {
                 return left + 1;
             };
-            self.busy = true;
+            self.count_socket();
             self.write(id, net, app);
         }
         0
@@ -590,9 +721,6 @@ impl Driver {
             };
             match write {
                 Ok(taken) => {
-                    if self.engine.is_blocked(id) {
-                        self.oracle.alive(line, self.now, true);
-                    }
                     self.oracle.written(
                         line,
                         self.now,
@@ -620,10 +748,17 @@ impl Driver {
                 }
             }
         }
-        self.engine.handle_blocked(id);
+        if edge_follows {
+            self.engine.handle_blocked(id);
+            if self.engine.wants_progress(id) {
+                self.engine
+                    .handle_progress(self.now, id, net.unacknowledged(line));
+            }
+        } else {
+            self.engine.handle_write_budget_spent(id);
+        }
         let blocked = self.engine.is_blocked(id);
-        // Where this turn's writes were used up and the socket has room still, no edge comes but that of watching it anew.
-        if blocked != was_blocked || (blocked && !edge_follows) {
+        if blocked != was_blocked {
             net.watch(line, blocked);
         }
         if blocked {
@@ -642,7 +777,13 @@ impl Driver {
             net.close(line);
             self.stale.push(id);
         }
-        while let Some((id, closed)) = self.engine.poll_closed(self.now, app) {
+        loop {
+            if self.engine.is_congested() && !self.engine.is_over_full() {
+                return;
+            }
+            let Some((id, closed)) = self.engine.poll_closed(self.now, app) else {
+                return;
+            };
             self.busy = true;
             let line = self.sockets[id.slot()]
                 .take()

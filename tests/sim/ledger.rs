@@ -10,51 +10,68 @@ use heartline::Framing;
 /// Payloads hold no lower-case letters and heartbeats nothing else. So where the framing keeps no borders, `Raw`, what is left
 /// after dropping the lower case is compared byte by byte.
 pub enum Ledger {
-    Messages(VecDeque<Rc<[u8]>>),
-    Bytes(VecDeque<u8>),
+    /// Each with whether it may be missing: a broadcast that its receiver may have had no room for.
+    Messages(VecDeque<(Rc<[u8]>, bool)>),
+    /// The bytes, and whether some of them may be missing when the connection has ended.
+    Bytes(VecDeque<u8>, bool),
 }
 
 impl Ledger {
     pub fn new(framing: Framing) -> Self {
         match framing {
-            Framing::Raw => Ledger::Bytes(VecDeque::new()),
+            Framing::Raw => Ledger::Bytes(VecDeque::new(), false),
             Framing::Lines | Framing::Length => Ledger::Messages(VecDeque::new()),
         }
     }
 
     pub fn push(&mut self, message: &Rc<[u8]>) {
+        self.append(message, false);
+    }
+
+    /// A broadcast: the receiver may have no room for it.
+    pub fn push_broadcast(&mut self, message: &Rc<[u8]>) {
+        self.append(message, true);
+    }
+
+    fn append(&mut self, message: &Rc<[u8]>, may_miss: bool) {
         match self {
-            Ledger::Messages(queue) => queue.push_back(Rc::clone(message)),
-            Ledger::Bytes(queue) => queue.extend(payload(message)),
+            Ledger::Messages(queue) => queue.push_back((Rc::clone(message), may_miss)),
+            Ledger::Bytes(queue, missable) => {
+                queue.extend(payload(message));
+                *missable |= may_miss;
+            }
         }
     }
 
-    /// The other end has seen this, which must be what was sent next.
-    pub fn take(&mut self, seen: &[u8]) {
+    /// The other end has seen this, which must be what was sent next. Returns how many broadcasts
+    /// before it are missing.
+    pub fn take(&mut self, seen: &[u8]) -> u64 {
+        let mut missing = 0;
         match self {
-            Ledger::Messages(queue) => {
-                let sent = queue
+            Ledger::Messages(queue) => loop {
+                let (sent, may_miss) = queue
                     .pop_front()
                     .expect("a message arrived that nobody sent");
-                assert!(
-                    *sent == *seen,
-                    "sent {:?}, seen {:?}",
-                    text(&sent),
-                    text(seen)
-                );
-            }
-            Ledger::Bytes(queue) => {
+                if *sent == *seen {
+                    break;
+                }
+                assert!(may_miss, "sent {:?}, seen {:?}", text(&sent), text(seen));
+                missing += 1;
+            },
+            Ledger::Bytes(queue, _) => {
                 for byte in payload(seen) {
                     assert_eq!(queue.pop_front(), Some(byte), "bytes changed on the way");
                 }
             }
         }
+        missing
     }
 
+    /// Whether nothing is missing that has to come.
     pub fn is_empty(&self) -> bool {
         match self {
-            Ledger::Messages(queue) => queue.is_empty(),
-            Ledger::Bytes(queue) => queue.is_empty(),
+            Ledger::Messages(queue) => queue.iter().all(|(_, may_miss)| *may_miss),
+            Ledger::Bytes(queue, may_miss) => queue.is_empty() || *may_miss,
         }
     }
 }
@@ -90,6 +107,8 @@ pub struct Tap {
     /// Pings since the peer's last sign of life, and when the last one was written.
     pub pings_since_life: u64,
     pub last_ping_ms: u64,
+    /// Broadcasts that its connection has not got.
+    pub missing: u64,
 }
 
 impl Tap {
@@ -102,6 +121,7 @@ impl Tap {
             pings_at: VecDeque::new(),
             pings_since_life: 0,
             last_ping_ms: 0,
+            missing: 0,
         }
     }
 
@@ -119,7 +139,7 @@ impl Tap {
                     self.last_ping_ms = now_ms;
                 }
                 b"pong" => self.pongs += 1,
-                message => sent.take(message),
+                message => self.missing += sent.take(message),
             }
             at = next;
         }

@@ -26,8 +26,12 @@ struct Wire {
     /// The peer has more to send than there was room for.
     sender_waits: bool,
     outbound_capacity: usize,
-    /// Bytes that the server has written, and that the peer has read.
+    /// What is between the server's kernel and the peer's; `None`: nothing, and no send buffer either.
+    link: Option<Link>,
+    /// Bytes that the server has written, that have reached the peer's kernel, and that the peer has
+    /// read.
     written: u64,
+    arrived: u64,
     received: u64,
     fin: bool,
     reset: bool,
@@ -38,6 +42,13 @@ struct Wire {
     lacked_room: bool,
     on_edge: bool,
     last_arrival_ms: u64,
+}
+
+/// A network link of a fixed rate behind a send buffer in the server's kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Link {
+    pub bytes_per_ms: u64,
+    pub send_buffer: usize,
 }
 
 /// One event of the server's poll, made of the state at the time of the poll.
@@ -51,8 +62,15 @@ pub struct Event {
 
 /// The peers' side.
 impl Net {
-    pub fn connect(&mut self, inbound_capacity: usize, outbound_capacity: usize) -> usize {
+    pub fn connect(
+        &mut self,
+        inbound_capacity: usize,
+        outbound_capacity: usize,
+        link: Option<Link>,
+    ) -> usize {
         self.wires.push(Wire {
+            link,
+            arrived: 0,
             inbound: VecDeque::new(),
             inbound_capacity,
             sender_waits: false,
@@ -106,16 +124,39 @@ impl Net {
     /// The peer reads at most `max` bytes. Returns how many it has read in all.
     pub fn receive(&mut self, line: usize, max: u64) -> u64 {
         let wire = &mut self.wires[line];
-        let n = max.min(wire.written - wire.received);
+        let n = max.min(wire.arrived - wire.received);
         wire.received += n;
-        if n > 0 && wire.watches_room && std::mem::take(&mut wire.lacked_room) {
+        if n > 0
+            && wire.link.is_none()
+            && wire.watches_room
+            && std::mem::take(&mut wire.lacked_room)
+        {
             self.edge(line);
         }
         self.wires[line].received
     }
 
     pub fn unread_by_peer(&self, line: usize) -> u64 {
-        self.wires[line].written - self.wires[line].received
+        self.wires[line].arrived - self.wires[line].received
+    }
+
+    /// Whether a link has something to carry still.
+    pub fn is_in_flight(&self, line: usize) -> bool {
+        self.wires[line].arrived < self.wires[line].written
+    }
+
+    /// A link carries for a millisecond what the peer's receive buffer has room for.
+    pub fn transmit(&mut self, line: usize) {
+        let wire = &mut self.wires[line];
+        let Some(link) = wire.link else { return };
+        let window = wire.received + wire.outbound_capacity as u64 - wire.arrived;
+        wire.arrived += link
+            .bytes_per_ms
+            .min(wire.written - wire.arrived)
+            .min(window);
+        if wire.watches_room && wire.room() > 0 && std::mem::take(&mut wire.lacked_room) {
+            self.edge(line);
+        }
     }
 
     pub fn is_closed_by_server(&self, line: usize) -> bool {
@@ -229,6 +270,9 @@ impl Net {
             .for_each(|slice| taken.extend_from_slice(slice));
         taken.truncate(n);
         wire.written += n as u64;
+        if wire.link.is_none() {
+            wire.arrived = wire.written;
+        }
         if n < offered && wire.watches_room && wire.room() > 0 {
             self.edge(line);
         } else if n < offered {
@@ -239,6 +283,11 @@ impl Net {
         }
         self.news.push(line);
         Ok(taken)
+    }
+
+    /// Bytes written that the peer's kernel has not acknowledged (`SIOCOUTQ`).
+    pub fn unacknowledged(&self, line: usize) -> u64 {
+        self.wires[line].written - self.wires[line].arrived
     }
 
     pub fn is_reset(&self, line: usize) -> bool {
@@ -266,6 +315,9 @@ impl Net {
 
 impl Wire {
     fn room(&self) -> usize {
-        self.outbound_capacity - (self.written - self.received) as usize
+        match self.link {
+            Some(link) => link.send_buffer - (self.written - self.arrived) as usize,
+            None => self.outbound_capacity - (self.written - self.received) as usize,
+        }
     }
 }

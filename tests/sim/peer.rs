@@ -103,6 +103,7 @@ pub struct Peer {
     /// Whether an action that moves bytes is on the calendar already.
     pub delivery_due: bool,
     pub reading_due: bool,
+    pub transmission_due: bool,
 }
 
 impl Peer {
@@ -122,6 +123,7 @@ impl Peer {
             over: false,
             delivery_due: false,
             reading_due: false,
+            transmission_due: false,
         }
     }
 

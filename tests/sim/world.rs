@@ -8,7 +8,7 @@ use heartline::{Close, CloseReason, Config, ConnId, Framing};
 use crate::app::{App, Habits};
 use crate::driver::{Budgets, Command, Driver};
 use crate::ledger::encode;
-use crate::net::Net;
+use crate::net::{Link, Net};
 use crate::origin::{Header, Origin};
 use crate::peer::{Fate, Peer, Plan, pattern};
 
@@ -22,6 +22,8 @@ pub struct Setup {
     /// Buffers of each connection's wire, to the server and to the peer.
     pub inbound_capacity: usize,
     pub outbound_capacity: usize,
+    /// What is between the server and each peer that connects from now on.
+    pub link: Option<Link>,
     /// Addresses that peers come from.
     pub addresses: u32,
     /// Whether balancers bring half of them.
@@ -38,6 +40,7 @@ impl Setup {
             habits: Habits::default(),
             inbound_capacity: 256 * 1024,
             outbound_capacity: 256 * 1024,
+            link: None,
             addresses: 1,
             balancers: false,
         }
@@ -52,6 +55,8 @@ pub enum Action {
     Answer(usize),
     Deliver(usize),
     Read(usize),
+    /// A millisecond of a link.
+    Transmit(usize),
     /// Something at random befalls this peer, and will again.
     Chance(usize),
     Befall(usize, Fate),
@@ -221,8 +226,22 @@ impl World {
         }
     }
 
+    /// The link carries what the server wrote, for as long as there is something.
+    fn transmit(&mut self, line: usize) {
+        self.peers[line].transmission_due = false;
+        if self.peers[line].cut_off {
+            return;
+        }
+        self.net.transmit(line);
+        self.tell(line);
+    }
+
     /// The peer learns of what the server wrote, or that it closed.
     fn tell(&mut self, line: usize) {
+        if self.net.is_in_flight(line) && !self.peers[line].transmission_due {
+            self.peers[line].transmission_due = true;
+            self.after(1, Action::Transmit(line));
+        }
         let peer = &mut self.peers[line];
         if !peer.reading_due {
             peer.reading_due = true;
@@ -245,6 +264,7 @@ impl World {
             }
             Action::Deliver(line) => self.deliver(line),
             Action::Read(line) => self.read(line),
+            Action::Transmit(line) => self.transmit(line),
             Action::Chance(line) => self.chance(line),
             Action::Befall(line, fate) => self.befall(line, fate),
             Action::Blackout => {
@@ -286,9 +306,13 @@ impl World {
     }
 
     pub fn connect(&mut self, plan: Plan) -> usize {
-        let line = self
-            .net
-            .connect(self.setup.inbound_capacity, self.setup.outbound_capacity);
+        let Setup {
+            inbound_capacity,
+            outbound_capacity,
+            link,
+            ..
+        } = self.setup;
+        let line = self.net.connect(inbound_capacity, outbound_capacity, link);
         let (origin, first) =
             Origin::draw(&mut self.rng, self.setup.addresses, self.setup.balancers);
         let plan = if origin.header == Header::Torn {
@@ -450,7 +474,10 @@ impl World {
             self.peers[line].reading_due = true;
             let delay_ms = self.peers[line].plan.read_delay_ms.max(1);
             self.after(delay_ms, Action::Read(line));
-        } else if self.net.is_closed_by_server(line) && !self.peers[line].over {
+        } else if self.net.is_closed_by_server(line)
+            && !self.net.is_in_flight(line)
+            && !self.peers[line].over
+        {
             self.over(line);
         }
     }
