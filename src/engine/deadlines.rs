@@ -142,13 +142,23 @@ fn sample_after(timeout: Timeout, progress: Progress) -> Millis {
 }
 
 /// The progress after a measurement by which the peer has acknowledged this many bytes in all. The
-/// first measurement is what later ones are compared with.
-pub(super) fn measure(progress: Progress, now: Millis, acknowledged: u64) -> Progress {
+/// first measurement is what later ones are compared with. A peer that has acknowledged everything
+/// that was written makes progress whatever the rate: it was offered no more.
+pub(super) fn measure(
+    progress: Progress,
+    now: Millis,
+    acknowledged: u64,
+    is_everything: bool,
+) -> Progress {
     let at = match progress.sample {
         Some((sampled, before)) => {
             let wanted = (now.ms_since(sampled) * MIN_PROGRESS / 1000).max(1);
             let made = acknowledged.saturating_sub(before);
-            if made >= wanted { now } else { progress.at }
+            if is_everything || made >= wanted {
+                now
+            } else {
+                progress.at
+            }
         }
         None => progress.at,
     };

@@ -291,17 +291,18 @@ impl Engine {
     }
 
     /// Tells how many of the bytes written to the connection its peer has not acknowledged
-    /// (`SIOCOUTQ` of tcp(7)); on systems that do not know, 0: then a byte that the kernel takes is
+    /// (`SIOCOUTQ` of tcp(7)). `None` on systems that do not know: then a byte that the kernel takes is
     /// progress.
-    pub fn handle_progress(&mut self, now: Millis, id: ConnId, unacknowledged: u64) {
+    pub fn handle_progress(&mut self, now: Millis, id: ConnId, unacknowledged: Option<u64>) {
         self.advance(now);
         let now = self.now;
         if let Some(conn) = live(&mut self.conns, id)
             && let Some(progress) = conn.outbox.progress()
         {
-            let acknowledged = conn.bytes_out.saturating_sub(unacknowledged);
-            conn.outbox
-                .set_progress(deadlines::measure(progress, now, acknowledged));
+            let acknowledged = conn.bytes_out.saturating_sub(unacknowledged.unwrap_or(0));
+            let is_everything = unacknowledged == Some(0);
+            let progress = deadlines::measure(progress, now, acknowledged, is_everything);
+            conn.outbox.set_progress(progress);
         }
     }
 

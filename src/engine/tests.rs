@@ -190,7 +190,7 @@ impl Rig {
                     unread,
                     ..FinalRead::default()
                 };
-                self.engine.handle_progress(self.now, id, 0);
+                self.engine.handle_progress(self.now, id, None);
                 self.engine.handle_last_look(self.now, id, found);
             }
             while let Some(id) = self.engine.poll_readable() {

@@ -142,9 +142,9 @@ impl Engine {
     }
 
     /// The next connection of which a final read must be made before it is decided on. The driver
-    /// writes, if [`Engine::is_blocked`], for there may be room that no event has told of yet; it reads
-    /// until the read would block, if [`Engine::wants_read`]; it calls [`Engine::handle_progress`], and
-    /// [`Engine::handle_last_look`].
+    /// calls [`Engine::handle_progress`]; it writes, if [`Engine::is_blocked`], for there may be room
+    /// that no event has told of yet; it reads until the read would block, if [`Engine::wants_read`];
+    /// and it calls [`Engine::handle_last_look`].
     pub fn poll_last_look(&mut self) -> Option<ConnId> {
         self.last_looks.pop_front().map(|(id, _)| id)
     }

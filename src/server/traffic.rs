@@ -153,6 +153,7 @@ impl Server {
     /// The final read, which decides whether a silent peer is dead, and answers what a leaving one
     /// has sent.
     pub(super) fn last_look<H: Handler + ?Sized>(&mut self, id: ConnId, handler: &mut H) {
+        self.measure_progress(id);
         if self.engine.is_blocked(id) {
             self.write(id, handler);
         }
@@ -188,15 +189,13 @@ impl Server {
                 }
             }
         }
-        self.measure_progress(id);
         self.engine.handle_last_look(self.now, id, found);
     }
 
     fn measure_progress(&mut self, id: ConnId) {
         if let Some(stream) = self.sockets.get_mut(id) {
-            let unacknowledged = net::unacknowledged_bytes(stream).unwrap_or(0);
-            self.engine
-                .handle_progress(self.now, id, unacknowledged as u64);
+            let unacknowledged = net::unacknowledged_bytes(stream).map(|bytes| bytes as u64);
+            self.engine.handle_progress(self.now, id, unacknowledged);
         }
     }
 

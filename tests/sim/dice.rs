@@ -42,7 +42,11 @@ pub struct Scale {
     drift_ms: u64,
     /// Messages to everybody, which cost as much as there are lines.
     broadcasts: bool,
+    /// The same for all settings of a run.
+    framing: Framing,
 }
+
+const FRAMINGS: [Framing; 3] = [Framing::Lines, Framing::Length, Framing::Raw];
 
 impl Scale {
     pub fn of_seconds(rng: &mut fastrand::Rng) -> Self {
@@ -73,6 +77,7 @@ impl Scale {
             sockets_per_clock_reading: 1..=64,
             drift_ms: 2,
             broadcasts: true,
+            framing: FRAMINGS[rng.usize(0..3)],
         }
     }
 
@@ -98,6 +103,7 @@ impl Scale {
             sockets_per_clock_reading: 64..=256,
             drift_ms: 1,
             broadcasts: false,
+            framing: FRAMINGS[rng.usize(0..3)],
         }
     }
 }
@@ -162,6 +168,7 @@ pub fn setup(rng: &mut fastrand::Rng, seed: u64, scale: &Scale) -> Setup {
 }
 
 pub fn config(rng: &mut fastrand::Rng, scale: &Scale) -> Config {
+    let framing = scale.framing;
     let interval_ms = rng.u64(scale.intervals_ms.clone());
     let heartbeat = Heartbeat {
         interval: Duration::from_millis(interval_ms),
@@ -180,7 +187,6 @@ pub fn config(rng: &mut fastrand::Rng, scale: &Scale) -> Config {
         .peers
         .div_ceil(*scale.addresses.start() as usize)
         .clamp(1, 20);
-    let framing = [Framing::Lines, Framing::Length, Framing::Raw][rng.usize(0..3)];
     Config {
         framing,
         heartbeat: (rng.u8(0..10) > 0 || scale.in_full).then_some(heartbeat),
@@ -188,7 +194,8 @@ pub fn config(rng: &mut fastrand::Rng, scale: &Scale) -> Config {
         limits: Limits {
             max_message,
             max_outbox,
-            on_slow: if rng.u8(0..3) > 0 {
+            // In raw framing nobody can tell which message was dropped.
+            on_slow: if rng.u8(0..3) > 0 || framing == Framing::Raw {
                 OnSlow::Close
             } else {
                 OnSlow::Drop

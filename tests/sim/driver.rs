@@ -284,8 +284,9 @@ impl Driver {
                     }
                     if let Some(line) = app.line_of(id) {
                         app.lines[line].asked_to_close |= closed;
-                        self.oracle
-                            .alive(line, self.now, self.engine.is_blocked(id));
+                        if !self.engine.is_open(id) {
+                            self.oracle.flushing(line, self.now);
+                        }
                     }
                 }
                 Command::Resume(id) => self.engine.pause_reads(id, false),
@@ -371,7 +372,7 @@ impl Driver {
         self.engine
             .handle_bytes(self.now, id, b"ghost\n", &mut work, app);
         self.engine.handle_rest(self.now, id, &mut work, app);
-        self.engine.handle_progress(self.now, id, 0);
+        self.engine.handle_progress(self.now, id, None);
         self.engine.handle_write_budget_spent(id);
         self.engine.handle_eof(self.now, id);
         self.engine
@@ -562,6 +563,7 @@ impl Driver {
 
     fn last_look(&mut self, id: ConnId, net: &mut Net, app: &mut App) {
         self.count_socket();
+        self.measure_progress(id, net);
         if self.engine.is_blocked(id) {
             self.write(id, net, app);
         }
@@ -587,8 +589,6 @@ impl Driver {
                     }
                 }
             }
-            self.engine
-                .handle_progress(self.now, id, net.unacknowledged(line));
         }
         let was_open = self.engine.is_open(id);
         self.engine.handle_last_look(self.now, id, found);
@@ -600,6 +600,13 @@ impl Driver {
             if was_open && !self.engine.is_open(id) {
                 self.oracle.flushing(line, self.now);
             }
+        }
+    }
+
+    fn measure_progress(&mut self, id: ConnId, net: &Net) {
+        if let Some(line) = self.sockets.get(id.slot()).copied().flatten() {
+            self.engine
+                .handle_progress(self.now, id, Some(net.unacknowledged(line)));
         }
     }
 
@@ -751,8 +758,7 @@ impl Driver {
         if edge_follows {
             self.engine.handle_blocked(id);
             if self.engine.wants_progress(id) {
-                self.engine
-                    .handle_progress(self.now, id, net.unacknowledged(line));
+                self.measure_progress(id, net);
             }
         } else {
             self.engine.handle_write_budget_spent(id);

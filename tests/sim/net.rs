@@ -285,9 +285,15 @@ impl Net {
         Ok(taken)
     }
 
-    /// Bytes written that the peer's kernel has not acknowledged (`SIOCOUTQ`).
+    /// Bytes written that the peer's kernel has not acknowledged (`SIOCOUTQ`). Without a link it
+    /// acknowledges what its program reads.
     pub fn unacknowledged(&self, line: usize) -> u64 {
-        self.wires[line].written - self.wires[line].arrived
+        let wire = &self.wires[line];
+        let acknowledged = match wire.link {
+            Some(_) => wire.arrived,
+            None => wire.received,
+        };
+        wire.written - acknowledged
     }
 
     pub fn is_reset(&self, line: usize) -> bool {

@@ -77,14 +77,15 @@ fn closed_at(acknowledged: impl Fn(u64) -> u64) -> Option<u64> {
     rig.engine.send(id, &[&[b'x'; 900]]).expect("room");
     rig.write(id, 800);
     let unacknowledged = |ms| 800 - acknowledged(ms).min(800);
-    rig.engine.handle_progress(rig.now, id, unacknowledged(0));
+    rig.engine
+        .handle_progress(rig.now, id, Some(unacknowledged(0)));
     while rig.engine.is_open(id) && rig.now.as_ms() < 12_000 {
         rig.now = rig.engine.poll_timeout().expect("a check is due");
         rig.engine.handle_timers(rig.now, usize::MAX);
         rig.receive(id, "pong\n");
         while let Some(id) = rig.engine.poll_last_look() {
             let left = unacknowledged(rig.now.as_ms());
-            rig.engine.handle_progress(rig.now, id, left);
+            rig.engine.handle_progress(rig.now, id, Some(left));
             rig.engine
                 .handle_last_look(rig.now, id, FinalRead::default());
         }
