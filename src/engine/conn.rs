@@ -223,11 +223,6 @@ impl Conn {
         (self.pings_out > 0).then(|| self.last_seen.plus_ms(u64::from(self.ping_ms)))
     }
 
-    /// What its buffers count for against the bound on memory.
-    pub(super) fn charge(&self) -> usize {
-        self.outbox.charge() + self.inbox.held()
-    }
-
     /// From now on the connection lives for as long as its peer takes what is queued.
     pub(super) fn begin_flush(&mut self, now: Millis) {
         self.outbox.set_progress(Progress::since(now));

@@ -92,7 +92,7 @@ impl Engine {
         let conn = live(&mut self.conns, id)?;
         let (before, charge) = (conn.inbox.frame_len(), conn.inbox.held());
         conn.inbox.extend(bytes);
-        self.memory.recount(charge, conn.inbox.held());
+        self.memory.recount_inbox(charge, conn.inbox.held());
         let (len, source) = match proxy::parse(conn.inbox.frame()) {
             Ok(Header::Incomplete) => {
                 self.keep_within_memory();
@@ -104,7 +104,7 @@ impl Engine {
                 return None;
             }
         };
-        self.memory.recount(conn.inbox.held(), 0);
+        self.memory.recount_inbox(conn.inbox.held(), 0);
         conn.inbox = Inbox::default();
         if let Some(source) = source {
             conn.set_peer(source);
@@ -144,7 +144,8 @@ impl Engine {
         let Phase::Refused(refusal) = conn.phase else {
             unreachable!("only the refused are in the list of the refused")
         };
-        self.memory.recount(conn.charge(), 0);
+        self.memory.recount_inbox(conn.inbox.held(), 0);
+        self.memory.recount_outbox(conn.outbox.charge(), 0);
         self.wheel.remove(id.slot());
         self.admission.leave(None);
         self.handle_refusal(refusal);

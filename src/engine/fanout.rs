@@ -118,7 +118,8 @@ impl Engine {
     ) -> Result<Broadcast, SendError> {
         let len = self.codec.encoded_len(&[message])?;
         let is_first = self.fanouts.is_empty();
-        if self.fanouts.queue.len() >= MAX_BROADCASTS
+        if len > self.max_outbox
+            || self.fanouts.queue.len() >= MAX_BROADCASTS
             || (!is_first && self.fanouts.bytes + len > self.memory.max_pending())
         {
             return Err(SendError::Full);

@@ -25,7 +25,8 @@ pub(super) struct Memory {
     max: usize,
     /// A lower limit, and when it takes the place of `max`.
     next_max: Option<(Millis, usize)>,
-    own: usize,
+    inbound: usize,
+    outbound: usize,
     shared: Arc<AtomicUsize>,
 }
 
@@ -35,7 +36,8 @@ impl Memory {
         Memory {
             max: max.unwrap_or(usize::MAX),
             next_max: None,
-            own: 0,
+            inbound: 0,
+            outbound: 0,
             shared: Arc::default(),
         }
     }
@@ -55,9 +57,14 @@ impl Memory {
         self.next_max.map(|(at, _)| at)
     }
 
-    /// The charge of one connection has changed.
-    pub(super) fn recount(&mut self, before: usize, after: usize) {
-        self.own = self.own + after - before;
+    /// What an inbox holds has changed.
+    pub(super) fn recount_inbox(&mut self, before: usize, after: usize) {
+        self.inbound = self.inbound + after - before;
+    }
+
+    /// What an outbox holds has changed.
+    pub(super) fn recount_outbox(&mut self, before: usize, after: usize) {
+        self.outbound = self.outbound + after - before;
     }
 
     /// Bytes that several connections will queue, counted once, for as long as any of them does.
@@ -66,13 +73,18 @@ impl Memory {
     }
 
     pub(super) fn held(&self) -> usize {
-        self.own + self.shared.load(Relaxed)
+        self.inbound + self.queued()
     }
 
-    /// Over half of the bound: whoever can wait should.
+    /// Held by what is to be sent.
+    fn queued(&self) -> usize {
+        self.outbound + self.shared.load(Relaxed)
+    }
+
+    /// Whether what is to be sent holds over half of the limit: what leads to more of it waits.
     pub(super) fn is_tight(&self) -> bool {
         let max = self.next_max.map_or(self.max, |(_, max)| max);
-        self.held() > max / 2
+        self.queued() > max / 2
     }
 
     /// Over three quarters of the limit: what can be flushed is flushed before more is queued.
@@ -150,10 +162,11 @@ impl Engine {
             }
             self.close(id, CloseReason::MemoryLimit);
             if let Some(conn) = self.conns.get_mut(id.slot()) {
-                let before = conn.charge();
+                let before = (conn.inbox.held(), conn.outbox.charge());
                 conn.outbox.drop_bytes();
                 conn.inbox.drop_bytes();
-                self.memory.recount(before, conn.charge());
+                self.memory.recount_inbox(before.0, conn.inbox.held());
+                self.memory.recount_outbox(before.1, conn.outbox.charge());
             }
         }
     }

@@ -226,7 +226,8 @@ impl Engine {
         };
         let peer = conn.peer();
         let unsent = conn.outbox.len();
-        self.memory.recount(conn.charge(), 0);
+        self.memory.recount_inbox(conn.inbox.held(), 0);
+        self.memory.recount_outbox(conn.outbox.charge(), 0);
         conn.outbox.clear(&mut self.pool);
         self.wheel.remove(id.slot());
         if reason != CloseReason::Evicted {
@@ -347,7 +348,7 @@ impl Engine {
         if conn.takes_messages() {
             conn.phase = Phase::Flushing(reason);
             conn.begin_flush(now);
-            self.memory.recount(conn.inbox.held(), 0);
+            self.memory.recount_inbox(conn.inbox.held(), 0);
             conn.inbox.drop_bytes();
             let was_reading = conn.reading.is_flowing();
             conn.reading.let_all_go();

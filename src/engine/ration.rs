@@ -176,7 +176,7 @@ mod tests {
             let every_ms = 1000 / u64::from(per_second) + 2;
             let mut charge = |ms| ration.charge(Millis::from_ms(ms), 3, 1);
             let burst = per_second + 2;
-            (0..burst).for_each(|_| drop(charge(5000)));
+            (0..burst).for_each(|_| assert_ne!(charge(5000), Rationed::Flood));
             let begin = 5000 + 2 * 1000 + every_ms;
             for message in 0..12_000 / every_ms {
                 let charged = charge(begin + message * every_ms);

@@ -134,7 +134,7 @@ impl Engine {
                         break;
                     }
                 }
-                None => return self.memory.recount(charge, 0),
+                None => return self.memory.recount_inbox(charge, 0),
             }
         }
         match input {
@@ -151,7 +151,7 @@ impl Engine {
             return;
         };
         conn.inbox = inbox;
-        self.memory.recount(charge, conn.inbox.held());
+        self.memory.recount_inbox(charge, conn.inbox.held());
         if conn.inbox.frame_len() > 0 && began.is_none() {
             conn.inbox.set_frame_since(now);
             self.schedule_check(id);
@@ -201,7 +201,7 @@ impl Engine {
                 conn.seen(now);
                 conn.phase = Phase::PeerShut;
                 conn.begin_flush(now);
-                self.memory.recount(conn.inbox.held(), 0);
+                self.memory.recount_inbox(conn.inbox.held(), 0);
                 conn.inbox.drop_bytes();
                 self.finish_if_flushed(id);
             }

@@ -36,10 +36,16 @@ impl Engine {
             return Err(SendError::Full);
         }
         let before = conn.outbox.charge();
-        conn.outbox.append(&mut self.pool, |buffer| {
+        let encoded = conn.outbox.append(&mut self.pool, |buffer| {
             buffer.reserve(len);
             self.codec.try_encode(parts, buffer)
-        })?;
+        });
+        if let Err(error) = encoded {
+            // The buffer has grown nevertheless.
+            self.memory.recount_outbox(before, conn.outbox.charge());
+            self.keep_within_memory();
+            return Err(error);
+        }
         self.stats.messages_out += 1;
         self.after_enqueue(id, before, len, Writing::Queued);
         Ok(())
@@ -94,7 +100,7 @@ impl Engine {
     }
 
     fn enqueue_ping(&mut self, id: ConnId) {
-        let Some(conn) = live(&mut self.conns, id) else {
+        let Some(conn) = live(&mut self.conns, id).filter(|conn| conn.takes_messages()) else {
             return;
         };
         let ping = self.codec.ping();
@@ -123,7 +129,7 @@ impl Engine {
         let Some(conn) = self.conns.get(id.slot()) else {
             return;
         };
-        self.memory.recount(charge, conn.outbox.charge());
+        self.memory.recount_outbox(charge, conn.outbox.charge());
         let most = self.throttle_above();
         let Some(conn) = self.conns.get_mut(id.slot()) else {
             return;
@@ -227,7 +233,7 @@ impl Engine {
         };
         let charge = conn.outbox.charge();
         conn.outbox.advance(n, &mut self.pool);
-        self.memory.recount(charge, conn.outbox.charge());
+        self.memory.recount_outbox(charge, conn.outbox.charge());
         conn.bytes_out += n as u64;
         self.stats.bytes_out += n as u64;
         let left = conn.outbox.len();
