@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use heartline::engine::Engine;
+use heartline::engine::{Engine, Work};
 use heartline::framing::{Codec, Frame, HeartbeatWords};
 use heartline::inbox::Inbox;
 use heartline::outbox::{Outbox, Pool, Shared};
@@ -125,7 +125,8 @@ fn engine(c: &mut Criterion) {
             b.iter(|| {
                 now_ms += 1;
                 for id in &ids[..active] {
-                    engine.handle_bytes(Millis::from_ms(now_ms), *id, &wire, &mut Echo);
+                    let mut work = Work::new(u32::MAX);
+                    engine.handle_bytes(Millis::from_ms(now_ms), *id, &wire, &mut work, &mut Echo);
                 }
                 flush(&mut engine, Millis::from_ms(now_ms));
             });

@@ -140,7 +140,7 @@ impl Inbox {
 
     /// Drops all bytes and frees their memory, but [`Inbox::unfinished`] still says how long the frame was. Nothing may be added after it.
     pub fn drop_bytes(&mut self) {
-        let dropped = self.frame_len();
+        let dropped = self.unfinished();
         if let Some(held) = &mut self.0 {
             **held = Held {
                 dropped,

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process;
 use std::time::Instant;
 
-use heartline::engine::Engine;
+use heartline::engine::{Engine, Work};
 use heartline::time::{Millis, duration_to_ms};
 use heartline::wheel::{SLOTS, Wheel};
 use heartline::{Config, ConnId, Context, Handler};
@@ -152,8 +152,13 @@ impl Fleet {
     fn pass_tick(&mut self) {
         self.now = self.now.plus_ms(self.tick_ms);
         for id in self.asked.drain(..) {
-            self.engine
-                .handle_bytes(self.now, id, b"pong\n", &mut Silent);
+            self.engine.handle_bytes(
+                self.now,
+                id,
+                b"pong\n",
+                &mut Work::new(u32::MAX),
+                &mut Silent,
+            );
         }
         while !self.engine.handle_timers(self.now, CHECKS_PER_TURN) {
             self.flush();
@@ -178,8 +183,13 @@ impl Fleet {
     /// No question is open, and what was kept for the answers is not the engine's.
     fn rest(&mut self) {
         self.asked.drain(..).for_each(|id| {
-            self.engine
-                .handle_bytes(self.now, id, b"pong\n", &mut Silent)
+            self.engine.handle_bytes(
+                self.now,
+                id,
+                b"pong\n",
+                &mut Work::new(u32::MAX),
+                &mut Silent,
+            )
         });
         self.asked = Vec::new();
     }

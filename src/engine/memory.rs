@@ -141,6 +141,9 @@ impl Engine {
     /// than the limit, those whose queues are only waiting for this turn's flush.
     #[cold]
     fn make_room(&mut self) {
+        for index in 0..self.closed.len() {
+            self.drop_bytes(self.closed[index]);
+        }
         let mut holders: Vec<(bool, Reverse<usize>, ConnId)> = self
             .conns
             .iter()
@@ -161,13 +164,18 @@ impl Engine {
                 return;
             }
             self.close(id, CloseReason::MemoryLimit);
-            if let Some(conn) = self.conns.get_mut(id.slot()) {
-                let before = (conn.inbox.held(), conn.outbox.charge());
-                conn.outbox.drop_bytes();
-                conn.inbox.drop_bytes();
-                self.memory.recount_inbox(before.0, conn.inbox.held());
-                self.memory.recount_outbox(before.1, conn.outbox.charge());
-            }
+            self.drop_bytes(id);
+        }
+    }
+
+    /// Drops what a closed connection still holds.
+    fn drop_bytes(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id.slot()) {
+            let before = (conn.inbox.held(), conn.outbox.charge());
+            conn.outbox.drop_bytes();
+            conn.inbox.drop_bytes();
+            self.memory.recount_inbox(before.0, conn.inbox.held());
+            self.memory.recount_outbox(before.1, conn.outbox.charge());
         }
     }
 }
