@@ -32,15 +32,15 @@ fn twenty_thousand_pipelined_messages_come_back_complete_and_in_order() {
     let mut pongs = 0;
     for n in 0..20_000 {
         let mut line = peer.read_line().expect("a reply");
-        while line == "pong" {
-            pongs += 1;
+        while line == "pong" || line == "ping" {
+            pongs += usize::from(line == "pong");
             line = peer.read_line().expect("a reply");
         }
         assert_eq!(line, format!("echo: message {n} {}", "x".repeat(n % 97)));
     }
     while let Some(line) = peer.read_line() {
-        assert_eq!(line, "pong");
-        pongs += 1;
+        assert!(line == "pong" || line == "ping", "{line}");
+        pongs += usize::from(line == "pong");
     }
     assert_eq!(pongs, 200);
     writing.join().expect("all was written");

@@ -281,19 +281,33 @@ impl Peer {
             .expect("the connection is open");
     }
 
-    /// Reads exactly this.
+    /// Reads exactly this. Lines that are pings may stand between, as the server sends them when a
+    /// line is quiet and amid long answers; unless a ping is what is expected.
     pub fn expect(&mut self, expected: impl AsRef<[u8]>) {
         let expected = expected.as_ref();
-        let mut got = vec![0; expected.len()];
-        self.stream.read_exact(&mut got).unwrap_or_else(|error| {
-            panic!("{error}, expecting {:?}", String::from_utf8_lossy(expected))
-        });
-        assert!(
-            got == expected,
-            "got {:?}, expected {:?}",
-            String::from_utf8_lossy(&got),
-            String::from_utf8_lossy(expected)
-        );
+        let mut got = Vec::new();
+        while got.len() < expected.len() {
+            let mut more = vec![0; expected.len() - got.len()];
+            self.stream.read_exact(&mut more).unwrap_or_else(|error| {
+                let expected = String::from_utf8_lossy(&expected[..expected.len().min(200)]);
+                panic!("{error}, expecting {expected:?}")
+            });
+            got.extend(more);
+            if !expected.starts_with(b"ping\n") {
+                got = without_pings(got);
+            }
+        }
+        let differs = got
+            .iter()
+            .zip(expected)
+            .position(|(got, expected)| got != expected);
+        if let Some(at) = differs {
+            let around = |bytes: &[u8]| {
+                let end = bytes.len().min(at + 60);
+                String::from_utf8_lossy(&bytes[at.saturating_sub(60)..end]).into_owned()
+            };
+            panic!("got {:?}, expected {:?}", around(&got), around(expected));
+        }
     }
 
     /// Reads to the end, which a reset is not.
@@ -304,7 +318,7 @@ impl Peer {
     }
 
     pub fn expect_end(&mut self) {
-        let rest = self.read_to_end();
+        let rest = without_pings(self.read_to_end());
         assert!(
             rest.is_empty(),
             "{:?} before the end",
@@ -378,4 +392,17 @@ pub fn field<'a>(line: &'a str, key: &str) -> &'a str {
         + key.len()
         + 1;
     line[start..].split(' ').next().unwrap_or_default()
+}
+
+/// What is left without the lines that are pings.
+pub fn without_pings(bytes: Vec<u8>) -> Vec<u8> {
+    if !bytes.windows(5).any(|window| window == b"ping\n") {
+        return bytes;
+    }
+    let lines = bytes.split_inclusive(|byte| *byte == b'\n');
+    lines
+        .filter(|line| *line != b"ping\n")
+        .flatten()
+        .copied()
+        .collect()
 }

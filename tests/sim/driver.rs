@@ -575,18 +575,18 @@ impl Driver {
         let mut found = FinalRead::default();
         let wants_read = self.engine.wants_read(id);
         let line = self.sockets.get(id.slot()).copied().flatten();
-        if let Some(line) = line {
-            if !wants_read {
-                match net.peek(line) {
-                    Ok(_) => {
-                        found.unread = true;
-                        found.received_ms = Some(self.raw_ms - net.last_arrival_ms(line));
-                    }
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                    Err(error) => {
-                        let reason = CloseReason::from_read_error(&error);
-                        return self.engine.handle_failure(self.now, id, reason);
-                    }
+        if let Some(line) = line
+            && !wants_read
+        {
+            match net.peek(line) {
+                Ok(_) => {
+                    found.unread = true;
+                    found.received_ms = Some(self.raw_ms - net.last_arrival_ms(line));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    let reason = CloseReason::from_read_error(&error);
+                    return self.engine.handle_failure(self.now, id, reason);
                 }
             }
         }
