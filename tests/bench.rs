@@ -332,7 +332,8 @@ fn workers_are_merged_and_dial_from_the_addresses_they_are_given() {
                 .iter()
                 .filter(|close| common::field(close, "addr").starts_with(source))
                 .count()
-                >= 33,
+                // A dial whose port is taken goes on from the next address.
+                >= 30,
             "{source}"
         );
     }

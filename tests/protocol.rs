@@ -149,7 +149,9 @@ fn who_shuts_the_writing_side_still_gets_every_reply() {
         field(&closes[0], "bytes_in"),
         (20 * 60_001 + 29).to_string()
     );
-    assert_eq!(field(&closes[0], "bytes_out"), (20 * 60_007).to_string());
+    let bytes_out: usize = field(&closes[0], "bytes_out").parse().expect("a number");
+    let pings = bytes_out - 20 * 60_007;
+    assert!(pings <= 20 * 5 && pings.is_multiple_of(5), "{pings}");
 }
 
 #[test]

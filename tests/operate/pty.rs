@@ -25,7 +25,7 @@ pub struct Pty {
 
 impl Pty {
     /// Starts this on a terminal of so many columns and rows.
-    pub fn start(mut command: Command, columns: u16, rows: u16) -> Pty {
+    pub fn start(command: Command, columns: u16, rows: u16) -> Pty {
         let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
             .expect("a pseudo-terminal");
         grantpt(&keyboard)
@@ -35,7 +35,7 @@ impl Pty {
             .expect("it has a name")
             .into_string()
             .expect("of text");
-        // This process never becomes a session of its own, so the terminal cannot become its controlling one.
+        // It does not become the controlling terminal of this process, which has no session of its own.
         let line = OpenOptions::new()
             .read(true)
             .write(true)
@@ -44,6 +44,7 @@ impl Pty {
         resize(&keyboard, columns, rows);
         let before = tcgetattr(&line).expect("a terminal");
         let end = || line.try_clone().expect("a descriptor");
+        let mut command = in_a_session(&command);
         let child = command
             .env("TERM", "xterm-256color")
             .stdin(end())
@@ -130,11 +131,10 @@ impl Pty {
         kill_process(Pid::from_child(&self.child), signal).expect("the process is ours");
     }
 
-    /// Gives the terminal another size, and says so to the program as the kernel would if the terminal controlled it.
+    /// Gives the terminal another size, of which the kernel tells the program.
     pub fn resize(&mut self, columns: u16, rows: u16) {
         self.parser().screen_mut().set_size(rows, columns);
         resize(&self.keyboard, columns, rows);
-        self.signal(Signal::WINCH);
     }
 
     /// Waits for the program to end, and for the terminal to be as it was.
@@ -168,6 +168,24 @@ impl Drop for Pty {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The same command in a session of its own, with its standard input as controlling terminal: what it
+/// finds at `/dev/tty` is that, and not the terminal of whoever runs the tests (setsid(1), which becomes
+/// the command itself).
+fn in_a_session(command: &Command) -> Command {
+    let mut session = Command::new("setsid");
+    session
+        .arg("--ctty")
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => session.env(name, value),
+            None => session.env_remove(name),
+        };
+    }
+    session
 }
 
 fn resize(terminal: impl AsFd, columns: u16, rows: u16) {
