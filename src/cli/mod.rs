@@ -9,6 +9,7 @@ mod connect;
 mod figures;
 mod logging;
 mod manual;
+mod output;
 mod serve;
 mod status;
 mod top;
@@ -71,6 +72,7 @@ pub fn run() -> ExitCode {
 }
 
 fn exit_code(result: Result<ExitCode, Error>) -> ExitCode {
+    logging::finish();
     result.unwrap_or_else(|error| {
         status(&describe(&error));
         ExitCode::from(if matches!(error, Error::Config(_)) {

@@ -4,6 +4,7 @@ use std::fmt::{Display, Write};
 
 use super::http::CODES;
 use super::status::{self, Identity};
+use crate::cli::logging;
 use crate::close::{CloseReason, Refusal};
 use crate::engine::Histogram;
 use crate::server::Server;
@@ -205,6 +206,12 @@ pub(super) fn render(
         "counter",
         "Length of those spells together.",
         stats.stalled_ms as f64 / 1e3,
+    );
+    text.plain(
+        "heartline_log_lines_dropped_total",
+        "counter",
+        "Log lines dropped because the log's reader stood still.",
+        logging::dropped(),
     );
     text.plain(
         "heartline_draining",

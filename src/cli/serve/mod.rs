@@ -82,12 +82,14 @@ fn hold(settings: &mut Settings) -> Result<(), Error> {
         let wait = [
             admin.as_ref().and_then(Admin::next_wait),
             manager.next_wait(),
+            logging::next_wait(),
         ]
         .into_iter()
         .flatten()
         .min();
         let turn = server.turn(&mut Admin::remembering(admin.as_mut(), &mut app), wait)?;
         manager.after_turn(&server);
+        logging::flush();
         if turn == Turn::Finished {
             break;
         }

@@ -1,7 +1,9 @@
 //! What the service manager is told: that the server listens, that its loop turns, that it reads its settings again, that it drains (sd_notify(3)).
 //!
-//! A socket of std's and no crate: that of the crates blocks for as long as the manager does not read, and the loop with it.
+//! A socket of std's and no crate: that of the crates blocks for as long as the manager does not read,
+//! and the loop with it. Here a message waits until the manager has room for it.
 
+use std::collections::VecDeque;
 use std::env;
 use std::ffi::OsStr;
 use std::fmt;
@@ -13,9 +15,11 @@ use std::time::Duration;
 use crate::net::{self, MonotonicClock};
 use crate::server::Server;
 
-/// For how long one message may wait for a manager that does not read. It is lost then: a manager that is stuck must not hold up the lines for longer
-/// than a tick.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How often a message is tried again that a manager has no room for. The loop does not wait for it.
+const RETRY: Duration = Duration::from_millis(100);
+/// Messages that wait for the manager at most; each replaces what an earlier one said. Later ones are
+/// lost.
+const MAX_UNSENT: usize = 8;
 /// A watchdog is not fed more often, however short it is: the poll does not wait for less.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -27,7 +31,10 @@ struct Link {
     clock: MonotonicClock,
     watchdog: Option<Watchdog>,
     told_of_drain: bool,
-    /// The last message was lost, and that has been said.
+    /// Messages that the manager had no room for, oldest first, and when they are tried again.
+    unsent: VecDeque<String>,
+    retry_at: Duration,
+    /// The last message was not taken, and that has been said.
     failing: bool,
 }
 
@@ -55,6 +62,8 @@ impl Manager {
                     clock: MonotonicClock::start(),
                     watchdog,
                     told_of_drain: false,
+                    unsent: VecDeque::new(),
+                    retry_at: Duration::ZERO,
                     failing: false,
                 }))
             }
@@ -87,12 +96,10 @@ impl Manager {
     /// How long a turn may wait, so that the watchdog is fed in time; `None` if there is none.
     pub(super) fn next_wait(&self) -> Option<Duration> {
         let link = self.0.as_ref()?;
-        Some(
-            link.watchdog
-                .as_ref()?
-                .due
-                .saturating_sub(link.clock.elapsed()),
-        )
+        let watchdog = link.watchdog.as_ref().map(|watchdog| watchdog.due);
+        let retry = (!link.unsent.is_empty()).then_some(link.retry_at);
+        let due = watchdog.into_iter().chain(retry).min()?;
+        Some(due.saturating_sub(link.clock.elapsed()))
     }
 
     /// To be called after each turn, the last one included.
@@ -102,12 +109,17 @@ impl Manager {
             link.told_of_drain = true;
             link.tell(format_args!("STOPPING=1\nSTATUS={}\n", Summary(server)));
         }
+        link.send_unsent();
         let Some(watchdog) = &mut link.watchdog else {
             return;
         };
         let now = link.clock.elapsed();
         if watchdog.due <= now {
             watchdog.due = now + watchdog.interval;
+            // One that waits already feeds the watchdog when it is taken.
+            if !link.unsent.is_empty() {
+                return;
+            }
             link.tell(format_args!("WATCHDOG=1\nSTATUS={}\n", Summary(server)));
         }
     }
@@ -115,14 +127,35 @@ impl Manager {
 
 impl Link {
     fn tell(&mut self, message: fmt::Arguments<'_>) {
-        match self.socket.send(message.to_string().as_bytes()) {
-            Ok(_) => self.failing = false,
+        if self.unsent.len() < MAX_UNSENT {
+            self.unsent.push_back(message.to_string());
+        }
+        self.retry_at = Duration::ZERO;
+        self.send_unsent();
+    }
+
+    /// Sends what waits, as far as the manager has room for it.
+    fn send_unsent(&mut self) {
+        if self.unsent.is_empty() || self.clock.elapsed() < self.retry_at {
+            return;
+        }
+        while let Some(message) = self.unsent.front() {
+            let result = self.socket.send(message.as_bytes());
             // Each feeding of a watchdog would say so.
-            Err(_) if self.failing => {}
-            Err(error) => {
-                self.failing = true;
+            if let Err(error) = &result
+                && !std::mem::replace(&mut self.failing, true)
+            {
                 log::warn!("notify error=\"{error}\"");
             }
+            match result {
+                Ok(_) => self.failing = false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.retry_at = self.clock.elapsed() + RETRY;
+                    return;
+                }
+                Err(_) => {}
+            }
+            self.unsent.pop_front();
         }
     }
 }
@@ -130,7 +163,7 @@ impl Link {
 fn connect(name: &OsStr) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(&address(name)?)?;
-    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.set_nonblocking(true)?;
     Ok(socket)
 }
 

@@ -1,0 +1,153 @@
+//! A log whose reader stands still holds nothing up.
+#![cfg(feature = "cli")]
+
+mod common;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
+
+use common::{DEADLINE, Peer, without_pings};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// More lines than a pipe and the server's own buffer hold: two for each connection.
+const CONNECTIONS: usize = 1500;
+
+/// A server whose log goes to a pipe, which is read when the test says so.
+struct Unread {
+    child: Child,
+    addr: String,
+    admin: String,
+}
+
+impl Unread {
+    fn start(configure: impl FnOnce(&mut Command)) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_heartline"));
+        command.args(["serve", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.args(["--log-level", "debug", "--drain", "1s"]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        configure(&mut command);
+        let mut child = command.spawn().expect("the binary starts");
+        let stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let mut lines = stdout.lines();
+        let mut announced = |kind: &str| {
+            let line = lines.next().expect("a line").expect("text");
+            line.strip_prefix(kind).expect("it says where").to_owned()
+        };
+        let (addr, admin) = (announced("listening "), announced("admin http://"));
+        Unread { child, addr, admin }
+    }
+
+    /// Connections come and go, each of them with lines in the log.
+    fn make_log(&self) {
+        for _ in 0..CONNECTIONS {
+            let mut peer = self.connect();
+            peer.send("x\n");
+            peer.expect("echo: x\n");
+        }
+    }
+
+    fn connect(&self) -> Peer {
+        Peer::connect(self.addr.parse().expect("an address"))
+    }
+
+    fn ask(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(&self.admin).expect("it listens");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        answer
+    }
+
+    fn dropped(&self) -> u64 {
+        let metrics = self.ask("/metrics");
+        let line = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("heartline_log_lines_dropped_total "));
+        line.expect("the metric").parse().expect("a number")
+    }
+
+    fn end(mut self) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::TERM).expect("the process is ours");
+        assert!(self.child.wait().expect("it ends").success());
+    }
+}
+
+/// The line that says how many were dropped, read until it comes.
+fn log_dropped(log: impl Read) -> u64 {
+    let mut lines = BufReader::new(log).lines();
+    loop {
+        let line = lines.next().expect("it comes").expect("text");
+        if let Some((_, number)) = line.split_once("] log-dropped n=") {
+            return number.parse().expect("a number");
+        }
+    }
+}
+
+#[test]
+fn connections_are_served_while_nobody_reads_the_pipe_that_is_stderr() {
+    let mut server = Unread::start(|command| drop(command.stderr(Stdio::piped())));
+    let stderr: ChildStderr = server.child.stderr.take().expect("piped");
+    let mut witness = server.connect();
+    server.make_log();
+    witness.send("hello\n");
+    witness.expect("echo: hello\n");
+    assert!(server.ask("/healthz").ends_with("\r\n\r\nok\n"));
+    let dropped = server.dropped();
+    assert!(dropped > 0);
+    let said = log_dropped(stderr);
+    assert!(said >= dropped, "{said} were dropped, and {dropped} before");
+    server.end();
+}
+
+#[test]
+fn a_server_ends_although_nobody_reads_its_log() {
+    let mut server = Unread::start(|command| drop(command.stderr(Stdio::piped())));
+    let _stderr = server.child.stderr.take().expect("piped");
+    server.make_log();
+    server.end();
+}
+
+#[test]
+fn connections_are_served_while_nobody_reads_the_fifo_that_is_the_log_file() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let fifo = dir.path().join("log");
+    make_fifo(&fifo);
+    // A reader has to be there when the server starts.
+    let reader = File::options()
+        .read(true)
+        .write(true)
+        .open(&fifo)
+        .expect("a FIFO");
+    let server = Unread::start(|command| drop(command.arg("--log-file").arg(&fifo)));
+    server.make_log();
+    let dropped = server.dropped();
+    assert!(dropped > 0);
+    assert!(log_dropped(reader) >= dropped);
+    server.end();
+}
+
+#[test]
+fn every_line_reaches_a_file() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("log");
+    let server = Unread::start(|command| drop(command.arg("--log-file").arg(&path)));
+    server.make_log();
+    assert_eq!(server.dropped(), 0);
+    server.end();
+    let log = without_pings(std::fs::read(&path).expect("a file"));
+    let log = String::from_utf8(log).expect("text");
+    // Beyond a thousand in a second they are only counted.
+    let closes = log.matches("] close ").count();
+    assert!((1000..=CONNECTIONS).contains(&closes), "{closes}");
+    assert!(log.ends_with('\n') && log.contains("] finished "));
+}
+
+fn make_fifo(path: &Path) {
+    let made = Command::new("mkfifo").arg(path).status();
+    assert!(made.expect("mkfifo(1) is there").success());
+}
