@@ -37,6 +37,7 @@ pub mod framing;
 pub mod inbox;
 pub mod networks;
 pub mod outbox;
+pub mod progress;
 pub mod proxy;
 pub mod time;
 pub mod wheel;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::time::Millis;
+use crate::progress::Progress;
 
 /// Own bytes are gathered up to this size before a new segment is begun. Small enough that a queue which drains slowly gives its
 /// memory back piece by piece, large enough that one `writev` of a few segments fills any socket buffer.
@@ -32,25 +32,6 @@ struct Queue {
     charge: usize,
     /// Once somebody waits for the peer to take what is queued.
     progress: Option<Progress>,
-}
-
-/// How the peer takes what is queued for it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// When the peer last made progress, or the wait for it began.
-    pub at: Millis,
-    /// When its progress was last measured, and how many bytes it had acknowledged then.
-    pub sample: Option<(Millis, u64)>,
-}
-
-impl Progress {
-    /// None yet, and waited for from now on.
-    pub fn since(now: Millis) -> Self {
-        Progress {
-            at: now,
-            sample: None,
-        }
-    }
 }
 
 #[derive(Debug)]

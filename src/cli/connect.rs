@@ -1,13 +1,17 @@
 //! `heartline connect`: stdin lines out, messages to stdout, status to stderr.
 
-use std::io::{self, BufRead, BufWriter, Read, Stdout, Write};
+use std::io::{self, BufRead, Read};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
 use super::args::{FramingArgs, HeartbeatArgs, LogArgs, OsTimeoutArgs};
+use super::output::Output;
 use super::values::{DurationOrOff, Tries, display, duration};
 use super::{logging, status};
 use crate::client::{
@@ -25,6 +29,9 @@ pub(crate) struct ConnectArgs {
     /// The server, as host:port
     #[arg(value_name = "ADDR")]
     addr: String,
+    /// Send nothing: stdin is not read, and its end does not end the connection
+    #[arg(long)]
+    listen_only: bool,
     #[command(flatten)]
     framing: FramingArgs,
     #[command(flatten)]
@@ -68,34 +75,49 @@ enum BackoffArg {
     Exponential,
 }
 
+/// Messages that wait for whoever reads stdout. Beyond that nothing is read from the server.
+const MAX_WAITING: usize = 1 << 20;
+/// A reply may add to what was sent, as an echo does, so what is received may be longer by this factor.
+const RECEIVED_FACTOR: usize = 2;
+
 pub(crate) fn run(args: ConnectArgs) -> Result<ExitCode, Error> {
     logging::start(&args.log, "--log-file")?;
     let config = args.config();
-    let (framing, max_message) = (config.framing, config.max_message);
+    let (framing, max_message) = (config.framing, args.framing.max_message());
+    let max_pending = MAX_WAITING + config.max_message + 1;
+    let stdout = Output::inherited(io::stdout().as_fd(), max_pending)
+        .map_err(Error::io("write to stdout"))?;
     let mut client = Client::connect(args.addr.as_str(), config)?;
-    let handle = client.handle();
-    thread::Builder::new()
-        .name("stdin".into())
-        .spawn(move || send_lines(&handle, io::stdin().lock(), max_message))
-        .map_err(Error::io("start a thread for stdin"))?;
+    let input_failed = Arc::new(AtomicBool::new(false));
+    if !args.listen_only {
+        let (handle, failed) = (client.handle(), Arc::clone(&input_failed));
+        thread::Builder::new()
+            .name("stdin".into())
+            .spawn(move || send_lines(&handle, io::stdin().lock(), max_message, &failed))
+            .map_err(Error::io("start a thread for stdin"))?;
+    }
 
     let mut terminal = Terminal {
         addr: args.addr,
         framing,
-        stdout: BufWriter::new(io::stdout()),
+        stdout,
         broken: None,
         trouble: None,
     };
     let outcome = loop {
-        let state = client.turn(&mut terminal, None)?;
         // Once per turn: one write for all the messages of a burst.
-        let flushed = terminal.stdout.flush();
-        terminal.note_stdout(flushed, || client.stop());
-        if let ClientState::Done(outcome) = state {
+        let max_wait = if terminal.flush(&mut client) {
+            None
+        } else {
+            terminal.stdout.wait(client.as_fd(), client.timeout());
+            Some(Duration::ZERO)
+        };
+        logging::flush();
+        if let ClientState::Done(outcome) = client.turn(&mut terminal, max_wait)? {
             break outcome;
         }
     };
-    Ok(terminal.exit_code(outcome))
+    Ok(terminal.exit_code(outcome, input_failed.load(Ordering::Relaxed)))
 }
 
 impl ConnectArgs {
@@ -116,7 +138,7 @@ impl ConnectArgs {
                 }
             },
             dial_timeout: self.reconnect.dial_timeout,
-            max_message,
+            max_message: max_message.saturating_mul(RECEIVED_FACTOR),
             // The longest message must fit, or its line could never be sent.
             max_queue: ClientConfig::default()
                 .max_queue
@@ -125,25 +147,35 @@ impl ConnectArgs {
     }
 }
 
-/// Sends each line as a message, until the input or the client ends. Waits while the server does not keep up.
-fn send_lines(handle: &ClientHandle, mut input: impl BufRead, max_message: usize) {
+/// Sends each line as a message, until the input or the client ends. Waits while the server does not
+/// keep up. `failed` is set if a line could not be sent or the input could not be read.
+fn send_lines(
+    handle: &ClientHandle,
+    mut input: impl BufRead,
+    max_message: usize,
+    failed: &AtomicBool,
+) {
     let mut line = Vec::new();
+    let fail = |what: String| {
+        failed.store(true, Ordering::Relaxed);
+        status(&what);
+    };
     loop {
         match next_line(&mut input, max_message, &mut line) {
             Ok(Line::Whole) => match handle.send_blocking(&line) {
                 Ok(()) => {}
                 Err(SendError::Closed) => return,
-                Err(error) => status(&format!(
+                Err(error) => fail(format!(
                     "a line of {} bytes was not sent: {error}",
                     line.len()
                 )),
             },
-            Ok(Line::TooLong) => status(&format!(
+            Ok(Line::TooLong) => fail(format!(
                 "a line longer than --max-message ({max_message} bytes) was not sent"
             )),
             Ok(Line::End) => return handle.finish(),
             Err(error) => {
-                status(&format!("cannot read stdin: {error}"));
+                fail(format!("cannot read stdin: {error}"));
                 return handle.finish();
             }
         }
@@ -181,7 +213,7 @@ fn next_line(input: &mut impl BufRead, max: usize, line: &mut Vec<u8>) -> io::Re
 struct Terminal {
     addr: String,
     framing: Framing,
-    stdout: BufWriter<Stdout>,
+    stdout: Output,
     /// What was wrong with stdout.
     broken: Option<io::Error>,
     /// What went wrong last, until it is told.
@@ -190,11 +222,14 @@ struct Terminal {
 
 impl ClientHandler for Terminal {
     fn on_message(&mut self, client: &mut ClientContext<'_>, message: &[u8]) {
-        let mut written = self.stdout.write_all(message);
+        // There is room for the longest message: see below.
+        self.stdout.push(message);
         if self.framing != Framing::Raw {
-            written = written.and_then(|()| self.stdout.write_all(b"\n"));
+            self.stdout.push(b"\n");
         }
-        self.note_stdout(written, || client.stop());
+        if self.stdout.pending() >= MAX_WAITING {
+            client.pause_reads();
+        }
     }
 
     fn on_event(&mut self, _: &mut ClientContext<'_>, event: &Event) {
@@ -240,17 +275,33 @@ impl Terminal {
         }
     }
 
-    /// Nobody reads what arrives any more: that ends the program.
-    fn note_stdout(&mut self, result: io::Result<()>, stop: impl FnOnce()) {
-        if let Err(error) = result {
-            self.broken.get_or_insert(error);
-            stop();
+    /// Writes messages to stdout as far as its reader takes them, and reads on from the server once
+    /// there is room again. Returns whether all were written. A reader that is gone ends the program.
+    fn flush(&mut self, client: &mut Client) -> bool {
+        match self.stdout.flush() {
+            Ok(is_idle) => {
+                if self.stdout.pending() < MAX_WAITING / 2 {
+                    client.resume_reads();
+                }
+                is_idle
+            }
+            Err(error) => {
+                self.broken.get_or_insert(error);
+                client.stop();
+                true
+            }
         }
     }
 
-    fn exit_code(self, outcome: Outcome) -> ExitCode {
-        // What could not be written must not be tried again when the buffer is dropped.
-        drop(self.stdout.into_parts());
+    fn exit_code(mut self, outcome: Outcome, input_failed: bool) -> ExitCode {
+        // Nobody is kept waiting any more.
+        while self.broken.is_none() {
+            match self.stdout.flush() {
+                Ok(true) => break,
+                Ok(false) => self.stdout.finish(Duration::from_secs(60)),
+                Err(error) => self.broken = Some(error),
+            }
+        }
         match (self.broken, outcome) {
             // `heartline connect ... | head` ends as quietly as anything before `head` does.
             (Some(error), _) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
@@ -258,7 +309,7 @@ impl Terminal {
                 status(&format!("cannot write stdout: {error}"));
                 ExitCode::FAILURE
             }
-            (None, Outcome::Finished | Outcome::Stopped) => ExitCode::SUCCESS,
+            (None, Outcome::Finished | Outcome::Stopped) if !input_failed => ExitCode::SUCCESS,
             (None, _) => ExitCode::FAILURE,
         }
     }

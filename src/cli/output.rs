@@ -17,7 +17,11 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FileType, fstat};
+use rustix::time::Timespec;
 use socket2::SockRef;
+
+/// How often a thread that writes is looked after by somebody who waits for other things as well.
+const RETRY: Duration = Duration::from_millis(20);
 
 /// A descriptor, and bytes that wait for it to take them.
 pub(crate) struct Output {
@@ -69,26 +73,36 @@ impl Output {
     /// nothing of them is written. Fails if the reader is gone.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<bool> {
         self.flush()?;
+        let has_room = self.push(bytes);
+        self.flush()?;
+        Ok(has_room)
+    }
+
+    /// Lets all of `bytes` wait for [`Output::flush`]. `false` if there is no room for them.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> bool {
         if let To::Thread(shared) = &self.to {
-            return Ok(shared.push(bytes, self.max_pending));
+            return shared.push(bytes, self.max_pending);
         }
-        if self.pending.len() + bytes.len() > self.max_pending {
-            return Ok(false);
+        let has_room = self.pending.len() + bytes.len() <= self.max_pending;
+        if has_room {
+            self.pending.extend_from_slice(bytes);
         }
-        let written = if self.pending.is_empty() {
-            self.to.write(bytes)?
-        } else {
-            0
-        };
-        self.pending.extend_from_slice(&bytes[written..]);
-        Ok(true)
+        has_room
+    }
+
+    /// Bytes that wait.
+    pub(crate) fn pending(&self) -> usize {
+        match &self.to {
+            To::Thread(shared) => shared.lock().bytes.len(),
+            _ => self.pending.len(),
+        }
     }
 
     /// Writes what waits, as far as it is taken without waiting. Returns whether nothing waits any
     /// more. If the reader is gone, what waits is lost.
     pub(crate) fn flush(&mut self) -> io::Result<bool> {
         if let To::Thread(shared) = &self.to {
-            return Ok(shared.is_idle());
+            return shared.is_idle();
         }
         if self.pending.is_empty() {
             return Ok(true);
@@ -105,6 +119,15 @@ impl Output {
         }
     }
 
+    /// Waits until some of what waits may be taken or `other` is readable, for at most `limit`.
+    pub(crate) fn wait(&self, other: BorrowedFd<'_>, limit: Option<Duration>) {
+        let other = PollFd::from_borrowed_fd(other, PollFlags::IN);
+        match &self.to {
+            To::Thread(_) => poll_for(&mut [other], Some(limit.unwrap_or(RETRY).min(RETRY))),
+            to => poll_for(&mut [other, PollFd::new(to, PollFlags::OUT)], limit),
+        }
+    }
+
     /// Waits for at most `limit` until nothing waits any more: for the end of the process, when nobody
     /// waits for this thread.
     pub(crate) fn finish(&mut self, limit: Duration) {
@@ -114,15 +137,18 @@ impl Output {
         }
         while let Ok(false) = self.flush() {
             let left = end.saturating_duration_since(Instant::now());
-            let Ok(timeout) = rustix::time::Timespec::try_from(left) else {
-                return;
-            };
-            let mut fds = [PollFd::new(&self.to, PollFlags::OUT)];
-            if left.is_zero() || poll(&mut fds, Some(&timeout)).is_err() {
+            if left.is_zero() {
                 return;
             }
+            poll_for(&mut [PollFd::new(&self.to, PollFlags::OUT)], Some(left));
         }
     }
+}
+
+/// An interrupted wait is as good as one that is over.
+fn poll_for(fds: &mut [PollFd<'_>], limit: Option<Duration>) {
+    let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+    let _ = poll(fds, limit.as_ref());
 }
 
 impl To {
@@ -186,6 +212,8 @@ struct Queue {
     bytes: Vec<u8>,
     writing: bool,
     closed: bool,
+    /// What was wrong with the last write.
+    error: Option<io::Error>,
 }
 
 impl Shared {
@@ -204,9 +232,13 @@ impl Shared {
         has_room
     }
 
-    fn is_idle(&self) -> bool {
-        let queue = self.lock();
-        queue.bytes.is_empty() && !queue.writing
+    /// Fails once if something could not be written.
+    fn is_idle(&self) -> io::Result<bool> {
+        let mut queue = self.lock();
+        match queue.error.take() {
+            Some(error) => Err(error),
+            None => Ok(queue.bytes.is_empty() && !queue.writing),
+        }
     }
 
     fn wait_until_idle(&self, end: Instant) {
@@ -241,8 +273,9 @@ impl Shared {
             queue.writing = true;
             let bytes = std::mem::take(&mut queue.bytes);
             drop(queue);
-            // A full disk loses lines; there is nobody to tell.
-            let _ = file.write_all(&bytes);
+            if let Err(error) = file.write_all(&bytes) {
+                self.lock().error = Some(error);
+            }
         }
     }
 }

@@ -116,6 +116,14 @@ pub enum Outcome {
     Finished,
     /// Everything was handed to the kernel, then the line broke for this reason: whether the server got all of it is not known.
     CutOff(CloseReason),
+    /// Everything was handed to the kernel, and the server's had not acknowledged these bytes when the
+    /// line ended for this reason: they are probably lost.
+    Unacknowledged {
+        /// How many.
+        bytes: u64,
+        /// How the line ended.
+        reason: CloseReason,
+    },
     /// All tries were used up.
     GaveUp {
         /// How many that were.
@@ -145,6 +153,12 @@ impl fmt::Display for Outcome {
                 write!(f, "cut off by the server ({reason})")
             }
             Outcome::CutOff(reason) => write!(f, "cut off ({reason})"),
+            Outcome::Unacknowledged { bytes, reason } => {
+                write!(
+                    f,
+                    "{bytes} bytes were not acknowledged by the server ({reason})"
+                )
+            }
             Outcome::GaveUp { tries: 1 } => f.write_str("gave up after 1 try"),
             Outcome::GaveUp { tries } => write!(f, "gave up after {tries} tries"),
             Outcome::Stopped => f.write_str("stopped"),

@@ -50,6 +50,18 @@ impl ClientContext<'_> {
         self.session.handle_stop();
     }
 
+    /// Stops reading from the server, at once: bytes that were read already are kept and decoded after
+    /// [`ClientContext::resume_reads`]. Pings still go out, so the server knows that this client lives;
+    /// bytes that wait unread prove that the server does. Calling again changes nothing.
+    pub fn pause_reads(&mut self) {
+        self.session.pause_reads(true);
+    }
+
+    /// Reads from the server again. Early and repeated calls change nothing.
+    pub fn resume_reads(&mut self) {
+        self.session.pause_reads(false);
+    }
+
     /// Where the client stands.
     pub fn state(&self) -> ClientState {
         self.session.state()

@@ -25,6 +25,8 @@ pub(super) struct Link {
     /// The end of stream was seen, which no further event will announce: reading goes on until it is reached.
     end_in_sight: bool,
     watching_writes: bool,
+    /// The writing side was shut.
+    has_shut: bool,
 }
 
 /// What a read found.
@@ -53,6 +55,7 @@ impl Link {
             writable: false,
             end_in_sight: false,
             watching_writes: true,
+            has_shut: false,
         })
     }
 
@@ -157,8 +160,22 @@ impl Link {
         Ok(())
     }
 
-    pub(super) fn shut_write(&self) -> io::Result<()> {
-        self.stream.shutdown(Shutdown::Write)
+    /// Bytes that the server has not acknowledged; `None` where the system does not tell.
+    pub(super) fn unacknowledged(&self) -> Option<u64> {
+        let bytes = net::unacknowledged_bytes(&self.stream)? as u64;
+        // Our FIN counts as a byte.
+        Some(bytes.saturating_sub(u64::from(self.has_shut)))
+    }
+
+    /// Whether bytes, or the end, wait to be read.
+    pub(super) fn has_unread(&self) -> bool {
+        self.stream.peek(&mut [0]).is_ok()
+    }
+
+    pub(super) fn shut_write(&mut self) -> io::Result<()> {
+        self.stream.shutdown(Shutdown::Write)?;
+        self.has_shut = true;
+        Ok(())
     }
 }
 

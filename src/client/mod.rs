@@ -207,6 +207,16 @@ impl Client {
         self.context().stop();
     }
 
+    /// As [`ClientContext::pause_reads`].
+    pub fn pause_reads(&mut self) {
+        self.context().pause_reads();
+    }
+
+    /// As [`ClientContext::resume_reads`].
+    pub fn resume_reads(&mut self) {
+        self.context().resume_reads();
+    }
+
     /// Where the client stands.
     pub fn state(&self) -> ClientState {
         self.session.state()

@@ -23,6 +23,8 @@ pub(crate) struct SendQueue {
     heartbeats: Vec<u8>,
     /// Bytes of the heartbeats that the kernel has taken.
     heartbeats_sent: usize,
+    /// Bytes that the kernel has taken since the last ping was queued.
+    since_ping: usize,
     encoded: Vec<u8>,
 }
 
@@ -31,6 +33,9 @@ pub(crate) const MESSAGE_OVERHEAD: usize = size_of::<usize>();
 
 /// Answers that may wait for a peer which asks and does not read. Further ones are dropped: any byte of ours is an answer.
 const MOST_HEARTBEAT_BYTES: usize = 4 * 1024;
+
+/// A ping follows the message in which this many bytes went out since the last one.
+pub(crate) const PING_EVERY_BYTES: usize = 16 * 1024;
 
 /// An emptied buffer larger than this goes back to the heap.
 const KEPT_BYTES: usize = 64 * 1024;
@@ -48,6 +53,7 @@ impl SendQueue {
             message_sent: 0,
             heartbeats: Vec::new(),
             heartbeats_sent: 0,
+            since_ping: 0,
             encoded: Vec::new(),
         }
     }
@@ -75,11 +81,18 @@ impl SendQueue {
     }
 
     pub(crate) fn push_ping(&mut self) {
+        self.since_ping = 0;
         push_heartbeat(&mut self.heartbeats, self.codec.ping());
     }
 
     pub(crate) fn push_pong(&mut self) {
         push_heartbeat(&mut self.heartbeats, self.codec.pong());
+    }
+
+    /// Whether so many bytes went out since the last ping that another one is due: a server that
+    /// reads them slowly then answers one every so often, however many bytes lie behind it.
+    pub(crate) fn is_ping_due(&self) -> bool {
+        self.since_ping >= PING_EVERY_BYTES
     }
 
     /// Bytes that this line's kernel has not taken yet.
@@ -92,8 +105,13 @@ impl SendQueue {
         !self.lens.is_empty()
     }
 
-    /// Fills `slices` with what goes next, for one vectored write, and returns how many it filled.
-    pub(crate) fn peek<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES]) -> usize {
+    /// Fills `slices` with at most `max` bytes of what goes next, for one vectored write. Returns how
+    /// many slices and how many bytes it filled.
+    pub(crate) fn peek<'a>(
+        &'a self,
+        slices: &mut [IoSlice<'a>; SLICES],
+        max: usize,
+    ) -> (usize, usize) {
         let begun = if self.message_sent > 0 {
             self.lens[0]
         } else {
@@ -108,17 +126,22 @@ impl SendQueue {
             others_front,
             others_back,
         ];
-        let mut filled = 0;
-        for part in parts.into_iter().filter(|part| !part.is_empty()) {
-            slices[filled] = IoSlice::new(part);
-            filled += 1;
+        let (mut filled, mut bytes) = (0, 0);
+        for part in parts {
+            let part = &part[..part.len().min(max - bytes)];
+            if !part.is_empty() {
+                slices[filled] = IoSlice::new(part);
+                filled += 1;
+                bytes += part.len();
+            }
         }
-        filled
+        (filled, bytes)
     }
 
     /// The kernel has taken the next `n` bytes.
     pub(crate) fn advance(&mut self, mut n: usize) {
         assert!(n <= self.unsent(), "no more is sent than was queued");
+        self.since_ping += n;
         if self.message_sent > 0 {
             let rest = (self.lens[0] - self.message_sent).min(n);
             self.advance_messages(rest);
@@ -155,6 +178,7 @@ impl SendQueue {
     /// were the old line's business.
     pub(crate) fn handle_line_lost(&mut self) {
         self.message_sent = 0;
+        self.since_ping = 0;
         self.clear_heartbeats();
     }
 
@@ -199,7 +223,7 @@ mod tests {
 
     fn next_bytes(queue: &SendQueue) -> Vec<u8> {
         let mut slices = [IoSlice::new(&[]); SLICES];
-        let filled = queue.peek(&mut slices);
+        let (filled, _) = queue.peek(&mut slices, usize::MAX);
         slices[..filled]
             .iter()
             .flat_map(|slice| slice.iter().copied())

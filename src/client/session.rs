@@ -11,6 +11,8 @@ use super::event::{ClientState, Outcome, Try};
 use super::rtt::{Outstanding, RttStats};
 use crate::close::CloseReason;
 use crate::config::Heartbeat;
+use crate::framing::Framing;
+use crate::progress::Progress;
 use crate::time::{Millis, duration_to_ms};
 
 /// Every decision of a client.
@@ -20,7 +22,11 @@ use crate::time::{Millis, duration_to_ms};
 #[derive(Debug)]
 pub(crate) struct Session {
     heartbeat: Option<Beat>,
+    /// Whether pings can stand between messages.
+    pings_amid: bool,
     write_timeout_ms: Option<u64>,
+    /// The handler wants to read nothing more for now.
+    paused: bool,
     dial_timeout_ms: u64,
     backoff: Backoff,
     tries: Option<u32>,
@@ -53,12 +59,15 @@ pub(crate) enum Action {
     Dial(Try),
     /// The address being dialled has had its time: dial the next one and report `handle_next_address`, or report `handle_dial_failed`.
     AbandonDial,
-    /// Ask whether the peer lives. `ping` is off when bytes are stuck in the queue: they are the question then. `silence` is set when
-    /// an earlier question got no answer.
+    /// Ask whether the peer lives. `ping` is off in raw framing when bytes are stuck in the queue: a
+    /// ping amid other bytes is not recognized there. `silence` is set when an earlier question got no
+    /// answer.
     Ask {
         ping: bool,
         silence: Option<Duration>,
     },
+    /// Report [`Session::handle_progress`].
+    Measure,
     /// The line is about to be given up. Read and write once more, then ask [`Session::verdict`].
     Judge,
 }
@@ -75,6 +84,8 @@ impl Session {
     pub(crate) fn new(config: &ClientConfig, seed: u64) -> Self {
         Session {
             heartbeat: config.heartbeat.as_ref().map(Beat::new),
+            pings_amid: config.framing != Framing::Raw,
+            paused: false,
             write_timeout_ms: config.write_timeout.map(duration_to_ms),
             dial_timeout_ms: duration_to_ms(config.dial_timeout),
             backoff: config.backoff.clone(),
@@ -97,6 +108,9 @@ impl Session {
         if self.verdict(now).is_some() {
             return Some(Action::Judge);
         }
+        if self.sample_at().is_some_and(|at| at <= now) {
+            return Some(Action::Measure);
+        }
         match &mut self.state {
             State::Waiting { until } if *until <= now => {
                 self.tries_used = self.tries_used.saturating_add(1);
@@ -110,7 +124,7 @@ impl Session {
                 }))
             }
             State::Dialing { deadline } if *deadline <= now => Some(Action::AbandonDial),
-            State::Up(line) => line.poll(now, self.heartbeat.as_ref()?),
+            State::Up(line) => line.poll(now, self.heartbeat.as_ref()?, self.pings_amid),
             _ => None,
         }
     }
@@ -122,7 +136,8 @@ impl Session {
             State::Dialing { deadline } => Some(*deadline),
             State::Up(line) => {
                 let ask_at = self.heartbeat.as_ref().and_then(|beat| line.ask_at(beat));
-                self.ends_of(line).map(|(at, _)| at).chain(ask_at).min()
+                let ends = self.ends_of(line).map(|(at, _)| at);
+                ends.chain(ask_at).chain(self.sample_at()).min()
             }
             State::Done(_) => None,
         }
@@ -178,6 +193,54 @@ impl Session {
         }
     }
 
+    /// When the server's progress in reading is to be measured next.
+    fn sample_at(&self) -> Option<Millis> {
+        let State::Up(line) = &self.state else {
+            return None;
+        };
+        Some(line.stuck?.next_sample(self.write_timeout_ms?))
+    }
+
+    /// How many of the bytes that the kernel took the server has not acknowledged (`SIOCOUTQ` of
+    /// tcp(7)); `None` where the system does not tell.
+    pub(crate) fn handle_progress(&mut self, now: Millis, unacknowledged: Option<u64>) {
+        if let State::Up(line) = &mut self.state
+            && let Some(progress) = &mut line.stuck
+        {
+            progress.measure(now, line.written, unacknowledged);
+        }
+    }
+
+    /// The same at the moment at which the kernel has no more room, if it was not measured yet.
+    pub(crate) fn handle_first_progress(&mut self, now: Millis, unacknowledged: Option<u64>) {
+        if self.write_timeout_ms.is_some()
+            && let State::Up(line) = &self.state
+            && line.stuck.is_some_and(|progress| !progress.is_measured())
+        {
+            self.handle_progress(now, unacknowledged);
+        }
+    }
+
+    /// A ping went out between messages, because so many bytes had gone out since the last one.
+    pub(crate) fn handle_ping_amid(&mut self, now: Millis) {
+        if let State::Up(line) = &mut self.state {
+            line.outstanding.handle_ping(now);
+        }
+    }
+
+    /// Whether pings are to go out between messages.
+    pub(crate) fn pings_amid(&self) -> bool {
+        self.pings_amid && self.heartbeat.as_ref().is_some_and(|beat| beat.push)
+    }
+
+    pub(crate) fn pause_reads(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
     /// The kernel took `sent` bytes. `stuck` tells whether it left some in the queue because it has no room.
     pub(crate) fn handle_sent(&mut self, now: Millis, sent: usize, stuck: bool) {
         if let State::Up(line) = &mut self.state {
@@ -185,12 +248,14 @@ impl Session {
         }
     }
 
-    /// The line is gone. `unsent` tells whether messages are still in the queue.
+    /// The line is gone. `unsent` tells whether messages are still in the queue, `unacknowledged` how
+    /// many bytes the server's kernel has not acknowledged: whether it got them is not known.
     pub(crate) fn handle_lost(
         &mut self,
         now: Millis,
         reason: CloseReason,
         unsent: bool,
+        unacknowledged: u64,
     ) -> Option<Next> {
         let State::Up(line) = &self.state else {
             return None;
@@ -202,7 +267,12 @@ impl Session {
         self.last_loss = Some(reason);
         if self.finishing && !unsent {
             let waited_out = half_closed && reason == CloseReason::HeartbeatLost;
-            return Some(self.done(if waited_out {
+            return Some(self.done(if unacknowledged > 0 {
+                Outcome::Unacknowledged {
+                    bytes: unacknowledged,
+                    reason,
+                }
+            } else if waited_out {
                 Outcome::Finished
             } else {
                 Outcome::after_everything_sent(reason)
@@ -388,7 +458,7 @@ impl Beat {
 #[derive(Debug)]
 struct Line {
     since: Millis,
-    /// When the peer last gave a sign of life: it sent something, or took something of a queue that was stuck.
+    /// When the peer last gave a sign of life: it sent something.
     life: Millis,
     /// When the kernel last took bytes from us.
     last_out: Millis,
@@ -397,8 +467,10 @@ struct Line {
     asked: u32,
     /// When the last question that the peer is owed was asked.
     all_asked: Option<Millis>,
-    /// Since when bytes are queued of which the kernel takes none.
-    stuck: Option<Millis>,
+    /// Bytes that the kernel has taken.
+    written: u64,
+    /// Once the kernel has no room for what is queued: how the server takes what was written.
+    stuck: Option<Progress>,
     half_closed: bool,
     probe: Probe,
     outstanding: Outstanding,
@@ -421,6 +493,7 @@ impl Line {
             last_asked: now,
             asked: 0,
             all_asked: None,
+            written: 0,
             stuck: None,
             half_closed: false,
             probe: Probe::None,
@@ -428,7 +501,7 @@ impl Line {
         }
     }
 
-    fn poll(&mut self, now: Millis, beat: &Beat) -> Option<Action> {
+    fn poll(&mut self, now: Millis, beat: &Beat, pings_amid: bool) -> Option<Action> {
         if self.ask_at(beat)? > now {
             return None;
         }
@@ -441,7 +514,7 @@ impl Line {
         if self.probe == Probe::Due {
             self.probe = Probe::Asked { at: now };
         }
-        let ping = self.stuck.is_none();
+        let ping = self.stuck.is_none() || pings_amid;
         if ping {
             self.outstanding.handle_ping(now);
         }
@@ -483,7 +556,7 @@ impl Line {
     /// When the line is given up if the peer has read nothing before.
     fn slow_at(&self, write_timeout_ms: Option<u64>) -> Option<Millis> {
         // Instants are rounded down, hence the one more.
-        Some(self.stuck?.plus_ms(write_timeout_ms?).plus_ms(1))
+        Some(self.stuck?.at().plus_ms(write_timeout_ms?).plus_ms(1))
     }
 
     fn handle_life(&mut self, now: Millis) {
@@ -493,15 +566,13 @@ impl Line {
         self.probe = Probe::None;
     }
 
+    /// What our kernel takes is no sign of the peer's life.
     fn handle_sent(&mut self, now: Millis, sent: usize, stuck: bool) {
         if sent > 0 {
             self.last_out = now;
-            // The first fill of the kernel's buffer proves nothing; that it drained does.
-            if self.stuck.take().is_some() {
-                self.handle_life(now);
-            }
+            self.written += sent as u64;
         }
-        self.stuck = stuck.then(|| self.stuck.unwrap_or(now));
+        self.stuck = stuck.then(|| self.stuck.unwrap_or(Progress::since(now)));
     }
 
     fn silence(&self, now: Millis) -> Duration {

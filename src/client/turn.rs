@@ -8,7 +8,7 @@ use mio::Token;
 use super::event::{ClientState, Event};
 use super::handler::{ClientContext, ClientHandler};
 use super::link::{Addresses, Found, Link};
-use super::queue::SLICES;
+use super::queue::{PING_EVERY_BYTES, SLICES};
 use super::session::{Action, Next};
 use super::{Client, FIRST_LINK, RESUME, WAKE};
 use crate::close::CloseReason;
@@ -57,7 +57,8 @@ impl Client {
             || (self.session.wants_to_finish() && self.queue.unsent() == 0 && !self.mail_left)
             || self.link.as_ref().is_some_and(|link| {
                 link.is_established()
-                    && (link.readable
+                    && ((link.readable && !self.session.is_paused())
+                        || self.has_undecoded()
                         || (link.writable && (self.queue.unsent() > 0 || self.mail_left)))
             });
         if at_once {
@@ -99,8 +100,20 @@ impl Client {
         }
     }
 
+    /// Whether bytes that were kept while reading was paused can be decoded now.
+    fn has_undecoded(&self) -> bool {
+        self.inbox.has_undecoded() && !self.session.is_paused()
+    }
+
     pub(super) fn read<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Millis) {
         for _ in 0..READS_PER_TURN {
+            if self.has_undecoded() {
+                let kept = self.inbox.take_undecoded();
+                self.decode(handler, now, kept.bytes());
+            }
+            if self.session.is_paused() || self.session.is_done() {
+                return;
+            }
             let Some(link) = self
                 .link
                 .as_mut()
@@ -109,7 +122,12 @@ impl Client {
                 return;
             };
             match link.read(&mut self.scratch) {
-                Ok(Found::Bytes(n)) => self.receive(handler, now, n),
+                Ok(Found::Bytes(n)) => {
+                    self.session.handle_received(now);
+                    let scratch = std::mem::take(&mut self.scratch);
+                    self.decode(handler, now, &scratch[..n]);
+                    self.scratch = scratch;
+                }
                 Ok(Found::Nothing) => return,
                 Ok(Found::End) => self.lose(handler, now, CloseReason::PeerClosed),
                 Err(error) => self.lose(handler, now, CloseReason::from_read_error(&error)),
@@ -120,20 +138,18 @@ impl Client {
         }
     }
 
-    /// Decodes the first `n` bytes of the scratch buffer.
-    fn receive<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Millis, n: usize) {
+    /// Decodes bytes that were read. If the handler pauses reading, the rest is kept.
+    fn decode<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Millis, bytes: &[u8]) {
         let Client {
             addr,
             session,
             queue,
             codec,
             inbox,
-            scratch,
             framing,
             ..
         } = self;
-        session.handle_received(now);
-        let mut input = &scratch[..n];
+        let mut input = bytes;
         let too_large = loop {
             match codec.decode(inbox, &mut input) {
                 Ok(Some(Frame::Message(message))) => {
@@ -156,6 +172,10 @@ impl Client {
                 Err(_) => break true,
             }
             if session.is_done() {
+                break false;
+            }
+            if session.is_paused() {
+                inbox.keep_undecoded(input);
                 break false;
             }
         };
@@ -196,10 +216,16 @@ impl Client {
                         self.emit(handler, &Event::Silent(silence));
                     }
                 }
+                Action::Measure => self.measure(now),
                 Action::Judge => {
-                    // What lies unread is life, however late we are to read it; and so is room that no event has told of yet.
+                    self.measure(now);
+                    // Unread bytes prove that the server is alive, even if this process reads them
+                    // late, or has paused reading.
                     if let Some(link) = &mut self.link {
                         (link.readable, link.writable) = (true, true);
+                        if self.session.is_paused() && link.has_unread() {
+                            self.session.handle_received(now);
+                        }
                     }
                     self.read(handler, now);
                     self.write(handler, now);
@@ -208,6 +234,12 @@ impl Client {
                     }
                 }
             }
+        }
+    }
+
+    fn measure(&mut self, now: Millis) {
+        if let Some(link) = &self.link {
+            self.session.handle_progress(now, link.unacknowledged());
         }
     }
 
@@ -256,12 +288,16 @@ impl Client {
         now: Millis,
         reason: CloseReason,
     ) {
-        self.link = None;
+        let link = self.link.take();
+        let unacknowledged = link.and_then(|link| link.unacknowledged()).unwrap_or(0);
         self.inbox = Inbox::default();
         self.queue.handle_line_lost();
         let (epoch, silence) = (self.session.epoch(), self.session.silence(now));
         let unsent = self.queue.has_messages() || self.mail_left;
-        if let Some(next) = self.session.handle_lost(now, reason, unsent) {
+        if let Some(next) = self
+            .session
+            .handle_lost(now, reason, unsent, unacknowledged)
+        {
             self.emit(
                 handler,
                 &Event::Disconnected {
@@ -301,12 +337,27 @@ impl Client {
             if self.session.is_done() {
                 break;
             }
+            let pings_amid = self.session.pings_amid();
+            let max = if pings_amid {
+                PING_EVERY_BYTES
+            } else {
+                usize::MAX
+            };
             let mut slices = [IoSlice::new(&[]); SLICES];
-            let filled = self.queue.peek(&mut slices);
-            match link.write(&slices[..filled], total) {
+            let (filled, offered) = self.queue.peek(&mut slices, max);
+            match link.write(&slices[..filled], offered) {
                 Ok(n) => {
                     self.queue.advance(n);
                     self.session.handle_sent(now, n, !link.writable);
+                    if pings_amid && self.queue.is_ping_due() && self.queue.unsent() > 0 {
+                        self.queue.push_ping();
+                        self.session.handle_ping_amid(now);
+                    }
+                    // The first measurement, which the others are compared with.
+                    if !link.writable {
+                        let unacknowledged = link.unacknowledged();
+                        self.session.handle_first_progress(now, unacknowledged);
+                    }
                 }
                 Err(error) => {
                     // The server may have said why before it went.
@@ -327,7 +378,7 @@ impl Client {
             self.take_mail();
             let half_close =
                 self.queue.unsent() == 0 && !self.mail_left && self.session.handle_all_sent();
-            if let Some(link) = self.link.as_ref().filter(|_| half_close) {
+            if let Some(link) = self.link.as_mut().filter(|_| half_close) {
                 match link.shut_write() {
                     Ok(()) => self.session.handle_half_closed(now),
                     Err(error) => self.lose(handler, now, CloseReason::from_write_error(&error)),

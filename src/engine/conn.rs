@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::close::{CloseReason, Refusal};
 use crate::inbox::Inbox;
-use crate::outbox::{Outbox, Progress};
+use crate::outbox::Outbox;
+use crate::progress::Progress;
 use crate::time::Millis;
 
 /// Everything that the engine keeps per connection.

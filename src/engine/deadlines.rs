@@ -1,24 +1,12 @@
 //! What a connection may not take forever, though every byte of it is life: its first message, the
 //! end of a frame, the reading of what is queued for it. Pure arithmetic. Each limit counts from the
 //! evidence, and closes the connection only after a final read.
-//!
-//! # Progress in writing
-//!
-//! A peer makes progress while its kernel acknowledges bytes, on average [`MIN_PROGRESS`] bytes per
-//! second. That is measured four times per timeout, so a peer that stops reading is closed within
-//! `timeout * 5/4 + tick` of its last progress, and a peer that reads steadily is never closed if it
-//! reads its receive window, which its kernel acknowledges in one piece, within the timeout.
 
 use super::conn::Conn;
 use crate::close::CloseReason;
 use crate::config::Limits;
-use crate::outbox::Progress;
+use crate::progress::Progress;
 use crate::time::{Millis, duration_to_ms};
-
-/// Bytes per second that a peer must acknowledge on average while bytes wait for it.
-const MIN_PROGRESS: u64 = 64;
-/// Measurements per timeout.
-const SAMPLES: u64 = 4;
 
 /// The limits of one server.
 #[derive(Clone, Copy, Debug)]
@@ -104,7 +92,7 @@ impl Deadlines {
         let write = self
             .write
             .zip(conn.outbox.progress().filter(|_| conn.is_blocked()))
-            .map(|(timeout, progress)| (timeout.after(progress.at), CloseReason::SlowReader));
+            .map(|(timeout, progress)| (timeout.after(progress.at()), CloseReason::SlowReader));
         [first_message, frame, write]
             .into_iter()
             .flatten()
@@ -121,49 +109,22 @@ impl Deadlines {
     /// When the progress of an open connection is to be measured next.
     pub(super) fn next_sample(&self, conn: &Conn) -> Option<Millis> {
         let progress = conn.outbox.progress().filter(|_| conn.is_blocked())?;
-        Some(sample_after(self.write?, progress))
+        Some(progress.next_sample(self.write?.ms))
     }
 
     /// When a connection that is only being flushed passes its limit.
     pub(super) fn flush_ends(&self, conn: &Conn) -> Millis {
-        let progress = conn.outbox.progress().unwrap_or_default();
-        self.flush.after(progress.at)
+        self.flush.after(flush_progress(conn).at())
     }
 
     /// When its progress is to be measured next.
     pub(super) fn next_flush_sample(&self, conn: &Conn) -> Millis {
-        sample_after(self.flush, conn.outbox.progress().unwrap_or_default())
+        flush_progress(conn).next_sample(self.flush.ms)
     }
 }
 
-fn sample_after(timeout: Timeout, progress: Progress) -> Millis {
-    let from = progress.sample.map_or(progress.at, |(at, _)| at);
-    from.plus_ms(timeout.ms / SAMPLES + 1)
-}
-
-/// The progress after a measurement by which the peer has acknowledged this many bytes in all. The
-/// first measurement is what later ones are compared with. A peer that has acknowledged everything
-/// that was written makes progress whatever the rate: it was offered no more.
-pub(super) fn measure(
-    progress: Progress,
-    now: Millis,
-    acknowledged: u64,
-    is_everything: bool,
-) -> Progress {
-    let at = match progress.sample {
-        Some((sampled, before)) => {
-            let wanted = (now.ms_since(sampled) * MIN_PROGRESS / 1000).max(1);
-            let made = acknowledged.saturating_sub(before);
-            if is_everything || made >= wanted {
-                now
-            } else {
-                progress.at
-            }
-        }
-        None => progress.at,
-    };
-    Progress {
-        at,
-        sample: Some((now, acknowledged)),
-    }
+/// A connection that is being flushed and has nothing queued is at its end.
+fn flush_progress(conn: &Conn) -> Progress {
+    let progress = conn.outbox.progress();
+    progress.unwrap_or(Progress::since(Millis::ZERO))
 }

@@ -4,12 +4,12 @@ use std::io::IoSlice;
 
 use super::conn::{Conn, Phase, Reading, Speech, Writing};
 use super::memory::TIGHT_THROTTLE;
-use super::{Context, Engine, Handler, THROTTLE_ABOVE, THROTTLE_BELOW, deadlines, live};
+use super::{Context, Engine, Handler, THROTTLE_ABOVE, THROTTLE_BELOW, live};
 use crate::close::CloseReason;
 use crate::config::OnSlow;
 use crate::error::SendError;
 use crate::id::ConnId;
-use crate::outbox::Progress;
+use crate::progress::Progress;
 use crate::time::Millis;
 
 /// A ping follows the first message that ends this many bytes or more after the last ping. A peer
@@ -288,11 +288,8 @@ impl Engine {
     pub fn wants_progress(&self, id: ConnId) -> bool {
         self.conn(id).is_some_and(|conn| {
             let is_bounded = conn.phase != Phase::Open || self.deadlines.bounds_writing();
-            is_bounded
-                && conn
-                    .outbox
-                    .progress()
-                    .is_some_and(|progress| progress.sample.is_none())
+            let progress = conn.outbox.progress();
+            is_bounded && progress.is_some_and(|progress| !progress.is_measured())
         })
     }
 
@@ -303,11 +300,9 @@ impl Engine {
         self.advance(now);
         let now = self.now;
         if let Some(conn) = live(&mut self.conns, id)
-            && let Some(progress) = conn.outbox.progress()
+            && let Some(mut progress) = conn.outbox.progress()
         {
-            let acknowledged = conn.bytes_out.saturating_sub(unacknowledged.unwrap_or(0));
-            let is_everything = unacknowledged == Some(0);
-            let progress = deadlines::measure(progress, now, acknowledged, is_everything);
+            progress.measure(now, conn.bytes_out, unacknowledged);
             conn.outbox.set_progress(progress);
         }
     }

@@ -63,7 +63,7 @@ fn dials(backoff: &Backoff, seed: u64, end: u64, server: impl Fn(u64) -> Answer)
     while let Some(Reverse((at, client))) = due.pop().filter(|Reverse((at, _))| *at <= end) {
         let (session, now) = (&mut fleet[client], Millis::from_ms(at));
         if session.state() == ClientState::Up {
-            session.handle_lost(now, CloseReason::PeerReset, false);
+            session.handle_lost(now, CloseReason::PeerReset, false, 0);
         }
         let mut wake = session.poll_timeout();
         if let Some(action) = session.poll(now) {

@@ -51,7 +51,7 @@ fn run_silent(session: &mut Session, mut now: u64, end: u64) -> Vec<(u64, Action
             seen.push((now, action));
             if action == Action::Judge {
                 assert_eq!(session.verdict(at(now)), Some(CloseReason::HeartbeatLost));
-                session.handle_lost(at(now), CloseReason::HeartbeatLost, false);
+                session.handle_lost(at(now), CloseReason::HeartbeatLost, false, 0);
                 return seen;
             }
         }
@@ -165,13 +165,13 @@ fn a_door_that_slams_uses_tries_up_and_one_byte_gives_them_back() {
             }))
         );
         session.handle_dialled(at(now));
-        session.handle_lost(at(now), CloseReason::PeerClosed, false);
+        session.handle_lost(at(now), CloseReason::PeerClosed, false, 0);
         now += 300;
     }
     session.poll(at(now));
     session.handle_dialled(at(now));
     session.handle_received(at(now));
-    let next = session.handle_lost(at(now), CloseReason::PeerClosed, false);
+    let next = session.handle_lost(at(now), CloseReason::PeerClosed, false, 0);
     assert_eq!(
         next,
         Some(Next::Retry {
@@ -189,7 +189,7 @@ fn a_door_that_slams_uses_tries_up_and_one_byte_gives_them_back() {
 fn each_line_has_an_epoch_and_begins_anew() {
     let mut session = up_at(0, |_| ());
     run_silent(&mut session, 0, 3 * I);
-    session.handle_lost(at(3 * I), CloseReason::PeerReset, false);
+    session.handle_lost(at(3 * I), CloseReason::PeerReset, false, 0);
     session.poll(at(5 * I));
     assert_eq!(session.handle_dialled(at(5 * I)), Some(2));
     // Three pings were unanswered on the old line; the new one owes them all again, and their late answers are nobody's.
@@ -205,14 +205,14 @@ fn each_line_has_an_epoch_and_begins_anew() {
 #[test]
 fn late_events_of_a_line_that_is_gone_change_nothing() {
     let mut session = up_at(0, |_| ());
-    session.handle_lost(at(10), CloseReason::PeerReset, true);
+    session.handle_lost(at(10), CloseReason::PeerReset, true, 0);
     let due = session.poll_timeout();
     session.handle_received(at(20));
     session.handle_sent(at(20), 5, true);
     session.handle_half_closed(at(20));
     assert_eq!(session.handle_pongs(at(20), 1), None);
     assert_eq!(
-        session.handle_lost(at(20), CloseReason::HeartbeatLost, true),
+        session.handle_lost(at(20), CloseReason::HeartbeatLost, true, 0),
         None
     );
     assert_eq!(
@@ -353,60 +353,87 @@ fn who_wakes_from_a_freeze_has_asked_nobody_and_gives_up_nobody() {
 }
 
 #[test]
-fn a_stuck_queue_is_the_question_and_its_progress_is_life() {
-    let mut session = up_at(0, |_| ());
+fn bytes_that_the_kernel_takes_of_a_stuck_queue_are_no_life() {
+    let mut session = up_at(0, |config| config.write_timeout = None);
     session.handle_sent(at(10), 100, true);
-    let mut now = 10;
-    for _ in 0..50 {
-        now += 3 * I;
-        let seen = run_silent(&mut session, now - 3 * I, now - 1);
-        assert!(
-            seen.iter()
-                .all(|(_, action)| matches!(action, Action::Ask { ping: false, .. })),
-            "{seen:?}"
-        );
-        session.handle_sent(at(now), 1, true);
+    let seen = run_silent(&mut session, 10, 3 * I);
+    assert!(
+        seen.iter()
+            .all(|(_, action)| matches!(action, Action::Ask { ping: true, .. })),
+        "pings go out before messages that are not begun: {seen:?}"
+    );
+    session.handle_sent(at(3 * I), 5000, true);
+    session.handle_progress(at(3 * I), Some(0));
+    let seen = run_silent(&mut session, 3 * I + 1, BOUND + 1);
+    assert_eq!(seen.last(), Some(&(BOUND + 1, Action::Judge)));
+}
+
+#[test]
+fn in_raw_framing_no_ping_goes_out_amid_a_stuck_queue() {
+    let mut session = up_at(0, |config| {
+        (config.framing, config.write_timeout) = (Framing::Raw, None);
+    });
+    session.handle_sent(at(10), 100, true);
+    let seen = run_silent(&mut session, 10, 3 * I);
+    assert!(
+        seen.iter()
+            .all(|(_, action)| matches!(action, Action::Ask { ping: false, .. })),
+        "{seen:?}"
+    );
+}
+
+/// When a server that beats all the while, and acknowledges so many bytes by then, is given up.
+fn given_up_at(heartbeat: Option<Heartbeat>, acknowledged: impl Fn(u64) -> u64) -> Option<u64> {
+    let mut session = up_at(0, |config| {
+        (config.heartbeat, config.write_timeout) = (heartbeat, Some(Duration::from_millis(4 * I)))
+    });
+    session.handle_sent(at(0), 1 << 20, true);
+    let unacknowledged = |now| Some((1 << 20) - acknowledged(now));
+    session.handle_first_progress(at(0), unacknowledged(0));
+    for now in 0..20 * I {
+        if now % I == 0 {
+            session.handle_received(at(now));
+        }
+        while let Some(action) = session.poll(at(now)) {
+            match action {
+                Action::Measure => session.handle_progress(at(now), unacknowledged(now)),
+                Action::Judge => {
+                    assert_eq!(session.verdict(at(now)), Some(CloseReason::SlowReader));
+                    return Some(now);
+                }
+                _ => {}
+            }
+        }
     }
-    let seen = run_silent(&mut session, now, now + BOUND + 1);
-    assert_eq!(seen.last(), Some(&(now + BOUND + 1, Action::Judge)));
+    None
 }
 
 #[test]
 fn a_server_that_beats_and_never_reads_is_given_up_after_the_write_timeout() {
     for heartbeat in [config().heartbeat, None] {
-        let mut session = up_at(0, |config| {
-            (config.heartbeat, config.write_timeout) =
-                (heartbeat.clone(), Some(Duration::from_millis(5 * I)))
-        });
-        session.handle_sent(at(10), 100, true);
-        // It beats all the while, and once takes a little: the time counts anew.
-        for beat in 1..=9 {
-            if beat == 5 {
-                session.handle_sent(at(beat * I), 1, true);
-            }
-            session.handle_received(at(beat * I));
-            assert_ne!(
-                session.poll(at(beat * I)),
-                Some(Action::Judge),
-                "beat {beat}"
-            );
-        }
-        assert_ne!(session.poll(at(10 * I)), Some(Action::Judge));
-        assert_eq!(session.poll_timeout(), Some(at(10 * I + 1)));
-        assert_eq!(session.poll(at(10 * I + 1)), Some(Action::Judge));
-        assert_eq!(
-            session.verdict(at(10 * I + 1)),
-            Some(CloseReason::SlowReader)
-        );
-        // The last write finds room.
-        session.handle_sent(at(10 * I + 1), 50, false);
-        assert_eq!(session.verdict(at(10 * I + 1)), None);
-        assert!(
-            session
-                .handle_lost(at(11 * I), CloseReason::PeerClosed, true)
-                .is_some()
-        );
+        assert_eq!(given_up_at(heartbeat.clone(), |_| 0), Some(4 * I + 1));
+        let stops = |now: u64| now.min(2 * I) * 10;
+        let at = given_up_at(heartbeat.clone(), stops).expect("it stops");
+        assert!((6 * I..=7 * I + 4).contains(&at), "{at}");
+        assert_eq!(given_up_at(heartbeat, |now| now), None, "it reads steadily");
     }
+}
+
+#[test]
+fn what_the_server_has_not_acknowledged_is_not_sent() {
+    let mut session = up_at(0, |_| ());
+    session.handle_sent(at(1), 60, false);
+    session.handle_finish();
+    assert!(session.handle_all_sent());
+    session.handle_half_closed(at(1));
+    session.handle_lost(at(BOUND + 2), CloseReason::HeartbeatLost, false, 60);
+    assert_eq!(
+        session.state(),
+        ClientState::Done(Outcome::Unacknowledged {
+            bytes: 60,
+            reason: CloseReason::HeartbeatLost
+        })
+    );
 }
 
 #[test]
@@ -460,7 +487,7 @@ fn an_answered_probe_leaves_an_ordinary_line() {
 #[test]
 fn a_resumed_machine_redials_at_once() {
     let mut session = up_at(0, |_| ());
-    session.handle_lost(at(0), CloseReason::PeerReset, false);
+    session.handle_lost(at(0), CloseReason::PeerReset, false, 0);
     assert_eq!(session.poll(at(100)), None);
     session.handle_resumed(at(100));
     assert!(matches!(session.poll(at(100)), Some(Action::Dial(_))));
@@ -489,7 +516,7 @@ fn how_a_finishing_line_ends_decides_the_outcome() {
             assert!(session.handle_all_sent());
             session.handle_half_closed(at(1));
         }
-        session.handle_lost(at(2), reason, unsent)
+        session.handle_lost(at(2), reason, unsent, 0)
     };
     assert_eq!(
         lost(CloseReason::PeerClosed, false),
@@ -508,7 +535,7 @@ fn how_a_finishing_line_ends_decides_the_outcome() {
 #[test]
 fn who_finishes_between_two_lines_with_nothing_to_send_is_done() {
     let mut session = up_at(0, |_| ());
-    session.handle_lost(at(1), CloseReason::PeerReset, false);
+    session.handle_lost(at(1), CloseReason::PeerReset, false, 0);
     session.handle_finish();
     assert!(session.wants_to_finish() && !session.handle_all_sent());
     assert_eq!(
@@ -566,6 +593,7 @@ fn simulate(seed: u64) {
     for _ in 0..400 {
         while let Some(action) = session.poll(at(now)) {
             match action {
+                Action::Measure => session.handle_progress(at(now), None),
                 Action::Dial(dial) => {
                     tries_used += 1;
                     assert_eq!(dial.number, tries_used, "seed {seed}");
@@ -586,7 +614,7 @@ fn simulate(seed: u64) {
                     (heard, asked) = (now, 0);
                     match temper {
                         Temper::SlamsTheDoor => {
-                            session.handle_lost(at(now), CloseReason::PeerClosed, false);
+                            session.handle_lost(at(now), CloseReason::PeerClosed, false, 0);
                         }
                         Temper::Speaks(every) => inbound.extend((1..500).map(|n| now + n * every)),
                         _ => {}
@@ -619,7 +647,7 @@ fn simulate(seed: u64) {
                         "seed {seed}: {temper:?} lives"
                     );
                     assert_eq!(session.verdict(at(now)), Some(CloseReason::HeartbeatLost));
-                    session.handle_lost(at(now), CloseReason::HeartbeatLost, false);
+                    session.handle_lost(at(now), CloseReason::HeartbeatLost, false, 0);
                 }
             }
         }

@@ -676,7 +676,8 @@ impl Run<'_> {
     /// Turns without new events come to rest, and then nothing is forgotten.
     fn settle(&mut self) {
         self.turn(usize::MAX);
-        for _ in 0..64 {
+        // Where memory is tight, a turn decodes one frame of each connection.
+        for _ in 0..1024 {
             if self.is_at_rest() {
                 return self.assert_nobody_forgotten();
             }
