@@ -526,12 +526,12 @@ fn a_server_that_beats_and_never_reads_is_given_up_after_the_write_timeout_and_g
             }
         });
         let mut again = accept(&listener);
-        let mut message = vec![0; LEN + 1];
+        let mut message = Vec::new();
         again
-            .read_exact(&mut message)
+            .read_to_end(&mut message)
             .expect("the message, from its beginning");
         beats.join().expect("no panic");
-        message
+        without_pings(message)
     });
     let config = ClientConfig {
         heartbeat: heartbeat(ms(1000), 3),
@@ -551,35 +551,73 @@ fn a_server_that_beats_and_never_reads_is_given_up_after_the_write_timeout_and_g
     assert!(message.len() == LEN + 1 && message[..LEN].iter().all(|byte| *byte == b'a'));
 }
 
-/// A message that fits no buffer is the question; that it drains, however slowly, is life.
-#[test]
-fn a_slow_server_that_reads_on_is_alive() {
-    let (addr, server) = server(|listener| {
-        let mut slow = accept(&listener);
-        let (mut buffer, mut total) = (vec![0; 512 * 1024], 0);
-        // Twice as long as the bound of 800 ms, with never a byte in return.
-        for _ in 0..40 {
-            total += slow.read(&mut buffer).expect("the client writes");
-            thread::sleep(ms(40));
+/// What is left without the lines that are pings.
+fn without_pings(bytes: Vec<u8>) -> Vec<u8> {
+    let lines = bytes.split_inclusive(|byte| *byte == b'\n');
+    lines
+        .filter(|line| *line != b"ping\n")
+        .flatten()
+        .copied()
+        .collect()
+}
+
+/// Reads what the client sends a little at a time, twice as long as the client's bound of 800 ms, and
+/// then to the end; answers the pings that it meets if it is asked to. Returns the bytes that are no
+/// pings.
+fn read_slowly(mut slow: TcpStream, answers: bool) -> usize {
+    let (mut buffer, mut all) = (vec![0; 64 * 1024], Vec::new());
+    for _ in 0..40 {
+        let n = slow.read(&mut buffer).unwrap_or(0);
+        let pings = buffer[..n].windows(6).filter(|six| six == b"\nping\n");
+        for _ in 0..pings.count() {
+            if answers {
+                slow.write_all(b"pong\n").expect("the client reads");
+            }
         }
-        total
-            + slow
-                .read_to_end(&mut Vec::new())
-                .expect("the client finishes")
-    });
-    const LEN: usize = 64 << 20;
+        all.extend_from_slice(&buffer[..n]);
+        thread::sleep(ms(40));
+    }
+    let _ = slow.read_to_end(&mut all);
+    without_pings(all).len()
+}
+
+fn send_much(answers: bool) -> (Outcome, Notes, usize) {
+    const LEN: usize = 16 * 1024;
+    const MESSAGES: usize = 1000;
+    let (addr, server) = server(move |listener| read_slowly(accept(&listener), answers));
     let config = ClientConfig {
         heartbeat: heartbeat(ms(200), 3),
-        max_queue: 2 * LEN,
+        max_queue: 2 * LEN * MESSAGES,
+        tries: Some(1),
         ..config()
     };
     let mut client = Client::connect(addr.to_string(), config).expect("connects");
-    client.send(&vec![b'a'; LEN]).expect("room");
+    for _ in 0..MESSAGES {
+        client.send(&vec![b'a'; LEN]).expect("room");
+    }
     client.finish();
     let mut notes = Notes::default();
-    assert_eq!(outcome(&mut client, &mut notes), Outcome::Finished);
-    assert_eq!(client.epoch(), 1, "{:?}", notes.events);
-    assert_eq!(server.join().expect("the server is content"), LEN + 1);
+    let outcome = outcome(&mut client, &mut notes);
+    let received = server.join().expect("the server is content");
+    (outcome, notes, MESSAGES * (LEN + 1) - received)
+}
+
+#[test]
+fn a_server_that_reads_slowly_and_answers_the_pings_that_it_meets_is_alive() {
+    let (outcome, notes, missing) = send_much(true);
+    assert_eq!(
+        (outcome, missing),
+        (Outcome::Finished, 0),
+        "{:?}",
+        notes.events
+    );
+}
+
+#[test]
+fn a_server_whose_kernel_alone_takes_what_is_sent_is_not() {
+    let (outcome, notes, missing) = send_much(false);
+    assert_eq!(notes.count("disconnected 1 heartbeat-lost"), 1);
+    assert!(outcome != Outcome::Finished && missing > 0, "{outcome:?}");
 }
 
 #[test]

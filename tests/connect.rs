@@ -361,7 +361,7 @@ fn a_line_that_is_too_long_is_reported_and_the_others_go_out() {
     let (code, stdout, stderr) = connect.end();
     assert_eq!(
         (code, stdout.as_str()),
-        (Some(0), "echo: before\necho: after\n")
+        (Some(1), "echo: before\necho: after\n")
     );
     assert!(
         stderr.contains("a line longer than --max-message (100 bytes) was not sent"),
@@ -427,4 +427,77 @@ fn twenty_thousand_lines_come_back_from_our_own_server() {
                 .all(|(n, line)| line == format!("echo: line {n}"))
         );
     }
+}
+
+/// Longer than the heartbeat's timeout on both ends, in which nobody reads stdout.
+#[test]
+fn a_stdout_that_is_not_read_for_a_while_costs_neither_connection_nor_messages() {
+    let heartbeat = ["--heartbeat", "300ms", "--missed", "2"];
+    let server = Serve::start(&heartbeat);
+    let args = [&heartbeat[..], &["--tries", "1"]].concat();
+    let mut child = Connect::command(server.addr(), &args)
+        .spawn()
+        .expect("the binary starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+    const LINES: usize = 12_000;
+    let typing = thread::spawn(move || {
+        for n in 0..LINES {
+            writeln!(stdin, "line {n} {}", "x".repeat(50)).expect("the binary reads");
+        }
+        stdin
+    });
+    thread::sleep(Duration::from_millis(2000));
+    let mut line = String::new();
+    for n in 0..LINES {
+        line.clear();
+        stdout.read_line(&mut line).expect("text");
+        assert!(line.starts_with(&format!("echo: line {n} ")), "{line:?}");
+    }
+    drop(typing.join().expect("no panic"));
+    assert!(child.wait().expect("it ends").success());
+    let closes = server.wait_for_closes(1);
+    assert_eq!(common::field(&closes[0], "reason"), "peer-closed");
+}
+
+#[test]
+fn input_that_cannot_be_read_is_exit_1() {
+    let server = Serve::start(&[]);
+    let directory = std::fs::File::open("/").expect("a directory");
+    let mut command = Connect::command(server.addr(), &[]);
+    let output = command
+        .stdin(directory)
+        .output()
+        .expect("the binary starts");
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8(output.stderr).expect("text");
+    assert!(stderr.contains("cannot read stdin: "), "{stderr}");
+}
+
+#[test]
+fn a_reply_may_be_longer_than_the_longest_line_that_is_sent() {
+    let server = Serve::start(&[]);
+    let mut connect = Connect::start(server.addr(), &[]);
+    let line = "x".repeat(65_536);
+    connect.type_in(&format!("{line}\n"));
+    connect.wait_for_stdout(&format!("echo: {line}\n"));
+    connect.end_stdin();
+    assert!(connect.child.wait().expect("it ends").success());
+}
+
+#[test]
+fn with_listen_only_the_end_of_stdin_ends_nothing() {
+    let server = Serve::start(&["--app", "broadcast"]);
+    let mut connect = Connect::start(server.addr(), &["--listen-only"]);
+    connect.end_stdin();
+    connect.wait_for_stderr("connected to ");
+    let mut peer = server.connect();
+    wait_until("the message arrives", || {
+        peer.send("to all\n");
+        thread::sleep(Duration::from_millis(20));
+        connect.stdout.so_far().contains("to all\n")
+    });
+    let pid = Pid::from_child(&connect.child);
+    kill_process(pid, Signal::TERM).expect("the process is ours");
+    connect.child.wait().expect("it ends");
 }

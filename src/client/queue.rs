@@ -92,7 +92,7 @@ impl SendQueue {
     /// Whether so many bytes went out since the last ping that another one is due: a server that
     /// reads them slowly then answers one every so often, however many bytes lie behind it.
     pub(crate) fn is_ping_due(&self) -> bool {
-        self.since_ping >= PING_EVERY_BYTES
+        self.since_ping >= PING_EVERY_BYTES && self.heartbeats.is_empty()
     }
 
     /// Bytes that this line's kernel has not taken yet.
