@@ -23,7 +23,7 @@ struct Unread {
 }
 
 impl Unread {
-    fn start(configure: impl FnOnce(&mut Command)) -> Self {
+    fn start(configure: impl FnOnce(&mut Command) -> &mut Command) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_heartline"));
         command.args(["serve", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         command.args(["--log-level", "debug", "--drain", "1s"]);
@@ -90,7 +90,7 @@ fn log_dropped(log: impl Read) -> u64 {
 
 #[test]
 fn connections_are_served_while_nobody_reads_the_pipe_that_is_stderr() {
-    let mut server = Unread::start(|command| drop(command.stderr(Stdio::piped())));
+    let mut server = Unread::start(|command| command.stderr(Stdio::piped()));
     let stderr: ChildStderr = server.child.stderr.take().expect("piped");
     let mut witness = server.connect();
     server.make_log();
@@ -106,7 +106,7 @@ fn connections_are_served_while_nobody_reads_the_pipe_that_is_stderr() {
 
 #[test]
 fn a_server_ends_although_nobody_reads_its_log() {
-    let mut server = Unread::start(|command| drop(command.stderr(Stdio::piped())));
+    let mut server = Unread::start(|command| command.stderr(Stdio::piped()));
     let _stderr = server.child.stderr.take().expect("piped");
     server.make_log();
     server.end();
@@ -123,7 +123,7 @@ fn connections_are_served_while_nobody_reads_the_fifo_that_is_the_log_file() {
         .write(true)
         .open(&fifo)
         .expect("a FIFO");
-    let server = Unread::start(|command| drop(command.arg("--log-file").arg(&fifo)));
+    let server = Unread::start(|command| command.arg("--log-file").arg(&fifo));
     server.make_log();
     let dropped = server.dropped();
     assert!(dropped > 0);
@@ -135,7 +135,7 @@ fn connections_are_served_while_nobody_reads_the_fifo_that_is_the_log_file() {
 fn every_line_reaches_a_file() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("log");
-    let server = Unread::start(|command| drop(command.arg("--log-file").arg(&path)));
+    let server = Unread::start(|command| command.arg("--log-file").arg(&path));
     server.make_log();
     assert_eq!(server.dropped(), 0);
     server.end();

@@ -4,6 +4,7 @@ mod admission_and_drain;
 mod closing;
 mod deadlines;
 mod entrance;
+mod fanout;
 mod heartbeat;
 mod memory;
 mod queues;

@@ -187,9 +187,10 @@ impl Engine {
             Some(at) if at > conn.last_seen => conn.seen_at(at),
             _ => {}
         }
+        let has_more = found.unread || conn.inbox.has_undecoded();
         let is_stopped = conn.is_throttled()
-            || (found.unread && conn.reading.is_stopped_by(Reading::RATIONED))
-            || conn.reading.is_stopped_by(Reading::FANOUT);
+            || conn.reading.is_stopped_by(Reading::FANOUT)
+            || (has_more && conn.reading.is_stopped_by(Reading::RATIONED));
         if draining && is_stopped {
             // Its requests are not all answered yet; the end of the drain is soon enough.
             self.insert(id, now.plus_ms(self.tick_ms));

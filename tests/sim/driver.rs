@@ -105,6 +105,7 @@ pub struct Driver {
     turn_began_ms: u64,
     /// The longest that a check or final read was late.
     pub max_lag_ms: u64,
+    pub longest_turn_ms: u64,
     /// Most memory that may be held, where a reload has lowered the limit, and until when.
     memory_allowance: (usize, Millis),
     sockets_since_clock: u32,
@@ -134,6 +135,7 @@ impl Driver {
             spent_ns: 0,
             turn_began_ms: 0,
             max_lag_ms: 0,
+            longest_turn_ms: 0,
             memory_allowance: (0, Millis::ZERO),
             sockets_since_clock: 0,
             accepting: true,
@@ -183,6 +185,8 @@ impl Driver {
         self.flush(net, app, self.budgets.told, Engine::poll_told);
         self.reap(net, app);
         self.read_clock();
+        let turn_ms = self.raw_ms - self.turn_began_ms;
+        self.longest_turn_ms = self.longest_turn_ms.max(turn_ms);
         if let Some(due) = self.engine.oldest_due(self.now) {
             self.max_lag_ms = self.max_lag_ms.max(self.now.ms_since(due));
         }

@@ -67,6 +67,14 @@ impl Ledger {
         missing
     }
 
+    /// Whether everything has come.
+    pub fn is_complete(&self) -> bool {
+        match self {
+            Ledger::Messages(queue) => queue.is_empty(),
+            Ledger::Bytes(queue, _) => queue.is_empty(),
+        }
+    }
+
     /// Whether nothing is missing that has to come.
     pub fn is_empty(&self) -> bool {
         match self {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use heartline::{CloseReason, Config, Heartbeat, Limits};
 
 use crate::driver::Command;
+use crate::net::Link;
 use crate::peer::{Fate, Plan, Talk};
 use crate::world::{Action, Setup, World};
 
@@ -290,4 +291,160 @@ fn a_last_look_saves_those_whose_bytes_waited_out_a_lag() {
         ),
         (500, 0)
     );
+}
+
+/// Work takes about as long as in the server: a unit 100 ns, a socket 2 us.
+fn at_a_cost(config: Config) -> Setup {
+    let mut setup = Setup::calm(config);
+    (setup.budgets.unit_ns, setup.budgets.call_ns) = (100, 2000);
+    setup
+}
+
+/// A: the pings that it answers stand amid the answer, and before what is queued.
+#[test]
+fn a_slow_reader_that_answers_the_pings_it_meets_is_not_given_up() {
+    let mut setup = Setup::calm(config());
+    // 40 kB/s on the link, behind what a kernel takes without TCP_NOTSENT_LOWAT.
+    for send_buffer in [64 * 1024, 4 << 20] {
+        setup.link = Some(Link {
+            bytes_per_ms: 40,
+            send_buffer,
+        });
+        let mut world = World::new(setup.clone());
+        let line = world.connect(Plan {
+            answer_ms: Some(1),
+            ..Plan::silent()
+        });
+        world.say(line, 1000, 900);
+        world.run_until(60_000);
+        let books = &world.app.lines[line];
+        assert!(books.closed.is_none(), "{send_buffer}: {:?}", books.closed);
+        assert!(books.asked.is_empty() && books.answered.is_empty());
+    }
+}
+
+/// A, the other way round: a kernel that takes bytes is no program that reads them.
+#[test]
+fn a_program_that_hangs_is_given_up_while_its_kernel_takes_bytes() {
+    let mut setup = Setup::calm(config());
+    setup.link = Some(Link {
+        bytes_per_ms: 1,
+        send_buffer: 64 * 1024,
+    });
+    let mut world = World::new(setup);
+    let line = world.connect(answering());
+    world.say(line, 300, 900);
+    world.at(100, Action::Befall(line, Fate::Stall));
+    world.run_until(2 * BOUND_MS);
+    let closed = world.app.lines[line].closed.as_ref().expect("given up");
+    assert!(
+        matches!(
+            closed.reason,
+            CloseReason::SlowReader | CloseReason::HeartbeatLost
+        ),
+        "{closed:?}"
+    );
+}
+
+/// A, after a FIN: what is acknowledged steadily is not cut off.
+#[test]
+fn a_steady_reader_gets_everything_after_its_fin() {
+    let mut setup = Setup::calm(config());
+    setup.link = Some(Link {
+        bytes_per_ms: 10,
+        send_buffer: 64 * 1024,
+    });
+    let mut world = World::new(setup);
+    let line = world.connect(Plan::silent());
+    world.say(line, 1000, 400);
+    world.at(1, Action::Befall(line, Fate::HalfClose));
+    world.run_until(60_000);
+    let books = &world.app.lines[line];
+    let closed = books.closed.as_ref().expect("it has ended");
+    assert_eq!((closed.reason, closed.unsent), (CloseReason::PeerClosed, 0));
+    assert!(books.answered.is_empty());
+}
+
+/// B and D: floods of the smallest messages, work that takes time, and the dead among the living.
+#[test]
+fn floods_of_empty_messages_delay_neither_verdicts_nor_neighbours() {
+    let mut setup = at_a_cost(config());
+    // More than there is time for, though it is not many.
+    setup.budgets.unit_ns = 5000;
+    let mut world = World::new(setup);
+    let floods: Vec<usize> = (0..5).map(|_| world.connect(Plan::silent())).collect();
+    let living: Vec<usize> = (0..500).map(|_| world.connect(answering())).collect();
+    let dead: Vec<usize> = (0..30).map(|_| world.connect(Plan::silent())).collect();
+    for line in &dead {
+        world.at(0, Action::Befall(*line, Fate::Vanish));
+    }
+    while world.now_ms() < BOUND_MS + 1000 {
+        for line in &floods {
+            world.say(*line, 200, 1);
+        }
+        world.run_until(world.now_ms() + 5);
+    }
+    for line in dead {
+        let closed = world.app.lines[line].closed.as_ref().expect("given up");
+        let silence_ms = closed.silence.as_millis() as u64;
+        let latest_ms = BOUND_MS + TICK_MS + 50;
+        assert!(
+            (BOUND_MS..=latest_ms).contains(&silence_ms),
+            "{silence_ms} ms"
+        );
+    }
+    assert!(
+        living
+            .iter()
+            .all(|line| world.app.lines[*line].closed.is_none())
+    );
+    assert!(
+        world.app.messages > 100_000,
+        "{} messages",
+        world.app.messages
+    );
+    let (lag_ms, turn_ms) = (world.driver.max_lag_ms, world.driver.longest_turn_ms);
+    assert!(
+        lag_ms <= 100 && turn_ms <= 20,
+        "lag {lag_ms} ms, turn {turn_ms} ms"
+    );
+}
+
+/// C: one segment of empty lines, each of them for everybody.
+#[test]
+fn a_segment_of_broadcasts_closes_nobody_and_stops_nobody() {
+    let mut setup = at_a_cost(config());
+    setup.habits.broadcast = 1000;
+    let mut world = World::new(setup);
+    let sender = world.connect(answering());
+    let readers: Vec<usize> = (0..2000).map(|_| world.connect(answering())).collect();
+    world.run_until(100);
+    world.say(sender, 2000, 0);
+    world.run_until(BOUND_MS * 2);
+    assert!(readers.iter().all(|line| {
+        let books = &world.app.lines[*line];
+        books.closed.is_none() && books.answered.is_complete()
+    }));
+    let (lag_ms, turn_ms) = (world.driver.max_lag_ms, world.driver.longest_turn_ms);
+    assert!(
+        lag_ms <= 100 && turn_ms <= 20,
+        "lag {lag_ms} ms, turn {turn_ms} ms"
+    );
+}
+
+/// E: a peer that is held back by its rate is answered in a drain as before it.
+#[test]
+fn a_drain_answers_what_a_rate_limit_holds_back() {
+    let mut config = config();
+    config.limits.max_message_rate = std::num::NonZeroU32::new(5);
+    let mut world = World::new(Setup::calm(config));
+    let line = world.connect(answering());
+    world.run_until(2000);
+    world.say(line, 12, 10);
+    world.at(2001, Action::Command(Command::Shutdown(30_000)));
+    world.run_until(32_100);
+    let books = &world.app.lines[line];
+    assert!(books.asked.is_empty() && books.answered.is_empty());
+    let closed = books.closed.as_ref().expect("drained");
+    assert_eq!((closed.reason, closed.unsent), (CloseReason::Shutdown, 0));
 }

@@ -1,0 +1,191 @@
+use super::*;
+
+/// More than a broadcast visits within the call.
+const MANY: usize = 300;
+
+/// Room for a few messages in each outbox.
+fn many() -> (Rig, Vec<ConnId>) {
+    let mut rig = Rig::new(&Config {
+        heartbeat: None,
+        ..config()
+    });
+    let ids = rig.open_many(MANY);
+    (rig, ids)
+}
+
+impl Rig {
+    fn pending(&mut self, message: &[u8], except: Option<ConnId>) -> BroadcastId {
+        match self.engine.broadcast(message, except) {
+            Ok(Broadcast::Pending(id)) => id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn fan_out(&mut self, units: u32) {
+        let mut work = Work::new(units);
+        self.engine
+            .handle_fanouts(self.now, &mut work, &mut self.handler);
+    }
+
+    fn completed(&self) -> Vec<usize> {
+        let seen = self.handler.seen.iter();
+        seen.filter_map(|seen| match seen {
+            Seen::Broadcast(receivers) => Some(*receivers),
+            _ => None,
+        })
+        .collect()
+    }
+}
+
+#[test]
+fn a_broadcast_to_many_goes_on_across_turns_and_tells_its_receivers_once() {
+    let (mut rig, ids) = many();
+    rig.pending(b"all", Some(ids[7]));
+    assert!(rig.engine.has_work());
+    let mut turns = 0;
+    while rig.engine.has_work() {
+        rig.fan_out(10);
+        let delivered = ids.iter().filter(|id| rig.engine.queued(**id) > 0).count();
+        turns += 1;
+        assert!(delivered <= turns * 10);
+        while rig.engine.poll_told().is_some() {}
+    }
+    assert_eq!(turns, rig.engine.conns.capacity().div_ceil(10));
+    assert_eq!(rig.completed(), [MANY - 1]);
+    assert_eq!(rig.engine.queued(ids[7]), 0);
+    assert!(
+        ids.iter()
+            .all(|id| *id == ids[7] || rig.outgoing(*id) == "all\n")
+    );
+}
+
+#[test]
+fn connections_that_are_opened_later_are_no_receivers() {
+    let (mut rig, ids) = many();
+    rig.pending(b"one", None);
+    rig.fan_out(10);
+    // Its slot is one that the sweep has not visited yet.
+    rig.engine.close_on_request(ids[200], Close::Now);
+    rig.reap();
+    let later = rig.open();
+    assert_eq!(later.slot(), ids[200].slot());
+    rig.fan_out(u32::MAX);
+    assert_eq!(
+        (rig.outgoing(later), rig.completed()),
+        (String::new(), vec![MANY - 1])
+    );
+}
+
+#[test]
+fn a_direct_message_does_not_overtake_a_broadcast() {
+    let (mut rig, ids) = many();
+    rig.pending(b"one", None);
+    rig.pending(b"two", None);
+    rig.fan_out(10);
+    rig.engine.send(ids[250], &[b"direct"]).expect("room");
+    rig.pending(b"three", None);
+    rig.engine.send(ids[250], &[b"again"]).expect("room");
+    rig.fan_out(u32::MAX);
+    assert_eq!(rig.outgoing(ids[250]), "one\ntwo\ndirect\nthree\nagain\n");
+    assert_eq!(rig.outgoing(ids[5]), "one\ntwo\nthree\n");
+    assert_eq!(rig.completed(), [MANY; 3]);
+}
+
+#[test]
+fn a_burst_reaches_everybody_but_the_excepted_in_order() {
+    let (mut rig, ids) = many();
+    for (n, from) in ids[..20].iter().enumerate() {
+        rig.pending(format!("m{n}").as_bytes(), Some(*from));
+    }
+    rig.fan_out(u32::MAX);
+    for (of, id) in ids.iter().enumerate() {
+        let expected = (0..20).filter(|n| *n != of);
+        let expected: String = expected.map(|n| format!("m{n}\n")).collect();
+        assert_eq!(rig.outgoing(*id), expected);
+    }
+    assert_eq!(rig.completed(), [MANY - 1; 20]);
+}
+
+#[test]
+fn the_sender_is_not_read_until_its_broadcast_is_complete() {
+    let (mut rig, ids) = many();
+    rig.receive(ids[0], "*one\n");
+    assert!(!rig.engine.wants_read(ids[0]) && rig.engine.wants_read(ids[1]));
+    rig.fan_out(10);
+    assert_eq!(rig.engine.poll_readable(), None);
+    rig.fan_out(u32::MAX);
+    assert_eq!(rig.engine.poll_readable(), Some(ids[0]));
+    assert!(rig.engine.wants_read(ids[0]));
+}
+
+#[test]
+fn too_many_at_once_are_refused() {
+    let (mut rig, ids) = many();
+    let accepted = (0..1000)
+        .take_while(|_| rig.engine.broadcast(b"x", None).is_ok())
+        .count();
+    assert_eq!(accepted, 512);
+    assert_eq!(rig.engine.broadcast(b"x", None), Err(SendError::Full));
+    assert!(rig.engine.is_congested());
+    // Nothing is decoded meanwhile, and nothing lost.
+    rig.receive(ids[0], "hello\n");
+    assert_eq!(rig.messages(), [""; 0]);
+    while rig.engine.is_congested() {
+        rig.fan_out(u32::MAX);
+        rig.flush_dirty();
+    }
+    let mut work = Work::new(u32::MAX);
+    rig.engine
+        .handle_rest(rig.now, ids[0], &mut work, &mut rig.handler);
+    assert_eq!(rig.messages(), ["hello"]);
+}
+
+#[test]
+fn whoever_leaves_gets_the_broadcasts_from_before_first() {
+    let (mut rig, ids) = many();
+    rig.pending(b"last words", None);
+    rig.engine.close_on_request(ids[280], Close::AfterFlush);
+    rig.engine.handle_eof(rig.now, ids[281]);
+    assert_eq!(rig.outgoing(ids[280]), "last words\n");
+    assert_eq!(rig.outgoing(ids[281]), "last words\n");
+    rig.flush_dirty();
+    assert_eq!(
+        rig.reasons(),
+        [CloseReason::Requested, CloseReason::PeerClosed]
+    );
+    rig.engine.handle_shutdown(rig.now, 10_000);
+    while rig.engine.connections() > 0 {
+        rig.pass_until(10_000, false);
+        rig.flush_dirty();
+        rig.reap();
+    }
+    assert_eq!(rig.engine.stats().bytes_out, 11 * MANY as u64);
+}
+
+#[test]
+fn a_receiver_that_waits_for_a_flush_is_waited_for_and_a_stuck_one_is_not() {
+    for (stuck, reasons) in [(false, vec![]), (true, vec![CloseReason::SlowReader])] {
+        let (mut rig, ids) = many();
+        rig.engine.send(ids[100], &[&[b'x'; 900]]).expect("room");
+        if stuck {
+            rig.write(ids[100], 0);
+        }
+        rig.pending(&[b'y'; 300], None);
+        rig.fan_out(u32::MAX);
+        assert_eq!(rig.completed().is_empty(), !stuck);
+        rig.flush_dirty();
+        rig.fan_out(u32::MAX);
+        assert_eq!(rig.reasons(), reasons);
+        assert_eq!(rig.completed(), [MANY - usize::from(stuck)]);
+    }
+}
+
+#[test]
+fn a_message_that_no_outbox_has_room_for_closes_nobody() {
+    let (mut rig, _) = many();
+    assert_eq!(
+        rig.engine.broadcast(&[b'x'; 1000], None),
+        Err(SendError::Full)
+    );
+    assert_eq!(rig.reasons(), []);
+}
