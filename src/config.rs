@@ -73,11 +73,15 @@ pub struct Limits {
     pub max_outbox: usize,
     /// What becomes of a message that would pass the bound of a peer's outbox. Default: the peer is closed as a slow reader.
     pub on_slow: OnSlow,
-    /// Most bytes held for all peers together, in unfinished messages and in queues. From half of it on, reading from a peer stops with
-    /// 4 KiB queued for it; when it is reached, those that hold most are closed. `None`: no bound but those of each peer. Default: 256 MiB.
+    /// Most memory held for all peers together, by unfinished messages and by queues. From half of it
+    /// on, reading from a peer stops with 4 KiB queued for it. When it is reached, those that hold most
+    /// are closed, first those whose queue the kernel did not take or who sent what is held. `None`: no
+    /// limit but those of each peer. Default: 256 MiB.
     pub max_memory: Option<usize>,
-    /// How long a full socket may stay full: a peer that reads nothing for so long while something is queued for it is closed as a slow
-    /// reader, whatever it sends meanwhile. `None`: only the heartbeat judges. Default: 30 s.
+    /// How long a peer may make no progress while something is queued for it that its socket has no room
+    /// for: if its kernel acknowledges less than 64 bytes per second on average (where the system tells,
+    /// `SIOCOUTQ` of tcp(7)), it is closed as a slow reader, whatever it sends meanwhile, after 5/4 of
+    /// this time at the latest. `None`: only the heartbeat judges. Default: 30 s.
     pub write_timeout: Option<Duration>,
     /// How long a frame may take from its first byte to its last. The time in which the server itself does not read from the peer does not
     /// count. `None`: as long as the peer likes. Default: 30 s.

@@ -26,15 +26,16 @@ pub struct Stats {
     pub pings_in: u64,
     /// Pongs received.
     pub pongs_in: u64,
-    /// Pings pushed to quiet peers.
+    /// Pings sent, to quiet peers and amid long answers.
     pub pings_out: u64,
-    /// From a ping, the last one where several were out, to the next sign of life of its peer; a stuck queue that asks in a ping's place counts as
-    /// one. The engine's clock counts whole milliseconds.
+    /// From a ping, the last one where several were out, to the next sign of life of its peer. The
+    /// engine's clock counts whole milliseconds.
     pub round_trip: Histogram,
     /// How far past their deadlines verdicts of silence came; after a change of settings a deadline counts from the change at the earliest. The engine's
     /// clock counts whole milliseconds.
     pub overshoot: Histogram,
-    /// How late turns began that a timer was due for: the loop's own lag, in whole milliseconds.
+    /// How late checks and final reads were: of each turn in which one was due, the age of the oldest
+    /// when it was handled, or at the end of the turn if it is left over. In whole milliseconds.
     pub lag: Histogram,
     /// How long turns took, without their wait for something to do. Of a server only: the engine alone knows no turns.
     pub turn: Histogram,

@@ -1,0 +1,157 @@
+//! Nobody stops the loop: floods of the smallest messages, messages to everybody, and readers that are
+//! slow, beside others.
+#![cfg(feature = "cli")]
+
+mod common;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Peer, Serve, field, without_pings};
+
+/// Sends empty lines as fast as they are taken, and reads the answers, until it is told to stop.
+fn flood(server: &Serve, stop: &Arc<AtomicBool>) -> thread::JoinHandle<()> {
+    let (mut stream, stop) = (server.connect().stream, Arc::clone(stop));
+    thread::spawn(move || {
+        stream.set_nonblocking(true).expect("an option");
+        let (lines, mut answers) = ([b'\n'; 65_536], vec![0; 1 << 20]);
+        while !stop.load(Ordering::Relaxed) {
+            for result in [stream.write(&lines), stream.read(&mut answers)] {
+                let is_over = result.is_err_and(|error| error.kind() != ErrorKind::WouldBlock);
+                assert!(!is_over, "a flood is served as well");
+            }
+        }
+    })
+}
+
+/// How long the answer to a heartbeat takes, at worst of so many.
+fn worst_wait(witness: &mut Peer, times: usize) -> Duration {
+    let waits = (0..times).map(|_| {
+        let asked = Instant::now();
+        witness.send("ping\n");
+        witness.expect("pong\n");
+        thread::sleep(Duration::from_millis(2));
+        asked.elapsed()
+    });
+    waits.max().expect("more than none")
+}
+
+#[test]
+fn a_flood_of_empty_lines_delays_neither_neighbours_nor_verdicts() {
+    let server = Serve::start(&["--heartbeat", "300ms", "--missed", "2"]);
+    let stop = Arc::new(AtomicBool::new(false));
+    let floods: Vec<_> = (0..3).map(|_| flood(&server, &stop)).collect();
+    let mut witness = server.connect();
+    let _dead: Vec<Peer> = (0..20).map(|_| server.connect()).collect();
+    let worst = worst_wait(&mut witness, 300);
+    let closes = server.wait_for_closes(20);
+    stop.store(true, Ordering::Relaxed);
+    floods
+        .into_iter()
+        .for_each(|flood| flood.join().expect("no panic"));
+    // Generous for a debug build on a busy machine; before the turns were bounded it was 20 s.
+    assert!(worst < Duration::from_secs(2), "{worst:?}");
+    for close in &closes[..20] {
+        let silence_ms: u64 = field(close, "silence_ms").parse().expect("a number");
+        assert!((900..3000).contains(&silence_ms), "{close}");
+    }
+}
+
+#[test]
+fn a_broadcast_of_a_segment_of_empty_lines_closes_nobody_and_delays_nobody() {
+    const READERS: usize = 600;
+    let server = Serve::start(&["--app", "broadcast", "--heartbeat", "60s"]);
+    let readers: Vec<Peer> = (0..READERS).map(|_| server.connect()).collect();
+    let mut witness = server.connect();
+    worst_wait(&mut witness, 1);
+    let reading = thread::spawn(move || {
+        let mut left = vec![5000_usize; READERS];
+        let mut bytes = vec![0; 1 << 20];
+        for (reader, left) in readers.iter().zip(&mut left) {
+            while *left > 0 {
+                let n = (&reader.stream).read(&mut bytes).expect("it is not closed");
+                assert!(n > 0, "the end of a connection that reads");
+                *left -= bytes[..n]
+                    .split(|byte| *byte == b'\n')
+                    .filter(|line| line.is_empty())
+                    .count()
+                    .min(*left);
+            }
+        }
+        readers
+    });
+    let mut sender = server.connect();
+    sender.send([b'\n'; 5000]);
+    // It is a receiver as well: what it waits for stands behind what was broadcast before.
+    let asked = Instant::now();
+    witness.send("ping\n");
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"pong\n") && !seen.windows(5).any(|five| five == b"pong\n") {
+        let mut more = [0; 4096];
+        let n = witness.stream.read(&mut more).expect("it is not closed");
+        seen.extend_from_slice(&more[..n]);
+    }
+    let wait = asked.elapsed();
+    assert!(wait < Duration::from_secs(2), "{wait:?}");
+    drop(reading.join().expect("everybody gets everything"));
+    assert_eq!(server.log().matches("reason=memory-limit").count(), 0);
+    assert_eq!(server.log().matches("reason=slow-reader").count(), 0);
+}
+
+/// Reads at so many bytes per 10 ms, and answers the pings that it meets at once.
+fn read_slowly(mut stream: TcpStream, piece: usize) -> Vec<u8> {
+    let (mut all, mut bytes, mut answered) = (Vec::new(), vec![0; piece], 0);
+    loop {
+        match stream.read(&mut bytes) {
+            Ok(0) => return without_pings(all),
+            Ok(n) => all.extend_from_slice(&bytes[..n]),
+            Err(error) => panic!("{error} after {} bytes", all.len()),
+        }
+        let pings = all.windows(6).filter(|six| *six == b"\nping\n").count();
+        for _ in answered..pings {
+            // Once the writing side is shut there is nothing to say.
+            let _ = stream.write_all(b"pong\n");
+        }
+        answered = pings;
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_slow_reader_that_answers_the_pings_it_meets_is_not_given_up() {
+    let server = Serve::start(&["--heartbeat", "200ms", "--missed", "2"]);
+    let stream = server.connect().stream;
+    let mut asking = stream.try_clone().expect("a descriptor");
+    let line = format!("{}\n", "x".repeat(993));
+    let lines = 900;
+    // Asked for at once, read over more than two seconds, four times the timeout of 600 ms.
+    let asked = thread::spawn(move || {
+        asking
+            .write_all(line.repeat(lines).as_bytes())
+            .expect("the server reads in the end");
+        thread::sleep(Duration::from_millis(2000));
+        asking
+            .shutdown(std::net::Shutdown::Write)
+            .expect("it is open");
+    });
+    let all = read_slowly(stream, 4000);
+    asked.join().expect("no panic");
+    assert_eq!(all.len(), lines * 1000);
+    let closes = server.wait_for_closes(1);
+    assert_eq!(field(&closes[0], "reason"), "peer-closed");
+}
+
+#[test]
+fn a_slow_reader_gets_everything_after_its_fin() {
+    let server = Serve::start(&["--heartbeat", "200ms", "--missed", "2"]);
+    let mut peer = server.connect();
+    let line = format!("{}\n", "x".repeat(993));
+    peer.send(line.repeat(300));
+    peer.finish();
+    let all = read_slowly(peer.stream, 4000);
+    assert_eq!(all.len(), 300 * 1000);
+}
