@@ -67,6 +67,9 @@ reasons! {
         WriteFailed = "write-failed", Network;
         /// A frame was longer than the longest message allowed.
         FrameTooLarge = "frame-too-large", Policy;
+        /// The first line was an HTTP request: the peer takes this for a web server. Nothing of it reached the
+        /// handler.
+        HttpRequest = "http-request", Policy;
         /// A frame was begun and not finished within the time allowed for it, though its bytes may have trickled in to the last.
         FrameUnfinished = "frame-unfinished", Policy;
         /// The peer sent no message and no heartbeat within the time allowed for its first.

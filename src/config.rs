@@ -90,13 +90,16 @@ pub struct Limits {
     /// Default: `None`.
     pub first_message_timeout: Option<Duration>,
     /// Most messages that one peer may send per second, heartbeats included; up to as many at once after a rest. A peer that sends faster is
-    /// not read from until it may again, and is closed after ten seconds of it. Costs 24 bytes per connection. `None`: no bound.
+    /// not read from until it may again, and is closed after ten seconds of it. Costs 32 bytes per connection. `None`: no bound.
     /// Default: `None`.
     pub max_message_rate: Option<NonZeroU32>,
     /// Most connections at once. `None`, and any number that is too large, means as many as the descriptor limit allows. Default: `None`.
     pub max_connections: Option<usize>,
     /// Most connections at once from one IP address; 0 means no bound of its own. Default: 0.
     pub max_connections_per_ip: usize,
+    /// How many leading bits of an IPv6 address count as one address for `max_connections_per_ip`, from 1
+    /// to 128: a host commonly has a whole /64 (RFC 7421). Default: 64.
+    pub per_ip_prefix_v6: u8,
     /// What becomes of a new connection when there are as many as there may be. Default: it is refused.
     pub on_full: OnFull,
 }
@@ -135,6 +138,7 @@ impl Default for Limits {
             max_message_rate: None,
             max_connections: None,
             max_connections_per_ip: 0,
+            per_ip_prefix_v6: 64,
             on_full: OnFull::Refuse,
         }
     }

@@ -51,6 +51,9 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// A handler has panicked in an earlier turn, and the panic was caught: what it left is not whole, so
+    /// the server has closed all its sockets.
+    Poisoned,
 }
 
 impl Error {
@@ -72,6 +75,9 @@ impl fmt::Display for Error {
         match self {
             Error::Config(error) => error.fmt(f),
             Error::Io { doing, source } => write!(f, "cannot {doing}: {source}"),
+            Error::Poisoned => {
+                f.write_str("cannot go on: a handler has panicked in an earlier turn")
+            }
         }
     }
 }
@@ -81,6 +87,7 @@ impl std::error::Error for Error {
         match self {
             Error::Config(error) => Some(error),
             Error::Io { source, .. } => Some(source),
+            Error::Poisoned => None,
         }
     }
 }

@@ -22,6 +22,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -117,38 +118,94 @@ impl fmt::Display for NetworkError {
 
 impl std::error::Error for NetworkError {}
 
-/// Networks in a row. They may overlap.
+/// Networks, which may overlap.
 ///
-/// A look-up goes through all of them: nothing when there are none, and well below the cost of accepting a connection with a few hundred.
-/// For whole routing tables it is the wrong structure.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Networks(Vec<Network>);
+/// A look-up is a binary search in sorted ranges: about 20 comparisons for a million networks. Clones
+/// share them.
+#[derive(Clone, Debug, Default)]
+pub struct Networks(Arc<Sorted>);
+
+#[derive(Debug, Default)]
+struct Sorted {
+    /// In the order in which they were given.
+    given: Vec<Network>,
+    v4: Ranges<u32>,
+    v6: Ranges<u128>,
+}
+
+/// Ranges from a first to a last address, in ascending order, none of which touches another.
+#[derive(Debug, Default)]
+struct Ranges<A>(Vec<(A, A)>);
+
+impl<A: Copy + Ord> Ranges<A> {
+    fn new(mut ranges: Vec<(A, A)>) -> Self {
+        ranges.sort_unstable();
+        let mut merged: Vec<(A, A)> = Vec::with_capacity(ranges.len());
+        for (first, last) in ranges {
+            match merged.last_mut() {
+                // Networks are disjoint, or one holds the other.
+                Some((_, end)) if first <= *end => *end = last.max(*end),
+                _ => merged.push((first, last)),
+            }
+        }
+        merged.shrink_to_fit();
+        Ranges(merged)
+    }
+
+    fn contains(&self, address: A) -> bool {
+        let after = self.0.partition_point(|(first, _)| *first <= address);
+        after > 0 && address <= self.0[after - 1].1
+    }
+}
 
 impl Networks {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.given.is_empty()
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.0.given.len()
     }
 
     /// Whether the address lies in any of them.
     pub fn contains(&self, ip: IpAddr) -> bool {
-        self.0.iter().any(|network| network.contains(ip))
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => self.0.v4.contains(ip.to_bits()),
+            IpAddr::V6(ip) => self.0.v6.contains(ip.to_bits()),
+        }
     }
 
     /// The networks, in the order in which they were given.
     pub fn iter(&self) -> impl Iterator<Item = &Network> {
-        self.0.iter()
+        self.0.given.iter()
     }
 }
 
+impl PartialEq for Networks {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.given == other.0.given
+    }
+}
+
+impl Eq for Networks {}
+
 impl FromIterator<Network> for Networks {
     fn from_iter<I: IntoIterator<Item = Network>>(networks: I) -> Self {
-        Networks(networks.into_iter().collect())
+        let given: Vec<Network> = networks.into_iter().collect();
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for Network(network) in &given {
+            match network {
+                IpNet::V4(net) => v4.push((net.network().to_bits(), net.broadcast().to_bits())),
+                IpNet::V6(net) => v6.push((net.network().to_bits(), net.broadcast().to_bits())),
+            }
+        }
+        Networks(Arc::new(Sorted {
+            given,
+            v4: Ranges::new(v4),
+            v6: Ranges::new(v6),
+        }))
     }
 }
 
@@ -400,6 +457,29 @@ mod tests {
         fn no_text_makes_the_parser_panic(text in "[0-9a-f:./+ ]{0,24}") {
             if let Ok(network) = text.parse::<Network>() {
                 prop_assert_eq!(network.to_string().parse(), Ok(network));
+            }
+        }
+    }
+
+    fn overlapping_network() -> impl Strategy<Value = Network> {
+        let v4 = (0u32..256, 24u8..=32)
+            .prop_map(|(low, prefix)| (IpAddr::from(low.to_be_bytes()), prefix));
+        let v6 = (0u128..256, 120u8..=128)
+            .prop_map(|(low, prefix)| (IpAddr::from(low.to_be_bytes()), prefix));
+        prop_oneof![v4, v6, Just((ip("0.0.0.0"), 0))]
+            .prop_map(|(ip, prefix)| Network(IpNet::new(ip, prefix).expect("a prefix").trunc()))
+    }
+
+    proptest! {
+        #[test]
+        fn a_look_up_finds_what_a_search_through_all_of_them_finds(
+            given in prop::collection::vec(overlapping_network(), 0..12),
+            low in 0u32..300,
+        ) {
+            let networks: Networks = given.iter().copied().collect();
+            for ip in [IpAddr::from(low.to_be_bytes()), IpAddr::from(u128::from(low).to_be_bytes())] {
+                let expected = given.iter().any(|network| network.contains(ip));
+                prop_assert_eq!(networks.contains(ip), expected);
             }
         }
     }

@@ -127,7 +127,9 @@ fn handles_reach_the_lines_from_other_threads() {
 
     // A stale id is harmless, and what cannot be framed is dropped, not sent in pieces.
     server.handle.send(two_id, "nobody").expect("room");
-    server.handle.send(one_id, "two\nlines").expect("room");
+    let unframeable = Err(SendError::Unframeable);
+    assert_eq!(server.handle.send(one_id, "two\nlines"), unframeable);
+    assert_eq!(server.handle.broadcast("two\nlines"), unframeable);
     server.handle.send(one_id, "one line").expect("room");
     expect(&mut one, b"one line\n");
 
@@ -217,4 +219,48 @@ fn who_owns_the_loop_takes_one_turn_at_a_time() {
         Turn::Finished
     );
     assert!(server.local_addrs().is_empty());
+}
+
+#[test]
+fn a_handle_of_a_server_that_has_ended_is_closed_though_the_server_is_kept() {
+    let mut server = Server::bind("127.0.0.1:0", Config::default()).expect("bound");
+    let handle = server.handle();
+    handle.broadcast("before").expect("room");
+    handle.shutdown(Duration::ZERO);
+    server
+        .run(&mut Teller(channel().0))
+        .expect("the loop goes on");
+    for _ in 0..5000 {
+        assert_eq!(handle.broadcast("after"), Err(SendError::Closed));
+    }
+}
+
+struct Panicking;
+
+impl Handler for Panicking {
+    fn on_message(&mut self, _: &mut Context<'_>, _: ConnId, _: &[u8]) {
+        panic!("a handler at fault");
+    }
+}
+
+#[test]
+fn after_a_panic_that_was_caught_the_server_says_so_and_its_connections_are_closed() {
+    let mut server = Server::bind("127.0.0.1:0", Config::default()).expect("bound");
+    let handle = server.handle();
+    let mut peer = TcpStream::connect(server.local_addrs()[0]).expect("it listens");
+    peer.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+    peer.write_all(b"hello\n").expect("room");
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _ = server.run(&mut Panicking);
+    }));
+    assert!(caught.is_err());
+    for _ in 0..2 {
+        let error = server
+            .turn(&mut Panicking, None)
+            .expect_err("it is poisoned");
+        assert!(matches!(error, heartline::Error::Poisoned), "{error}");
+    }
+    let ended = peer.read(&mut [0; 16]);
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+    assert_eq!(handle.broadcast("after"), Err(SendError::Closed));
 }

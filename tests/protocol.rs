@@ -231,3 +231,20 @@ fn the_second_articles_client_is_served() {
         assert_eq!(read(&mut peer), "pong");
     }
 }
+
+#[test]
+fn an_http_request_is_no_message() {
+    let server = Serve::start(&["--app", "broadcast"]);
+    let mut other = server.connect();
+    other.send("ping\n");
+    other.expect("pong\n");
+    let mut web = server.connect();
+    web.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello");
+    web.expect_end();
+    let closes = server.wait_for_closes(1);
+    assert_eq!(field(&closes[0], "reason"), "http-request");
+    // Nothing of it reached the others; and later in a conversation such a line is a message.
+    let mut peer = server.connect();
+    peer.send("hello\nGET / HTTP/1.1\n");
+    other.expect("hello\nGET / HTTP/1.1\n");
+}

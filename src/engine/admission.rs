@@ -1,30 +1,42 @@
 //! Who is let in: by number and by address.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use crate::close::Refusal;
+use crate::config::Limits;
 use crate::networks::AccessList;
 
 /// Counts connections, in all and per address, against their bounds, and knows who may come at all.
 pub(super) struct Admission {
     max_connections: usize,
     max_per_ip: usize,
+    /// The bits of an IPv6 address that do not count.
+    host_bits_v6: u128,
     access: AccessList,
-    /// Connections per address; empty while there is no bound per address.
+    /// Connections per address, or per prefix of IPv6; empty while there is no bound per address.
     per_ip: HashMap<IpAddr, usize>,
     open: usize,
 }
 
 impl Admission {
-    /// `max_per_ip` of 0 means no bound per address.
-    pub(super) fn new(max_connections: usize, max_per_ip: usize, access: AccessList) -> Self {
+    /// `max_connections` is what there can be at most.
+    pub(super) fn new(max_connections: usize, limits: &Limits, access: AccessList) -> Self {
         Admission {
             max_connections,
-            max_per_ip,
+            max_per_ip: limits.max_connections_per_ip,
+            host_bits_v6: host_bits(limits.per_ip_prefix_v6),
             access,
             per_ip: HashMap::new(),
             open: 0,
+        }
+    }
+
+    /// What counts as one address.
+    fn key(&self, ip: IpAddr) -> IpAddr {
+        match ip {
+            IpAddr::V4(_) => ip,
+            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !self.host_bits_v6).into(),
         }
     }
 
@@ -32,15 +44,17 @@ impl Admission {
     pub(super) fn reconfigure(
         &mut self,
         max_connections: usize,
-        max_per_ip: usize,
+        limits: &Limits,
         access: AccessList,
         named: impl Iterator<Item = IpAddr>,
     ) {
-        (self.max_connections, self.max_per_ip, self.access) =
-            (max_connections, max_per_ip, access);
-        self.per_ip = HashMap::new();
-        if max_per_ip > 0 {
-            named.for_each(|ip| *self.per_ip.entry(ip).or_default() += 1);
+        let open = self.open;
+        *self = Admission::new(max_connections, limits, access);
+        self.open = open;
+        if self.max_per_ip > 0 {
+            for ip in named {
+                *self.per_ip.entry(self.key(ip)).or_default() += 1;
+            }
         }
     }
 
@@ -73,7 +87,7 @@ impl Admission {
     pub(super) fn name(&mut self, ip: IpAddr) -> Result<(), Refusal> {
         self.check(ip)?;
         if self.max_per_ip > 0 {
-            *self.per_ip.entry(ip).or_default() += 1;
+            *self.per_ip.entry(self.key(ip)).or_default() += 1;
         }
         Ok(())
     }
@@ -84,7 +98,7 @@ impl Admission {
         } else if self.max_per_ip > 0
             && self
                 .per_ip
-                .get(&ip)
+                .get(&self.key(ip))
                 .is_some_and(|held| *held >= self.max_per_ip)
         {
             Err(Refusal::AddressFull)
@@ -96,15 +110,21 @@ impl Admission {
     /// Called once for each `enter` that succeeded; with the address if it was counted under one.
     pub(super) fn leave(&mut self, ip: Option<IpAddr>) {
         self.open -= 1;
-        if let Some(ip) = ip
-            && let Some(held) = self.per_ip.get_mut(&ip)
+        let key = ip.map(|ip| self.key(ip));
+        if let Some(key) = key
+            && let Some(held) = self.per_ip.get_mut(&key)
         {
             *held -= 1;
             if *held == 0 {
-                self.per_ip.remove(&ip);
+                self.per_ip.remove(&key);
             }
         }
     }
+}
+
+/// The bits beyond a prefix of this length.
+fn host_bits(prefix: u8) -> u128 {
+    u128::MAX.checked_shr(prefix.into()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -114,9 +134,31 @@ mod tests {
     const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
     const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 
+    fn per_ip(max: usize) -> Limits {
+        Limits {
+            max_connections_per_ip: max,
+            ..Limits::default()
+        }
+    }
+
+    #[test]
+    fn one_prefix_of_ipv6_counts_as_one_address() {
+        let ip = |text: &str| Some(text.parse().expect("an address"));
+        let mut admission = Admission::new(100, &per_ip(1), AccessList::default());
+        admission.enter(ip("2001:db8::1")).expect("room");
+        assert_eq!(
+            admission.enter(ip("2001:db8::ffff:1")),
+            Err(Refusal::AddressFull)
+        );
+        admission.enter(ip("2001:db8:0:1::1")).expect("another /64");
+        admission.leave(ip("2001:db8::2"));
+        admission.enter(ip("2001:db8::3")).expect("room again");
+        assert_eq!((host_bits(128), host_bits(1)), (0, u128::MAX >> 1));
+    }
+
     #[test]
     fn bounds_hold_in_all_and_per_address() {
-        let mut admission = Admission::new(3, 2, AccessList::default());
+        let mut admission = Admission::new(3, &per_ip(2), AccessList::default());
         assert_eq!(
             (admission.enter(Some(A)), admission.enter(Some(A))),
             (Ok(()), Ok(()))
@@ -130,7 +172,7 @@ mod tests {
 
     #[test]
     fn addresses_that_left_leave_nothing_behind() {
-        let mut admission = Admission::new(10, 1, AccessList::default());
+        let mut admission = Admission::new(10, &per_ip(1), AccessList::default());
         admission.enter(Some(A)).expect("room");
         admission.leave(Some(A));
         assert!(admission.per_ip.is_empty());
@@ -138,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_name_that_comes_later_counts_as_much() {
-        let mut admission = Admission::new(3, 1, AccessList::default());
+        let mut admission = Admission::new(3, &per_ip(1), AccessList::default());
         admission.enter(Some(A)).expect("room");
         admission.enter(None).expect("nobody knows who it is");
         assert_eq!(admission.name(A), Err(Refusal::AddressFull));
@@ -158,7 +200,7 @@ mod tests {
             .collect();
         let mut admission = Admission::new(
             1,
-            0,
+            &per_ip(0),
             AccessList {
                 deny,
                 ..AccessList::default()

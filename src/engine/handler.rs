@@ -90,6 +90,7 @@ impl Farewell {
             | CloseReason::SlowReader
             | CloseReason::MemoryLimit => Farewell::Reset,
             CloseReason::FrameTooLarge
+            | CloseReason::HttpRequest
             | CloseReason::Flood
             | CloseReason::Requested
             | CloseReason::Shutdown

@@ -158,7 +158,7 @@ impl Engine {
             answering: None,
             admission: Admission::new(
                 max_connections(config),
-                config.limits.max_connections_per_ip,
+                &config.limits,
                 config.access.clone(),
             ),
             on_full: config.limits.on_full,

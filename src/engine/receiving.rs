@@ -105,6 +105,12 @@ impl Engine {
             is_first = false;
             let (frames, bytes) = match self.codec.decode(&mut inbox, &mut left) {
                 Ok(None) => break,
+                Ok(Some(Frame::Message(message)))
+                    if self.has_never_spoken(id) && self.codec.is_http_request(message) =>
+                {
+                    self.close_after_flush(id, CloseReason::HttpRequest);
+                    (0, 0)
+                }
                 Ok(Some(Frame::Message(message))) => {
                     let len = message.len();
                     self.stats.messages_in += 1;
@@ -157,6 +163,10 @@ impl Engine {
             self.schedule_check(id);
         }
         self.keep_within_memory();
+    }
+
+    fn has_never_spoken(&self, id: ConnId) -> bool {
+        self.conn(id).is_some_and(|conn| !conn.has_spoken())
     }
 
     /// Counts frames that have come against the rate at which they may.

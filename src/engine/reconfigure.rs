@@ -51,7 +51,7 @@ impl Engine {
             .map(|(_, conn)| conn.peer().ip());
         self.admission.reconfigure(
             max_connections(config),
-            config.limits.max_connections_per_ip,
+            &config.limits,
             config.access.clone(),
             named,
         );

@@ -11,6 +11,10 @@ use crate::time::Millis;
 const SPREAD_NUMERATOR: u64 = 4;
 const SPREAD_DENOMINATOR: u64 = 5;
 
+/// A kernel delays an acknowledgement by up to 200 ms (RFC 9293 section 3.8.6.3 allows 500), and ours
+/// sends again what it has lost after 200 ms: only after that does a missing one mean anything.
+const MIN_UNACKNOWLEDGED_MS: u64 = 600;
+
 /// A shutdown under way.
 #[derive(Clone, Copy)]
 pub(super) struct Drain {
@@ -230,8 +234,9 @@ impl Engine {
             self.now.ms_since(liveness.deadline(conn.last_seen)),
             conn.is_blocked(),
         );
-        // What was sent just now may well be on its way still.
-        let lost_ms = unacknowledged_ms.filter(|ms| *ms >= liveness.interval_ms() / 2);
+        // What was sent just now may well be on its way still, or its acknowledgement delayed.
+        let least_ms = MIN_UNACKNOWLEDGED_MS.max(liveness.interval_ms() / 2);
+        let lost_ms = unacknowledged_ms.filter(|ms| *ms >= least_ms);
         let reason = match lost_ms {
             Some(_) => CloseReason::HalfOpen,
             None if blocked => CloseReason::SlowReader,

@@ -37,3 +37,20 @@ pub(super) fn decode<'i: 'a, 'a>(
 pub(super) fn carries(bytes: &[u8]) -> bool {
     memchr::memchr(b'\n', bytes).is_none()
 }
+
+/// Whether the line is `METHOD SP TARGET SP HTTP/x.y`.
+pub(super) fn is_http_request(line: &[u8]) -> bool {
+    let mut parts = line.split(|byte| *byte == b' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
+    let is_method = !method.is_empty() && method.iter().all(u8::is_ascii_uppercase);
+    is_method
+        && !target.is_empty()
+        && matches!(
+            version,
+            [b'H', b'T', b'T', b'P', b'/', b'1' | b'2', b'.', b'0'..=b'9']
+        )
+}

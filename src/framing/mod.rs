@@ -207,6 +207,13 @@ impl Codec {
         }
     }
 
+    /// Whether a peer whose first message this is speaks HTTP instead: a request line (RFC 9112 section
+    /// 3), or the beginning of HTTP/2 (RFC 9113 section 3.4), where messages are lines. A web page can
+    /// send one without asking anybody.
+    pub(crate) fn is_http_request(&self, message: &[u8]) -> bool {
+        self.framing == Framing::Lines && lines::is_http_request(message)
+    }
+
     pub(crate) fn is_raw(&self) -> bool {
         self.framing == Framing::Raw
     }

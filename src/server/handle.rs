@@ -9,6 +9,7 @@ use mio::Waker;
 
 use crate::engine::Close;
 use crate::error::SendError;
+use crate::framing::Codec;
 use crate::id::ConnId;
 
 /// Commands that wait at most. A thread that runs ahead of the server is told [`SendError::Full`] rather than growing a queue.
@@ -40,6 +41,10 @@ struct Shared {
     woken: AtomicBool,
     /// Apart from the queue, so that it can never be full.
     shutdown: Mutex<Option<Duration>>,
+    /// No command will be carried out any more.
+    closed: AtomicBool,
+    /// What a message must fit.
+    codec: Codec,
 }
 
 /// The server's end.
@@ -48,13 +53,15 @@ pub(super) struct Commands {
     shared: Arc<Shared>,
 }
 
-pub(super) fn channel(waker: Waker) -> (Handle, Commands) {
+pub(super) fn channel(waker: Waker, codec: Codec) -> (Handle, Commands) {
     let (sender, queue) = unbounded();
     let shared = Arc::new(Shared {
         waker,
         queued: AtomicUsize::new(0),
         woken: AtomicBool::new(false),
         shutdown: Mutex::new(None),
+        closed: AtomicBool::new(false),
+        codec,
     });
     (
         Handle {
@@ -68,15 +75,19 @@ pub(super) fn channel(waker: Waker) -> (Handle, Commands) {
 impl Handle {
     /// Queues a message for one connection.
     ///
-    /// [`SendError::Full`]: too many commands wait; try again later. [`SendError::Closed`]: the server has stopped. A message that the
-    /// framing cannot carry is dropped by the server and logged.
+    /// [`SendError::Full`]: too many commands wait; try again later. [`SendError::Closed`]: the server
+    /// has stopped. [`SendError::Unframeable`]: the framing cannot carry the message.
     pub fn send(&self, id: ConnId, message: impl Into<Vec<u8>>) -> Result<(), SendError> {
-        self.push(Command::Send(id, message.into()))
+        let message = message.into();
+        self.shared.codec.encoded_len(&[&message])?;
+        self.push(Command::Send(id, message))
     }
 
     /// Queues a message for every connection that is open when the server gets to it. Errors as for [`Handle::send`].
     pub fn broadcast(&self, message: impl Into<Vec<u8>>) -> Result<(), SendError> {
-        self.push(Command::Broadcast(message.into()))
+        let message = message.into();
+        self.shared.codec.encoded_len(&[&message])?;
+        self.push(Command::Broadcast(message))
     }
 
     /// Closes a connection; does nothing if it is closed by then. Errors as for [`Handle::send`].
@@ -100,6 +111,9 @@ impl Handle {
     }
 
     fn push(&self, command: Command) -> Result<(), SendError> {
+        if self.shared.closed.load(Ordering::Acquire) {
+            return Err(SendError::Closed);
+        }
         let queued = match self.shared.queued.fetch_add(1, Ordering::Relaxed) {
             QUEUED_COMMANDS.. => Err(SendError::Full),
             _ => self.commands.send(command).map_err(|_| SendError::Closed),
@@ -132,6 +146,12 @@ impl Commands {
         let command = self.queue.try_recv().ok()?;
         self.shared.queued.fetch_sub(1, Ordering::Relaxed);
         Some(command)
+    }
+
+    /// The server has stopped: commands that wait are dropped, and no more are taken.
+    pub(super) fn close(&self) {
+        self.shared.closed.store(true, Ordering::Release);
+        while self.next().is_some() {}
     }
 
     pub(super) fn take_shutdown(&self) -> Option<Duration> {

@@ -92,6 +92,8 @@ pub struct Server {
     /// The last poll filled its batch, so the kernel may hold more events: an outer poll would not say so again.
     more_events: bool,
     finished: bool,
+    /// A turn has begun and not ended.
+    in_turn: bool,
 }
 
 impl Server {
@@ -138,7 +140,7 @@ impl Server {
         let waker = Waker::new(poll.registry(), WAKER).map_err(Error::io("make a waker"))?;
         let sleep = Sleep::register(poll.registry(), ALARM).map_err(Error::io("make a timer"))?;
         listeners.register(poll.registry(), |index| Token(FIRST_LISTENER + index))?;
-        let (handle, commands) = handle::channel(waker);
+        let (handle, commands) = handle::channel(waker, config.codec()?);
         let mut engine = Engine::new(&within_descriptors(&config, most_connections))?;
         engine.begin_at(fastrand::u32(..));
         Ok(Server {
@@ -166,6 +168,7 @@ impl Server {
             turn_began: Duration::ZERO,
             more_events: false,
             finished: false,
+            in_turn: false,
         })
     }
 

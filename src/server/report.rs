@@ -20,7 +20,7 @@ const KINDS: [(Kind, &str, Level); 5] = [
     (Kind::Close, "close", Level::Info),
     (Kind::Refuse, "refuse", Level::Warn),
     (Kind::AcceptError, "accept-error", Level::Warn),
-    (Kind::Dropped, "dropped-message", Level::Warn),
+    (Kind::Dropped, "dropped-broadcast", Level::Warn),
 ];
 
 /// Lines of one kind in one second. Enough to see each device of a small fleet go; few enough for a disk to keep up with.

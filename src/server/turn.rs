@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::handle::Command;
 use super::report::Kind;
+use super::sockets::Sockets;
 use super::{Server, Turn};
 use crate::engine::{Engine, Handler, Work};
-use crate::error::{Error, SendError};
+use crate::error::Error;
 use crate::time::{Millis, duration_to_ms};
 
 /// Events taken from the kernel at once. Those beyond wait one turn; none is lost.
@@ -44,7 +45,8 @@ pub(super) const SOCKET_WORK: u32 = 16;
 const TURN_LIMIT: Duration = Duration::from_millis(5);
 
 impl Server {
-    /// Turns until a shutdown has ended. Fails only if the poll itself does; what happens to a connection never ends the loop.
+    /// Turns until a shutdown has ended. Fails only if the poll itself does, or if a handler has panicked
+    /// in an earlier turn; what happens to a connection never ends the loop.
     pub fn run<H: Handler + ?Sized>(&mut self, handler: &mut H) -> Result<(), Error> {
         while self.turn(handler, None)? == Turn::Running {}
         Ok(())
@@ -61,6 +63,9 @@ impl Server {
     ) -> Result<Turn, Error> {
         if self.finished {
             return Ok(Turn::Finished);
+        }
+        if self.in_turn {
+            return Err(self.abandon());
         }
         let due_ms = self.due_ms();
         let wait = self.fall_asleep(max_wait);
@@ -79,6 +84,7 @@ impl Server {
         self.read_clock_at(self.turn_began, due_ms);
         let due = self.engine.oldest_due(self.now);
 
+        self.in_turn = true;
         self.run_commands(handler);
         self.handle_events(handler);
         self.accept_batch(handler);
@@ -97,6 +103,7 @@ impl Server {
         self.lingering.handle_timers(self.now);
         self.report.handle_timers(self.now);
         self.end_turn(late_ms);
+        self.in_turn = false;
         Ok(self.state_after_turn())
     }
 
@@ -204,18 +211,19 @@ impl Server {
             let Some(command) = self.commands.next() else {
                 return;
             };
-            let sent = match command {
-                Command::Send(id, message) => self.engine.send(id, &[&message]),
-                Command::Broadcast(message) => self.engine.broadcast(&message, None).map(drop),
-                Command::Close(id, how) => {
-                    self.engine.close_on_request(id, how);
-                    Ok(())
+            match command {
+                // A connection that is gone, or closed for it, is told of elsewhere.
+                Command::Send(id, message) => drop(self.engine.send(id, &[&message])),
+                Command::Broadcast(message) => {
+                    if let Err(error) = self.engine.broadcast(&message, None)
+                        && self.report.admits(self.now, Kind::Dropped)
+                    {
+                        log::warn!("dropped-broadcast error=\"{error}\"");
+                    }
                 }
-            };
-            work.spend(1 + self.engine.take_spent());
-            if sent == Err(SendError::Unframeable) && self.report.admits(self.now, Kind::Dropped) {
-                log::warn!("dropped-message error=\"{}\"", SendError::Unframeable);
+                Command::Close(id, how) => drop(self.engine.close_on_request(id, how)),
             }
+            work.spend(1 + self.engine.take_spent());
         }
         self.engine.stats_mut().yields += 1;
         self.handle.wake();
@@ -264,6 +272,16 @@ impl Server {
         }
     }
 
+    /// A handler has panicked in an earlier turn, and somebody has caught that: what it left is not
+    /// whole. Closes every socket.
+    fn abandon(&mut self) -> Error {
+        self.sockets = Sockets::default();
+        self.listeners.close();
+        self.lingering.clear();
+        self.commands.close();
+        Error::Poisoned
+    }
+
     /// `late_ms` says how late the oldest check or final read of this turn came.
     fn end_turn(&mut self, late_ms: Option<u64>) {
         self.engine.take_spent();
@@ -290,6 +308,9 @@ impl Server {
                 self.lingering.clear();
             }
             self.finished = self.lingering.is_empty();
+        }
+        if self.finished {
+            self.commands.close();
         }
         if self.finished {
             Turn::Finished

@@ -101,13 +101,21 @@ impl Serve {
         Peer::connect(self.addr())
     }
 
-    /// The log so far, if it goes to a file: what else it may go to might have no end.
+    /// The log so far, if it goes to a file: what else it may go to might have no end. A thread of the
+    /// server's writes it, so it is read until it stands still.
     pub fn log(&self) -> String {
-        let is_file = fs::metadata(&self.log).is_ok_and(|log| log.is_file());
-        if is_file {
-            fs::read_to_string(&self.log).unwrap_or_default()
-        } else {
-            String::new()
+        if !fs::metadata(&self.log).is_ok_and(|log| log.is_file()) {
+            return String::new();
+        }
+        let read = || fs::read_to_string(&self.log).unwrap_or_default();
+        let mut log = read();
+        loop {
+            thread::sleep(Duration::from_millis(10));
+            let later = read();
+            if later.len() == log.len() {
+                return later;
+            }
+            log = later;
         }
     }
 

@@ -65,6 +65,9 @@ pub(crate) struct ServeArgs {
     /// Most connections at once from one IP address; 0 means no bound
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Bounds")]
     max_connections_per_ip: usize,
+    /// Leading bits of an IPv6 address that count as one address there
+    #[arg(long, value_name = "BITS", default_value_t = 64, value_parser = clap::value_parser!(u8).range(1..=128), help_heading = "Bounds")]
+    per_ip_prefix_v6: u8,
     /// What becomes of a new connection when there are as many as there may be
     #[arg(long, value_enum, default_value = "refuse", help_heading = "Bounds")]
     on_full: OnFullArg,
@@ -219,6 +222,7 @@ impl ServeArgs {
                 max_message_rate: self.max_message_rate,
                 max_connections: self.max_connections,
                 max_connections_per_ip: self.max_connections_per_ip,
+                per_ip_prefix_v6: self.per_ip_prefix_v6,
                 on_full: self.on_full.into(),
             },
             access: AccessList {
