@@ -321,38 +321,93 @@ pub(crate) fn os_timeout_notes(
     notes
 }
 
+fn check_timeout(field: &'static str, timeout: Option<Duration>) -> Result<(), ConfigError> {
+    match timeout {
+        Some(timeout) if timeout < Duration::from_millis(1) || timeout > LONGEST => Err(
+            ConfigError::new(field, "must be at least 1 ms and at most 24 days"),
+        ),
+        _ => Ok(()),
+    }
+}
+
 /// The smallest sensible outbox: a heartbeat word and a short reply must fit.
 const SMALLEST_OUTBOX: usize = 256;
 
 impl Config {
     /// Checks every field, alone and against the others. The error names the first field at fault.
     pub fn check(&self) -> Result<(), ConfigError> {
-        if self.limits.max_message == 0 || self.limits.max_message > u32::MAX as usize {
+        self.problems().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// All that is wrong with it.
+    pub(crate) fn problems(&self) -> Vec<ConfigError> {
+        let limits = &self.limits;
+        let heartbeat = self.heartbeat.as_ref();
+        let checks = [
+            self.check_messages(),
+            self.check_outbox(),
+            self.check_memory(),
+            check_timeout("write_timeout", limits.write_timeout),
+            check_timeout("frame_timeout", limits.frame_timeout),
+            check_timeout("first_message_timeout", limits.first_message_timeout),
+            match limits.max_connections {
+                Some(0) => Err(ConfigError::new("max_connections", "must be at least 1")),
+                _ => Ok(()),
+            },
+            heartbeat.map_or(Ok(()), Heartbeat::check),
+            self.check_tick(),
+            if self.backlog == 0 || i32::try_from(self.backlog).is_err() {
+                let problem = "must be at least 1 and fit 31 bits";
+                Err(ConfigError::new("backlog", problem))
+            } else {
+                Ok(())
+            },
+            check_os_timeouts(self.keepalive.as_ref(), self.user_timeout, heartbeat),
+        ];
+        checks.into_iter().filter_map(Result::err).collect()
+    }
+
+    fn check_messages(&self) -> Result<(), ConfigError> {
+        let max_message = self.limits.max_message;
+        if max_message == 0 || max_message > u32::MAX as usize {
             return Err(ConfigError::new(
                 "max_message",
                 "must be at least 1 byte and less than 4 GiB",
             ));
         }
-        self.codec()?;
-        if let Some(goodbye) = &self.goodbye
-            && (goodbye.len() > self.limits.max_message
-                || self.codec()?.encoded_len(&[goodbye]).is_err())
-        {
-            let problem =
-                "must be one message that the framing can carry, no longer than max_message";
-            return Err(ConfigError::new("goodbye", problem).against(&["framing", "max_message"]));
-        }
+        let codec = self.codec()?;
+        let Some(goodbye) = &self.goodbye else {
+            return Ok(());
+        };
+        let problem = if goodbye.len() > max_message || codec.encoded_len(&[goodbye]).is_err() {
+            "must be one message that the framing can carry, no longer than max_message"
+        } else if codec.is_heartbeat_word(goodbye) {
+            "is a heartbeat word, which peers would answer"
+        } else {
+            return Ok(());
+        };
+        Err(ConfigError::new("goodbye", problem).against(&["framing", "max_message"]))
+    }
+
+    fn check_outbox(&self) -> Result<(), ConfigError> {
         if self.limits.max_outbox < SMALLEST_OUTBOX {
             return Err(ConfigError::new(
                 "max_outbox",
                 format!("must be at least {SMALLEST_OUTBOX} bytes"),
             ));
         }
-        let largest = self
-            .limits
-            .max_outbox
-            .saturating_add(self.limits.max_message);
-        if self.limits.max_memory.is_some_and(|most| most < largest) {
+        Ok(())
+    }
+
+    fn check_memory(&self) -> Result<(), ConfigError> {
+        let Limits {
+            max_outbox,
+            max_message,
+            max_memory,
+            ..
+        } = self.limits;
+        let largest = max_outbox.saturating_add(max_message);
+        if max_memory.is_some_and(|most| most < largest) {
             return Err(ConfigError::new(
                 "max_memory",
                 format!(
@@ -361,29 +416,10 @@ impl Config {
             )
             .against(&["max_outbox", "max_message"]));
         }
-        let Limits {
-            write_timeout,
-            frame_timeout,
-            first_message_timeout,
-            ..
-        } = self.limits;
-        for (field, timeout) in [
-            ("write_timeout", write_timeout),
-            ("frame_timeout", frame_timeout),
-            ("first_message_timeout", first_message_timeout),
-        ] {
-            if timeout
-                .is_some_and(|timeout| timeout < Duration::from_millis(1) || timeout > LONGEST)
-            {
-                return Err(ConfigError::new(
-                    field,
-                    "must be at least 1 ms and at most 24 days",
-                ));
-            }
-        }
-        if self.limits.max_connections == Some(0) {
-            return Err(ConfigError::new("max_connections", "must be at least 1"));
-        }
+        Ok(())
+    }
+
+    fn check_tick(&self) -> Result<(), ConfigError> {
         if !(1..=60_000).contains(&duration_to_ms(self.tick))
             || !self.tick.subsec_nanos().is_multiple_of(1_000_000)
         {
@@ -392,30 +428,19 @@ impl Config {
                 "must be whole milliseconds from 1ms to 60s",
             ));
         }
-        if let Some(heartbeat) = &self.heartbeat {
-            heartbeat.check()?;
-            if heartbeat.interval < self.tick.saturating_mul(2) {
-                return Err(ConfigError::new(
+        match &self.heartbeat {
+            Some(heartbeat) if heartbeat.interval < self.tick.saturating_mul(2) => {
+                Err(ConfigError::new(
                     "tick",
                     format!(
                         "{:?} is too coarse for a heartbeat of {:?}: at most half of it",
                         self.tick, heartbeat.interval
                     ),
                 )
-                .against(&["heartbeat"]));
+                .against(&["heartbeat"]))
             }
+            _ => Ok(()),
         }
-        if self.backlog == 0 || i32::try_from(self.backlog).is_err() {
-            return Err(ConfigError::new(
-                "backlog",
-                "must be at least 1 and fit 31 bits",
-            ));
-        }
-        check_os_timeouts(
-            self.keepalive.as_ref(),
-            self.user_timeout,
-            self.heartbeat.as_ref(),
-        )
     }
 
     /// What is legal but probably not meant, one sentence each.

@@ -26,12 +26,16 @@ fn command(args: &[&str]) -> Command {
 
 /// Runs it, expects it to succeed, and returns what `--json` wrote. Options of the server, behind `--`, come in `serve`.
 fn measure(args: &[&str], serve: &[&str]) -> Value {
+    measure_to_code(args, serve, 0)
+}
+
+fn measure_to_code(args: &[&str], serve: &[&str], code: i32) -> Value {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let json = dir.path().join("results.json");
     let flag = ["--json", json.to_str().expect("a path in UTF-8")];
     let output = bench(&[args, &flag, serve].concat());
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{args:?}: {stderr}");
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
     let table = String::from_utf8(output.stdout).expect("the table is text");
     assert!(table.starts_with(args[0]), "{table}");
     let results: Value =
@@ -376,9 +380,9 @@ fn any_server_will_do_that_answers_in_lines_or_bytes() {
 }
 
 #[test]
-fn a_server_that_answers_too_little_leaves_messages_unanswered() {
+fn a_server_that_answers_nothing_of_what_is_expected_fails_the_run() {
     let addr = plain_echo_server().to_string();
-    let results = measure(
+    let results = measure_to_code(
         &[
             "beat",
             &addr,
@@ -392,6 +396,7 @@ fn a_server_that_answers_too_little_leaves_messages_unanswered() {
             "nothing like it",
         ],
         &[],
+        1,
     );
     assert_eq!(
         (
@@ -416,6 +421,26 @@ fn a_refused_dial_is_named_and_nothing_was_measured() {
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("20 refused"), "{stderr}");
     assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn a_run_that_fails_leaves_the_files_of_an_earlier_one() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let json = dir.path().join("results.json");
+    fs::write(&json, "precious").expect("room on the disk");
+    let path = json.to_str().expect("a path in UTF-8");
+    let free = TcpListener::bind("127.0.0.1:0")
+        .expect("a free port")
+        .local_addr()
+        .expect("bound")
+        .to_string();
+    for addr in [&free, "127.0.0.1:99999"] {
+        let output = bench(&["hold", addr, "--connections", "1", "--json", path]);
+        assert!(!output.status.success());
+        assert_eq!(fs::read_to_string(&json).expect("it is there"), "precious");
+    }
+    let left = fs::read_dir(dir.path()).expect("it is there").count();
+    assert_eq!(left, 1, "nothing is left beside it");
 }
 
 #[test]

@@ -129,7 +129,6 @@ fn a_check_fails_as_a_start_would() {
     refused(&["--tick", "4s"], "--tick");
     refused(&["nowhere"], "ADDR");
     refused(&["--admin", "0.0.0.0:0"], "--admin");
-    refused(&["--config", "/nowhere/at/all"], "/nowhere/at/all");
     refused(&["--config", "/dev/zero"], "not a regular file");
     refused(
         &["--config", &file(dir.path(), "\nmised = 3")],
@@ -154,6 +153,14 @@ fn a_check_fails_as_a_start_would() {
         &["--config", &file(dir.path(), "admin-token-file = '/x'")],
         "heartline.toml:1: admin-token-file: there is no admin endpoint",
     );
+    let many: Vec<String> = (1..=71).map(|n| format!("127.0.1.{n}:7878")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    refused(&many, "ADDR: needs 1 to 64 addresses, not 71");
+    let twice = ["127.0.0.1:7878", "127.0.0.1:7878"];
+    refused(&twice, "127.0.0.1:7878 is there twice");
+    let admin = ["0.0.0.0:7878", "--admin", "127.0.0.1:7878"];
+    refused(&admin, "is an address for connections already");
+    refused(&["--goodbye", "ping"], "--goodbye: is a heartbeat word");
     let wrong = heartline(&["serve"], &[("HEARTLINE_HEARTBEAT", "soon")]);
     assert_eq!(wrong.status.code(), Some(2));
     assert!(
@@ -182,6 +189,32 @@ fn a_start_fails_as_the_check_does_and_names_the_place() {
             "cannot open the log file /no/such/directory/log (",
         ),
         ("log-file = '/'", 1, "heartline.toml:1: log-file): "),
+        // What may be right at the next start is no fault of the settings: RestartPreventExitStatus=2.
+        (
+            "addr = 'name.invalid:7878'",
+            1,
+            "heartline: cannot look up name.invalid:7878: ",
+        ),
+        (
+            "admin = 'name.invalid:7879'",
+            1,
+            "heartline: cannot look up name.invalid:7879 for --admin: ",
+        ),
+        (
+            "admin = '127.0.0.1:0'\nadmin-token-file = '/no/such/token'",
+            1,
+            "heartline: cannot read the token in /no/such/token: ",
+        ),
+        (
+            "admin = 'unix:/no/such/directory/admin.sock'",
+            1,
+            "heartline: cannot listen on unix:/no/such/directory/admin.sock for --admin: ",
+        ),
+        (
+            "admin = 'unix:/etc/passwd'",
+            1,
+            "heartline: cannot listen on unix:/etc/passwd for --admin: ",
+        ),
         (
             &format!("log-file = '{}'", fifo.display()),
             1,
@@ -220,6 +253,115 @@ fn a_start_fails_as_the_check_does_and_names_the_place() {
         "{}",
         text(&variable.stderr)
     );
+}
+
+#[test]
+fn a_file_of_settings_that_is_not_there_may_be_there_next_time() {
+    for args in [&["serve"][..], &["serve", "--check"]] {
+        let args = [args, &["--config", "/nowhere/at/all"]].concat();
+        let output = heartline(&args, &[]);
+        assert_eq!(output.status.code(), Some(1));
+        let said = text(&output.stderr);
+        assert!(said.contains("cannot read /nowhere/at/all: "), "{said}");
+    }
+}
+
+#[test]
+fn all_that_is_wrong_is_said_at_once_in_the_order_of_the_file() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let said = |config: &str| {
+        let config = file(dir.path(), config);
+        let output = heartline(&["serve", "--check", "--config", &config], &[]);
+        assert_eq!(output.status.code(), Some(2));
+        let stderr = text(&output.stderr).to_owned();
+        let place = |line: &str| {
+            let (_, place) = line.split_once("heartline.toml:").expect("a place");
+            let mut parts = place.split(": ");
+            let place = (parts.next(), parts.next());
+            (
+                place.0.expect("a line").to_owned(),
+                place.1.expect("a key").to_owned(),
+            )
+        };
+        stderr.lines().map(place).collect::<Vec<_>>()
+    };
+    let owned = |places: &[(&str, &str)]| -> Vec<(String, String)> {
+        let places = places.iter();
+        places
+            .map(|(line, key)| ((*line).to_owned(), (*key).to_owned()))
+            .collect()
+    };
+    assert_eq!(
+        said("missed = 'many'\nhartbeat = '5s'\ntick = 5.5\n\naddr = []"),
+        owned(&[
+            ("1", "missed"),
+            ("2", "hartbeat"),
+            ("3", "tick"),
+            ("5", "addr")
+        ])
+    );
+    assert_eq!(
+        said("addr = ['nowhere', 'neither']\ntick = '4s'\nmax-outbox = 1\ngoodbye = 'pong'"),
+        owned(&[
+            ("1", "addr"),
+            ("1", "addr"),
+            ("2", "tick"),
+            ("3", "max-outbox"),
+            ("4", "goodbye"),
+        ])
+    );
+}
+
+#[test]
+fn a_token_that_servers_share_needs_no_endpoint() {
+    let shared = [("HEARTLINE_ADMIN_TOKEN_FILE", "/no/such/token")];
+    let checked = heartline(&["serve", "--check"], &shared);
+    assert!(checked.status.success());
+    let said = text(&checked.stderr);
+    assert!(said.contains("no admin endpoint to protect"), "{said}");
+}
+
+#[test]
+fn what_kubernetes_says_of_services_is_not_wondered_at() {
+    let links = [
+        ("HEARTLINE_SERVICE_HOST", "10.96.0.12"),
+        ("HEARTLINE_SERVICE_PORT", "7878"),
+        ("HEARTLINE_PORT", "tcp://10.96.0.12:7878"),
+        ("HEARTLINE_PORT_7878_TCP", "tcp://10.96.0.12:7878"),
+        ("HEARTLINE_PORT_7878_TCP_PROTO", "tcp"),
+        ("HEARTLINE_PORT_7878_TCP_PORT", "7878"),
+        ("HEARTLINE_PORT_7878_TCP_ADDR", "10.96.0.12"),
+    ];
+    let checked = heartline(&["serve", "--check"], &links);
+    assert!(checked.status.success());
+    assert_eq!(text(&checked.stderr), "");
+}
+
+#[test]
+fn stdout_that_cannot_be_written_is_an_error_and_one_that_nobody_reads_is_none() {
+    let printed = |stdout: Stdio, args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_heartline"));
+        command.args(args).stdin(Stdio::null()).stdout(stdout);
+        command.output().expect("the binary starts")
+    };
+    for args in [
+        &["serve", "--check"][..],
+        &["man"],
+        &["completions", "bash"],
+        &["--help"],
+        &["serve", "--help"],
+        &["--version"],
+    ] {
+        let full = fs::File::options().write(true).open("/dev/full");
+        let output = printed(full.expect("it is there").into(), args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(text(&output.stderr).contains("cannot write"), "{args:?}");
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = printed(writer.into(), args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        assert_eq!(text(&output.stderr), "", "{args:?}");
+    }
 }
 
 #[test]

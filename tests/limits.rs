@@ -124,6 +124,20 @@ fn without_even_the_spare_descriptor_the_loop_rests_and_recovers() {
     is_served(late.last_mut().expect("five"));
 }
 
+/// What `serve --check` says that 500 connections are lowered to, under the limit that the test sets.
+fn checked_limit(admin: &[&str]) -> usize {
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\""]);
+    command.arg(env!("CARGO_BIN_EXE_heartline"));
+    command.args(["serve", "--check", "--max-connections", "500"]);
+    let output = command.args(admin).output().expect("the binary starts");
+    assert!(output.status.success());
+    let stderr = String::from_utf8(output.stderr).expect("text");
+    let said = stderr.lines().find(|line| line.contains("wanted=500"));
+    let lowered_to = field(said.expect("it is said"), "lowered_to");
+    lowered_to.parse().expect("a figure")
+}
+
 #[test]
 fn the_connection_limit_follows_from_the_descriptor_limit() {
     for admin in [&[][..], &["--admin", "127.0.0.1:0"]] {
@@ -138,13 +152,20 @@ fn the_connection_limit_follows_from_the_descriptor_limit() {
             &["127.0.0.1:0"],
             &[&["--max-connections", "500"], admin].concat(),
         );
-        let log = server.log();
-        let lowered = log
-            .lines()
-            .rfind(|line| line.contains("max-connections wanted=500 "))
-            .expect("it is said");
-        let most: usize = field(lowered, "lowered_to").parse().expect("a figure");
         let mut peers: Vec<Peer> = (0..20).map(|_| server.served()).collect();
+        let log = server.log();
+        let said: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains("max-connections wanted=500 "))
+            .collect();
+        assert_eq!(
+            said.len(),
+            1,
+            "said once, when all that is reserved is: {log}"
+        );
+        let most: usize = field(said[0], "lowered_to").parse().expect("a figure");
+        let checked = checked_limit(admin);
+        assert_eq!(checked, most, "as the check says");
         let mut late: Vec<Peer> = (0..200).map(|_| server.connect()).collect();
         let mut turned_away = || {
             late.iter_mut()

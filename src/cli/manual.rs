@@ -1,7 +1,6 @@
 //! What the shell and `man` want to know, made from the flags themselves.
 
 use std::fs;
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -33,13 +32,13 @@ pub(crate) fn completions(args: &CompletionsArgs) -> Result<ExitCode, Error> {
         "heartline",
         &mut script,
     );
-    print(&script)
+    super::print(&script).map(|()| ExitCode::SUCCESS)
 }
 
 pub(crate) fn man(args: &ManArgs) -> Result<ExitCode, Error> {
     let pages = pages()?;
     let Some(dir) = &args.dir else {
-        return print(&pages[0].1);
+        return super::print(&pages[0].1).map(|()| ExitCode::SUCCESS);
     };
     for (name, page) in pages {
         let path = dir.join(name);
@@ -106,15 +105,6 @@ fn page(command: &Command) -> Result<Vec<u8>, Error> {
         .render(&mut page)
         .map_err(Error::io("render a page"))?;
     Ok(page)
-}
-
-fn print(bytes: &[u8]) -> Result<ExitCode, Error> {
-    match io::stdout().write_all(bytes) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::io("write stdout")(error))
-        }
-        _ => Ok(ExitCode::SUCCESS),
-    }
 }
 
 #[cfg(test)]

@@ -58,8 +58,11 @@ pub fn run() -> ExitCode {
     {
         return exit_code(serve::run());
     }
-    // Clap prints its own message and exits with 2 for wrong usage, with 0 for `--help` and `--version`.
-    let result = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return exit_code(explain(&error)),
+    };
+    let result = match cli.command {
         Command::Serve(_) => serve::run(),
         Command::Connect(args) => connect::run(args),
         Command::Status(args) => status::run(args),
@@ -81,6 +84,30 @@ fn exit_code(result: Result<ExitCode, Error>) -> ExitCode {
             1
         })
     })
+}
+
+/// Prints clap's own message: to stderr for wrong usage, to stdout for `--help` and `--version`.
+pub(crate) fn explain(error: &clap::Error) -> Result<ExitCode, Error> {
+    let printed = error.print().and_then(|()| std::io::stdout().flush());
+    if error.use_stderr() {
+        // A stderr that is closed changes nothing about the usage.
+        return Ok(ExitCode::from(2));
+    }
+    to_stdout(printed).map(|()| ExitCode::SUCCESS)
+}
+
+/// Prints what a command is for. A reader that has gone wants no more, which is no failure (`| head`);
+/// whatever else goes wrong is.
+pub(crate) fn print(text: &[u8]) -> Result<(), Error> {
+    let mut stdout = std::io::stdout().lock();
+    to_stdout(stdout.write_all(text).and_then(|()| stdout.flush()))
+}
+
+fn to_stdout(printed: std::io::Result<()>) -> Result<(), Error> {
+    match printed {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed.map_err(Error::io("write to stdout")),
+    }
 }
 
 /// A sentence for the person at the terminal. A stderr that is closed is no reason to fail.

@@ -1,7 +1,6 @@
 //! `heartline status`: how a server is, once, for people and for scripts.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -38,11 +37,7 @@ pub(crate) fn run(args: StatusArgs) -> Result<ExitCode, Error> {
         }
     };
     let shown = if args.json { text } else { render(&server) };
-    let mut stdout = std::io::stdout().lock();
-    stdout
-        .write_all(shown.as_bytes())
-        .and_then(|()| stdout.flush())
-        .map_err(Error::io("write to stdout"))?;
+    super::print(shown.as_bytes())?;
     Ok(if server.draining {
         ExitCode::from(DRAINING)
     } else {

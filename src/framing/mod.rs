@@ -159,6 +159,11 @@ impl Codec {
         }
     }
 
+    /// Whether peers take `message` for a ping or a pong.
+    pub(crate) fn is_heartbeat_word(&self, message: &[u8]) -> bool {
+        message == self.words.ping || message == self.words.pong
+    }
+
     /// The number of bytes that the message made of `parts` takes on the wire, or [`SendError::Unframeable`].
     pub fn encoded_len(&self, parts: &[&[u8]]) -> Result<usize, SendError> {
         let carries =

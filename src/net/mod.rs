@@ -21,4 +21,4 @@ pub(crate) use load::{PreciseTimer, dial_from, monotonic_ns};
 pub(crate) use options::{SocketOptions, dial, listen, reset_on_close, take_over};
 pub(crate) use tcp_info::{received_before, unacknowledged_bytes, unacknowledged_for};
 #[cfg(feature = "cli")]
-pub(crate) use unix::listen_unix;
+pub(crate) use unix::{check_unix, listen_unix};

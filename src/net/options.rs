@@ -87,7 +87,14 @@ pub(crate) fn take_over(
     listener: std::net::TcpListener,
     options: &SocketOptions,
 ) -> io::Result<mio::net::TcpListener> {
-    options.apply(&SockRef::from(&listener))?;
+    let socket = SockRef::from(&listener);
+    #[cfg(any(target_os = "android", target_os = "linux"))]
+    if !socket.is_listener()? {
+        return Err(io::Error::other(
+            "it does not listen (a connection, as Accept=yes of systemd.socket(5) passes it?)",
+        ));
+    }
+    options.apply(&socket)?;
     listener.set_nonblocking(true)?;
     Ok(mio::net::TcpListener::from_std(listener))
 }
@@ -164,6 +171,19 @@ mod tests {
         options().apply_to_accepted(&accepted).expect("options");
         assert_set_up(&dialled);
         assert_set_up(&accepted);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_socket_that_does_not_listen_is_not_taken_over() {
+        let bound = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let addr: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+        bound.bind(&addr.into()).expect("a port");
+        let error = take_over(bound.into(), &options()).expect_err("it does not listen");
+        assert!(
+            error.to_string().starts_with("it does not listen"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -4,14 +4,27 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
+use rustix::fs::{Access, FlockOperation, access, flock};
+use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Reading and writing, for the owner alone: connect(2) asks for the latter.
 const OWNER_ONLY: u32 = 0o600;
 
-/// A listening Unix socket at `path`, non-blocking, with mode 0600. What is there already is replaced if it is a socket that nobody listens on.
+/// A second in all, at the start of a program.
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// A listening Unix socket at `path`, non-blocking, with mode 0600. What is there already is replaced if
+/// it is a socket that nobody listens on.
+///
+/// Between bind(2) and listen(2) a socket looks abandoned, so the directory is locked meanwhile
+/// (flock(2)): of two processes that start at once, one gets the path.
 pub(crate) fn listen_unix(path: &Path, backlog: i32) -> io::Result<mio::net::UnixListener> {
+    let _locked = lock(directory(path))?;
     let addr = SockAddr::unix(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -26,6 +39,41 @@ pub(crate) fn listen_unix(path: &Path, backlog: i32) -> io::Result<mio::net::Uni
     fs::set_permissions(path, Permissions::from_mode(OWNER_ONLY))?;
     socket.listen(backlog)?;
     Ok(mio::net::UnixListener::from_std(socket.into()))
+}
+
+/// Fails as [`listen_unix`] would, as far as that can be known without making anything.
+pub(crate) fn check_unix(path: &Path) -> io::Result<()> {
+    SockAddr::unix(path)?;
+    match fs::symlink_metadata(path) {
+        Ok(there) if !there.file_type().is_socket() => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "what is there is no socket",
+        )),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(access(directory(path), Access::WRITE_OK | Access::EXEC_OK)?),
+    }
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+}
+
+/// Locks a directory until the file is dropped. Whoever keeps it locked for longer than this is nobody who
+/// listens, and a directory that cannot be read can still be bound in: then nothing is locked.
+fn lock(directory: &Path) -> io::Result<Option<fs::File>> {
+    let Ok(file) = fs::File::open(directory) else {
+        return Ok(None);
+    };
+    for _ in 0..LOCK_TRIES {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Some(file)),
+            Err(Errno::WOULDBLOCK) => thread::sleep(LOCK_PAUSE),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(None)
 }
 
 fn is_abandoned(path: &Path, addr: &SockAddr) -> io::Result<bool> {
@@ -71,5 +119,26 @@ mod tests {
             io::ErrorKind::AddrInUse
         );
         assert_eq!(fs::read_to_string(&file).expect("it is there"), "precious");
+    }
+
+    #[test]
+    fn of_many_who_start_at_once_one_gets_the_path() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("admin.sock");
+        let barrier = std::sync::Barrier::new(8);
+        let listeners = std::thread::scope(|scope| {
+            let threads = (0..8).map(|_| {
+                scope.spawn(|| {
+                    barrier.wait();
+                    listen_unix(&path, 8).ok()
+                })
+            });
+            let threads: Vec<_> = threads.collect();
+            let joined = threads
+                .into_iter()
+                .map(|thread| thread.join().expect("no panic"));
+            joined.collect::<Vec<_>>()
+        });
+        assert_eq!(listeners.iter().flatten().count(), 1);
     }
 }

@@ -7,13 +7,53 @@ use std::net::SocketAddr;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 
-use crate::error::Error;
+use crate::error::{ConfigError, Error};
 use crate::net::SocketOptions;
 use crate::time::Millis;
 
 /// How long accepting rests after the system had no descriptor or no memory for us: nothing frees up faster than that, and trying in
 /// a loop would cost the connected peers the processor.
 const PAUSE_MS: u64 = 100;
+
+pub(super) const MAX_LISTENERS: usize = 64;
+
+pub(super) fn check_listeners(number: usize) -> Result<(), ConfigError> {
+    if (1..=MAX_LISTENERS).contains(&number) {
+        Ok(())
+    } else {
+        Err(ConfigError::new(
+            "addr",
+            format!("needs 1 to {MAX_LISTENERS} addresses, not {number}"),
+        ))
+    }
+}
+
+/// Fails where listening on all of `addrs` would, whatever else the system does with them: on too many, and
+/// on two that are in each other's way.
+#[cfg(feature = "cli")]
+pub(crate) fn check_addrs(addrs: &[SocketAddr]) -> Result<(), ConfigError> {
+    check_listeners(addrs.len())?;
+    for (index, addr) in addrs.iter().enumerate() {
+        if addrs[..index].contains(addr) && addr.port() != 0 {
+            return Err(ConfigError::new("addr", format!("{addr} is there twice")));
+        }
+        if let Some(other) = addrs.iter().find(|other| covers(other, addr)) {
+            let problem = format!("{addr} is a part of {other}: leave one of them out");
+            return Err(ConfigError::new("addr", problem));
+        }
+    }
+    Ok(())
+}
+
+/// Whether `addr` is one of the many that `all` stands for.
+#[cfg(feature = "cli")]
+pub(crate) fn covers(all: &SocketAddr, addr: &SocketAddr) -> bool {
+    all.port() == addr.port()
+        && addr.port() != 0
+        && all.is_ipv4() == addr.is_ipv4()
+        && all.ip().is_unspecified()
+        && !addr.ip().is_unspecified()
+}
 
 /// All listening sockets of a server, and the descriptor in reserve.
 pub(super) struct Listeners {

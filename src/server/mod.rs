@@ -1,5 +1,6 @@
 //! The server's driver: one mio poll loop around the [`Engine`]. It owns sockets and clock, and holds no policy.
 
+mod descriptors;
 mod handle;
 mod linger;
 mod listener;
@@ -17,16 +18,20 @@ use std::time::Duration;
 use mio::net::TcpListener;
 use mio::{Events, Poll, Token, Waker};
 
+#[cfg(feature = "cli")]
+pub(crate) use descriptors::Descriptors;
 pub use handle::Handle;
+#[cfg(feature = "cli")]
+pub(crate) use listener::{check_addrs, covers};
 
 use crate::config::Config;
 use crate::engine::{Context, Engine, Stats};
-use crate::error::{ConfigError, Error};
+use crate::error::Error;
 use crate::net::{self, MonotonicClock, SocketOptions};
 use crate::time::{AwakeClock, Millis, duration_to_ms};
 use handle::Commands;
 use linger::Lingering;
-use listener::Listeners;
+use listener::{Listeners, MAX_LISTENERS, check_listeners};
 use report::Report;
 use sleep::Sleep;
 use sockets::{ReadySet, Sockets};
@@ -35,19 +40,12 @@ use turn::EVENTS_PER_TURN;
 const WAKER: Token = Token(usize::MAX);
 const ALARM: Token = Token(usize::MAX - 1);
 /// Tokens from here up to the alarm's are listeners'. No connection's token comes near (see `ConnId::MAX_SLOTS`).
-const FIRST_LISTENER: usize = ALARM.0 - 64;
-const MAX_LISTENERS: usize = 64;
+const FIRST_LISTENER: usize = ALARM.0 - MAX_LISTENERS;
 /// Tokens from here up to the first listener's are guests': what else the binary watches on the same loop.
 const FIRST_GUEST: usize = FIRST_LISTENER - 1024;
 
 /// Size of the one buffer that all connections are read into.
 const SCRATCH_BYTES: usize = 64 * 1024;
-
-/// Descriptors that are not connections: poll, waker, spare, listeners, standard streams, a log, signals, and some of the embedder's.
-const RESERVED_DESCRIPTORS: usize = 32;
-/// At most this share of all descriptors lingers.
-const LINGER_SHARE: usize = 32;
-const MAX_LINGERING: usize = 512;
 
 /// Whether a server goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +74,9 @@ pub struct Server {
     /// What is in force, but for `max_connections`, which is as it was asked for.
     config: Config,
     /// As many connections as there can be descriptors for.
-    most_connections: usize,
+    descriptors: Descriptors,
+    /// Whether it has not been said yet that they are too few.
+    shortage_unsaid: bool,
     options: SocketOptions,
     report: Report,
     clock: MonotonicClock,
@@ -103,7 +103,40 @@ impl Server {
     /// Fails on a configuration at fault, on an address that does not resolve or cannot be bound, and on more than 64 addresses.
     pub fn bind(addrs: impl ToSocketAddrs, config: Config) -> Result<Self, Error> {
         config.check()?;
-        let sockets = listen(addrs, &config, &socket_options(&config))?;
+        let addrs: Vec<SocketAddr> = addrs
+            .to_socket_addrs()
+            .map_err(Error::io("resolve the address to listen on"))?
+            .collect();
+        check_listeners(addrs.len())?;
+        let options = socket_options(&config);
+        let listen = |addr| listen(addr, &config, &options);
+        let sockets = addrs.into_iter().map(listen).collect::<Result<_, _>>()?;
+        Server::with(sockets, config)
+    }
+
+    /// As [`Server::bind`], on what each of several names stands for. Of a name with several addresses,
+    /// one has to be bound; what is wrong with the others is logged, as where a family is turned off.
+    #[cfg(feature = "cli")]
+    pub(crate) fn bind_names(names: &[Vec<SocketAddr>], config: Config) -> Result<Self, Error> {
+        config.check()?;
+        check_listeners(names.iter().map(Vec::len).sum())?;
+        let options = socket_options(&config);
+        let mut sockets = Vec::new();
+        for addrs in names {
+            let mut failure = None;
+            let before = sockets.len();
+            for addr in addrs {
+                match listen(*addr, &config, &options) {
+                    Ok(socket) => sockets.push(socket),
+                    Err(error) => failure = Some(error),
+                }
+            }
+            match failure {
+                Some(error) if sockets.len() == before => return Err(error),
+                Some(error) => log::warn!("listen error=\"{error}\""),
+                None => {}
+            }
+        }
         Server::with(sockets, config)
     }
 
@@ -128,11 +161,7 @@ impl Server {
     }
 
     fn with(sockets: Vec<TcpListener>, config: Config) -> Result<Self, Error> {
-        let descriptors = net::raise_descriptor_limit();
-        let max_lingering = (descriptors / LINGER_SHARE).min(MAX_LINGERING);
-        let most_connections = descriptors
-            .saturating_sub(RESERVED_DESCRIPTORS + max_lingering)
-            .max(1);
+        let descriptors = Descriptors::share(net::raise_descriptor_limit());
         let options = socket_options(&config);
         let mut listeners = Listeners::new(sockets);
 
@@ -141,7 +170,7 @@ impl Server {
         let sleep = Sleep::register(poll.registry(), ALARM).map_err(Error::io("make a timer"))?;
         listeners.register(poll.registry(), |index| Token(FIRST_LISTENER + index))?;
         let (handle, commands) = handle::channel(waker, config.codec()?);
-        let mut engine = Engine::new(&within_descriptors(&config, most_connections))?;
+        let mut engine = Engine::new(&descriptors.within(&config))?;
         engine.begin_at(fastrand::u32(..));
         Ok(Server {
             poll,
@@ -150,14 +179,15 @@ impl Server {
             awake: AwakeClock::new(stall_ms(&config)),
             sockets: Sockets::default(),
             listeners,
-            lingering: Lingering::new(max_lingering),
+            lingering: Lingering::new(descriptors.max_lingering),
             ready: ReadySet::default(),
             ready_guests: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             handle,
             commands,
             config,
-            most_connections,
+            descriptors,
+            shortage_unsaid: true,
             options,
             report: Report::new(),
             clock: MonotonicClock::start(),
@@ -218,10 +248,9 @@ impl Server {
         let options = socket_options(&config);
         self.listeners.apply(&options)?;
         self.read_clock(self.due_ms());
-        self.engine.reconfigure(
-            self.now,
-            &within_descriptors(&config, self.most_connections),
-        )?;
+        self.engine
+            .reconfigure(self.now, &self.descriptors.within(&config))?;
+        self.shortage_unsaid = true;
         self.awake.set_threshold_ms(stall_ms(&config));
         (self.options, self.config) = (options, config);
         Ok(kept)
@@ -244,11 +273,9 @@ impl Server {
     /// Keeps so many descriptors more from connections, for what the binary opens while the server runs. For the time before the first turn.
     #[cfg(feature = "cli")]
     pub(crate) fn reserve_descriptors(&mut self, number: usize) -> Result<(), Error> {
-        self.most_connections = self.most_connections.saturating_sub(number).max(1);
-        self.engine.reconfigure(
-            self.now,
-            &within_descriptors(&self.config, self.most_connections),
-        )?;
+        self.descriptors.reserve(number);
+        self.engine
+            .reconfigure(self.now, &self.descriptors.within(&self.config))?;
         Ok(())
     }
 
@@ -296,31 +323,12 @@ impl fmt::Debug for Server {
 }
 
 fn listen(
-    addrs: impl ToSocketAddrs,
+    addr: SocketAddr,
     config: &Config,
     options: &SocketOptions,
-) -> Result<Vec<TcpListener>, Error> {
-    let addrs: Vec<SocketAddr> = addrs
-        .to_socket_addrs()
-        .map_err(Error::io("resolve the address to listen on"))?
-        .collect();
-    check_listeners(addrs.len())?;
-    let listen = |addr| {
-        net::listen(addr, options, config.backlog, config.reuse_port)
-            .map_err(Error::io(format!("listen on {addr}")))
-    };
-    addrs.into_iter().map(listen).collect()
-}
-
-fn check_listeners(number: usize) -> Result<(), ConfigError> {
-    if (1..=MAX_LISTENERS).contains(&number) {
-        Ok(())
-    } else {
-        Err(ConfigError::new(
-            "addr",
-            format!("needs 1 to {MAX_LISTENERS} addresses, not {number}"),
-        ))
-    }
+) -> Result<TcpListener, Error> {
+    net::listen(addr, options, config.backlog, config.reuse_port)
+        .map_err(Error::io(format!("listen on {addr}")))
 }
 
 /// A longer gap than this is a stall. Without a heartbeat there is no verdict that one could forge.
@@ -338,15 +346,24 @@ fn socket_options(config: &Config) -> SocketOptions {
     }
 }
 
-/// The same configuration with no more connections than there can be descriptors for.
-fn within_descriptors(config: &Config, most: usize) -> Config {
-    let wanted = config.limits.max_connections.unwrap_or(most);
-    if wanted > most {
-        log::warn!(
-            "max-connections wanted={wanted} lowered_to={most} reason=\"the descriptor limit leaves no more (ulimit -Hn)\""
-        );
+#[cfg(all(test, feature = "cli"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_name_one_address_has_to_be_bound() {
+        let local: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+        // TEST-NET-1 (RFC 5737), which no machine has.
+        let foreign: SocketAddr = "192.0.2.1:0".parse().expect("an address");
+        let bind = |names: &[Vec<SocketAddr>]| {
+            let server = Server::bind_names(names, Config::default());
+            server.map(|server| server.local_addrs().len())
+        };
+        for name in [vec![foreign, local], vec![local, foreign]] {
+            assert_eq!(bind(&[name]).expect("one of them is ours"), 1);
+        }
+        assert_eq!(bind(&[vec![local], vec![local]]).expect("both are"), 2);
+        let error = bind(&[vec![local], vec![foreign]]).expect_err("the second is not");
+        assert!(error.to_string().contains("192.0.2.1"), "{error}");
     }
-    let mut within = config.clone();
-    within.limits.max_connections = Some(wanted.min(most));
-    within
 }

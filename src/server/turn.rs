@@ -67,6 +67,11 @@ impl Server {
         if self.in_turn {
             return Err(self.abandon());
         }
+        if std::mem::take(&mut self.shortage_unsaid)
+            && let Some(shortage) = self.descriptors.shortage(&self.config)
+        {
+            log::warn!("{shortage}");
+        }
         let due_ms = self.due_ms();
         let wait = self.fall_asleep(max_wait);
         match self.poll.poll(&mut self.events, wait) {

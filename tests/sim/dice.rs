@@ -210,6 +210,7 @@ pub fn config(rng: &mut fastrand::Rng, scale: &Scale) -> Config {
                 0
             }),
             max_connections: (rng.u8(0..6) == 0).then(|| rng.usize(scale.connections.clone())),
+            per_ip_prefix_v6: 128,
             max_connections_per_ip: if rng.u8(0..6) == 0 {
                 rng.usize(1..=most_per_address)
             } else {

@@ -10,7 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 use subtle::ConstantTimeEq;
 
 use super::http::{Failure, Head};
-use crate::error::ConfigError;
+use crate::error::{ConfigError, Error};
 
 /// Shorter tokens could be guessed.
 const SHORTEST_TOKEN: usize = 16;
@@ -23,15 +23,18 @@ pub(crate) struct Token(String);
 
 impl Token {
     /// The one line of a file, which `field` names.
-    pub(crate) fn read(field: &'static str, path: &Path) -> Result<Self, ConfigError> {
+    pub(crate) fn read(field: &'static str, path: &Path) -> Result<Self, Error> {
         let wrong =
             |problem: String| ConfigError::new(field, format!("{}: {problem}", path.display()));
         let mut text = String::new();
-        let file = File::open(path).map_err(|error| wrong(error.to_string()))?;
-        file.take(LONGEST_TOKEN as u64 + 3)
-            .read_to_string(&mut text)
-            .map_err(|error| wrong(error.to_string()))?;
-        Token::parse(&text).map_err(wrong)
+        // A file that is not there yet is no fault of the settings.
+        File::open(path)
+            .and_then(|file| {
+                file.take(LONGEST_TOKEN as u64 + 3)
+                    .read_to_string(&mut text)
+            })
+            .map_err(Error::io(format!("read the token in {}", path.display())))?;
+        Ok(Token::parse(&text).map_err(wrong)?)
     }
 
     fn parse(text: &str) -> Result<Self, String> {

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::access::{Access, Token};
 use super::listener::Address;
-use crate::error::ConfigError;
+use crate::error::Error;
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Admin endpoint")]
@@ -20,19 +20,19 @@ pub(crate) struct AdminArgs {
 }
 
 impl AdminArgs {
+    pub(super) fn is_on(&self) -> bool {
+        self.admin.is_some()
+    }
+
+    /// Whether there is a token for an endpoint that is not there.
+    pub(crate) fn protects_nothing(&self) -> bool {
+        self.admin.is_none() && self.admin_token_file.is_some()
+    }
+
     /// Where to listen, and for whom, if anywhere.
-    pub(super) fn endpoint(&self) -> Result<Option<(&Address, Access)>, ConfigError> {
+    pub(super) fn endpoint(&self) -> Result<Option<(&Address, Access)>, Error> {
         let Some(address) = &self.admin else {
-            // Said here rather than to clap, which knows of flags only.
-            let forgotten = ConfigError::new(
-                "admin_token_file",
-                "there is no admin endpoint to protect: set --admin as well",
-            );
-            return if self.admin_token_file.is_some() {
-                Err(forgotten)
-            } else {
-                Ok(None)
-            };
+            return Ok(None);
         };
         let token = self
             .admin_token_file

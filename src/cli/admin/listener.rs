@@ -46,8 +46,19 @@ impl Address {
         matches!(self, Address::Tcp(_))
     }
 
+    /// Fails as [`Listener::open`] would, but for what only listening can tell. Returns the address if it is
+    /// one of TCP.
+    pub(super) fn check(&self, access: &Access) -> Result<Option<SocketAddr>, Error> {
+        match self.resolve(access)? {
+            Resolved::Tcp(addr) => Ok(Some(addr)),
+            Resolved::Unix(path) => net::check_unix(path)
+                .map(|()| None)
+                .map_err(Error::io(format!("listen on {self}"))),
+        }
+    }
+
     /// What it stands for, if `access` allows that.
-    pub(super) fn resolve(&self, access: &Access) -> Result<Resolved<'_>, Error> {
+    fn resolve(&self, access: &Access) -> Result<Resolved<'_>, Error> {
         match self {
             Address::Tcp(addr) => {
                 let addr = resolve(addr)?;
@@ -62,51 +73,49 @@ impl Address {
     }
 }
 
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(addr) => write!(f, "{addr} for --admin"),
+            Address::Unix(path) => write!(f, "unix:{} for --admin", path.display()),
+        }
+    }
+}
+
 /// An address that can be listened on.
-pub(super) enum Resolved<'a> {
+enum Resolved<'a> {
     Tcp(SocketAddr),
     Unix(&'a Path),
 }
 
 pub(super) enum Listener {
     Tcp(mio::net::TcpListener),
-    Unix(mio::net::UnixListener, SocketFile),
+    /// The file comes first, so that it goes first: while we listen, nobody else can have put another
+    /// socket there in good faith.
+    Unix(SocketFile, mio::net::UnixListener),
 }
 
 impl Listener {
     /// Fails, before anything is opened, on an address that `access` does not allow.
     pub(super) fn open(address: &Address, access: &Access) -> Result<Self, Error> {
-        match address.resolve(access)? {
+        let listen = match address.resolve(access)? {
             Resolved::Tcp(addr) => {
                 let options = SocketOptions {
                     keepalive: Some(Keepalive::default()),
                     user_timeout: Some(USER_TIMEOUT),
                 };
-                let listener = net::listen(addr, &options, BACKLOG, false);
-                listener
-                    .map(Listener::Tcp)
-                    .map_err(Error::io(format!("listen on {addr} for --admin")))
+                net::listen(addr, &options, BACKLOG, false).map(Listener::Tcp)
             }
-            Resolved::Unix(path) => {
-                let listen = || {
-                    Ok((
-                        net::listen_unix(path, BACKLOG as i32)?,
-                        SocketFile::find(path)?,
-                    ))
-                };
-                let (listener, file) = listen().map_err(Error::io(format!(
-                    "listen on unix:{} for --admin",
-                    path.display()
-                )))?;
-                Ok(Listener::Unix(listener, file))
-            }
-        }
+            Resolved::Unix(path) => net::listen_unix(path, BACKLOG as i32)
+                .and_then(|listener| Ok(Listener::Unix(SocketFile::find(path)?, listener))),
+        };
+        listen.map_err(Error::io(format!("listen on {address}")))
     }
 
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match self {
             Listener::Tcp(listener) => registry.register(listener, token, Interest::READABLE),
-            Listener::Unix(listener, _) => registry.register(listener, token, Interest::READABLE),
+            Listener::Unix(_, listener) => registry.register(listener, token, Interest::READABLE),
         }
     }
 
@@ -116,7 +125,7 @@ impl Listener {
             Listener::Tcp(listener) => listener
                 .accept()
                 .map(|(stream, peer)| (Stream::Tcp(stream), peer.to_string())),
-            Listener::Unix(listener, _) => listener
+            Listener::Unix(_, listener) => listener
                 .accept()
                 .map(|(stream, _)| (Stream::Unix(stream), "unix".into())),
         }
@@ -131,18 +140,22 @@ impl fmt::Display for Listener {
                 Ok(addr) => write!(f, "http://{addr}"),
                 Err(error) => write!(f, "http: {error}"),
             },
-            Listener::Unix(_, file) => write!(f, "unix:{}", file.path.display()),
+            Listener::Unix(file, _) => write!(f, "unix:{}", file.path.display()),
         }
     }
 }
 
 /// The first address that a name stands for.
-fn resolve(addr: &str) -> Result<SocketAddr, ConfigError> {
+fn resolve(addr: &str) -> Result<SocketAddr, Error> {
     let wrong = |problem: String| ConfigError::new("admin", format!("{addr}: {problem}"));
-    let mut found = addr
-        .to_socket_addrs()
-        .map_err(|error| wrong(format!("{error}; write HOST:PORT or unix:PATH")))?;
-    found.next().ok_or_else(|| wrong("no such host".into()))
+    let mut found = addr.to_socket_addrs().map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => {
+            wrong(format!("{error}; write HOST:PORT or unix:PATH")).into()
+        }
+        // A name server that is down is no fault of the settings: a later start may succeed.
+        _ => Error::io(format!("look up {addr} for --admin"))(error),
+    })?;
+    Ok(found.next().ok_or_else(|| wrong("no such host".into()))?)
 }
 
 /// The file of a Unix socket, which goes when the endpoint does.

@@ -20,6 +20,7 @@ mod status;
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
@@ -86,6 +87,11 @@ pub(crate) struct Admin {
     scratch: Box<[u8]>,
 }
 
+/// Clients at once, under the limit on descriptors that is in force.
+fn max_connections() -> usize {
+    (net::descriptor_limit() / DESCRIPTOR_SHARE).clamp(1, MAX_CONNECTIONS)
+}
+
 impl Admin {
     /// Listens where the flags say, if they say anything, and keeps the descriptors for it. Nobody is accepted before the first turn.
     pub(crate) fn open(
@@ -100,8 +106,7 @@ impl Admin {
         listener
             .register(server.registry(), Server::guest_token(LISTENER))
             .map_err(Error::io("poll the admin socket"))?;
-        let max_connections =
-            (net::descriptor_limit() / DESCRIPTOR_SHARE).clamp(1, MAX_CONNECTIONS);
+        let max_connections = max_connections();
         server.reserve_descriptors(max_connections)?;
         Ok(Some(Admin {
             listener,
@@ -122,12 +127,18 @@ impl Admin {
         }))
     }
 
-    /// Fails as [`Admin::open`] would, but for what only listening can tell.
-    pub(crate) fn check(args: &AdminArgs) -> Result<(), Error> {
-        let Some((address, access)) = args.endpoint()? else {
-            return Ok(());
-        };
-        address.resolve(&access).map(drop)
+    /// Fails as [`Admin::open`] would, but for what only listening can tell. Returns the address of an
+    /// endpoint over TCP.
+    pub(crate) fn check(args: &AdminArgs) -> Result<Option<SocketAddr>, Error> {
+        match args.endpoint()? {
+            Some((address, access)) => address.check(&access),
+            None => Ok(None),
+        }
+    }
+
+    /// The descriptors that the endpoint keeps from connections: none without one.
+    pub(crate) fn descriptors(args: &AdminArgs) -> usize {
+        if args.is_on() { max_connections() } else { 0 }
     }
 
     /// Where it listens, as `http://ADDR` or `unix:PATH`.

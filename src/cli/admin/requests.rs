@@ -347,9 +347,9 @@ impl Admin {
 
     fn record(&mut self, key: usize, asked: &Asked, code: u16) {
         self.requests.count(code);
-        // Who has no right to ask cannot fill the log.
-        let is_mutating = !matches!(asked.method.as_str(), "GET" | "HEAD");
-        let level = if asked.admitted && is_mutating {
+        // Only what has changed something; probes and refusals cannot fill the log.
+        let is_change = !matches!(asked.method.as_str(), "GET" | "HEAD");
+        let level = if asked.admitted && is_change && code < 300 {
             log::Level::Info
         } else {
             log::Level::Debug

@@ -50,9 +50,12 @@ impl Route {
                 .and_then(|()| connection(id))
                 .map(Route::Connection),
             ["connections", id, "send"] => allow(head, "POST")
+                .and_then(|()| no_parameters(&head.query))
                 .and_then(|()| connection(id))
                 .map(Route::Send),
-            ["broadcast"] => allow(head, "POST").map(|()| Route::Broadcast),
+            ["broadcast"] => allow(head, "POST")
+                .and_then(|()| no_parameters(&head.query))
+                .map(|()| Route::Broadcast),
             ["drain"] => allow(head, "POST").and_then(|()| drain(&head.query)),
             _ => Err(Failure::new(
                 404,
@@ -169,6 +172,14 @@ fn number(key: &str, value: &str, most: usize) -> Result<usize, Failure> {
 
 fn bad(key: &str, expected: &str) -> Failure {
     Failure::new(400, format!("{key} is {expected}"))
+}
+
+/// For requests that change something: a parameter that is ignored there would be a misunderstanding.
+fn no_parameters(query: &str) -> Result<(), Failure> {
+    match form_urlencoded::parse(query.as_bytes()).next() {
+        Some((key, _)) => Err(unknown(&key)),
+        None => Ok(()),
+    }
 }
 
 fn unknown(key: &str) -> Failure {

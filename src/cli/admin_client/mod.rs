@@ -12,7 +12,7 @@ use clap::Args;
 use serde::de::DeserializeOwned;
 
 use super::admin::Token;
-use crate::error::ConfigError;
+use crate::error::{ConfigError, Error};
 use http::{Answer, exchange};
 pub(crate) use model::{Closed, Closes, Connection, Connections, Histogram, Status};
 use target::Target;
@@ -55,7 +55,7 @@ pub(crate) enum AdminError {
 }
 
 impl AdminClient {
-    pub(crate) fn new(args: &AdminArgs) -> Result<Self, ConfigError> {
+    pub(crate) fn new(args: &AdminArgs) -> Result<Self, Error> {
         let target = args.addr.parse().map_err(|problem: String| {
             ConfigError::new("addr", format!("{}: {problem}", args.addr))
         })?;

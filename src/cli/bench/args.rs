@@ -1,6 +1,7 @@
 //! The flags of `heartline bench`.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::io;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -228,16 +229,30 @@ fn message_size(text: &str) -> Result<Size, String> {
     }
 }
 
-/// The first address that `addr` resolves to.
+/// How long an address of a name may take to answer before the next one is tried.
+const ANSWER_TIME: Duration = Duration::from_secs(2);
+
+/// The address that `addr` stands for: of several, the first that can be connected to, and the first of
+/// all if none can.
 pub(super) fn resolve(addr: &str) -> Result<SocketAddr, Error> {
     let wrong =
         |problem: String| Error::from(ConfigError::new("addr", format!("{addr}: {problem}")));
-    let mut addrs = addr
-        .to_socket_addrs()
-        .map_err(|error| wrong(error.to_string()))?;
-    addrs
-        .next()
+    let found = addr.to_socket_addrs().map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => wrong(error.to_string()),
+        _ => Error::io(format!("look up {addr}"))(error),
+    })?;
+    first_to_answer(&found.collect::<Vec<_>>())
         .ok_or_else(|| wrong("resolves to nothing".to_string()))
+}
+
+/// One that can be connected to, if it is not the only one; the first if there is none.
+fn first_to_answer(addrs: &[SocketAddr]) -> Option<SocketAddr> {
+    let answers = |addr: &&SocketAddr| TcpStream::connect_timeout(addr, ANSWER_TIME).is_ok();
+    let chosen = match addrs {
+        [_] => None,
+        several => several.iter().find(answers),
+    };
+    chosen.or(addrs.first()).copied()
 }
 
 #[cfg(test)]
@@ -245,6 +260,18 @@ mod tests {
     use clap::{Args, Command};
 
     use super::*;
+
+    #[test]
+    fn of_several_addresses_one_that_answers_is_measured() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let live = listener.local_addr().expect("bound");
+        let mut dead = live;
+        dead.set_ip([127, 0, 0, 2].into());
+        assert_eq!(first_to_answer(&[dead, live]), Some(live));
+        assert_eq!(first_to_answer(&[live, dead]), Some(live));
+        assert_eq!(first_to_answer(&[dead]), Some(dead), "whose error is shown");
+        assert_eq!(first_to_answer(&[]), None);
+    }
 
     #[test]
     fn the_heading_of_a_group_ends_with_the_group() {

@@ -26,7 +26,7 @@ mod worker;
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -117,8 +117,7 @@ fn measure(mut job: Job) -> Result<ExitCode, Error> {
         seed: job.common.seed,
     };
     let results = Results::new(&job, run, &record);
-    // Who measures with stdout closed wants the files alone.
-    let _ = io::stdout().write_all(table::render(&results).as_bytes());
+    super::print(table::render(&results).as_bytes())?;
     if let Some(file) = json {
         write(
             file,
@@ -131,6 +130,10 @@ fn measure(mut job: Job) -> Result<ExitCode, Error> {
     }
     if let Some(file) = html {
         write(file, "--html", &html::render(&results))?;
+    }
+    if results.is_all_unanswered() && !record.interrupted {
+        super::status("nothing was answered");
+        return Ok(ExitCode::FAILURE);
     }
     Ok(if record.interrupted {
         ExitCode::from(EXIT_INTERRUPTED)
@@ -152,14 +155,56 @@ fn watched(job: &Job, server: Option<&OwnServer>) -> Result<Watched, Error> {
     Ok(Watched { pids })
 }
 
+/// A file that is written aside, and put in its place when it is whole: a measurement that fails leaves
+/// what was there before.
+struct Aside {
+    path: PathBuf,
+    /// Where it is written, unless `path` is something else than a file, such as a pipe.
+    aside: Option<PathBuf>,
+    file: File,
+}
+
+impl Aside {
+    fn create(path: &Path) -> io::Result<Self> {
+        let is_special = path.metadata().is_ok_and(|metadata| !metadata.is_file());
+        let aside = (!is_special).then(|| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(format!(".{}.partial", std::process::id()));
+            PathBuf::from(name)
+        });
+        let file = match &aside {
+            Some(aside) => File::create(aside)?,
+            None => File::options().write(true).open(path)?,
+        };
+        let path = path.to_owned();
+        Ok(Aside { path, aside, file })
+    }
+
+    fn finish(mut self, text: &str) -> io::Result<()> {
+        self.file.write_all(text.as_bytes())?;
+        match self.aside.take() {
+            Some(aside) => std::fs::rename(aside, &self.path),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        if let Some(aside) = &self.aside {
+            let _ = std::fs::remove_file(aside);
+        }
+    }
+}
+
 /// Now, so that nobody measures for an hour and then cannot write it down.
-fn create(path: Option<&Path>) -> Result<Option<File>, Error> {
-    path.map(|path| File::create(path).map_err(Error::io(format!("write {}", path.display()))))
+fn create(path: Option<&Path>) -> Result<Option<Aside>, Error> {
+    path.map(|path| Aside::create(path).map_err(Error::io(format!("write {}", path.display()))))
         .transpose()
 }
 
-fn write(mut file: File, flag: &str, text: &str) -> Result<(), Error> {
-    file.write_all(text.as_bytes())
+fn write(file: Aside, flag: &str, text: &str) -> Result<(), Error> {
+    file.finish(text)
         .map_err(Error::io(format!("write {flag}")))
 }
 

@@ -192,6 +192,12 @@ pub(super) struct Series {
 }
 
 impl Results {
+    /// Whether messages were to be answered, and none was.
+    pub(super) fn is_all_unanswered(&self) -> bool {
+        let sum = |count: fn(&Group) -> u64| self.groups.iter().map(count).sum::<u64>();
+        sum(|group| group.answered) == 0 && sum(|group| group.unanswered + group.unsent) > 0
+    }
+
     pub(super) fn new(job: &Job, run: Run, record: &Record) -> Self {
         let tally = &record.tally;
         let measured_s = if tally.lasted_ns > 0 {

@@ -1,28 +1,112 @@
-//! `heartline serve --check`: what a server would do, without doing it.
+//! What can be known of the settings before anything is listened on, and `heartline serve --check`, which
+//! says it.
 
 use std::fmt::Write;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
 
+use super::origin::Origin;
 use super::settings::{Setting, Settings, Value};
 use crate::cli::admin::Admin;
 use crate::cli::{logging, status};
-use crate::error::Error;
+use crate::error::{ConfigError, Error};
+use crate::net;
+use crate::server::{Descriptors, check_addrs, covers};
 
-/// Fails as a start would, but for what only binding an address or making the log can tell. Otherwise prints the settings, as a file that could be
-/// given with `--config`, and what is legal but probably not meant, to stderr.
-pub(super) fn run(settings: &Settings) -> Result<(), Error> {
+const PROTECTS_NOTHING: &str = "there is no admin endpoint to protect: set --admin as well";
+
+/// What the addresses to listen on stand for, each of them.
+pub(super) type Names = Vec<Vec<SocketAddr>>;
+
+/// Looks for all that is wrong with the settings and can be known without listening or making a file.
+pub(super) fn examine(settings: &Settings) -> Result<Names, Vec<Error>> {
     let args = settings.args();
     let config = args.config();
-    config.check()?;
-    super::resolve(&args.addrs)?;
-    Admin::check(&args.admin)?;
-    logging::check(&args.log, &settings.place("log-file"))?;
-    for note in config.notes().iter().chain(&settings.warnings) {
-        status(note);
+    let mut errors: Vec<Error> = config.problems().into_iter().map(Error::from).collect();
+    let names = resolve(&args.addrs).unwrap_or_else(|problems| {
+        errors.extend(problems);
+        Vec::new()
+    });
+    let addrs = names.concat();
+    if !names.is_empty() && !config.reuse_port {
+        errors.extend(check_addrs(&addrs).err().map(Error::from));
     }
-    let text = to_toml(&settings.effective);
-    // Who closes stdout does not want to know.
-    let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
-    Ok(())
+    if args.admin.protects_nothing() && !has_shared_token(settings) {
+        errors.push(ConfigError::new("admin_token_file", PROTECTS_NOTHING).into());
+    }
+    match Admin::check(&args.admin) {
+        Ok(admin) => {
+            let same = admin.filter(|admin| {
+                admin.port() != 0
+                    && addrs
+                        .iter()
+                        .any(|addr| addr == admin || covers(addr, admin))
+            });
+            errors.extend(same.map(|admin| {
+                let problem = format!("{admin} is an address for connections already");
+                ConfigError::new("admin", problem).against(&["addr"]).into()
+            }));
+        }
+        Err(error) => errors.push(error),
+    }
+    errors.extend(logging::check(&args.log, &settings.place("log-file")).err());
+    if errors.is_empty() {
+        Ok(names)
+    } else {
+        Err(errors)
+    }
+}
+
+fn resolve(addrs: &[String]) -> Result<Names, Vec<Error>> {
+    let (mut names, mut errors) = (Vec::new(), Vec::new());
+    for addr in addrs {
+        match addr.to_socket_addrs() {
+            Ok(found) => names.push(found.collect()),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                let problem = format!("{addr}: {error}; write HOST:PORT");
+                errors.push(ConfigError::new("addr", problem).into());
+            }
+            // A name server that is down is no fault of the settings: a later start may succeed.
+            Err(error) => errors.push(Error::io(format!("look up {addr}"))(error)),
+        }
+    }
+    if errors.is_empty() {
+        Ok(names)
+    } else {
+        Err(errors)
+    }
+}
+
+/// Several servers may share an environment, and not all of them need have an endpoint.
+fn has_shared_token(settings: &Settings) -> bool {
+    let token = settings.find("admin-token-file");
+    token.is_some_and(|token| matches!(token.origin, Origin::Environment(_)))
+}
+
+/// What is legal and probably not meant, a sentence each.
+pub(super) fn notes(settings: &Settings) -> Vec<String> {
+    let args = settings.args();
+    let mut notes = args.config().notes();
+    if args.admin.protects_nothing() {
+        notes.push(format!("admin-token-file: {PROTECTS_NOTHING}"));
+    }
+    notes.extend(settings.warnings.iter().cloned());
+    notes
+}
+
+/// Prints the settings in force, as a file that could be given with `--config`, and to stderr what is legal
+/// and probably not meant.
+pub(super) fn run(settings: &Settings) -> Result<(), Error> {
+    let args = settings.args();
+    for note in notes(settings) {
+        status(&note);
+    }
+    let mut descriptors = Descriptors::share(net::raise_descriptor_limit());
+    descriptors.reserve(Admin::descriptors(&args.admin));
+    if let Some(shortage) = descriptors.shortage(&args.config()) {
+        status(&shortage.to_string());
+    }
+    crate::cli::print(to_toml(&settings.effective).as_bytes())
 }
 
 fn to_toml(settings: &[Setting]) -> String {

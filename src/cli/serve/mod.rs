@@ -7,9 +7,10 @@ mod origin;
 mod reload;
 mod settings;
 mod signals;
+mod sources;
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 
 use listenfd::ListenFd;
@@ -18,7 +19,7 @@ use super::admin::Admin;
 use super::{logging, status};
 use crate::close::CloseReason;
 use crate::engine::Stats;
-use crate::error::{ConfigError, Error};
+use crate::error::Error;
 use crate::server::{Server, Turn};
 pub(crate) use args::{Options, ServeArgs};
 use notify::Manager;
@@ -30,47 +31,60 @@ use signals::{Signal, Signals};
 pub(crate) fn run() -> Result<ExitCode, Error> {
     let mut settings = match reload::load() {
         Ok(settings) => settings,
-        Err(Fault::Usage(error)) => error.exit(),
-        Err(Fault::Settings(problem)) => return Ok(misconfigured(&problem)),
+        Err(Fault::Usage(error)) => return crate::cli::explain(&error),
+        Err(Fault::Io(error)) => return Err(error),
+        Err(Fault::Settings(problems)) => {
+            problems.iter().for_each(|problem| status(problem));
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let names = match check::examine(&settings) {
+        Ok(names) => names,
+        Err(errors) => return Ok(cannot_start(&settings, &errors)),
     };
     let done = if settings.options.check {
         check::run(&settings)
     } else {
-        hold(&mut settings)
+        hold(&mut settings, &names)
     };
     match done {
-        Err(error @ Error::Config(_)) => Ok(misconfigured(&settings.describe(&error))),
+        Err(error @ Error::Config(_)) => Ok(cannot_start(&settings, &[error])),
         result => result.map(|()| ExitCode::SUCCESS),
     }
 }
 
-fn misconfigured(problem: &str) -> ExitCode {
-    status(problem);
-    ExitCode::from(2)
+/// Says all that is wrong, a line each.
+fn cannot_start(settings: &Settings, errors: &[Error]) -> ExitCode {
+    settings
+        .describe(errors)
+        .iter()
+        .for_each(|line| status(line));
+    let is_usage = errors.iter().any(|error| matches!(error, Error::Config(_)));
+    ExitCode::from(if is_usage { 2 } else { 1 })
 }
 
 /// Serves as these flags say, whatever the environment does.
 pub(crate) fn run_with(args: ServeArgs) -> Result<ExitCode, Error> {
-    hold(&mut Settings::fixed(args)).map(|()| ExitCode::SUCCESS)
+    let mut settings = Settings::fixed(args);
+    let names = check::examine(&settings).map_err(|mut errors| errors.swap_remove(0))?;
+    hold(&mut settings, &names).map(|()| ExitCode::SUCCESS)
 }
 
 /// Serves until a signal, or a request to the admin endpoint, ends it. Only the addresses listened on go to stdout, one `listening ADDR` per line, and
 /// `admin ADDR` where there is an admin endpoint.
-fn hold(settings: &mut Settings) -> Result<(), Error> {
+fn hold(settings: &mut Settings, names: &[Vec<SocketAddr>]) -> Result<(), Error> {
     let args = settings.args();
     logging::start(&args.log, &settings.place("log-file"))?;
     let config = args.config();
-    let notes = config.notes();
+    let notes = check::notes(settings);
     let mut app = args.app;
-    // What is wrong with the settings is said before anything is listened on.
-    Admin::check(&args.admin)?;
     let passed = passed_listeners()?;
     let mut server = if passed.is_empty() {
-        Server::bind(&resolve(&args.addrs)?[..], config)?
+        Server::bind_names(names, config)?
     } else {
         Server::from_listeners(passed, config)?
     };
-    for note in notes.iter().chain(&settings.warnings) {
+    for note in notes {
         log::warn!("config note=\"{note}\"");
     }
     let mut signals = Signals::watch(&server)?;
@@ -136,17 +150,6 @@ fn passed_listeners() -> Result<Vec<TcpListener>, Error> {
         );
     }
     Ok(listeners)
-}
-
-fn resolve(addrs: &[String]) -> Result<Vec<SocketAddr>, Error> {
-    let mut resolved = Vec::new();
-    for addr in addrs {
-        let found = addr
-            .to_socket_addrs()
-            .map_err(|error| ConfigError::new("addr", format!("{addr}: {error}")))?;
-        resolved.extend(found);
-    }
-    Ok(resolved)
 }
 
 fn announce(addrs: &[SocketAddr], admin: Option<&Admin>) {

@@ -1,12 +1,17 @@
 //! Where the value of a setting comes from, for messages.
 
+use std::path::PathBuf;
+
 use crate::cli;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     Default,
-    /// The file with the line, as `heartline.toml:3`.
-    File(String),
+    File {
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+    },
     /// The name of the variable.
     Environment(String),
     Flag,
@@ -16,7 +21,7 @@ impl Origin {
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Origin::Default => "default",
-            Origin::File(_) => "file",
+            Origin::File { .. } => "file",
             Origin::Environment(_) => "environment",
             Origin::Flag => "flag",
         }
@@ -26,17 +31,28 @@ impl Origin {
     pub(super) fn place(&self, key: &str) -> String {
         match self {
             Origin::Default => format!("{} (default)", cli::flag(key)),
-            Origin::File(line) => format!("{line}: {key}"),
+            Origin::File { path, line } => format!("{}:{line}: {key}", path.display()),
             Origin::Environment(variable) => variable.clone(),
             Origin::Flag => cli::flag(key),
         }
     }
 
     /// Where it was written, if that is not where whoever reads the message has just typed.
-    pub(super) fn elsewhere(&self) -> Option<&str> {
+    pub(super) fn elsewhere(&self) -> Option<String> {
         match self {
-            Origin::File(place) | Origin::Environment(place) => Some(place),
+            Origin::File { path, line } => Some(format!("{}:{line}", path.display())),
+            Origin::Environment(variable) => Some(variable.clone()),
             Origin::Default | Origin::Flag => None,
+        }
+    }
+
+    /// Messages come in this order: of a file, in the order of its lines.
+    pub(super) fn rank(&self) -> (u8, usize) {
+        match self {
+            Origin::Flag => (0, 0),
+            Origin::Environment(_) => (1, 0),
+            Origin::File { line, .. } => (2, *line),
+            Origin::Default => (3, 0),
         }
     }
 }

@@ -6,6 +6,7 @@ use clap::CommandFactory;
 
 use super::settings::{Fault, Settings};
 use crate::cli::logging;
+use crate::error::Error;
 use crate::server::Server;
 
 /// What is decided at the start, beside what [`Server::reconfigure`] keeps.
@@ -40,7 +41,10 @@ fn apply(server: &mut Server, old: &mut Settings, mut new: Settings) -> Result<(
     let kept = server
         .reconfigure(config.clone())
         .map_err(|error| match config.check() {
-            Err(_) => new.describe(&error),
+            Err(_) => {
+                let problems = config.problems().into_iter().map(Error::from);
+                new.describe(&problems.collect::<Vec<_>>()).join("; ")
+            }
             // At fault is what they meet here, which no place of theirs says.
             Ok(()) => format!("{error}; what changes with a restart only is still as it was"),
         })?;
@@ -95,7 +99,8 @@ fn listed(keys: &[&str]) -> String {
 
 fn describe(fault: &Fault) -> String {
     match fault {
-        Fault::Settings(problem) => problem.clone(),
+        Fault::Settings(problems) => problems.join("; "),
+        Fault::Io(error) => error.to_string(),
         Fault::Usage(error) => error
             .render()
             .to_string()

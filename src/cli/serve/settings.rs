@@ -6,29 +6,23 @@ use std::collections::HashMap;
 use std::env;
 use std::error::Error as _;
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, Read};
 use std::num::ParseIntError;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
-use toml::de::{DeTable, DeValue};
 
 use super::args::{Options, ServeArgs};
 use super::origin::Origin;
+use super::sources::{
+    PREFIX, Problem, Said, Variables, from_environment, from_file, set, unknown_variables,
+};
 use crate::cli;
-use crate::error::Error;
+use crate::error::{ConfigError, Error};
 
-/// Environment variables that mean settings begin with this.
-const PREFIX: &str = "HEARTLINE_";
 /// What is no setting: where the settings are, and what is to be done with them.
 const NOT_SETTINGS: [&str; 3] = ["config", "check", "help"];
-/// A longer file is no list of settings.
-const MOST_BYTES: u64 = 1024 * 1024;
-/// A name that is less like a known one than this is no slip of the pen.
-const LIKENESS: f64 = 0.8;
 
 /// One setting that is in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,20 +57,22 @@ pub(super) struct Settings {
 pub(super) enum Fault {
     /// Of the command line, in clap's words.
     Usage(clap::Error),
-    /// Of the environment or the file, which it names.
-    Settings(String),
+    /// Of the environment or the file, which each names; in the order in which they stand there.
+    Settings(Vec<String>),
+    /// Of the system, which does not let us read them.
+    Io(Error),
+}
+
+impl Fault {
+    pub(super) fn settings(problem: String) -> Self {
+        Fault::Settings(vec![problem])
+    }
 }
 
 impl From<clap::Error> for Fault {
     fn from(error: clap::Error) -> Self {
         Fault::Usage(error)
     }
-}
-
-/// What the environment or the file says of one key.
-struct Said {
-    value: Value,
-    origin: Origin,
 }
 
 impl Settings {
@@ -91,11 +87,7 @@ impl Settings {
         )
     }
 
-    fn layer(
-        program: &Command,
-        argv: &[OsString],
-        variables: &HashMap<String, OsString>,
-    ) -> Result<Self, Fault> {
+    fn layer(program: &Command, argv: &[OsString], variables: &Variables) -> Result<Self, Fault> {
         let serve = program
             .find_subcommand("serve")
             .expect("the program has this subcommand");
@@ -104,26 +96,20 @@ impl Settings {
             .filter(|arg| !NOT_SETTINGS.contains(&arg.get_id().as_str()))
             .collect();
         let flags = matches(program, argv)?;
-        let mut warnings = Vec::new();
+        let mut warnings = unknown_variables(&known, variables);
 
-        let mut said = from_environment(&known, variables, &mut warnings)?;
+        let environment = from_environment(&known, variables);
+        let (mut said, mut problems) = (environment.said, environment.problems);
         let named = flags.get_one::<PathBuf>("config").cloned();
-        if let Some(path) =
-            named.or_else(|| set(variables, &format!("{PREFIX}CONFIG")).map(PathBuf::from))
-        {
-            for (key, in_file) in from_file(&path, &known)? {
-                if let Some(Said {
-                    value: Value::Many(none),
-                    origin,
-                }) = said.get(&key)
-                    && none.is_empty()
-                    && in_file.value != Value::Many(Vec::new())
-                {
-                    let (variable, place) = (origin.place(&key), in_file.origin.place(&key));
-                    warnings.push(format!(
-                        "{variable} is empty, and takes the place of the list at {place}"
-                    ));
-                }
+        let variable = || set(variables, &format!("{PREFIX}CONFIG")).map(PathBuf::from);
+        if let Some(path) = named.or_else(variable) {
+            let file = from_file(&path, &known)?;
+            problems.extend(file.problems);
+            for (key, in_file) in file.said {
+                warnings.extend(
+                    said.get(&key)
+                        .and_then(|said| emptied(&key, said, &in_file)),
+                );
                 said.entry(key).or_insert(in_file);
             }
         }
@@ -131,15 +117,23 @@ impl Settings {
         let before = argv.len();
         let mut argv = argv.to_vec();
         for arg in &known {
+            let key = key(arg);
             let given = flags.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
-            if let Some(said) = said.get(key(arg)).filter(|_| !given) {
-                let as_flags = as_flags(arg, &said.value);
-                check_alone(program, arg, &as_flags).map_err(|problem| {
-                    Fault::Settings(format!("{}: {problem}", said.origin.place(key(arg))))
-                })?;
+            if let Some(Said { value, origin }) = said.get(key).filter(|_| !given) {
+                let as_flags = as_flags(arg, value);
+                if let Err(problem) = check_alone(program, arg, &as_flags) {
+                    let text = format!("{}: {problem}", origin.place(key));
+                    let origin = origin.clone();
+                    problems.push(Problem { origin, text });
+                }
                 // Right behind the subcommand, where nothing that the user has written can change its meaning.
                 argv.splice(2..2, as_flags);
             }
+        }
+        if !problems.is_empty() {
+            problems.sort_by_key(|problem| problem.origin.rank());
+            let texts = problems.into_iter().map(|problem| problem.text);
+            return Err(Fault::Settings(texts.collect()));
         }
         let merged = if argv.len() > before {
             matches(program, &argv)?
@@ -182,11 +176,28 @@ impl Settings {
             .map_or_else(|| cli::flag(key), |setting| setting.origin.place(key))
     }
 
-    /// What is wrong, said of the places where the values stand that are at fault.
-    pub(super) fn describe(&self, error: &Error) -> String {
-        let Error::Config(error) = error else {
-            return error.to_string();
-        };
+    /// What is wrong, each said of the places where the values stand that are at fault, in the order in
+    /// which those stand there.
+    pub(super) fn describe(&self, errors: &[Error]) -> Vec<String> {
+        let mut described: Vec<_> = errors
+            .iter()
+            .map(|error| match error {
+                Error::Config(error) => (self.rank(error), self.describe_config(error)),
+                error => (Origin::Default.rank(), error.to_string()),
+            })
+            .collect();
+        described.sort_by_key(|(rank, _)| *rank);
+        described.into_iter().map(|(_, text)| text).collect()
+    }
+
+    fn rank(&self, error: &ConfigError) -> (u8, usize) {
+        let setting = self.find(&error.field.replace('_', "-"));
+        setting
+            .map_or(&Origin::Default, |setting| &setting.origin)
+            .rank()
+    }
+
+    fn describe_config(&self, error: &ConfigError) -> String {
         let key = |field: &str| field.replace('_', "-");
         let mut text = format!("{}: {}", self.place(&key(error.field)), error.problem);
         for other in error
@@ -214,11 +225,11 @@ fn matches(program: &Command, argv: &[OsString]) -> Result<ArgMatches, Fault> {
     Ok(serve)
 }
 
-fn key(arg: &Arg) -> &str {
+pub(super) fn key(arg: &Arg) -> &str {
     arg.get_long().unwrap_or("addr")
 }
 
-fn is_list(arg: &Arg) -> bool {
+pub(super) fn is_list(arg: &Arg) -> bool {
     matches!(arg.get_action(), ArgAction::Append) || arg.is_positional()
 }
 
@@ -228,170 +239,13 @@ pub(crate) fn is_switch(arg: &Arg) -> bool {
         .is_some_and(|number| number.min_values() == 0)
 }
 
-/// An environment variable that is set to something.
-fn set<'a>(variables: &'a HashMap<String, OsString>, name: &str) -> Option<&'a OsString> {
-    variables.get(name).filter(|value| !value.is_empty())
-}
-
-fn variable(arg: &Arg) -> String {
-    format!("{PREFIX}{}", key(arg).to_uppercase().replace('-', "_"))
-}
-
-fn from_environment(
-    known: &[&Arg],
-    variables: &HashMap<String, OsString>,
-    warnings: &mut Vec<String>,
-) -> Result<HashMap<String, Said>, Fault> {
-    let mut said = HashMap::new();
-    for arg in known {
-        let name = variable(arg);
-        // A list can be empty; nothing else can, and a variable that is set to nothing is as good as none.
-        let value = if is_list(arg) {
-            variables.get(&name)
-        } else {
-            set(variables, &name)
-        };
-        let Some(value) = value else { continue };
-        let Some(text) = value.to_str() else {
-            return Err(Fault::Settings(format!("{name}: not UTF-8")));
-        };
-        let value = if is_switch(arg) {
-            match text {
-                "true" | "1" => Value::Switch(true),
-                "false" | "0" => Value::Switch(false),
-                _ => {
-                    return Err(Fault::Settings(format!(
-                        "{name}: write true or false, not {text:?}"
-                    )));
-                }
-            }
-        } else if is_list(arg) {
-            let parts = text.split(',').filter(|_| !text.is_empty());
-            Value::Many(parts.map(|part| part.trim().to_owned()).collect())
-        } else {
-            Value::One(Some(text.to_owned()))
-        };
-        said.insert(
-            key(arg).to_owned(),
-            Said {
-                value,
-                origin: Origin::Environment(name),
-            },
-        );
-    }
-    let names: Vec<String> = known
-        .iter()
-        .map(|arg| variable(arg))
-        .chain([format!("{PREFIX}CONFIG")])
-        .collect();
-    let mut unknown: Vec<&String> = variables
-        .keys()
-        .filter(|name| name.starts_with(PREFIX) && !names.contains(name))
-        .collect();
-    unknown.sort_unstable();
-    // Other parts of the program have variables of their own, so it is no error.
-    warnings.extend(unknown.into_iter().filter_map(|name| {
-        let nearest = nearest(
-            &name[PREFIX.len()..],
-            names.iter().map(|name| &name[PREFIX.len()..]),
-        )?;
-        Some(format!(
-            "{name} is no setting; did you mean {PREFIX}{nearest}?"
-        ))
-    }));
-    Ok(said)
-}
-
-/// A reload reads on the loop of the server: what could make it wait, or never ends, is refused.
-fn read(path: &Path) -> io::Result<String> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    let mut text = String::new();
-    if File::open(path)?
-        .take(MOST_BYTES + 1)
-        .read_to_string(&mut text)? as u64
-        > MOST_BYTES
-    {
-        return Err(io::Error::other(format!("longer than {MOST_BYTES} bytes")));
-    }
-    Ok(text)
-}
-
-fn from_file(path: &Path, known: &[&Arg]) -> Result<HashMap<String, Said>, Fault> {
-    let file = path.display();
-    let text =
-        read(path).map_err(|error| Fault::Settings(format!("cannot read {file}: {error}")))?;
-    let line = |at: usize| {
-        text.as_bytes()[..at.min(text.len())]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count()
-            + 1
-    };
-    let table = DeTable::parse(&text).map_err(|error| {
-        let line = line(error.span().map_or(0, |span| span.start));
-        Fault::Settings(format!("{file}:{line}: {}", error.message()))
-    })?;
-    let mut said = HashMap::new();
-    for (name, value) in table.get_ref() {
-        let origin = Origin::File(format!("{file}:{}", line(name.span().start)));
-        let place = origin.place(name.get_ref());
-        let Some(arg) = known.iter().find(|arg| key(arg) == &**name.get_ref()) else {
-            let hint = nearest(name.get_ref(), known.iter().map(|arg| key(arg)));
-            let hint = hint.map_or_else(
-                || "`heartline serve --help` has the known ones".into(),
-                |nearest| format!("did you mean {nearest}?"),
-            );
-            return Err(Fault::Settings(format!("{place}: no such key; {hint}")));
-        };
-        let value = from_toml(arg, value.get_ref()).map_err(|wanted| {
-            // Of a value that is longer, the beginning will do.
-            let written = text[value.span()].lines().next().unwrap_or_default();
-            Fault::Settings(format!("{place}: invalid value {written}; write {wanted}"))
-        })?;
-        said.insert(key(arg).to_owned(), Said { value, origin });
-    }
-    Ok(said)
-}
-
-/// The value, or what should stand in its place.
-fn from_toml(arg: &Arg, value: &DeValue<'_>) -> Result<Value, &'static str> {
-    let text = |value: &DeValue<'_>| match value {
-        DeValue::String(text) => Some(text.to_string()),
-        DeValue::Integer(integer) if integer.radix() == 10 => Some(integer.as_str().to_owned()),
-        _ => None,
-    };
-    if is_switch(arg) {
-        return value.as_bool().map(Value::Switch).ok_or("true or false");
-    }
-    if is_list(arg) {
-        const WANTED: &str = "an array of strings, as [\"one\", \"two\"]";
-        return match value {
-            DeValue::Array(values) => {
-                let values = values.iter().map(|value| text(value.get_ref()));
-                values
-                    .collect::<Option<Vec<String>>>()
-                    .map(Value::Many)
-                    .ok_or(WANTED)
-            }
-            value => text(value).map(|one| Value::Many(vec![one])).ok_or(WANTED),
-        };
-    }
-    text(value)
-        .map(|text| Value::One(Some(text)))
-        .ok_or("a string, as \"5s\", or a whole number")
-}
-
-/// The known name that this one is most like, if it is like any.
-fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let likeness = |other: &str| {
-        strsim::jaro_winkler(name, &other.replace('_', "-")).max(strsim::jaro_winkler(name, other))
-    };
-    let (likeness, nearest) = known
-        .map(|other| (likeness(other), other))
-        .max_by(|a, b| a.0.total_cmp(&b.0))?;
-    (likeness >= LIKENESS).then_some(nearest)
+/// That a variable is empty is easily overlooked where the file has a list.
+fn emptied(key: &str, variable: &Said, in_file: &Said) -> Option<String> {
+    let none = Value::Many(Vec::new());
+    (variable.value == none && in_file.value != none).then(|| {
+        let (variable, place) = (variable.origin.place(key), in_file.origin.place(key));
+        format!("{variable} is empty, and takes the place of the list at {place}")
+    })
 }
 
 fn as_flags(arg: &Arg, value: &Value) -> Vec<OsString> {
@@ -524,7 +378,8 @@ mod tests {
 
     fn fault(flags: &[&str], variables: &[(&str, &str)], file: Option<&str>) -> String {
         match layer(flags, variables, file) {
-            Err(Fault::Settings(problem)) => problem,
+            Err(Fault::Settings(problems)) => problems.join("\n"),
+            Err(Fault::Io(error)) => error.to_string(),
             Err(Fault::Usage(error)) => panic!("{error}"),
             Ok(_) => panic!("it was accepted"),
         }
@@ -708,7 +563,7 @@ mod tests {
                 .config()
                 .check()
                 .expect_err("they contradict each other");
-            settings.describe(&error.into())
+            settings.describe(&[error.into()]).remove(0)
         };
         let problem = described(&[], &[], "\ntick = '4s'");
         assert!(

@@ -1,0 +1,90 @@
+//! How many connections the descriptors of the process leave room for.
+
+use std::fmt;
+
+use crate::config::Config;
+
+/// Kept from connections: for the poll, the listeners, and what a handler may open.
+const RESERVED: usize = 32;
+/// At most this share of all descriptors lingers.
+const LINGER_SHARE: usize = 32;
+const MAX_LINGERING: usize = 512;
+
+/// How the descriptors that a process may have are shared out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Descriptors {
+    pub(super) max_lingering: usize,
+    pub(super) max_connections: usize,
+}
+
+/// That a configuration wants more connections than there can be descriptors for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shortage {
+    wanted: usize,
+    lowered_to: usize,
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "max-connections wanted={} lowered_to={} reason=\"the descriptor limit leaves no more (ulimit -Hn)\"",
+            self.wanted, self.lowered_to
+        )
+    }
+}
+
+impl Descriptors {
+    /// Of `limit` descriptors.
+    pub(crate) fn share(limit: usize) -> Self {
+        let max_lingering = (limit / LINGER_SHARE).min(MAX_LINGERING);
+        Descriptors {
+            max_lingering,
+            max_connections: limit.saturating_sub(RESERVED + max_lingering).max(1),
+        }
+    }
+
+    /// Keeps so many more from connections.
+    #[cfg(feature = "cli")]
+    pub(crate) fn reserve(&mut self, number: usize) {
+        self.max_connections = self.max_connections.saturating_sub(number).max(1);
+    }
+
+    /// Whether `config` wants more than there are.
+    pub(crate) fn shortage(&self, config: &Config) -> Option<Shortage> {
+        let wanted = config.limits.max_connections?;
+        (wanted > self.max_connections).then_some(Shortage {
+            wanted,
+            lowered_to: self.max_connections,
+        })
+    }
+
+    /// The same configuration with no more connections than there can be descriptors for.
+    pub(super) fn within(&self, config: &Config) -> Config {
+        let mut within = config.clone();
+        let wanted = config.limits.max_connections.unwrap_or(usize::MAX);
+        within.limits.max_connections = Some(wanted.min(self.max_connections));
+        within
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_reserved_is_no_room_for_connections() {
+        let mut descriptors = Descriptors::share(1024);
+        assert_eq!(descriptors.max_connections, 1024 - RESERVED - 32);
+        let mut config = Config::default();
+        assert_eq!(descriptors.shortage(&config), None, "as many as there are");
+        config.limits.max_connections = Some(descriptors.max_connections);
+        assert_eq!(descriptors.shortage(&config), None);
+        descriptors.reserve(128);
+        let shortage = descriptors.shortage(&config).expect("128 are missing");
+        assert_eq!(shortage.wanted - shortage.lowered_to, 128);
+        let within = descriptors.within(&config).limits.max_connections;
+        assert_eq!(within, Some(shortage.lowered_to));
+        assert_eq!(Descriptors::share(8).max_connections, 1);
+    }
+}
