@@ -106,6 +106,9 @@ reasons! {
         Denied = "denied", Policy;
         /// A balancer brought the connection and did not say in time, or not as the PROXY protocol has it, for whom.
         ProxyHeader = "proxy-header", Policy;
+        /// It ended before it had sent anything, where a balancer was to say for whom it is: so balancers look
+        /// whether anybody listens.
+        Probe = "probe", Peer;
         /// The server is shutting down.
         ShuttingDown = "shutting-down", Local;
         /// The process or the machine is out of descriptors (`EMFILE`, `ENFILE`).

@@ -48,6 +48,7 @@ mod error;
 mod id;
 mod net;
 mod server;
+mod totals;
 
 pub use close::{CloseReason, Origin, Refusal};
 pub use config::{Config, Heartbeat, Keepalive, Limits, OnFull, OnSlow};

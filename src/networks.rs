@@ -30,10 +30,18 @@ use ipnet::IpNet;
 const MAPPED_PREFIX: u8 = 96;
 
 /// One network: an address and the number of its leading bits that count (CIDR, RFC 4632 section 3.1; RFC 4291 section 2.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Network(IpNet);
 
 impl Network {
+    /// The network of `ip` with one of these prefixes; IPv4-mapped addresses have that of IPv4.
+    pub(crate) fn of(ip: IpAddr, prefix_v4: u8, prefix_v6: u8) -> Self {
+        let ip = ip.to_canonical();
+        let prefix = if ip.is_ipv4() { prefix_v4 } else { prefix_v6 };
+        let network = IpNet::new(ip, prefix).expect("the callers' prefixes fit");
+        Network(network.trunc())
+    }
+
     /// Whether the address lies in the network.
     pub fn contains(&self, ip: IpAddr) -> bool {
         self.0.contains(&ip.to_canonical())

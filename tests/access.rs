@@ -60,6 +60,8 @@ fn behind_a_balancer_the_real_peer_counts() {
         "198.51.100.66",
         "--max-connections-per-ip",
         "1",
+        "--log-level",
+        "debug",
     ]);
     let mut first = connect_from("127.0.0.9:0", &server);
     first.send("PROXY TCP4 198.51.100.7 192.0.2.1 4000 443\r\nhello\n");
@@ -79,14 +81,21 @@ fn behind_a_balancer_the_real_peer_counts() {
     for peer in [&mut same, &mut denied, &mut headless] {
         ends(peer);
     }
-    wait_until("all three are logged", || server.refusals().len() == 3);
+    // So balancers look whether anybody listens: no fault, and no line of the log.
+    drop(connect_from("127.0.0.9:0", &server));
+    wait_until("it is logged", || server.refusals().len() == 4);
+    let log = server.log();
+    let probe = log
+        .lines()
+        .find(|line| line.ends_with("reason=probe connections=2"));
+    assert!(probe.expect("logged").contains("[DEBUG] refuse "), "{log}");
     let mut reasons: Vec<String> = server
         .refusals()
         .iter()
         .map(|refusal| field(refusal, "reason").to_owned())
         .collect();
     reasons.sort();
-    assert_eq!(reasons, ["address-full", "denied", "proxy-header"]);
+    assert_eq!(reasons, ["address-full", "denied", "probe", "proxy-header"]);
 
     let mut liar = connect_from("127.0.0.8:0", &server);
     liar.send("PROXY TCP4 198.51.100.9 192.0.2.1 4000 443\r\n");

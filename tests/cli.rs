@@ -250,6 +250,12 @@ fn a_flood_of_closes_is_summarised() {
         .filter_map(|(_, rest)| rest.split(' ').next()?.parse::<usize>().ok())
         .sum();
     assert!(lines < 3000, "{lines} lines");
+    let log = server.log();
+    let summary = log.lines().find(|line| line.contains("kind=refuse"));
+    let summary = summary.expect("found above");
+    let told = " reasons=full:";
+    assert!(summary.contains(told), "{summary}");
+    assert!(summary.contains(" networks=127.0.0.0/24:"), "{summary}");
     wait_until("every refusal is accounted for", || {
         lines + summarised >= 2500
     });

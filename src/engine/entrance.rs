@@ -127,6 +127,19 @@ impl Engine {
     }
 
     /// Turns a connection away that was half in.
+    /// The peer has ended a connection before its header was whole.
+    pub(super) fn refuse_cut_short(&mut self, id: ConnId) {
+        let said_nothing = self
+            .conn(id)
+            .is_some_and(|conn| conn.inbox.frame().is_empty());
+        let refusal = if said_nothing {
+            Refusal::Probe
+        } else {
+            Refusal::ProxyHeader
+        };
+        self.refuse(id, refusal);
+    }
+
     pub(super) fn refuse(&mut self, id: ConnId, refusal: Refusal) {
         if let Some(conn) = self
             .conn_mut(id)

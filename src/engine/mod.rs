@@ -51,7 +51,7 @@ pub use stats::{Histogram, Stats};
 pub use timers::FinalRead;
 pub use work::Work;
 
-use crate::close::{CloseReason, Refusal};
+use crate::close::{CloseReason, Origin, Refusal};
 use crate::config::{Config, OnFull, OnSlow};
 use crate::error::ConfigError;
 use crate::framing::Codec;
@@ -326,6 +326,7 @@ impl Engine {
         conn.phase = match conn.phase {
             Phase::Open | Phase::PeerShut => Phase::Closed(reason),
             Phase::Flushing(first) => Phase::Closed(first),
+            Phase::Greeting if reason.origin() == Origin::Peer => return self.refuse_cut_short(id),
             Phase::Greeting => return self.refuse(id, Refusal::ProxyHeader),
             Phase::Closed(_) | Phase::Refused(_) => return,
         };

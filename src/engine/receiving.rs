@@ -4,7 +4,7 @@ use super::conn::{Phase, Reading, Speech};
 use super::ration::Rationed;
 use super::work::frame_units;
 use super::{Context, Engine, Handler, Work, live};
-use crate::close::{CloseReason, Refusal};
+use crate::close::CloseReason;
 use crate::framing::{Frame, FrameTooLarge};
 use crate::id::ConnId;
 use crate::inbox::Undecoded;
@@ -215,7 +215,7 @@ impl Engine {
                 conn.inbox.drop_bytes();
                 self.finish_if_flushed(id);
             }
-            Phase::Greeting => self.refuse(id, Refusal::ProxyHeader),
+            Phase::Greeting => self.refuse_cut_short(id),
             Phase::PeerShut | Phase::Flushing(_) | Phase::Closed(_) | Phase::Refused(_) => {}
         }
     }

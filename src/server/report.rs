@@ -1,8 +1,11 @@
 //! The log of the server, which a flood cannot drown: the first lines of a kind within a second are written, the rest are counted.
 
+use std::net::IpAddr;
+
 use log::Level;
 
 use crate::time::Millis;
+use crate::totals::Totals;
 
 /// Kinds of lines that peers can cause, each with a budget of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,15 +13,18 @@ pub(super) enum Kind {
     Open,
     Close,
     Refuse,
+    Probe,
     AcceptError,
     Dropped,
 }
 
 /// Each kind with its name in summaries and the level of its lines.
-const KINDS: [(Kind, &str, Level); 5] = [
+const KINDS: [(Kind, &str, Level); 6] = [
     (Kind::Open, "open", Level::Debug),
     (Kind::Close, "close", Level::Info),
     (Kind::Refuse, "refuse", Level::Warn),
+    // Balancers look every few seconds whether anybody listens.
+    (Kind::Probe, "probe", Level::Debug),
     (Kind::AcceptError, "accept-error", Level::Warn),
     (Kind::Dropped, "dropped-broadcast", Level::Warn),
 ];
@@ -32,6 +38,8 @@ pub(super) struct Report {
     window_ends: Millis,
     written: [u64; KINDS.len()],
     suppressed: [u64; KINDS.len()],
+    /// Of what is suppressed and tells of peers.
+    totals: [Totals; KINDS.len()],
 }
 
 impl Report {
@@ -40,12 +48,30 @@ impl Report {
             window_ends: Millis::ZERO,
             written: [0; KINDS.len()],
             suppressed: [0; KINDS.len()],
+            totals: Default::default(),
         }
     }
 
     /// Whether a line of this kind is written; if there were too many, it is counted. Lines below the log's level are neither.
     pub(super) fn admits(&mut self, now: Millis, kind: Kind) -> bool {
         log::log_enabled!(KINDS[kind as usize].2) && self.has_room(now, kind)
+    }
+
+    /// The same for a line that tells why something has befallen the peer at `ip`: what is suppressed is
+    /// summed up by that.
+    pub(super) fn admits_of(
+        &mut self,
+        now: Millis,
+        kind: Kind,
+        reason: &'static str,
+        ip: IpAddr,
+    ) -> bool {
+        let before = self.suppressed[kind as usize];
+        let admitted = self.admits(now, kind);
+        if self.suppressed[kind as usize] > before {
+            self.totals[kind as usize].count(reason, ip);
+        }
+        admitted
     }
 
     fn has_room(&mut self, now: Millis, kind: Kind) -> bool {
@@ -66,9 +92,16 @@ impl Report {
         }
         for (kind, name, _) in KINDS {
             let suppressed = std::mem::take(&mut self.suppressed[kind as usize]);
-            if suppressed > 0 {
-                log::warn!("suppressed kind={name} lines={suppressed} window_ms={WINDOW_MS}");
+            let totals = std::mem::take(&mut self.totals[kind as usize]);
+            if suppressed == 0 {
+                continue;
             }
+            let summed = if totals.sum() > 0 {
+                format!(" {totals}")
+            } else {
+                String::new()
+            };
+            log::warn!("suppressed kind={name} lines={suppressed} window_ms={WINDOW_MS}{summed}");
         }
         self.written = [0; KINDS.len()];
         self.window_ends = now.plus_ms(WINDOW_MS);

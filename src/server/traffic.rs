@@ -267,8 +267,14 @@ impl Server {
     }
 
     fn log_refusal(&mut self, peer: SocketAddr, refusal: Refusal) {
-        if self.report.admits(self.now, Kind::Refuse) {
-            log::warn!(
+        let (kind, level) = match refusal {
+            Refusal::Probe => (Kind::Probe, log::Level::Debug),
+            _ => (Kind::Refuse, log::Level::Warn),
+        };
+        let (reason, ip) = (refusal.as_str(), peer.ip());
+        if self.report.admits_of(self.now, kind, reason, ip) {
+            log::log!(
+                level,
                 "refuse addr={peer} reason={refusal} connections={}",
                 self.engine.connections()
             );
@@ -373,7 +379,8 @@ impl Server {
                 return;
             };
             let stream = self.sockets.remove(id);
-            if self.report.admits(self.now, Kind::Close) {
+            let (reason, ip) = (closed.reason.as_str(), closed.peer.ip());
+            if self.report.admits_of(self.now, Kind::Close, reason, ip) {
                 log_close(id, &closed);
             }
             let Some(stream) = stream else { continue };

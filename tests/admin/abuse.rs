@@ -29,11 +29,33 @@ fn a_hundred_clients_are_served_at_once() {
 }
 
 #[test]
+fn those_who_ask_for_nothing_keep_nobody_out() {
+    let server = serve(&[]);
+    let mut idle: Vec<Client> = (0..127).map(|_| Client::connect(&server)).collect();
+    for client in &mut idle {
+        assert_eq!(client.get("/healthz").code, 200);
+    }
+    // A stranger goes before those who have asked before.
+    let mut stranger = Client::connect(&server);
+    let mut late = Client::connect(&server);
+    assert_eq!(late.get("/healthz").code, 200);
+    stranger.expect_end();
+    // And of those the one that has been idle for the longest.
+    let mut later = Client::connect(&server);
+    assert_eq!(later.get("/healthz").code, 200);
+    idle[0].expect_end();
+    for client in idle[1..].iter_mut().chain([&mut late, &mut later]) {
+        assert_eq!(client.get("/healthz").code, 200);
+    }
+}
+
+#[test]
 fn the_client_after_the_last_is_told_and_the_next_is_served_when_one_leaves() {
     let server = serve(&[]);
     let mut clients: Vec<Client> = (0..128).map(|_| Client::connect(&server)).collect();
     for client in &mut clients {
-        assert_eq!(client.get("/healthz").code, 200);
+        client.ask("GET /events", &[]);
+        assert_eq!(client.head().code, 200);
     }
     let mut late = Client::connect(&server);
     late.reply().expect(503);

@@ -453,6 +453,14 @@ fn wrong_methods_paths_and_queries_are_told_apart() {
         client.get(target).expect(400);
     }
     client.post("/drain?grace=soon", "").expect(400);
+    for (method, target) in [
+        ("POST", "/broadcast?address=192.0.2.1"),
+        ("POST", "/connections/0.1/send?now=true"),
+        ("DELETE", "/connections/0.1?grace=1s"),
+    ] {
+        client.ask(&format!("{method} {target}"), &[]);
+        client.reply().expect(400);
+    }
     assert_eq!(
         client.get("/healthz").code,
         200,
@@ -623,6 +631,8 @@ fn events_tell_the_status_every_second_and_what_has_closed() {
         (head.code, head.header("Content-Type")),
         (200, Some("text/event-stream"))
     );
+    // Or nginx would keep the events back until its buffer is full.
+    assert_eq!(head.header("X-Accel-Buffering"), Some("no"));
     let (name, status) = stream.event();
     assert_eq!(
         (name.as_str(), &status["connections"]["open"]),

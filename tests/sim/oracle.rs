@@ -225,6 +225,10 @@ impl Oracle {
                 "line {line}: {name} has fewer than it may"
             ),
             Refusal::ShuttingDown => assert!(self.draining),
+            Refusal::Probe => assert!(
+                watch.bytes_in == 0 && (net.has_unread(line) || net.is_reset(line)),
+                "line {line}: it has said something, or is still there"
+            ),
             Refusal::ProxyHeader => {
                 let cut_short = net.is_reset(line)
                     || books.asked_to_close

@@ -1,7 +1,7 @@
 //! The last lines that ended, remembered for whoever asks later.
 
-use std::collections::VecDeque;
-use std::time::SystemTime;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
@@ -9,15 +9,29 @@ use super::broadcasts::Broadcasts;
 use crate::close::Origin;
 use crate::engine::{BroadcastId, Closed, Context, Handler};
 use crate::id::ConnId;
+use crate::totals::Totals;
 
 /// Closes that are remembered: enough to see what has befallen a fleet in the last minute of trouble, in 200 kB.
 pub(super) const REMEMBERED: usize = 1000;
+
+/// For so long those that were displaced are summed up together, and for as long again they are shown.
+const DISPLACED_PERIOD: Duration = Duration::from_secs(600);
+/// Networks shown, those with most first.
+const SHOWN_NETWORKS: usize = 20;
 
 /// The last closes, and how many there were in all.
 #[derive(Default)]
 pub(crate) struct ClosedRing {
     entries: VecDeque<Entry>,
     total: u64,
+    /// Those that there was no room for any more, of the current period and of the one before.
+    displaced: [Option<Displaced>; 2],
+}
+
+/// What remains of closes that newer ones have displaced.
+struct Displaced {
+    since: SystemTime,
+    totals: Totals,
 }
 
 struct Entry {
@@ -28,8 +42,10 @@ struct Entry {
 
 impl ClosedRing {
     fn push(&mut self, id: ConnId, closed: &Closed) {
-        if self.entries.len() == REMEMBERED {
-            self.entries.pop_front();
+        if self.entries.len() == REMEMBERED
+            && let Some(oldest) = self.entries.pop_front()
+        {
+            self.displace(&oldest.closed);
         }
         self.entries.push_back(Entry {
             id,
@@ -37,6 +53,35 @@ impl ClosedRing {
             closed: closed.clone(),
         });
         self.total += 1;
+    }
+
+    fn displace(&mut self, closed: &Closed) {
+        let now = SystemTime::now();
+        let [current, before] = &mut self.displaced;
+        let is_over = current.as_ref().is_some_and(|displaced| {
+            // A clock that was set back ends the period as well.
+            now.duration_since(displaced.since)
+                .map_or(true, |age| age >= DISPLACED_PERIOD)
+        });
+        if is_over {
+            *before = current.take();
+        }
+        let displaced = current.get_or_insert_with(|| Displaced {
+            since: now,
+            totals: Totals::default(),
+        });
+        displaced
+            .totals
+            .count(closed.reason.as_str(), closed.peer.ip());
+    }
+
+    /// What remains of those that were displaced lately, the current period first.
+    pub(super) fn displaced(&self) -> Vec<DisplacedView> {
+        self.displaced
+            .iter()
+            .flatten()
+            .map(displaced_view)
+            .collect()
     }
 
     /// How many there ever were.
@@ -47,6 +92,37 @@ impl ClosedRing {
     /// The last `limit` of them, newest first.
     pub(super) fn newest(&self, limit: usize) -> Vec<ClosedView> {
         self.entries.iter().rev().take(limit).map(view).collect()
+    }
+}
+
+/// Sums of closes that there is no room for any more.
+#[derive(Serialize)]
+pub(super) struct DisplacedView {
+    since: String,
+    closed: u64,
+    reasons: BTreeMap<&'static str, u64>,
+    networks: Vec<NetworkView>,
+    other_networks: u64,
+}
+
+#[derive(Serialize)]
+struct NetworkView {
+    network: String,
+    closed: u64,
+}
+
+fn displaced_view(Displaced { since, totals }: &Displaced) -> DisplacedView {
+    let (networks, other_networks) = totals.networks(SHOWN_NETWORKS);
+    let networks = networks.into_iter().map(|(network, closed)| NetworkView {
+        network: network.to_string(),
+        closed,
+    });
+    DisplacedView {
+        since: humantime::format_rfc3339_millis(*since).to_string(),
+        closed: totals.sum(),
+        reasons: totals.reasons().into_iter().collect(),
+        networks: networks.collect(),
+        other_networks,
     }
 }
 
@@ -160,6 +236,11 @@ mod tests {
             (ring.total(), ring.entries.len()),
             (REMEMBERED as u64 + 5, REMEMBERED)
         );
+        let displaced = ring.displaced();
+        assert_eq!(displaced.len(), 1);
+        assert_eq!(displaced[0].closed, 5);
+        assert_eq!(displaced[0].reasons["requested"], 5);
+        assert_eq!(displaced[0].networks[0].network, "192.0.2.0/24");
         let newest = ring.newest(3);
         let generations: Vec<&str> = newest
             .iter()

@@ -115,6 +115,18 @@ impl Connection {
         }
     }
 
+    /// Who has asked for nothing makes room for whoever comes, and this says who does so first, the least of
+    /// all: strangers, then those between two requests, each by the time when it would have to go anyway
+    /// (RFC 9112 section 9.5: a server may close an idle connection at any time).
+    pub(super) fn dispensability(&self) -> Option<(bool, Option<Instant>)> {
+        let is_idle = match self.state {
+            State::Head => !self.is_known || self.input.is_empty(),
+            State::Lingering => true,
+            State::Body(..) | State::Busy | State::Streaming(_) | State::Ending => false,
+        };
+        (is_idle && self.write_due.is_none()).then_some((self.is_known, self.due))
+    }
+
     /// There may be something to read, or room to write.
     pub(super) fn handle_event(&mut self) {
         self.readable = true;

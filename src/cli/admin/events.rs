@@ -13,7 +13,8 @@ pub(super) const PERIOD: Duration = Duration::from_secs(1);
 const MOST_CLOSES: u64 = 50;
 
 pub(super) fn response() -> Response {
-    Response::new(200, "text/event-stream", Vec::new())
+    // Proxies that follow nginx would keep the events back until their buffer is full.
+    Response::new(200, "text/event-stream", Vec::new()).with("X-Accel-Buffering", "no")
 }
 
 /// The event of the server's state.

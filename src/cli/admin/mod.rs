@@ -257,11 +257,11 @@ impl Admin {
         server: &Server,
         now: Instant,
     ) {
-        if self.connections.len() >= self.max_connections {
+        if self.connections.len() >= self.max_connections && !self.make_room() {
             let full = Failure::new(
                 503,
                 format!(
-                    "there are {} admin connections already",
+                    "there are {} admin connections already, and all have asked for something",
                     self.max_connections
                 ),
             );
@@ -279,6 +279,22 @@ impl Admin {
         }
         entry.insert(Connection::new(stream, peer, now));
         self.enqueue(key);
+    }
+
+    /// Closes a connection that has asked for nothing, if there is one: those who hold them all cannot keep
+    /// a health check out.
+    fn make_room(&mut self) -> bool {
+        let first = self
+            .connections
+            .iter()
+            .filter_map(|(key, connection)| Some((connection.dispensability()?, key)))
+            .min();
+        if let Some((_, key)) = first {
+            let peer = &self.connections[key].peer;
+            log::debug!("admin evict peer={peer} reason=full");
+            self.remove(key);
+        }
+        first.is_some()
     }
 
     fn remove(&mut self, key: usize) {

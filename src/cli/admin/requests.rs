@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::Admin;
-use super::closed::ClosedView;
+use super::closed::{ClosedView, DisplacedView};
 use super::connection::{Asked, Step};
 use super::events;
 use super::http::{Failure, Head, Response};
@@ -17,6 +17,7 @@ use super::status::Status;
 use crate::config::OnSlow;
 use crate::engine::Broadcast;
 use crate::error::SendError;
+use crate::framing::Framing;
 use crate::server::Server;
 
 /// Longest body of a request that needs none; some clients send one all the same.
@@ -199,6 +200,7 @@ impl Admin {
                 200,
                 &ClosedList {
                     closed: self.closed.newest(limit),
+                    displaced: self.closed.displaced(),
                 },
             )),
             Route::Drain(grace) => {
@@ -397,6 +399,7 @@ struct Draining {
 #[derive(Serialize)]
 struct ClosedList {
     closed: Vec<ClosedView>,
+    displaced: Vec<DisplacedView>,
 }
 
 fn received_by(receivers: usize) -> Response {
@@ -425,6 +428,10 @@ fn cannot_send(error: SendError, server: &Server) -> Failure {
         SendError::Full => Failure::new(
             409,
             "its queue is full; the connection is closed as a slow reader",
+        ),
+        SendError::Unframeable if server.config().framing == Framing::Lines => Failure::new(
+            422,
+            "a line holds no line feed, and none at its end: printf %s adds none, echo does",
         ),
         SendError::Unframeable => Failure::new(422, error.to_string()),
     }
