@@ -3,9 +3,11 @@
 
 mod common;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -421,6 +423,18 @@ fn a_refused_dial_is_named_and_nothing_was_measured() {
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("20 refused"), "{stderr}");
     assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn a_file_may_have_a_name_that_is_not_utf_8() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let json = dir.path().join(OsStr::from_bytes(b"r\xffsults.json"));
+    let mut command = command(&["hold", "--connections", "1", "--for", "100ms"]);
+    let output = command.arg("--json").arg(&json).output();
+    let output = output.expect("the binary starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert!(json.exists());
 }
 
 #[test]

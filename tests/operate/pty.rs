@@ -4,14 +4,19 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 
 use crate::common::wait_until;
+
+/// A window that is smaller or larger than that is not looked at as a whole.
+const MIN_SEEN: u16 = 10;
+const MAX_SEEN: u16 = 2000;
 
 pub struct Pty {
     child: Child,
@@ -21,6 +26,9 @@ pub struct Pty {
     line: File,
     before: Termios,
     parser: Arc<Mutex<vt100::Parser>>,
+    reader: Option<JoinHandle<()>>,
+    /// Whether the reader is to end.
+    closing: Arc<AtomicBool>,
 }
 
 impl Pty {
@@ -54,16 +62,25 @@ impl Pty {
             .expect("the binary starts");
         // What the command still holds of the terminal would keep it open for ever.
         drop(command);
-        let parser = Arc::new(Mutex::new(vt100::Parser::new(rows, columns, 0)));
+        let parser = Arc::new(Mutex::new(vt100::Parser::new(
+            rows.clamp(MIN_SEEN, MAX_SEEN),
+            columns.clamp(MIN_SEEN, MAX_SEEN),
+            0,
+        )));
         let keyboard = File::from(keyboard);
         let (mut output, seen) = (
             keyboard.try_clone().expect("a descriptor"),
             Arc::clone(&parser),
         );
-        thread::spawn(move || {
+        let closing = Arc::new(AtomicBool::new(false));
+        let is_closing = Arc::clone(&closing);
+        let reader = thread::spawn(move || {
             let mut chunk = [0; 4096];
             // It ends with an error when nobody holds the other side any more.
             while let Ok(read @ 1..) = output.read(&mut chunk) {
+                if is_closing.load(Ordering::Relaxed) {
+                    return;
+                }
                 seen.lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .process(&chunk[..read]);
@@ -75,7 +92,21 @@ impl Pty {
             line,
             before,
             parser,
+            reader: Some(reader),
+            closing,
         }
+    }
+
+    /// Closes the terminal under the program, and waits for it to end.
+    pub fn close(&mut self) -> ExitStatus {
+        self.closing.store(true, Ordering::Relaxed);
+        // The reader wakes up, and lets go of its side.
+        self.line.write_all(b" ").expect("it is open");
+        let reader = self.reader.take().expect("it is closed once");
+        reader.join().expect("no panic");
+        let nothing = || File::open("/dev/null").expect("it is there");
+        (self.line, self.keyboard) = (nothing(), nothing());
+        self.child.wait().expect("the process is ours")
     }
 
     fn parser(&self) -> MutexGuard<'_, vt100::Parser> {

@@ -132,8 +132,8 @@ fn a_token_is_asked_for_and_taken_from_a_file() {
     );
     refused(
         &mut heartline(&["status", &server.admin, "--token-file", "/nowhere"]),
-        2,
-        &["--token-file", "/nowhere"],
+        1,
+        &["cannot read the token in /nowhere"],
     );
     assert_eq!(
         output(&["status", &server.admin, "--token-file", &right])
@@ -170,7 +170,11 @@ fn whoever_is_no_admin_endpoint_is_told_from_one_that_is_gone() {
     refused(
         &mut heartline(&["status", &lines]),
         1,
-        &[&lines, "is not an admin endpoint", "does not speak HTTP"],
+        &[
+            &lines,
+            "is not an admin endpoint",
+            "hangs up without an answer",
+        ],
     );
 
     let answer = |answer: &'static str| {

@@ -108,6 +108,34 @@ fn every_way_out_gives_the_terminal_back() {
 }
 
 #[test]
+fn a_terminal_that_is_closed_under_it_ends_it_in_order() {
+    let server = serve(&[]);
+    let mut top = top(&server, 80, 24);
+    top.wait_for("q quit");
+    let status = top.close();
+    // By SIGHUP, or because the terminal cannot be written any more, whichever comes first.
+    assert!(matches!(status.code(), Some(129 | 1)), "{status:?}");
+}
+
+#[test]
+fn a_window_of_any_size_is_drawn_in() {
+    let server = serve(&[]);
+    for (columns, rows) in [
+        (1, 1),
+        (0, 0),
+        (3, 2),
+        (65_535, 65_535),
+        (65_535, 1),
+        (1, 65_535),
+    ] {
+        let mut top = top(&server, columns, rows);
+        wait_until("the terminal is taken", || top.is_taken());
+        top.press("q");
+        assert_eq!(top.end().code(), Some(0), "{columns}x{rows}");
+    }
+}
+
+#[test]
 fn a_line_is_found_written_to_and_closed() {
     let server = serve(&["--heartbeat", "off"]);
     let (mut one, mut two) = (server.served(), server.served());

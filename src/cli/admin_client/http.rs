@@ -117,6 +117,7 @@ fn answer(connection: &mut Connection, deadline: Instant) -> Result<Answer, Trou
             {
                 break;
             }
+            0 if bytes.is_empty() => return Err(Trouble::NotHttp("it hangs up without an answer")),
             0 => return Err(Trouble::Io(io::ErrorKind::UnexpectedEof.into())),
             read => bytes.extend_from_slice(&chunk[..read]),
         }

@@ -101,7 +101,9 @@ fn measure(mut job: Job) -> Result<ExitCode, Error> {
     }
     let run = Run {
         heartline: env!("CARGO_PKG_VERSION"),
-        command: std::env::args().collect(),
+        command: std::env::args_os()
+            .map(|arg| arg.to_string_lossy().into_owned())
+            .collect(),
         started,
         machine: Machine::look(),
         addr: job.plan.addr,

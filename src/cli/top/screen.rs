@@ -1,6 +1,7 @@
 //! The terminal, taken and given back: whatever happens, the shell finds it as it was.
 
 use std::io::{self, Stdout, stdout};
+use std::mem::ManuallyDrop;
 use std::panic;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,11 +13,40 @@ use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
     Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
-use ratatui::{Frame, Terminal};
+use ratatui::layout::Rect;
+use ratatui::{Frame, Terminal, TerminalOptions, Viewport};
+use rustix::termios::tcgetwinsize;
 use signal_hook::consts::SIGSTOP;
 
 pub(super) struct Screen {
-    terminal: Terminal<CrosstermBackend<Stdout>>,
+    /// Never dropped: it would show the cursor, which we do, and where that fails print to stderr, which
+    /// panics when stderr is the same terminal and has been closed.
+    terminal: ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>,
+    /// What is drawn in.
+    window: Rect,
+}
+
+/// Of a window that says to be larger, the rest stays empty: a program may set any size (TIOCSWINSZ(2const)),
+/// and each cell takes memory.
+const LARGEST: (u16, u16) = (1000, 500);
+/// For a terminal that does not know its own, such as a serial line.
+const USUAL: (u16, u16) = (80, 24);
+
+fn window() -> Rect {
+    let (columns, rows) = match tcgetwinsize(stdout()) {
+        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col, size.ws_row),
+        _ => USUAL,
+    };
+    Rect::new(0, 0, columns.min(LARGEST.0), rows.min(LARGEST.1))
+}
+
+fn terminal(window: Rect) -> io::Result<ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>> {
+    let viewport = Viewport::Fixed(window);
+    let terminal = Terminal::with_options(
+        CrosstermBackend::new(stdout()),
+        TerminalOptions { viewport },
+    )?;
+    Ok(ManuallyDrop::new(terminal))
 }
 
 impl Screen {
@@ -31,8 +61,9 @@ impl Screen {
             }));
         });
         enter()?;
-        match Terminal::new(CrosstermBackend::new(stdout())) {
-            Ok(terminal) => Ok(Screen { terminal }),
+        let window = window();
+        match terminal(window) {
+            Ok(terminal) => Ok(Screen { terminal, window }),
             Err(error) => {
                 give_back();
                 Err(error)
@@ -41,6 +72,11 @@ impl Screen {
     }
 
     pub(super) fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
+        let window = window();
+        if window != self.window {
+            self.terminal.resize(window)?;
+            self.window = window;
+        }
         self.terminal.draw(draw).map(drop)
     }
 
@@ -56,7 +92,8 @@ impl Screen {
         let _ = disable_raw_mode();
         enter()?;
         // Another one, since clearing this one would ask the terminal where its cursor is, and the answer be taken for keys.
-        self.terminal = Terminal::new(CrosstermBackend::new(stdout()))?;
+        self.window = window();
+        self.terminal = terminal(self.window)?;
         execute!(stdout(), Clear(ClearType::All))
     }
 }
