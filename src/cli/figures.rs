@@ -55,6 +55,16 @@ pub(crate) fn duration(us: f64) -> String {
     }
 }
 
+/// The bound of the bucket that a percentile lies in, in seconds. The loop counts whole milliseconds, so that
+/// zero means less than one.
+pub(crate) fn bound(seconds: f64) -> String {
+    if seconds > 0.0 {
+        format!("≤ {}", duration(seconds * 1e6))
+    } else {
+        "<1ms".to_string()
+    }
+}
+
 /// A length of time in seconds that may be long: `12.3s`, `4m05s`, `3h12m`, `17d04h`. Never wider than seven characters below a thousand years.
 pub(crate) fn span(seconds: f64) -> String {
     // Rounded down, as clocks are.

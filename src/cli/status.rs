@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::admin_client::{AdminArgs, AdminClient, AdminError, Histogram, Status, printable};
-use super::figures::{bytes, duration, grouped, span};
+use super::figures::{bound, bytes, duration, grouped, span};
 use crate::error::Error;
 
 /// What a script is told of a server that is on its way out; 2 is taken by wrong usage.
@@ -92,10 +92,10 @@ fn write(server: &Status, out: &mut String) -> std::fmt::Result {
     ];
     for (name, histogram) in rows {
         let [p50, p90, p99] = [0.5, 0.9, 0.99].map(|part| at_most(histogram, part));
-        let max = if histogram.count > 0 {
-            duration(histogram.max_s * 1e6)
-        } else {
-            "-".to_string()
+        let max = match histogram.count {
+            0 => "-".to_string(),
+            _ if histogram.max_s == 0.0 => bound(0.0),
+            _ => duration(histogram.max_s * 1e6),
         };
         writeln!(
             out,
@@ -204,9 +204,7 @@ fn counts(counts: &std::collections::BTreeMap<String, u64>) -> String {
 
 /// A percentile, as far as buckets know it.
 fn at_most(histogram: &Histogram, part: f64) -> String {
-    histogram.at_most(part).map_or("-".to_string(), |seconds| {
-        format!("≤ {}", duration(seconds * 1e6))
-    })
+    histogram.at_most(part).map_or("-".to_string(), bound)
 }
 
 #[cfg(test)]

@@ -42,6 +42,34 @@ test('what peers do is seen as they do it', async t => {
   await rows(page, [a.address]);
 });
 
+test('what has ended before the page was opened is shown as well', async t => {
+  const server = await serve(t);
+  const gone = await peer(t, server);
+  gone.leave();
+  await until('the server knows', async () => (await (await fetch(`${server.url}/closed`)).json()).closed.length === 1);
+  const page = await open(t, server.url);
+  await says(page, '#chart-closes .head', /last 5 min/);
+  await says(page, '#chart-closes dl', /peer1/);
+  await says(page, '#chart-closes .plot p', /^$/);
+});
+
+test('on a narrow screen nothing is cut off without a sign of it', async t => {
+  const server = await serve(t);
+  await peer(t, server);
+  const page = await open(t, server.url, { viewport: { width: 400, height: 900 } });
+  await page.locator('#lines').scrollIntoViewIfNeeded();
+  await until('the row is there', async () => await page.locator('#body tr').count() === 1);
+  const cut = await page.evaluate(() => {
+    document.querySelector('#body td:nth-child(2)').append('0123456789'.repeat(5));
+    return [...document.querySelectorAll('#body td')]
+      .filter(td => td.scrollWidth > td.clientWidth)
+      .map(td => [getComputedStyle(td).display, getComputedStyle(td).textOverflow]);
+  });
+  assert.ok(cut.length > 0);
+  for (const style of cut) assert.deepEqual(style, ['block', 'ellipsis']);
+  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth));
+});
+
 test('pings to a quiet peer become round trips', async t => {
   const server = await serve(t, ['--heartbeat', '200ms', '--missed', '50']);
   const quiet = await peer(t, server);
@@ -209,7 +237,7 @@ test('a line that does not go when it is told to is kicked at once', async t => 
     await fetch(`${server.url}/connections/${id}/send`, { method: 'POST', body: 'x'.repeat(60_000) });
     return (await (await fetch(`${server.url}/connections/${id}`)).json()).queued > 100_000;
   });
-  await until('the page knows', async () => /KiB/.test(await row(page, a.address).textContent()));
+  await until('the page knows', async () => /KiB/.test(await row(page, a.address).locator('.queued').textContent()));
   await page.getByRole('button', { name: `Kick ${a.address}` }).click();
   await page.getByRole('dialog').getByRole('button', { name: 'Kick' }).click();
   await says(page, '#toast', new RegExp(`^${a.address} goes when`));

@@ -130,7 +130,7 @@ impl<'a> Status<'a> {
                 .iter()
                 .map(ToString::to_string)
                 .collect(),
-            started: humantime::format_rfc3339_seconds(identity.started).to_string(),
+            started: humantime::format_rfc3339_millis(identity.started).to_string(),
             uptime_s: identity.since.elapsed().as_secs_f64(),
             draining,
             heartbeat_s: heartbeat.map(|heartbeat| heartbeat.interval.as_secs_f64()),

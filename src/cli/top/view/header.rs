@@ -10,7 +10,7 @@ use ratatui::widgets::{Sparkline, Widget};
 
 use super::{Theme, fitting, put};
 use crate::cli::admin_client::Status;
-use crate::cli::figures::{bytes, duration, grouped, rate, span};
+use crate::cli::figures::{bound, bytes, duration, grouped, rate, span};
 use crate::cli::top::app::App;
 use crate::cli::top::history::Series;
 
@@ -158,10 +158,13 @@ fn figures(app: &App) -> [Tile<'_>; 4] {
         ]
     });
     let round_trip = history.round_trips().map(|last| {
-        let mean = duration(last.mean_s() * 1e6);
-        let p99 = last.at_most(0.99).map_or(String::new(), |seconds| {
-            format!(", p99 ≤ {}", duration(seconds * 1e6))
-        });
+        let mean = match last.mean_s() {
+            0.0 => bound(0.0),
+            mean => duration(mean * 1e6),
+        };
+        let p99 = last
+            .at_most(0.99)
+            .map_or(String::new(), |seconds| format!(", p99 {}", bound(seconds)));
         vec![format!("{mean}{p99}"), mean]
     });
     let closed = history.rates().map(|rates| {
@@ -226,5 +229,5 @@ fn lag(status: &Status) -> Option<String> {
     status
         .lag
         .at_most(0.99)
-        .map(|seconds| format!("lag p99 ≤ {}", duration(seconds * 1e6)))
+        .map(|seconds| format!("lag p99 {}", bound(seconds)))
 }
