@@ -143,7 +143,7 @@ fn a_check_fails_as_a_start_would() {
             "--config",
             &file(dir.path(), "\naddr = ['127.0.0.1:0', 'nowhere']"),
         ],
-        "heartline.toml:2: addr: nowhere: ",
+        "heartline.toml:2: addr: \"nowhere\" has no port",
     );
     refused(
         &["--config", &file(dir.path(), "admin = '0.0.0.0:0'")],
@@ -182,7 +182,11 @@ fn a_start_fails_as_the_check_does_and_names_the_place() {
             "heartline: --tick (default): 100ms is too coarse",
         ),
         ("tick = '4s'", 2, "heartline.toml:1: tick: 4s is too coarse"),
-        ("addr = ['nowhere']", 2, "heartline.toml:1: addr: nowhere: "),
+        (
+            "addr = ['nowhere']",
+            2,
+            "heartline.toml:1: addr: \"nowhere\" has no port",
+        ),
         (
             "log-file = '/no/such/directory/log'",
             1,
@@ -625,5 +629,27 @@ fn completions_and_manual_pages_speak_of_all_that_is_not_hidden() {
     assert_eq!(
         heartline(&["man"], &[]).stdout,
         fs::read(dir.path().join("heartline.1")).expect("it is there")
+    );
+}
+
+#[test]
+fn sigusr1_opens_the_log_anew_and_changes_nothing_else() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let log = dir.path().join("log");
+    let command = Command::new(env!("CARGO_BIN_EXE_heartline"));
+    let serve = Serve::logging_to(log.clone(), command, &["127.0.0.1:0"], &[]);
+    let old = dir.path().join("log.1");
+    fs::rename(&log, &old).expect("as who rotates logs does it");
+    serve.signal(Signal::USR1);
+    wait_until("there is a new log", || {
+        fs::read_to_string(&log).is_ok_and(|log| log.contains("log reopened"))
+    });
+    let mut peer = serve.served();
+    peer.send("ping\n");
+    peer.expect("pong\n");
+    let old = fs::read_to_string(&old).expect("it is there");
+    assert!(
+        old.contains("listening") && !old.contains("reopened"),
+        "{old}"
     );
 }

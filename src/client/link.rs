@@ -1,7 +1,7 @@
 //! The client's one socket: edge-triggered readiness kept as two flags, and the addresses of the dial in progress.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr};
 use std::vec;
 
 use mio::event::Event;
@@ -9,7 +9,7 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
 use crate::error::ConfigError;
-use crate::net::{self, SocketOptions};
+use crate::net::{self, HostPort, SocketOptions};
 
 /// A socket from the beginning of its dial to its end. Dropping it closes it.
 pub(super) struct Link {
@@ -186,9 +186,8 @@ pub(super) struct Addresses(vec::IntoIter<SocketAddr>);
 impl Addresses {
     /// Looks `addr` up. Blocks on a name server if it is a name.
     pub(super) fn resolve(addr: &str) -> io::Result<Self> {
-        Ok(Addresses(
-            addr.to_socket_addrs()?.collect::<Vec<_>>().into_iter(),
-        ))
+        let parsed = HostPort::parse(addr).map_err(io::Error::other)?;
+        Ok(Addresses(parsed.resolve()?.into_iter()))
     }
 
     pub(super) fn next(&mut self) -> Option<SocketAddr> {
@@ -198,25 +197,12 @@ impl Addresses {
 
 /// Checks that `addr` is a host and a port. Whether the host exists is found out at each dial.
 pub(super) fn check_addr(addr: &str) -> Result<(), ConfigError> {
-    let wrong = |problem: &str| {
-        Err(ConfigError::new(
-            "addr",
-            format!("{addr:?} {problem}, such as 127.0.0.1:7878, [::1]:7878 or name:7878"),
-        ))
+    let problem = match HostPort::parse(addr) {
+        Ok(HostPort { port: 0, .. }) => format!("{addr:?} has port 0, where nobody can listen"),
+        Ok(_) => return Ok(()),
+        Err(error) => error.to_string(),
     };
-    let Some((host, port)) = addr.rsplit_once(':') else {
-        return wrong("has no port: write host:port");
-    };
-    if host.is_empty() {
-        return wrong("has no host: write host:port");
-    }
-    if host.contains(':') && !(host.starts_with('[') && host.ends_with(']')) {
-        return wrong("is an IPv6 address without brackets: write [address]:port");
-    }
-    if !port.bytes().all(|byte| byte.is_ascii_digit()) || !matches!(port.parse::<u16>(), Ok(1..)) {
-        return wrong("has no port from 1 to 65535: write host:port");
-    }
-    Ok(())
+    Err(ConfigError::new("addr", problem))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 mod alarm;
 mod clock;
+mod host_port;
 mod limits;
 #[cfg(feature = "cli")]
 mod load;
@@ -13,6 +14,7 @@ mod unix;
 
 pub(crate) use alarm::Alarm;
 pub(crate) use clock::{MonotonicClock, ResumeAlarm, SuspendClock};
+pub(crate) use host_port::HostPort;
 #[cfg(feature = "cli")]
 pub(crate) use limits::descriptor_limit;
 pub(crate) use limits::raise_descriptor_limit;

@@ -18,7 +18,6 @@ use std::time::Duration;
 use mio::net::TcpListener;
 use mio::{Events, Poll, Token, Waker};
 
-#[cfg(feature = "cli")]
 pub(crate) use descriptors::Descriptors;
 pub use handle::Handle;
 #[cfg(feature = "cli")]

@@ -1,8 +1,10 @@
-//! `heartline status` and `heartline top` against real servers.
+//! What operators do at a terminal: `heartline status` and `heartline top` against real servers, and
+//! `heartline serve` in the foreground.
 #![cfg(feature = "cli")]
 
 #[path = "../common/mod.rs"]
 mod common;
+mod foreground;
 mod pty;
 mod status;
 mod top;

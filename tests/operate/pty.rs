@@ -99,6 +99,21 @@ impl Pty {
 
     /// Closes the terminal under the program, and waits for it to end.
     pub fn close(&mut self) -> ExitStatus {
+        self.hang_up();
+        self.wait()
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        wait_until("the program ends", || {
+            status = self.child.try_wait().expect("the process is ours");
+            status.is_some()
+        });
+        status.expect("waited for")
+    }
+
+    /// Closes the terminal under the program.
+    pub fn hang_up(&mut self) {
         self.closing.store(true, Ordering::Relaxed);
         // The reader wakes up, and lets go of its side.
         self.line.write_all(b" ").expect("it is open");
@@ -106,7 +121,6 @@ impl Pty {
         reader.join().expect("no panic");
         let nothing = || File::open("/dev/null").expect("it is there");
         (self.line, self.keyboard) = (nothing(), nothing());
-        self.child.wait().expect("the process is ours")
     }
 
     fn parser(&self) -> MutexGuard<'_, vt100::Parser> {
@@ -170,11 +184,7 @@ impl Pty {
 
     /// Waits for the program to end, and for the terminal to be as it was.
     pub fn end(&mut self) -> ExitStatus {
-        let mut status = None;
-        wait_until("the program ends", || {
-            status = self.child.try_wait().expect("the process is ours");
-            status.is_some()
-        });
+        let status = self.wait();
         let after = tcgetattr(&self.line).expect("a terminal");
         assert_eq!(self.before.input_modes, after.input_modes);
         assert_eq!(self.before.output_modes, after.output_modes);
@@ -184,7 +194,7 @@ impl Pty {
             let screen = parser.screen();
             !screen.alternate_screen() && !screen.hide_cursor() && !screen.bracketed_paste()
         });
-        status.expect("waited for")
+        status
     }
 
     /// Whether the program has taken the terminal for itself: keys come as they are pressed.

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -16,7 +16,7 @@ use mio::{Interest, Registry, Token};
 use super::access::Access;
 use crate::config::Keepalive;
 use crate::error::{ConfigError, Error};
-use crate::net::{self, SocketOptions};
+use crate::net::{self, HostPort, SocketOptions};
 
 /// Clients that the kernel may hold ready: as many as there are connections, so that all of them may come at once.
 const BACKLOG: u32 = super::MAX_CONNECTIONS as u32;
@@ -46,13 +46,13 @@ impl Address {
         matches!(self, Address::Tcp(_))
     }
 
-    /// Fails as [`Listener::open`] would, but for what only listening can tell. Returns the address if it is
-    /// one of TCP.
-    pub(super) fn check(&self, access: &Access) -> Result<Option<SocketAddr>, Error> {
+    /// Fails as [`Listener::open`] would, but for what only listening can tell. Returns the addresses of TCP,
+    /// of which one is listened on.
+    pub(super) fn check(&self, access: &Access) -> Result<Vec<SocketAddr>, Error> {
         match self.resolve(access)? {
-            Resolved::Tcp(addr) => Ok(Some(addr)),
+            Resolved::Tcp(addrs) => Ok(addrs),
             Resolved::Unix(path) => net::check_unix(path)
-                .map(|()| None)
+                .map(|()| Vec::new())
                 .map_err(Error::io(format!("listen on {self}"))),
         }
     }
@@ -61,9 +61,11 @@ impl Address {
     fn resolve(&self, access: &Access) -> Result<Resolved<'_>, Error> {
         match self {
             Address::Tcp(addr) => {
-                let addr = resolve(addr)?;
-                access.check_exposure(addr.ip())?;
-                Ok(Resolved::Tcp(addr))
+                let addrs = resolve(addr)?;
+                for addr in &addrs {
+                    access.check_exposure(addr.ip())?;
+                }
+                Ok(Resolved::Tcp(addrs))
             }
             Address::Unix(path) if path.as_os_str().is_empty() => {
                 Err(ConfigError::new("admin", "unix: needs a path").into())
@@ -84,7 +86,7 @@ impl fmt::Display for Address {
 
 /// An address that can be listened on.
 enum Resolved<'a> {
-    Tcp(SocketAddr),
+    Tcp(Vec<SocketAddr>),
     Unix(&'a Path),
 }
 
@@ -99,12 +101,21 @@ impl Listener {
     /// Fails, before anything is opened, on an address that `access` does not allow.
     pub(super) fn open(address: &Address, access: &Access) -> Result<Self, Error> {
         let listen = match address.resolve(access)? {
-            Resolved::Tcp(addr) => {
+            Resolved::Tcp(addrs) => {
                 let options = SocketOptions {
                     keepalive: Some(Keepalive::default()),
                     user_timeout: Some(USER_TIMEOUT),
                 };
-                net::listen(addr, &options, BACKLOG, false).map(Listener::Tcp)
+                // One family may be turned off.
+                let mut tried = addrs
+                    .into_iter()
+                    .map(|addr| net::listen(addr, &options, BACKLOG, false));
+                let first = tried
+                    .next()
+                    .expect("a name that has no address is an error");
+                first
+                    .or_else(|error| tried.find_map(Result::ok).ok_or(error))
+                    .map(Listener::Tcp)
             }
             Resolved::Unix(path) => net::listen_unix(path, BACKLOG as i32)
                 .and_then(|listener| Ok(Listener::Unix(SocketFile::find(path)?, listener))),
@@ -145,17 +156,13 @@ impl fmt::Display for Listener {
     }
 }
 
-/// The first address that a name stands for.
-fn resolve(addr: &str) -> Result<SocketAddr, Error> {
-    let wrong = |problem: String| ConfigError::new("admin", format!("{addr}: {problem}"));
-    let mut found = addr.to_socket_addrs().map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidInput => {
-            wrong(format!("{error}; write HOST:PORT or unix:PATH")).into()
-        }
-        // A name server that is down is no fault of the settings: a later start may succeed.
-        _ => Error::io(format!("look up {addr} for --admin"))(error),
-    })?;
-    Ok(found.next().ok_or_else(|| wrong("no such host".into()))?)
+/// The addresses that a name stands for.
+fn resolve(addr: &str) -> Result<Vec<SocketAddr>, Error> {
+    let parsed = HostPort::parse(addr)
+        .map_err(|error| ConfigError::new("admin", format!("{error}, or unix:PATH")))?;
+    // A name server that is down is no fault of the settings: a later start may succeed.
+    let doing = format!("look up {addr} for --admin");
+    parsed.resolve().map_err(Error::io(doing))
 }
 
 /// The file of a Unix socket, which goes when the endpoint does.

@@ -127,12 +127,12 @@ impl Admin {
         }))
     }
 
-    /// Fails as [`Admin::open`] would, but for what only listening can tell. Returns the address of an
-    /// endpoint over TCP.
-    pub(crate) fn check(args: &AdminArgs) -> Result<Option<SocketAddr>, Error> {
+    /// Fails as [`Admin::open`] would, but for what only listening can tell. Returns the addresses of an
+    /// endpoint over TCP, one of which is listened on.
+    pub(crate) fn check(args: &AdminArgs) -> Result<Vec<SocketAddr>, Error> {
         match args.endpoint()? {
             Some((address, access)) => address.check(&access),
-            None => Ok(None),
+            None => Ok(Vec::new()),
         }
     }
 

@@ -232,9 +232,9 @@ mod tests {
             b"HTTP/1.1 200 OK\r\nX: ",
             &vec![b'x'; MAX_HEAD + CHUNK]
         ]));
+        assert!(not_http(&[b""]));
         for short in [
-            &b""[..],
-            b"HTTP/1.1 200",
+            &b"HTTP/1.1 200"[..],
             b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n{}",
         ] {
             assert!(

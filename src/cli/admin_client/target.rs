@@ -2,13 +2,15 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::net::HostPort;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Target {
@@ -34,17 +36,10 @@ impl FromStr for Target {
         let authority = text
             .strip_prefix("http://")
             .map_or(text, |rest| rest.strip_suffix('/').unwrap_or(rest));
-        let well_formed = authority.rsplit_once(':').is_some_and(|(host, port)| {
-            // A name goes into a header as it is.
-            let host_is_one = !host.is_empty()
-                && host
-                    .chars()
-                    .all(|char| char.is_ascii_graphic() && !"/@?#".contains(char));
-            // Without brackets nobody knows where an IPv6 address ends.
-            host_is_one
-                && (!host.contains(':') || host.starts_with('[') && host.ends_with(']'))
-                && port.parse::<u16>().is_ok_and(|port| port > 0)
-        });
+        // A name goes into a header as it is.
+        let is_printable = |char: char| char.is_ascii_graphic() && !"/@?#".contains(char);
+        let well_formed = authority.chars().all(is_printable)
+            && HostPort::parse(authority).is_ok_and(|parsed| parsed.port > 0);
         if well_formed {
             Ok(Target::Tcp(authority.to_string()))
         } else {
@@ -76,7 +71,8 @@ impl Target {
         match self {
             Target::Tcp(authority) => {
                 let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-                for addr in authority.to_socket_addrs()? {
+                let parsed = HostPort::parse(authority).map_err(io::Error::other)?;
+                for addr in parsed.resolve()? {
                     match TcpStream::connect_timeout(&addr, remaining(deadline)?) {
                         Ok(stream) => return Ok(Connection::Tcp(stream)),
                         Err(error) => last = error,

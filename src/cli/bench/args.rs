@@ -1,7 +1,6 @@
 //! The flags of `heartline bench`.
 
-use std::io;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use super::server::ServerArgs;
 use super::values::{AnswerOrOff, Expect, Ramp, Sources, Text};
 use crate::cli::values::{DurationOrOff, Size, duration};
 use crate::error::{ConfigError, Error};
+use crate::net::HostPort;
 
 #[derive(Subcommand, Debug)]
 pub(super) enum BenchCommand {
@@ -235,24 +235,21 @@ const ANSWER_TIME: Duration = Duration::from_secs(2);
 /// The address that `addr` stands for: of several, the first that can be connected to, and the first of
 /// all if none can.
 pub(super) fn resolve(addr: &str) -> Result<SocketAddr, Error> {
-    let wrong =
-        |problem: String| Error::from(ConfigError::new("addr", format!("{addr}: {problem}")));
-    let found = addr.to_socket_addrs().map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidInput => wrong(error.to_string()),
-        _ => Error::io(format!("look up {addr}"))(error),
-    })?;
-    first_to_answer(&found.collect::<Vec<_>>())
-        .ok_or_else(|| wrong("resolves to nothing".to_string()))
+    let parsed =
+        HostPort::parse(addr).map_err(|error| ConfigError::new("addr", error.to_string()))?;
+    let addrs = parsed
+        .resolve()
+        .map_err(Error::io(format!("look up {addr}")))?;
+    Ok(first_to_answer(&addrs))
 }
 
 /// One that can be connected to, if it is not the only one; the first if there is none.
-fn first_to_answer(addrs: &[SocketAddr]) -> Option<SocketAddr> {
+fn first_to_answer(addrs: &[SocketAddr]) -> SocketAddr {
     let answers = |addr: &&SocketAddr| TcpStream::connect_timeout(addr, ANSWER_TIME).is_ok();
-    let chosen = match addrs {
-        [_] => None,
-        several => several.iter().find(answers),
-    };
-    chosen.or(addrs.first()).copied()
+    match addrs {
+        [only] => *only,
+        several => *several.iter().find(answers).unwrap_or(&several[0]),
+    }
 }
 
 #[cfg(test)]
@@ -267,10 +264,9 @@ mod tests {
         let live = listener.local_addr().expect("bound");
         let mut dead = live;
         dead.set_ip([127, 0, 0, 2].into());
-        assert_eq!(first_to_answer(&[dead, live]), Some(live));
-        assert_eq!(first_to_answer(&[live, dead]), Some(live));
-        assert_eq!(first_to_answer(&[dead]), Some(dead), "whose error is shown");
-        assert_eq!(first_to_answer(&[]), None);
+        assert_eq!(first_to_answer(&[dead, live]), live);
+        assert_eq!(first_to_answer(&[live, dead]), live);
+        assert_eq!(first_to_answer(&[dead]), dead, "whose error is shown");
     }
 
     #[test]

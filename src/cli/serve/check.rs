@@ -2,15 +2,14 @@
 //! says it.
 
 use std::fmt::Write;
-use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 
 use super::origin::Origin;
 use super::settings::{Setting, Settings, Value};
 use crate::cli::admin::Admin;
 use crate::cli::{logging, status};
 use crate::error::{ConfigError, Error};
-use crate::net;
+use crate::net::{self, HostPort};
 use crate::server::{Descriptors, check_addrs, covers};
 
 const PROTECTS_NOTHING: &str = "there is no admin endpoint to protect: set --admin as well";
@@ -36,16 +35,16 @@ pub(super) fn examine(settings: &Settings) -> Result<Names, Vec<Error>> {
     }
     match Admin::check(&args.admin) {
         Ok(admin) => {
-            let same = admin.filter(|admin| {
+            let is_taken = |admin: &SocketAddr| {
                 admin.port() != 0
                     && addrs
                         .iter()
                         .any(|addr| addr == admin || covers(addr, admin))
-            });
-            errors.extend(same.map(|admin| {
-                let problem = format!("{admin} is an address for connections already");
-                ConfigError::new("admin", problem).against(&["addr"]).into()
-            }));
+            };
+            if let Some(addr) = admin.first().filter(|_| admin.iter().all(is_taken)) {
+                let problem = format!("{addr} is an address for connections already");
+                errors.push(ConfigError::new("admin", problem).against(&["addr"]).into());
+            }
         }
         Err(error) => errors.push(error),
     }
@@ -60,14 +59,11 @@ pub(super) fn examine(settings: &Settings) -> Result<Names, Vec<Error>> {
 fn resolve(addrs: &[String]) -> Result<Names, Vec<Error>> {
     let (mut names, mut errors) = (Vec::new(), Vec::new());
     for addr in addrs {
-        match addr.to_socket_addrs() {
-            Ok(found) => names.push(found.collect()),
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                let problem = format!("{addr}: {error}; write HOST:PORT");
-                errors.push(ConfigError::new("addr", problem).into());
-            }
+        match HostPort::parse(addr).map(|parsed| parsed.resolve()) {
+            Ok(Ok(found)) => names.push(found),
             // A name server that is down is no fault of the settings: a later start may succeed.
-            Err(error) => errors.push(Error::io(format!("look up {addr}"))(error)),
+            Ok(Err(error)) => errors.push(Error::io(format!("look up {addr}"))(error)),
+            Err(error) => errors.push(ConfigError::new("addr", error.to_string()).into()),
         }
     }
     if errors.is_empty() {

@@ -110,6 +110,7 @@ fn hold(settings: &mut Settings, names: &[Vec<SocketAddr>]) -> Result<(), Error>
         while let Some(signal) = signals.next(&server) {
             match signal {
                 Signal::Terminate => server.handle().shutdown(settings.args().drain),
+                Signal::Reopen => reload::reopen_log(settings),
                 Signal::HangUp => {
                     manager.reloading();
                     reload::reload(&mut server, settings);

@@ -33,6 +33,17 @@ pub(super) fn reload(server: &mut Server, settings: &mut Settings) {
     }
 }
 
+/// Opens the log anew, under the name and at the level that are in force.
+pub(super) fn reopen_log(settings: &Settings) {
+    match logging::prepare(&settings.args().log, &settings.place("log-file")) {
+        Ok(log) => {
+            log.take_effect();
+            log::info!("log reopened");
+        }
+        Err(error) => log::error!("log reopen failed=\"{error}\" log=\"as it was\""),
+    }
+}
+
 fn apply(server: &mut Server, old: &mut Settings, mut new: Settings) -> Result<(), String> {
     // What can fail comes before what changes anything.
     let log = logging::prepare(&new.args().log, &new.place("log-file"))

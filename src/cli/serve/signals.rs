@@ -1,10 +1,11 @@
 //! Signals, on the loop of the server.
 
+use std::fs::{self, File};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use mio::Interest;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
 
 use crate::error::Error;
@@ -20,11 +21,17 @@ pub(super) enum Signal {
     Terminate,
     /// SIGHUP: the settings read again, the log opened anew.
     HangUp,
+    /// SIGUSR1: the log opened anew, as those who rotate logs expect of many servers.
+    Reopen,
 }
 
 /// The signals are waited for on the server's own loop: a thread of their own would cost every system call of the server, as the kernel and the C
 /// library take care of threads where there are several.
-pub(super) struct Signals(signal_hook_mio::v1_0::Signals);
+pub(super) struct Signals {
+    signals: signal_hook_mio::v1_0::Signals,
+    /// Whether the server goes when the terminal does in which it was started.
+    has_terminal: bool,
+}
 
 impl Signals {
     pub(super) fn watch(server: &Server) -> Result<Self, Error> {
@@ -35,7 +42,9 @@ impl Signals {
                 .map_err(Error::io(WATCH_SIGNALS))?;
             flag::register(signal, Arc::clone(&seen)).map_err(Error::io(WATCH_SIGNALS))?;
         }
-        let mut signals = signal_hook_mio::v1_0::Signals::new([SIGTERM, SIGINT, SIGHUP])
+        // Before SIGHUP is watched: nohup(1) has it ignored.
+        let has_terminal = is_terminal_there() && !is_hangup_ignored();
+        let mut signals = signal_hook_mio::v1_0::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])
             .map_err(Error::io(WATCH_SIGNALS))?;
         server
             .registry()
@@ -45,7 +54,10 @@ impl Signals {
                 Interest::READABLE,
             )
             .map_err(Error::io(WATCH_SIGNALS))?;
-        Ok(Signals(signals))
+        Ok(Signals {
+            signals,
+            has_terminal,
+        })
     }
 
     /// The next signal that has come. Several of a kind may be one.
@@ -53,13 +65,32 @@ impl Signals {
         if !server.ready_guests().contains(&SIGNALS) {
             return None;
         }
-        let signal = self.0.pending().next()?;
-        Some(if signal == SIGHUP {
-            Signal::HangUp
-        } else {
-            Signal::Terminate
+        Some(match self.signals.pending().next()? {
+            // The kernel sends it as well when the terminal is closed.
+            SIGHUP if self.has_terminal && !is_terminal_there() => {
+                log::warn!("terminal closed");
+                Signal::Terminate
+            }
+            SIGHUP => Signal::HangUp,
+            SIGUSR1 => Signal::Reopen,
+            _ => Signal::Terminate,
         })
     }
+}
+
+/// Whether there is a controlling terminal: tty(4).
+fn is_terminal_there() -> bool {
+    File::open("/dev/tty").is_ok()
+}
+
+/// Whether the process was started with SIGHUP ignored: proc_pid_status(5), `SigIgn`.
+fn is_hangup_ignored() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (SIGHUP - 1)) != 0)
 }
 
 const WATCH_SIGNALS: &str = "watch for signals";

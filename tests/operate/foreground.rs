@@ -1,0 +1,49 @@
+//! `heartline serve` in the foreground of a terminal.
+
+use std::fs;
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::common::wait_until;
+use crate::heartline;
+use crate::pty::Pty;
+
+#[test]
+fn a_terminal_that_is_closed_takes_its_server_with_it_and_a_hangup_alone_does_not() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let log = dir.path().join("log");
+    let path = log.to_str().expect("a path in UTF-8");
+    let mut pty = Pty::start(
+        heartline(&["serve", "127.0.0.1:0", "--log-file", path]),
+        80,
+        24,
+    );
+    pty.wait_for("listening 127.0.0.1:");
+    let logged = |text: &str| fs::read_to_string(&log).is_ok_and(|log| log.contains(text));
+    pty.signal(Signal::HUP);
+    wait_until("the settings are read again", || {
+        logged("reload changed=none")
+    });
+    assert_eq!(pty.close().code(), Some(0));
+    assert!(logged("terminal closed") && logged("] shutdown ") && logged("] finished "));
+}
+
+#[test]
+fn who_was_started_to_outlive_the_terminal_does() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let log = dir.path().join("log");
+    let path = log.to_str().expect("a path in UTF-8");
+    // As nohup(1) does it.
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]);
+    command.arg(env!("CARGO_BIN_EXE_heartline"));
+    command.args(["serve", "127.0.0.1:0", "--log-file", path]);
+    let logged = |text: &str| fs::read_to_string(&log).is_ok_and(|log| log.contains(text));
+    let mut pty = Pty::start(command, 80, 24);
+    wait_until("it listens", || logged("listening"));
+    pty.hang_up();
+    wait_until("it lives on", || logged("reload changed=none"));
+    pty.signal(Signal::TERM);
+    assert_eq!(pty.wait().code(), Some(0));
+}
