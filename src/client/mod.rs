@@ -33,6 +33,7 @@ mod config;
 mod event;
 mod handle;
 mod handler;
+mod line;
 mod link;
 mod queue;
 mod rtt;

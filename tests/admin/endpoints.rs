@@ -91,7 +91,7 @@ fn the_status_says_what_the_server_is_and_does() {
     }
     assert!(status["turn"]["count"].as_u64() > Some(0));
     let started = status["started"].as_str().expect("a time");
-    assert!(started.len() == 20 && started.ends_with('Z'), "{started}");
+    assert!(started.len() == 24 && started.ends_with('Z'), "{started}");
     let process = &status["process"];
     assert_eq!(
         process["resident_bytes"]

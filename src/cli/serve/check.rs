@@ -5,7 +5,8 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 
 use super::origin::Origin;
-use super::settings::{Setting, Settings, Value};
+use super::settings::{Setting, Settings};
+use super::sources::Value;
 use crate::cli::admin::Admin;
 use crate::cli::{logging, status};
 use crate::error::{ConfigError, Error};

@@ -23,9 +23,9 @@ use crate::error::Error;
 use crate::server::{Server, Turn};
 pub(crate) use args::{Options, ServeArgs};
 use notify::Manager;
-pub(crate) use settings::is_switch;
 use settings::{Fault, Settings};
 use signals::{Signal, Signals};
+pub(crate) use sources::is_switch;
 
 /// Serves as flags, environment and file say, or only checks what they say.
 pub(crate) fn run() -> Result<ExitCode, Error> {

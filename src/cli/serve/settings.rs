@@ -11,12 +11,13 @@ use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
+use clap::{Arg, ArgMatches, Command, FromArgMatches};
 
 use super::args::{Options, ServeArgs};
 use super::origin::Origin;
 use super::sources::{
-    PREFIX, Problem, Said, Variables, from_environment, from_file, set, unknown_variables,
+    PREFIX, Problem, Said, Unreadable, Value, Variables, from_environment, from_file, is_list,
+    is_switch, key, set, unknown_variables,
 };
 use crate::cli;
 use crate::error::{ConfigError, Error};
@@ -31,14 +32,6 @@ pub(super) struct Setting {
     pub(super) key: String,
     pub(super) value: Value,
     pub(super) origin: Origin,
-}
-
-/// A value as a flag has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Value {
-    Switch(bool),
-    One(Option<String>),
-    Many(Vec<String>),
 }
 
 /// All settings of a server.
@@ -63,9 +56,12 @@ pub(super) enum Fault {
     Io(Error),
 }
 
-impl Fault {
-    pub(super) fn settings(problem: String) -> Self {
-        Fault::Settings(vec![problem])
+impl From<Unreadable> for Fault {
+    fn from(why: Unreadable) -> Self {
+        match why {
+            Unreadable::Io(error) => Fault::Io(error),
+            Unreadable::Wrong(problem) => Fault::Settings(vec![problem]),
+        }
     }
 }
 
@@ -223,20 +219,6 @@ fn matches(program: &Command, argv: &[OsString]) -> Result<ArgMatches, Fault> {
         .remove_subcommand()
         .expect("the command line was found to be one of serve");
     Ok(serve)
-}
-
-pub(super) fn key(arg: &Arg) -> &str {
-    arg.get_long().unwrap_or("addr")
-}
-
-pub(super) fn is_list(arg: &Arg) -> bool {
-    matches!(arg.get_action(), ArgAction::Append) || arg.is_positional()
-}
-
-/// A flag that may go without its value.
-pub(crate) fn is_switch(arg: &Arg) -> bool {
-    arg.get_num_args()
-        .is_some_and(|number| number.min_values() == 0)
 }
 
 /// That a variable is empty is easily overlooked where the file has a list.

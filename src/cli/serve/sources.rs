@@ -3,14 +3,13 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::Path;
 
-use clap::Arg;
+use clap::{Arg, ArgAction};
 use toml::de::{DeTable, DeValue};
 
 use super::origin::Origin;
-use super::settings::{Fault, Value, is_list, is_switch, key};
 use crate::error::Error;
 
 /// Environment variables that mean settings begin with this.
@@ -22,6 +21,14 @@ const LIKENESS: f64 = 0.8;
 
 /// The environment by name, without what is no text.
 pub(super) type Variables = HashMap<String, OsString>;
+
+/// A value as a flag has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Value {
+    Switch(bool),
+    One(Option<String>),
+    Many(Vec<String>),
+}
 
 /// What the environment or the file says of one key.
 pub(super) struct Said {
@@ -54,6 +61,20 @@ impl Source {
             }
         }
     }
+}
+
+pub(super) fn key(arg: &Arg) -> &str {
+    arg.get_long().unwrap_or("addr")
+}
+
+pub(super) fn is_list(arg: &Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::Append) || arg.is_positional()
+}
+
+/// A flag that may go without its value.
+pub(crate) fn is_switch(arg: &Arg) -> bool {
+    arg.get_num_args()
+        .is_some_and(|number| number.min_values() == 0)
 }
 
 /// An environment variable that is set to something.
@@ -143,48 +164,47 @@ fn is_service_link(name: &str, value: &OsString) -> bool {
     name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT") || is_url() || is_part()
 }
 
-/// Why a file says nothing.
-enum Unreadable {
+/// Why a file says nothing; both name it.
+#[derive(Debug)]
+pub(super) enum Unreadable {
     /// Whoever made the file can still make it readable, and the same command is right then.
-    Io(io::Error),
+    Io(Error),
     /// It is not what the command should name.
     Wrong(String),
 }
 
-impl From<io::Error> for Unreadable {
-    fn from(error: io::Error) -> Self {
-        Unreadable::Io(error)
-    }
-}
-
 /// A reload reads on the loop of the server: what could make it wait, or never ends, is refused.
 fn read(path: &Path) -> Result<String, Unreadable> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(Unreadable::Wrong("not a regular file".into()));
+    let wrong = |problem: &str| {
+        Err(Unreadable::Wrong(format!(
+            "cannot read {}: {problem}",
+            path.display()
+        )))
+    };
+    let io = |error| Unreadable::Io(Error::io(format!("read {}", path.display()))(error));
+    if !fs::metadata(path).map_err(io)?.is_file() {
+        return wrong("not a regular file");
     }
     let mut bytes = Vec::new();
-    let file = File::open(path)?;
-    if file.take(MOST_BYTES + 1).read_to_end(&mut bytes)? as u64 > MOST_BYTES {
-        let problem = format!("longer than {MOST_BYTES} bytes");
-        return Err(Unreadable::Wrong(problem));
+    let file = File::open(path).map_err(io)?;
+    let read = file.take(MOST_BYTES + 1).read_to_end(&mut bytes);
+    if read.map_err(io)? as u64 > MOST_BYTES {
+        return wrong(&format!("longer than {MOST_BYTES} bytes"));
     }
-    String::from_utf8(bytes).map_err(|_| Unreadable::Wrong("not UTF-8".into()))
+    String::from_utf8(bytes).or_else(|_| wrong("not UTF-8"))
 }
 
 /// What the file says, key by key, or why it cannot be understood at all.
-pub(super) fn from_file(path: &Path, known: &[&Arg]) -> Result<Source, Fault> {
+pub(super) fn from_file(path: &Path, known: &[&Arg]) -> Result<Source, Unreadable> {
     let file = path.display();
-    let text = read(path).map_err(|why| match why {
-        Unreadable::Io(error) => Fault::Io(Error::io(format!("read {file}"))(error)),
-        Unreadable::Wrong(problem) => Fault::settings(format!("cannot read {file}: {problem}")),
-    })?;
+    let text = read(path)?;
     let line = |at: usize| {
         let before = &text.as_bytes()[..at.min(text.len())];
         before.iter().filter(|byte| **byte == b'\n').count() + 1
     };
     let table = DeTable::parse(&text).map_err(|error| {
         let line = line(error.span().map_or(0, |span| span.start));
-        Fault::settings(format!("{file}:{line}: {}", error.message()))
+        Unreadable::Wrong(format!("{file}:{line}: {}", error.message()))
     })?;
     let mut source = Source::default();
     for (name, value) in table.get_ref() {

@@ -1,0 +1,167 @@
+//! One established connection of a client, as a pure machine: when to ask, and when to give it up.
+
+use std::time::Duration;
+
+use super::rtt::Outstanding;
+use crate::config::Heartbeat;
+use crate::progress::Progress;
+use crate::time::{Millis, duration_to_ms};
+
+/// The heartbeat in the units of the machine.
+#[derive(Debug)]
+pub(super) struct Beat {
+    pub(super) interval_ms: u64,
+    pub(super) missed: u32,
+    pub(super) push: bool,
+}
+
+impl Beat {
+    pub(super) fn new(heartbeat: &Heartbeat) -> Self {
+        Beat {
+            interval_ms: duration_to_ms(heartbeat.interval),
+            missed: u32::from(heartbeat.missed),
+            push: heartbeat.push,
+        }
+    }
+
+    /// The first instant at which `intervals` have surely passed since `start`: instants are rounded down, hence the one more.
+    pub(super) fn surely_after(&self, start: Millis, intervals: u64) -> Millis {
+        start
+            .plus_ms(self.interval_ms.saturating_mul(intervals))
+            .plus_ms(1)
+    }
+}
+
+/// A question that is due.
+pub(super) struct Question {
+    /// Whether a ping asks it.
+    pub(super) ping: bool,
+    /// Set when an earlier question got no answer.
+    pub(super) silence: Option<Duration>,
+}
+
+/// One established connection, from dial to loss.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) since: Millis,
+    /// When the peer last gave a sign of life: it sent something.
+    pub(super) life: Millis,
+    /// When the kernel last took bytes from us.
+    pub(super) last_out: Millis,
+    /// When the last question was asked, and how many were since the last sign of life.
+    pub(super) last_asked: Millis,
+    pub(super) asked: u32,
+    /// When the last question that the peer is owed was asked.
+    pub(super) all_asked: Option<Millis>,
+    /// Bytes that the kernel has taken.
+    pub(super) written: u64,
+    /// Once the kernel has no room for what is queued: how the server takes what was written.
+    pub(super) stuck: Option<Progress>,
+    pub(super) half_closed: bool,
+    pub(super) probe: Probe,
+    pub(super) outstanding: Outstanding,
+}
+
+/// The question after a suspension, which stands by itself: the pings of before were not answered by a machine that was asleep.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Probe {
+    None,
+    Due,
+    Asked { at: Millis },
+}
+
+impl Line {
+    pub(super) fn new(now: Millis) -> Self {
+        Line {
+            since: now,
+            life: now,
+            last_out: now,
+            last_asked: now,
+            asked: 0,
+            all_asked: None,
+            written: 0,
+            stuck: None,
+            half_closed: false,
+            probe: Probe::None,
+            outstanding: Outstanding::default(),
+        }
+    }
+
+    pub(super) fn poll(&mut self, now: Millis, beat: &Beat, pings_amid: bool) -> Option<Question> {
+        if self.ask_at(beat)? > now {
+            return None;
+        }
+        let silence = (self.asked > 0).then(|| self.silence(now));
+        self.last_asked = now;
+        self.asked += 1;
+        if self.asked == beat.missed {
+            self.all_asked = Some(now);
+        }
+        if self.probe == Probe::Due {
+            self.probe = Probe::Asked { at: now };
+        }
+        let ping = self.stuck.is_none() || pings_amid;
+        if ping {
+            self.outstanding.handle_ping(now);
+        }
+        Some(Question { ping, silence })
+    }
+
+    /// When the next question is due: an interval after the last one, and an interval after one of the directions was last busy. `None`
+    /// if none can be asked, or all were asked and what is left is to wait for the verdict.
+    pub(super) fn ask_at(&self, beat: &Beat) -> Option<Millis> {
+        if !beat.push || self.half_closed {
+            return None;
+        }
+        match self.probe {
+            Probe::Due => Some(Millis::ZERO),
+            Probe::Asked { .. } => None,
+            Probe::None if self.asked >= beat.missed => None,
+            Probe::None => Some(
+                self.life
+                    .min(self.last_out)
+                    .max(self.last_asked)
+                    .plus_ms(beat.interval_ms),
+            ),
+        }
+    }
+
+    /// When the line is given up if nothing arrives before. `None` while questions are still owed.
+    ///
+    /// Whoever wakes from a freeze has asked nobody, so it owes `missed` questions, and the last of them an interval to be answered.
+    pub(super) fn verdict_at(&self, beat: &Beat) -> Option<Millis> {
+        let bound = beat.surely_after(self.life, u64::from(beat.missed) + 1);
+        match self.probe {
+            _ if self.half_closed || !beat.push => Some(bound),
+            Probe::Due => None,
+            Probe::Asked { at } => Some(beat.surely_after(at, 1)),
+            Probe::None => self.all_asked.map(|at| bound.max(beat.surely_after(at, 1))),
+        }
+    }
+
+    /// When the line is given up if the peer has read nothing before.
+    pub(super) fn slow_at(&self, write_timeout_ms: Option<u64>) -> Option<Millis> {
+        // Instants are rounded down, hence the one more.
+        Some(self.stuck?.at().plus_ms(write_timeout_ms?).plus_ms(1))
+    }
+
+    pub(super) fn handle_life(&mut self, now: Millis) {
+        self.life = now;
+        self.asked = 0;
+        self.all_asked = None;
+        self.probe = Probe::None;
+    }
+
+    /// What our kernel takes is no sign of the peer's life.
+    pub(super) fn handle_sent(&mut self, now: Millis, sent: usize, stuck: bool) {
+        if sent > 0 {
+            self.last_out = now;
+            self.written += sent as u64;
+        }
+        self.stuck = stuck.then(|| self.stuck.unwrap_or(Progress::since(now)));
+    }
+
+    pub(super) fn silence(&self, now: Millis) -> Duration {
+        Duration::from_millis(now.ms_since(self.life))
+    }
+}
