@@ -1,9 +1,11 @@
 //! What a quiet peer feels of those who are not.
 
+use std::io::{Read, Write};
+use std::iter;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::slice;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
@@ -26,6 +28,24 @@ pub const METRICS: &[Metric] = &[
         false,
     ),
     metric(
+        "empty-lines",
+        "the same beside one that floods empty lines",
+        Unit::Times,
+        false,
+    ),
+    metric(
+        "many-empty-lines",
+        "the same beside 50 that flood empty lines",
+        Unit::Times,
+        false,
+    ),
+    metric(
+        "broadcast",
+        "the same beside one whose empty lines go to 500 readers",
+        Unit::Times,
+        false,
+    ),
+    metric(
         "accepts",
         "the same beside an accept storm",
         Unit::Times,
@@ -44,10 +64,11 @@ const OPTIONS: &[&str] = &["--heartbeat", "1s", "--missed", "3"];
 
 pub fn measure(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
     let mut remarks = Vec::new();
-    let mut p99 = |length: &str,
+    let mut p99 = |mode: Mode,
+                   length: &str,
                    disturb: fn(&Bench, &Server) -> Result<Beside, Failure>|
      -> Result<f64, Failure> {
-        let server = ready.start(Mode::Reply, OPTIONS)?;
+        let server = ready.start(mode, OPTIONS)?;
         let beside = disturb(bench, &server)?;
         let found = quiet(bench, ready, &server, length)?;
         drop(beside);
@@ -55,12 +76,20 @@ pub fn measure(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
         found.figure(P99)
     };
     let (length, of_a_storm) = (bench.size.fairness_for, bench.size.storm_for);
-    let alone = p99(length, |_, _| Ok(Beside::Nobody))?;
-    let flood = p99(length, flood)?;
-    let accepts = p99(of_a_storm, accepts)?;
-    let expiry = p99(length, expiry)?;
+    let alone = p99(Mode::Reply, length, |_, _| Ok(Beside::Nobody))?;
+    let beside = [
+        p99(Mode::Reply, length, flood)?,
+        p99(Mode::Reply, length, |_, server| empty_lines(1, 0, server))?,
+        p99(Mode::Reply, length, |_, server| empty_lines(50, 0, server))?,
+        p99(Mode::FanOut, length, |_, server| {
+            empty_lines(1, 500, server)
+        })?,
+        p99(Mode::Reply, of_a_storm, accepts)?,
+        p99(Mode::Reply, length, expiry)?,
+    ];
+    let times = beside.map(|figure| figure / alone);
     Ok(Measured {
-        figures: vec![alone, flood / alone, accepts / alone, expiry / alone],
+        figures: iter::once(alone).chain(times).collect(),
         remarks,
     })
 }
@@ -108,6 +137,8 @@ enum Beside {
     #[expect(dead_code, reason = "held for its drop")]
     Storm(Aside<Vec<TcpStream>>),
     #[expect(dead_code, reason = "held for its drop")]
+    Flood(Aside<()>),
+    #[expect(dead_code, reason = "held for its drop")]
     Mute(Vec<TcpStream>),
 }
 
@@ -126,6 +157,40 @@ fn flood(_: &Bench, server: &Server) -> Result<Beside, Failure> {
         LONGER_THAN_MEASURED,
     ];
     harness::disturb(server, &args).map(Beside::Harness)
+}
+
+/// How long those who only read are left alone between two looks.
+const READ_PAUSE: Duration = Duration::from_millis(2);
+
+/// Lines with nothing in them, as fast as they are taken, from each of the senders; they and the readers
+/// read whatever comes.
+fn empty_lines(senders: usize, readers: usize, server: &Server) -> Result<Beside, Failure> {
+    let connect = || -> std::io::Result<TcpStream> {
+        let stream = TcpStream::connect(server.addr)?;
+        stream.set_nonblocking(true)?;
+        Ok(stream)
+    };
+    let all = (0..senders + readers).map(|_| connect());
+    let mut all = all
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| Failure::Failed(format!("dial: {error}")))?;
+    Ok(Beside::Flood(Aside::start(move |over| {
+        let (lines, mut scratch) = ([b'\n'; 64 << 10], vec![0; 256 << 10]);
+        let mut read_at = Instant::now();
+        while !over.is_over() {
+            let (senders, readers) = all.split_at_mut(senders);
+            for sender in senders {
+                let _ = sender.write(&lines);
+                let _ = sender.read(&mut scratch);
+            }
+            if read_at.elapsed() >= READ_PAUSE {
+                for reader in readers {
+                    let _ = reader.read(&mut scratch);
+                }
+                read_at = Instant::now();
+            }
+        }
+    })))
 }
 
 /// The quiet peers are to be connected, and measured, when the storm breaks.
