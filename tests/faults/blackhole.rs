@@ -208,3 +208,25 @@ fn a_peer_that_vanishes_behind_a_full_queue_is_found_within_the_bound() {
     assert!((3001..4500).contains(&silence_ms), "{silence_ms}");
     assert_eq!(server.closes().len(), 1, "the talker is none the worse");
 }
+
+/// What the kernel has taken and nobody has acknowledged is not sent.
+#[test]
+#[ignore = "makes network namespaces: needs root and iproute2"]
+fn lines_into_a_dead_network_are_no_success() {
+    let network = Network::new();
+    let _server = network.serve(SERVER, &["--heartbeat", "off"]);
+    let heartbeat = ["--heartbeat", "500ms", "--missed", "2", "--tries", "1"];
+    let mut sender = network.connect("c", SERVER, &heartbeat);
+    sender.is_served("hello");
+    network.cut(TO_SERVER);
+    for line in ["one", "two", "three", "four", "five"] {
+        sender.say(line);
+    }
+    let status = sender.end_of_input();
+    assert_eq!(status.code(), Some(1));
+    let said = sender.statuses();
+    assert!(
+        said.iter().any(|line| line.contains("not acknowledged")),
+        "{said:?}"
+    );
+}

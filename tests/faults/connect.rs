@@ -2,14 +2,14 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::common::DEADLINE;
+use crate::common::{DEADLINE, wait_until};
 
 /// Ended when the test ends.
 pub struct Connect {
@@ -86,6 +86,17 @@ impl Connect {
     /// Every status that has come and has not been waited for.
     pub fn statuses(&self) -> Vec<String> {
         self.stderr.try_iter().map(|(_, status)| status).collect()
+    }
+
+    /// Ends its input, and waits for it to end.
+    pub fn end_of_input(&mut self) -> ExitStatus {
+        drop(self.child.stdin.take());
+        let mut status = None;
+        wait_until("it ends", || {
+            status = self.child.try_wait().expect("the process is ours");
+            status.is_some()
+        });
+        status.expect("waited for")
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::common::wait_until;
+use crate::common::{Peer, wait_until};
 use crate::heartline;
 use crate::pty::Pty;
 
@@ -46,4 +46,28 @@ fn who_was_started_to_outlive_the_terminal_does() {
     wait_until("it lives on", || logged("reload changed=none"));
     pty.signal(Signal::TERM);
     assert_eq!(pty.wait().code(), Some(0));
+}
+
+#[test]
+fn ctrl_s_stops_the_terminal_and_not_the_server() {
+    let args = ["serve", "127.0.0.1:0", "--log-level", "debug"];
+    let mut pty = Pty::start(heartline(&args), 200, 24);
+    pty.wait_for("listening 127.0.0.1:");
+    let screen = pty.screen();
+    let addr = screen
+        .lines()
+        .find_map(|line| line.strip_prefix("listening "))
+        .and_then(|addr| addr.trim().parse().ok())
+        .expect("it says where");
+    pty.press("\x13");
+    // More lines than a terminal and the server's own buffer hold: two for each connection.
+    for _ in 0..1500 {
+        let mut peer = Peer::connect(addr);
+        peer.send("x\n");
+        peer.expect("echo: x\n");
+    }
+    pty.press("\x11");
+    pty.wait_for("log-dropped n=");
+    pty.signal(Signal::TERM);
+    assert_eq!(pty.end().code(), Some(0));
 }
