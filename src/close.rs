@@ -106,8 +106,7 @@ reasons! {
         Denied = "denied", Policy;
         /// A balancer brought the connection and did not say in time, or not as the PROXY protocol has it, for whom.
         ProxyHeader = "proxy-header", Policy;
-        /// It ended before it had sent anything, where a balancer was to say for whom it is: so balancers look
-        /// whether anybody listens.
+        /// A balancer closed the connection before it sent a PROXY header: a health check.
         Probe = "probe", Peer;
         /// The server is shutting down.
         ShuttingDown = "shutting-down", Local;

@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_measurement_is_only_compared_with() {
+    fn first_measurement_is_the_reference() {
         let mut progress = Progress::since(at(100));
         progress.measure(at(200), 1000, Some(10));
         assert_eq!((progress.at(), progress.is_measured()), (at(100), true));
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_now_and_then_is_none() {
+    fn single_bytes_are_not_progress() {
         let mut progress = Progress::since(at(0));
         progress.measure(at(0), 1000, Some(900));
         progress.measure(at(1000), 1000, Some(837));
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_taken_everything_owes_nothing() {
+    fn peer_without_outstanding_bytes_makes_progress() {
         let mut progress = Progress::since(at(0));
         progress.measure(at(0), 10, Some(5));
         progress.measure(at(9000), 10, Some(0));

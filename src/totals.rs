@@ -1,5 +1,5 @@
-//! How often something has befallen peers, by reason and by network, in bounded memory: what remains of
-//! lines and entries for which there is no room.
+//! Event counts by reason and by peer network, in bounded memory. They summarize log lines and history
+//! entries that were dropped.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,11 +7,11 @@ use std::net::IpAddr;
 
 use crate::networks::Network;
 
-/// Networks that are counted apart; what is beyond them is counted together.
+/// Networks counted separately; events of further networks share one count.
 const MAX_NETWORKS: usize = 256;
-/// Networks that a line of the log names, those with most first.
+/// Networks named in a log line, largest first.
 const NAMED: usize = 5;
-/// A network is what commonly fails together: a site has a /24, or a /48 (RFC 6177).
+/// Prefix of a site, whose peers commonly fail together: /24, or /48 (RFC 6177).
 const PREFIX_V4: u8 = 24;
 const PREFIX_V6: u8 = 48;
 
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_come_first() {
+    fn totals_are_listed_largest_first() {
         let mut totals = Totals::default();
         for (reason, ip, times) in [
             ("peer-reset", "192.0.2.7", 1),
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn peers_from_everywhere_take_no_more_memory() {
+    fn networks_are_counted_in_bounded_memory() {
         let mut totals = Totals::default();
         for address in 0..10_000_u32 {
             let ip = std::net::Ipv4Addr::from(address << 8);

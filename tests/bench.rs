@@ -382,7 +382,7 @@ fn any_server_will_do_that_answers_in_lines_or_bytes() {
 }
 
 #[test]
-fn a_server_that_answers_nothing_of_what_is_expected_fails_the_run() {
+fn run_without_any_expected_answer_fails() {
     let addr = plain_echo_server().to_string();
     let results = measure_to_code(
         &[
@@ -426,7 +426,7 @@ fn a_refused_dial_is_named_and_nothing_was_measured() {
 }
 
 #[test]
-fn a_file_may_have_a_name_that_is_not_utf_8() {
+fn result_file_name_need_not_be_utf8() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let json = dir.path().join(OsStr::from_bytes(b"r\xffsults.json"));
     let mut command = command(&["hold", "--connections", "1", "--for", "100ms"]);
@@ -438,7 +438,7 @@ fn a_file_may_have_a_name_that_is_not_utf_8() {
 }
 
 #[test]
-fn a_run_that_fails_leaves_the_files_of_an_earlier_one() {
+fn failed_run_keeps_earlier_result_files() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let json = dir.path().join("results.json");
     fs::write(&json, "precious").expect("room on the disk");

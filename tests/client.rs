@@ -603,7 +603,7 @@ fn send_much(answers: bool) -> (Outcome, Notes, usize) {
 }
 
 #[test]
-fn a_server_that_reads_slowly_and_answers_the_pings_that_it_meets_is_alive() {
+fn slow_server_that_answers_pings_is_alive() {
     let (outcome, notes, missing) = send_much(true);
     assert_eq!(
         (outcome, missing),
@@ -614,7 +614,7 @@ fn a_server_that_reads_slowly_and_answers_the_pings_that_it_meets_is_alive() {
 }
 
 #[test]
-fn a_server_whose_kernel_alone_takes_what_is_sent_is_not() {
+fn server_whose_kernel_alone_acknowledges_is_not_alive() {
     let (outcome, notes, missing) = send_much(false);
     assert_eq!(notes.count("disconnected 1 heartbeat-lost"), 1);
     assert!(outcome != Outcome::Finished && missing > 0, "{outcome:?}");

@@ -260,7 +260,7 @@ fn a_start_fails_as_the_check_does_and_names_the_place() {
 }
 
 #[test]
-fn a_file_of_settings_that_is_not_there_may_be_there_next_time() {
+fn missing_config_file_exits_with_1() {
     for args in [&["serve"][..], &["serve", "--check"]] {
         let args = [args, &["--config", "/nowhere/at/all"]].concat();
         let output = heartline(&args, &[]);
@@ -271,7 +271,7 @@ fn a_file_of_settings_that_is_not_there_may_be_there_next_time() {
 }
 
 #[test]
-fn all_that_is_wrong_is_said_at_once_in_the_order_of_the_file() {
+fn all_config_errors_are_reported_in_file_order() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let said = |config: &str| {
         let config = file(dir.path(), config);
@@ -317,7 +317,7 @@ fn all_that_is_wrong_is_said_at_once_in_the_order_of_the_file() {
 }
 
 #[test]
-fn a_token_that_servers_share_needs_no_endpoint() {
+fn token_from_the_environment_without_endpoint_is_a_warning() {
     let shared = [("HEARTLINE_ADMIN_TOKEN_FILE", "/no/such/token")];
     let checked = heartline(&["serve", "--check"], &shared);
     assert!(checked.status.success());
@@ -326,7 +326,7 @@ fn a_token_that_servers_share_needs_no_endpoint() {
 }
 
 #[test]
-fn what_kubernetes_says_of_services_is_not_wondered_at() {
+fn kubernetes_service_variables_cause_no_warnings() {
     let links = [
         ("HEARTLINE_SERVICE_HOST", "10.96.0.12"),
         ("HEARTLINE_SERVICE_PORT", "7878"),
@@ -342,7 +342,7 @@ fn what_kubernetes_says_of_services_is_not_wondered_at() {
 }
 
 #[test]
-fn stdout_that_cannot_be_written_is_an_error_and_one_that_nobody_reads_is_none() {
+fn full_stdout_is_an_error_and_closed_stdout_is_not() {
     let printed = |stdout: Stdio, args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_heartline"));
         command.args(args).stdin(Stdio::null()).stdout(stdout);
@@ -633,7 +633,7 @@ fn completions_and_manual_pages_speak_of_all_that_is_not_hidden() {
 }
 
 #[test]
-fn sigusr1_opens_the_log_anew_and_changes_nothing_else() {
+fn sigusr1_reopens_the_log() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let log = dir.path().join("log");
     let command = Command::new(env!("CARGO_BIN_EXE_heartline"));

@@ -431,7 +431,7 @@ fn twenty_thousand_lines_come_back_from_our_own_server() {
 
 /// Longer than the heartbeat's timeout on both ends, in which nobody reads stdout.
 #[test]
-fn a_stdout_that_is_not_read_for_a_while_costs_neither_connection_nor_messages() {
+fn paused_stdout_loses_neither_connection_nor_messages() {
     let heartbeat = ["--heartbeat", "300ms", "--missed", "2"];
     let server = Serve::start(&heartbeat);
     let args = [&heartbeat[..], &["--tries", "1"]].concat();
@@ -475,7 +475,7 @@ fn input_that_cannot_be_read_is_exit_1() {
 }
 
 #[test]
-fn a_reply_may_be_longer_than_the_longest_line_that_is_sent() {
+fn reply_may_be_longer_than_the_longest_sent_line() {
     let server = Serve::start(&[]);
     let mut connect = Connect::start(server.addr(), &[]);
     let line = "x".repeat(65_536);
@@ -486,7 +486,7 @@ fn a_reply_may_be_longer_than_the_longest_line_that_is_sent() {
 }
 
 #[test]
-fn with_listen_only_the_end_of_stdin_ends_nothing() {
+fn listen_only_ignores_the_end_of_stdin() {
     let server = Serve::start(&["--app", "broadcast"]);
     let mut connect = Connect::start(server.addr(), &["--listen-only"]);
     connect.end_stdin();

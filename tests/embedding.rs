@@ -222,7 +222,7 @@ fn who_owns_the_loop_takes_one_turn_at_a_time() {
 }
 
 #[test]
-fn a_handle_of_a_server_that_has_ended_is_closed_though_the_server_is_kept() {
+fn handle_is_closed_after_the_server_has_ended() {
     let mut server = Server::bind("127.0.0.1:0", Config::default()).expect("bound");
     let handle = server.handle();
     handle.broadcast("before").expect("room");
@@ -244,7 +244,7 @@ impl Handler for Panicking {
 }
 
 #[test]
-fn after_a_panic_that_was_caught_the_server_says_so_and_its_connections_are_closed() {
+fn caught_handler_panic_poisons_the_server_and_closes_its_connections() {
     let mut server = Server::bind("127.0.0.1:0", Config::default()).expect("bound");
     let handle = server.handle();
     let mut peer = TcpStream::connect(server.local_addrs()[0]).expect("it listens");

@@ -89,7 +89,7 @@ fn log_dropped(log: impl Read) -> u64 {
 }
 
 #[test]
-fn connections_are_served_while_nobody_reads_the_pipe_that_is_stderr() {
+fn connections_are_served_while_stderr_is_not_read() {
     let mut server = Unread::start(|command| command.stderr(Stdio::piped()));
     let stderr: ChildStderr = server.child.stderr.take().expect("piped");
     let mut witness = server.connect();
@@ -105,7 +105,7 @@ fn connections_are_served_while_nobody_reads_the_pipe_that_is_stderr() {
 }
 
 #[test]
-fn a_server_ends_although_nobody_reads_its_log() {
+fn server_ends_while_its_log_is_not_read() {
     let mut server = Unread::start(|command| command.stderr(Stdio::piped()));
     let _stderr = server.child.stderr.take().expect("piped");
     server.make_log();
@@ -113,7 +113,7 @@ fn a_server_ends_although_nobody_reads_its_log() {
 }
 
 #[test]
-fn connections_are_served_while_nobody_reads_the_fifo_that_is_the_log_file() {
+fn connections_are_served_while_the_log_fifo_is_not_read() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let fifo = dir.path().join("log");
     make_fifo(&fifo);
@@ -132,7 +132,7 @@ fn connections_are_served_while_nobody_reads_the_fifo_that_is_the_log_file() {
 }
 
 #[test]
-fn every_line_reaches_a_file() {
+fn log_file_gets_every_line() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("log");
     let server = Unread::start(|command| command.arg("--log-file").arg(&path));

@@ -233,7 +233,7 @@ fn the_second_articles_client_is_served() {
 }
 
 #[test]
-fn an_http_request_is_no_message() {
+fn http_request_is_not_delivered_as_message() {
     let server = Serve::start(&["--app", "broadcast"]);
     let mut other = server.connect();
     other.send("ping\n");

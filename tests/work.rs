@@ -41,7 +41,7 @@ fn worst_wait(witness: &mut Peer, times: usize) -> Duration {
 }
 
 #[test]
-fn a_flood_of_empty_lines_delays_neither_neighbours_nor_verdicts() {
+fn flood_of_empty_lines_delays_neither_neighbours_nor_timeouts() {
     let server = Serve::start(&["--heartbeat", "300ms", "--missed", "2"]);
     let stop = Arc::new(AtomicBool::new(false));
     let floods: Vec<_> = (0..3).map(|_| flood(&server, &stop)).collect();
@@ -62,7 +62,7 @@ fn a_flood_of_empty_lines_delays_neither_neighbours_nor_verdicts() {
 }
 
 #[test]
-fn a_broadcast_of_a_segment_of_empty_lines_closes_nobody_and_delays_nobody() {
+fn broadcast_of_one_segment_closes_and_delays_no_connection() {
     const READERS: usize = 600;
     let server = Serve::start(&["--app", "broadcast", "--heartbeat", "60s"]);
     let readers: Vec<Peer> = (0..READERS).map(|_| server.connect()).collect();
@@ -124,7 +124,7 @@ fn read_slowly(mut stream: TcpStream, piece: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_slow_reader_that_answers_the_pings_it_meets_is_not_given_up() {
+fn slow_reader_that_answers_pings_stays_open() {
     let server = Serve::start(&["--heartbeat", "500ms", "--missed", "2"]);
     let stream = server.connect().stream;
     let mut asking = stream.try_clone().expect("a descriptor");
@@ -148,7 +148,7 @@ fn a_slow_reader_that_answers_the_pings_it_meets_is_not_given_up() {
 }
 
 #[test]
-fn a_slow_reader_gets_everything_after_its_fin() {
+fn slow_reader_gets_everything_after_its_fin() {
     let server = Serve::start(&["--heartbeat", "200ms", "--missed", "2"]);
     let mut peer = server.connect();
     let line = format!("{}\n", "x".repeat(993));

@@ -55,8 +55,7 @@ pub(crate) fn duration(us: f64) -> String {
     }
 }
 
-/// The bound of the bucket that a percentile lies in, in seconds. The loop counts whole milliseconds, so that
-/// zero means less than one.
+/// Formats the upper bound of a percentile, in seconds. Times are whole milliseconds, so 0 means less than 1 ms.
 pub(crate) fn bound(seconds: f64) -> String {
     if seconds > 0.0 {
         format!("≤ {}", duration(seconds * 1e6))

@@ -90,14 +90,13 @@ fn exit_code(result: Result<ExitCode, Error>) -> ExitCode {
 pub(crate) fn explain(error: &clap::Error) -> Result<ExitCode, Error> {
     let printed = error.print().and_then(|()| std::io::stdout().flush());
     if error.use_stderr() {
-        // A stderr that is closed changes nothing about the usage.
+        // The exit code is 2 even if stderr is closed.
         return Ok(ExitCode::from(2));
     }
     to_stdout(printed).map(|()| ExitCode::SUCCESS)
 }
 
-/// Prints what a command is for. A reader that has gone wants no more, which is no failure (`| head`);
-/// whatever else goes wrong is.
+/// Prints the output of a command. `EPIPE` is not an error (`| head`); other write errors are.
 pub(crate) fn print(text: &[u8]) -> Result<(), Error> {
     let mut stdout = std::io::stdout().lock();
     to_stdout(stdout.write_all(text).and_then(|()| stdout.flush()))

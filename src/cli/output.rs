@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_that_nobody_reads_takes_whole_lines_up_to_the_limit() {
+    fn unread_pipe_takes_whole_lines_up_to_the_limit() {
         let (reader, writer) = io::pipe().expect("a pipe");
         let output = Output::inherited(writer.as_fd(), 4096).expect("it can be opened anew");
         assert!(matches!(output.to, To::NonBlocking(_)));
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_nobody_reads_takes_whole_lines_up_to_the_limit() {
+    fn unread_socket_takes_whole_lines_up_to_the_limit() {
         let (reader, writer) = UnixStream::pair().expect("a pair");
         let output = Output::inherited(writer.as_fd(), 4096).expect("a descriptor is free");
         drop(writer);
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn the_descriptor_of_others_stays_as_it_was() {
+    fn inherited_descriptor_keeps_its_flags() {
         let (_reader, writer) = io::pipe().expect("a pipe");
         let _output = Output::inherited(writer.as_fd(), 4096).expect("it can be opened anew");
         let flags = rustix::fs::fcntl_getfl(&writer).expect("its flags");
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_a_thread_that_writes_everything() {
+    fn file_output_writes_everything_on_a_thread() {
         let mut file = tempfile::tempfile().expect("a file");
         let mut output = Output::inherited(file.as_fd(), 4096).expect("a thread");
         assert!(output.write(b"one\n").expect("there is room"));
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_is_gone_is_an_error() {
+    fn closed_reader_is_an_error() {
         let (reader, writer) = io::pipe().expect("a pipe");
         let mut output = Output::inherited(writer.as_fd(), 4096).expect("it can be opened anew");
         drop((reader, writer));

@@ -32,11 +32,11 @@ impl Beat {
     }
 }
 
-/// A question that is due.
+/// A check of the server that is due.
 pub(super) struct Question {
-    /// Whether a ping asks it.
+    /// Whether it sends a ping.
     pub(super) ping: bool,
-    /// Set when an earlier question got no answer.
+    /// Time since the last sign of life, if an earlier check was not answered.
     pub(super) silence: Option<Duration>,
 }
 

@@ -127,7 +127,7 @@ impl Engine {
     }
 
     /// Turns a connection away that was half in.
-    /// The peer has ended a connection before its header was whole.
+    /// The peer closed the connection before its PROXY header was complete.
     pub(super) fn refuse_cut_short(&mut self, id: ConnId) {
         let said_nothing = self
             .conn(id)

@@ -170,7 +170,7 @@ mod tests {
 
     /// Messages at a little less than the rate, between two bursts that go over it.
     #[test]
-    fn bursts_twelve_seconds_apart_are_no_flood() {
+    fn bursts_twelve_seconds_apart_are_not_a_flood() {
         for per_second in [1, 5, 50] {
             let mut ration = ration(per_second);
             let every_ms = 1000 / u64::from(per_second) + 2;

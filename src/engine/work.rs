@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_part_is_taken_out_and_its_rest_returned() {
+    fn undecoded_part_is_taken_and_its_rest_returned() {
         let mut work = Work::new(10);
         let mut part = work.split(6);
         part.spend(2);

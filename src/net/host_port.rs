@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_people_write_is_understood() {
+    fn valid_addresses_are_parsed() {
         for (text, host, port) in [
             ("127.0.0.1:7878", "127.0.0.1", 7878),
             ("name.example:1", "name.example", 1),
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_what_would_be_right() {
+    fn wrong_addresses_are_rejected_with_an_example() {
         for (text, problem) in [
             ("", "has no port"),
             ("localhost", "has no port"),
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_may_be_a_name() {
+    fn zone_may_be_an_interface_name() {
         let resolve = |text| HostPort::parse(text).expect("one").resolve();
         let found = resolve("[fe80::1%lo]:7878").expect("every machine has this interface");
         let SocketAddr::V6(addr) = found[0] else {

@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn a_socket_that_does_not_listen_is_not_taken_over() {
+    fn socket_that_does_not_listen_is_refused() {
         let bound = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         let addr: SocketAddr = "127.0.0.1:0".parse().expect("an address");
         bound.bind(&addr.into()).expect("a port");

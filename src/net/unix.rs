@@ -41,7 +41,7 @@ pub(crate) fn listen_unix(path: &Path, backlog: i32) -> io::Result<mio::net::Uni
     Ok(mio::net::UnixListener::from_std(socket.into()))
 }
 
-/// Fails as [`listen_unix`] would, as far as that can be known without making anything.
+/// Fails where [`listen_unix`] would. Creates nothing.
 pub(crate) fn check_unix(path: &Path) -> io::Result<()> {
     SockAddr::unix(path)?;
     match fs::symlink_metadata(path) {
@@ -60,8 +60,8 @@ fn directory(path: &Path) -> &Path {
         .unwrap_or(Path::new("."))
 }
 
-/// Locks a directory until the file is dropped. Whoever keeps it locked for longer than this is nobody who
-/// listens, and a directory that cannot be read can still be bound in: then nothing is locked.
+/// Locks a directory until the returned file is dropped. Returns `None` if the directory cannot be opened
+/// (binding in it may still work), or if another program holds the lock for more than a second.
 fn lock(directory: &Path) -> io::Result<Option<fs::File>> {
     let Ok(file) = fs::File::open(directory) else {
         return Ok(None);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_who_start_at_once_one_gets_the_path() {
+    fn one_of_many_concurrent_starts_gets_the_socket_path() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("admin.sock");
         let barrier = std::sync::Barrier::new(8);

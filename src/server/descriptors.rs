@@ -1,23 +1,23 @@
-//! How many connections the descriptors of the process leave room for.
+//! The number of connections that the descriptor limit allows.
 
 use std::fmt;
 
 use crate::config::Config;
 
-/// Kept from connections: for the poll, the listeners, and what a handler may open.
+/// Not used for connections: the poll, the listeners, log files, and files that a handler opens.
 const RESERVED: usize = 32;
-/// At most this share of all descriptors lingers.
+/// Lingering sockets use at most this share of all descriptors.
 const LINGER_SHARE: usize = 32;
 const MAX_LINGERING: usize = 512;
 
-/// How the descriptors that a process may have are shared out.
+/// The shares of the descriptor limit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Descriptors {
     pub(super) max_lingering: usize,
     pub(super) max_connections: usize,
 }
 
-/// That a configuration wants more connections than there can be descriptors for.
+/// A configuration asks for more connections than the descriptor limit allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shortage {
     wanted: usize,
@@ -35,7 +35,7 @@ impl fmt::Display for Shortage {
 }
 
 impl Descriptors {
-    /// Of `limit` descriptors.
+    /// Divides `limit` descriptors.
     pub(crate) fn share(limit: usize) -> Self {
         let max_lingering = (limit / LINGER_SHARE).min(MAX_LINGERING);
         Descriptors {
@@ -44,13 +44,13 @@ impl Descriptors {
         }
     }
 
-    /// Keeps so many more from connections.
+    /// Reserves `number` more descriptors.
     #[cfg(feature = "cli")]
     pub(crate) fn reserve(&mut self, number: usize) {
         self.max_connections = self.max_connections.saturating_sub(number).max(1);
     }
 
-    /// Whether `config` wants more than there are.
+    /// Returns the shortage if `config` asks for too many connections.
     pub(crate) fn shortage(&self, config: &Config) -> Option<Shortage> {
         let wanted = config.limits.max_connections?;
         (wanted > self.max_connections).then_some(Shortage {
@@ -59,7 +59,7 @@ impl Descriptors {
         })
     }
 
-    /// The same configuration with no more connections than there can be descriptors for.
+    /// Returns `config` with `max_connections` limited to what the descriptors allow.
     pub(super) fn within(&self, config: &Config) -> Config {
         let mut within = config.clone();
         let wanted = config.limits.max_connections.unwrap_or(usize::MAX);
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_reserved_is_no_room_for_connections() {
+    fn reserved_descriptors_lower_the_connection_limit() {
         let mut descriptors = Descriptors::share(1024);
         assert_eq!(descriptors.max_connections, 1024 - RESERVED - 32);
         let mut config = Config::default();

@@ -28,8 +28,7 @@ pub(super) fn check_listeners(number: usize) -> Result<(), ConfigError> {
     }
 }
 
-/// Fails where listening on all of `addrs` would, whatever else the system does with them: on too many, and
-/// on two that are in each other's way.
+/// Fails if `addrs` are too many, or if two of them conflict (`EADDRINUSE`).
 #[cfg(feature = "cli")]
 pub(crate) fn check_addrs(addrs: &[SocketAddr]) -> Result<(), ConfigError> {
     check_listeners(addrs.len())?;
@@ -45,7 +44,7 @@ pub(crate) fn check_addrs(addrs: &[SocketAddr]) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Whether `addr` is one of the many that `all` stands for.
+/// Whether `all` is the unspecified address of the same family and port.
 #[cfg(feature = "cli")]
 pub(crate) fn covers(all: &SocketAddr, addr: &SocketAddr) -> bool {
     all.port() == addr.port()

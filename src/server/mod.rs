@@ -72,9 +72,9 @@ pub struct Server {
     commands: Commands,
     /// What is in force, but for `max_connections`, which is as it was asked for.
     config: Config,
-    /// As many connections as there can be descriptors for.
+    /// Limits the number of connections.
     descriptors: Descriptors,
-    /// Whether it has not been said yet that they are too few.
+    /// The next turn logs a shortage of descriptors, if there is one.
     shortage_unsaid: bool,
     options: SocketOptions,
     report: Report,
@@ -113,8 +113,8 @@ impl Server {
         Server::with(sockets, config)
     }
 
-    /// As [`Server::bind`], on what each of several names stands for. Of a name with several addresses,
-    /// one has to be bound; what is wrong with the others is logged, as where a family is turned off.
+    /// As [`Server::bind`], with the addresses of several names. At least one address of each name must be
+    /// bound; errors of the others are logged (a host may have one IP family turned off).
     #[cfg(feature = "cli")]
     pub(crate) fn bind_names(names: &[Vec<SocketAddr>], config: Config) -> Result<Self, Error> {
         config.check()?;
@@ -350,7 +350,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_name_one_address_has_to_be_bound() {
+    fn name_needs_one_address_that_can_be_bound() {
         let local: SocketAddr = "127.0.0.1:0".parse().expect("an address");
         // TEST-NET-1 (RFC 5737), which no machine has.
         let foreign: SocketAddr = "192.0.2.1:0".parse().expect("an address");

@@ -23,7 +23,7 @@ const KINDS: [(Kind, &str, Level); 6] = [
     (Kind::Open, "open", Level::Debug),
     (Kind::Close, "close", Level::Info),
     (Kind::Refuse, "refuse", Level::Warn),
-    // Balancers look every few seconds whether anybody listens.
+    // Load balancers probe every few seconds.
     (Kind::Probe, "probe", Level::Debug),
     (Kind::AcceptError, "accept-error", Level::Warn),
     (Kind::Dropped, "dropped-broadcast", Level::Warn),
@@ -38,7 +38,7 @@ pub(super) struct Report {
     window_ends: Millis,
     written: [u64; KINDS.len()],
     suppressed: [u64; KINDS.len()],
-    /// Of what is suppressed and tells of peers.
+    /// Suppressed lines about peers, by reason and network.
     totals: [Totals; KINDS.len()],
 }
 
@@ -57,8 +57,7 @@ impl Report {
         log::log_enabled!(KINDS[kind as usize].2) && self.has_room(now, kind)
     }
 
-    /// The same for a line that tells why something has befallen the peer at `ip`: what is suppressed is
-    /// summed up by that.
+    /// The same for an event of the peer at `ip`. A suppressed line is counted by `reason` and network.
     pub(super) fn admits_of(
         &mut self,
         now: Millis,

@@ -29,7 +29,7 @@ fn a_hundred_clients_are_served_at_once() {
 }
 
 #[test]
-fn those_who_ask_for_nothing_keep_nobody_out() {
+fn idle_admin_clients_make_room_for_new_ones() {
     let server = serve(&[]);
     let mut idle: Vec<Client> = (0..127).map(|_| Client::connect(&server)).collect();
     for client in &mut idle {

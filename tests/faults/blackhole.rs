@@ -212,7 +212,7 @@ fn a_peer_that_vanishes_behind_a_full_queue_is_found_within_the_bound() {
 /// What the kernel has taken and nobody has acknowledged is not sent.
 #[test]
 #[ignore = "makes network namespaces: needs root and iproute2"]
-fn lines_into_a_dead_network_are_no_success() {
+fn lines_lost_in_a_dead_network_exit_with_1() {
     let network = Network::new();
     let _server = network.serve(SERVER, &["--heartbeat", "off"]);
     let heartbeat = ["--heartbeat", "500ms", "--missed", "2", "--tries", "1"];

@@ -10,7 +10,7 @@ use crate::heartline;
 use crate::pty::Pty;
 
 #[test]
-fn a_terminal_that_is_closed_takes_its_server_with_it_and_a_hangup_alone_does_not() {
+fn closing_the_terminal_ends_the_server_and_sighup_alone_reloads_it() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let log = dir.path().join("log");
     let path = log.to_str().expect("a path in UTF-8");
@@ -30,7 +30,7 @@ fn a_terminal_that_is_closed_takes_its_server_with_it_and_a_hangup_alone_does_no
 }
 
 #[test]
-fn who_was_started_to_outlive_the_terminal_does() {
+fn server_started_with_sighup_ignored_survives_its_terminal() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let log = dir.path().join("log");
     let path = log.to_str().expect("a path in UTF-8");
@@ -49,7 +49,7 @@ fn who_was_started_to_outlive_the_terminal_does() {
 }
 
 #[test]
-fn ctrl_s_stops_the_terminal_and_not_the_server() {
+fn ctrl_s_does_not_stop_the_server() {
     let args = ["serve", "127.0.0.1:0", "--log-level", "debug"];
     let mut pty = Pty::start(heartline(&args), 200, 24);
     pty.wait_for("listening 127.0.0.1:");

@@ -108,7 +108,7 @@ fn every_way_out_gives_the_terminal_back() {
 }
 
 #[test]
-fn a_terminal_that_is_closed_under_it_ends_it_in_order() {
+fn top_exits_cleanly_when_its_terminal_is_closed() {
     let server = serve(&[]);
     let mut top = top(&server, 80, 24);
     top.wait_for("q quit");
@@ -118,7 +118,7 @@ fn a_terminal_that_is_closed_under_it_ends_it_in_order() {
 }
 
 #[test]
-fn a_window_of_any_size_is_drawn_in() {
+fn top_draws_in_windows_of_any_size() {
     let server = serve(&[]);
     for (columns, rows) in [
         (1, 1),

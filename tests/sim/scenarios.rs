@@ -302,7 +302,7 @@ fn at_a_cost(config: Config) -> Setup {
 
 /// A: the pings that it answers stand amid the answer, and before what is queued.
 #[test]
-fn a_slow_reader_that_answers_the_pings_it_meets_is_not_given_up() {
+fn slow_reader_that_answers_pings_stays_open() {
     let mut setup = Setup::calm(config());
     // 40 kB/s on the link, behind what a kernel takes without TCP_NOTSENT_LOWAT.
     for send_buffer in [64 * 1024, 4 << 20] {
@@ -325,7 +325,7 @@ fn a_slow_reader_that_answers_the_pings_it_meets_is_not_given_up() {
 
 /// A, the other way round: a kernel that takes bytes is no program that reads them.
 #[test]
-fn a_program_that_hangs_is_given_up_while_its_kernel_takes_bytes() {
+fn hung_program_is_closed_while_its_kernel_acknowledges() {
     let mut setup = Setup::calm(config());
     setup.link = Some(Link {
         bytes_per_ms: 1,
@@ -348,7 +348,7 @@ fn a_program_that_hangs_is_given_up_while_its_kernel_takes_bytes() {
 
 /// A, after a FIN: what is acknowledged steadily is not cut off.
 #[test]
-fn a_steady_reader_gets_everything_after_its_fin() {
+fn steady_reader_gets_everything_after_its_fin() {
     let mut setup = Setup::calm(config());
     setup.link = Some(Link {
         bytes_per_ms: 10,
@@ -367,7 +367,7 @@ fn a_steady_reader_gets_everything_after_its_fin() {
 
 /// B and D: floods of the smallest messages, work that takes time, and the dead among the living.
 #[test]
-fn floods_of_empty_messages_delay_neither_verdicts_nor_neighbours() {
+fn floods_of_empty_messages_delay_neither_timeouts_nor_neighbours() {
     let mut setup = at_a_cost(config());
     // More than there is time for, though it is not many.
     setup.budgets.unit_ns = 5000;
@@ -412,7 +412,7 @@ fn floods_of_empty_messages_delay_neither_verdicts_nor_neighbours() {
 
 /// C: one segment of empty lines, each of them for everybody.
 #[test]
-fn a_segment_of_broadcasts_closes_nobody_and_stops_nobody() {
+fn segment_of_broadcasts_closes_and_delays_no_connection() {
     let mut setup = at_a_cost(config());
     setup.habits.broadcast = 1000;
     let mut world = World::new(setup);
@@ -434,7 +434,7 @@ fn a_segment_of_broadcasts_closes_nobody_and_stops_nobody() {
 
 /// E: a peer that is held back by its rate is answered in a drain as before it.
 #[test]
-fn a_drain_answers_what_a_rate_limit_holds_back() {
+fn drain_answers_rate_limited_messages() {
     let mut config = config();
     config.limits.max_message_rate = std::num::NonZeroU32::new(5);
     let mut world = World::new(Setup::calm(config));

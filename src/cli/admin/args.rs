@@ -24,7 +24,7 @@ impl AdminArgs {
         self.admin.is_some()
     }
 
-    /// Whether there is a token for an endpoint that is not there.
+    /// Whether a token file is set without an endpoint.
     pub(crate) fn protects_nothing(&self) -> bool {
         self.admin.is_none() && self.admin_token_file.is_some()
     }

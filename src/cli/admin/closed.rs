@@ -14,9 +14,9 @@ use crate::totals::Totals;
 /// Closes that are remembered: enough to see what has befallen a fleet in the last minute of trouble, in 200 kB.
 pub(super) const REMEMBERED: usize = 1000;
 
-/// For so long those that were displaced are summed up together, and for as long again they are shown.
+/// Length of a period. Totals are shown for one more period after it.
 const DISPLACED_PERIOD: Duration = Duration::from_secs(600);
-/// Networks shown, those with most first.
+/// Networks shown, largest first.
 const SHOWN_NETWORKS: usize = 20;
 
 /// The last closes, and how many there were in all.
@@ -24,11 +24,11 @@ const SHOWN_NETWORKS: usize = 20;
 pub(crate) struct ClosedRing {
     entries: VecDeque<Entry>,
     total: u64,
-    /// Those that there was no room for any more, of the current period and of the one before.
+    /// Totals of removed entries: of the current period and of the previous one.
     displaced: [Option<Displaced>; 2],
 }
 
-/// What remains of closes that newer ones have displaced.
+/// Totals of the entries removed in one period.
 struct Displaced {
     since: SystemTime,
     totals: Totals,
@@ -75,7 +75,7 @@ impl ClosedRing {
             .count(closed.reason.as_str(), closed.peer.ip());
     }
 
-    /// What remains of those that were displaced lately, the current period first.
+    /// Totals of recently removed entries, the current period first.
     pub(super) fn displaced(&self) -> Vec<DisplacedView> {
         self.displaced
             .iter()
@@ -95,7 +95,7 @@ impl ClosedRing {
     }
 }
 
-/// Sums of closes that there is no room for any more.
+/// Totals of removed entries as the endpoint shows them.
 #[derive(Serialize)]
 pub(super) struct DisplacedView {
     since: String,

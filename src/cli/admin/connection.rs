@@ -115,10 +115,10 @@ impl Connection {
         }
     }
 
-    /// Who has asked for nothing makes room for whoever comes, and this says who does so first, the least of
-    /// all: strangers, then those between two requests, each by the time when it would have to go anyway
-    /// (RFC 9112 section 9.5: a server may close an idle connection at any time).
-    pub(super) fn dispensability(&self) -> Option<(bool, Option<Instant>)> {
+    /// Order in which idle connections are closed for new ones, smallest first: connections without an
+    /// admitted request, then connections between two requests, each by its timeout. `None` while a request
+    /// is served. RFC 9112 section 9.5 allows a server to close an idle connection at any time.
+    pub(super) fn eviction_order(&self) -> Option<(bool, Option<Instant>)> {
         let is_idle = match self.state {
             State::Head => !self.is_known || self.input.is_empty(),
             State::Lingering => true,

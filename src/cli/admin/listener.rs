@@ -46,8 +46,7 @@ impl Address {
         matches!(self, Address::Tcp(_))
     }
 
-    /// Fails as [`Listener::open`] would, but for what only listening can tell. Returns the addresses of TCP,
-    /// of which one is listened on.
+    /// Checks the address without listening. Returns the TCP addresses; [`Listener::open`] uses one.
     pub(super) fn check(&self, access: &Access) -> Result<Vec<SocketAddr>, Error> {
         match self.resolve(access)? {
             Resolved::Tcp(addrs) => Ok(addrs),
@@ -92,8 +91,7 @@ enum Resolved<'a> {
 
 pub(super) enum Listener {
     Tcp(mio::net::TcpListener),
-    /// The file comes first, so that it goes first: while we listen, nobody else can have put another
-    /// socket there in good faith.
+    /// The file is dropped first: while the socket listens, another server does not replace it.
     Unix(SocketFile, mio::net::UnixListener),
 }
 

@@ -87,7 +87,7 @@ pub(crate) struct Admin {
     scratch: Box<[u8]>,
 }
 
-/// Clients at once, under the limit on descriptors that is in force.
+/// Maximum number of admin connections under the current descriptor limit.
 fn max_connections() -> usize {
     (net::descriptor_limit() / DESCRIPTOR_SHARE).clamp(1, MAX_CONNECTIONS)
 }
@@ -127,8 +127,7 @@ impl Admin {
         }))
     }
 
-    /// Fails as [`Admin::open`] would, but for what only listening can tell. Returns the addresses of an
-    /// endpoint over TCP, one of which is listened on.
+    /// Checks the settings without listening. Returns the TCP addresses; [`Admin::open`] listens on one.
     pub(crate) fn check(args: &AdminArgs) -> Result<Vec<SocketAddr>, Error> {
         match args.endpoint()? {
             Some((address, access)) => address.check(&access),
@@ -136,7 +135,7 @@ impl Admin {
         }
     }
 
-    /// The descriptors that the endpoint keeps from connections: none without one.
+    /// Descriptors reserved for the endpoint; 0 if it is off.
     pub(crate) fn descriptors(args: &AdminArgs) -> usize {
         if args.is_on() { max_connections() } else { 0 }
     }
@@ -281,13 +280,13 @@ impl Admin {
         self.enqueue(key);
     }
 
-    /// Closes a connection that has asked for nothing, if there is one: those who hold them all cannot keep
-    /// a health check out.
+    /// Closes the first idle connection in the eviction order, if there is one, so that idle clients cannot
+    /// block a health check.
     fn make_room(&mut self) -> bool {
         let first = self
             .connections
             .iter()
-            .filter_map(|(key, connection)| Some((connection.dispensability()?, key)))
+            .filter_map(|(key, connection)| Some((connection.eviction_order()?, key)))
             .min();
         if let Some((_, key)) = first {
             let peer = &self.connections[key].peer;

@@ -174,7 +174,7 @@ fn bad(key: &str, expected: &str) -> Failure {
     Failure::new(400, format!("{key} is {expected}"))
 }
 
-/// For requests that change something: a parameter that is ignored there would be a misunderstanding.
+/// Rejects parameters of a request that changes something, since ignoring one would change the wrong thing.
 fn no_parameters(query: &str) -> Result<(), Failure> {
     match form_urlencoded::parse(query.as_bytes()).next() {
         Some((key, _)) => Err(unknown(&key)),

@@ -243,7 +243,7 @@ pub(super) fn resolve(addr: &str) -> Result<SocketAddr, Error> {
     Ok(first_to_answer(&addrs))
 }
 
-/// One that can be connected to, if it is not the only one; the first if there is none.
+/// The first address that accepts a connection, or else the first one. A single address is not tried.
 fn first_to_answer(addrs: &[SocketAddr]) -> SocketAddr {
     let answers = |addr: &&SocketAddr| TcpStream::connect_timeout(addr, ANSWER_TIME).is_ok();
     match addrs {
@@ -259,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_several_addresses_one_that_answers_is_measured() {
+    fn bench_uses_the_first_address_that_answers() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let live = listener.local_addr().expect("bound");
         let mut dead = live;

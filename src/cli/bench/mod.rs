@@ -157,11 +157,10 @@ fn watched(job: &Job, server: Option<&OwnServer>) -> Result<Watched, Error> {
     Ok(Watched { pids })
 }
 
-/// A file that is written aside, and put in its place when it is whole: a measurement that fails leaves
-/// what was there before.
+/// Writes to a temporary file and renames it when it is complete, so that a failed run keeps the old file.
 struct Aside {
     path: PathBuf,
-    /// Where it is written, unless `path` is something else than a file, such as a pipe.
+    /// The temporary file; `None` if `path` is not a regular file, such as a pipe.
     aside: Option<PathBuf>,
     file: File,
 }

@@ -36,7 +36,7 @@ pub(crate) struct Options {
 
 #[derive(Args, Debug)]
 pub(crate) struct ServeArgs {
-    /// Addresses to listen on, as HOST:PORT; port 0 picks a free one. Sockets passed in LISTEN_FDS (systemd) take their place
+    /// Addresses to listen on, as HOST:PORT; port 0 picks a free one, and [::]:PORT is IPv6 only. Sockets passed in LISTEN_FDS (systemd) take their place
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:7878")]
     pub(super) addrs: Vec<String>,
     /// What is done with messages

@@ -1,5 +1,4 @@
-//! What can be known of the settings before anything is listened on, and `heartline serve --check`, which
-//! says it.
+//! Checks the settings before the server listens; `heartline serve --check`.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -15,10 +14,10 @@ use crate::server::{Descriptors, check_addrs, covers};
 
 const PROTECTS_NOTHING: &str = "there is no admin endpoint to protect: set --admin as well";
 
-/// What the addresses to listen on stand for, each of them.
+/// The resolved addresses of each listen argument.
 pub(super) type Names = Vec<Vec<SocketAddr>>;
 
-/// Looks for all that is wrong with the settings and can be known without listening or making a file.
+/// Returns every error that can be found without listening or creating a file.
 pub(super) fn examine(settings: &Settings) -> Result<Names, Vec<Error>> {
     let args = settings.args();
     let config = args.config();
@@ -74,13 +73,13 @@ fn resolve(addrs: &[String]) -> Result<Names, Vec<Error>> {
     }
 }
 
-/// Several servers may share an environment, and not all of them need have an endpoint.
+/// Servers may share an environment, and some of them may have no endpoint.
 fn has_shared_token(settings: &Settings) -> bool {
     let token = settings.find("admin-token-file");
     token.is_some_and(|token| matches!(token.origin, Origin::Environment(_)))
 }
 
-/// What is legal and probably not meant, a sentence each.
+/// Warnings about legal settings that are probably not meant.
 pub(super) fn notes(settings: &Settings) -> Vec<String> {
     let args = settings.args();
     let mut notes = args.config().notes();
@@ -91,8 +90,7 @@ pub(super) fn notes(settings: &Settings) -> Vec<String> {
     notes
 }
 
-/// Prints the settings in force, as a file that could be given with `--config`, and to stderr what is legal
-/// and probably not meant.
+/// Prints the settings in force as a `--config` file, and warnings to stderr.
 pub(super) fn run(settings: &Settings) -> Result<(), Error> {
     let args = settings.args();
     for note in notes(settings) {

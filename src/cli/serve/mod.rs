@@ -53,7 +53,7 @@ pub(crate) fn run() -> Result<ExitCode, Error> {
     }
 }
 
-/// Says all that is wrong, a line each.
+/// Prints each error on a line.
 fn cannot_start(settings: &Settings, errors: &[Error]) -> ExitCode {
     settings
         .describe(errors)

@@ -46,7 +46,7 @@ impl Origin {
         }
     }
 
-    /// Messages come in this order: of a file, in the order of its lines.
+    /// Sort key of error messages: flags, environment, file by line, defaults.
     pub(super) fn rank(&self) -> (u8, usize) {
         match self {
             Origin::Flag => (0, 0),

@@ -33,7 +33,7 @@ pub(super) fn reload(server: &mut Server, settings: &mut Settings) {
     }
 }
 
-/// Opens the log anew, under the name and at the level that are in force.
+/// Reopens the log with the current settings.
 pub(super) fn reopen_log(settings: &Settings) {
     match logging::prepare(&settings.args().log, &settings.place("log-file")) {
         Ok(log) => {

@@ -50,9 +50,9 @@ pub(super) struct Settings {
 pub(super) enum Fault {
     /// Of the command line, in clap's words.
     Usage(clap::Error),
-    /// Of the environment or the file, which each names; in the order in which they stand there.
+    /// Errors in the environment or the file, ordered by place.
     Settings(Vec<String>),
-    /// Of the system, which does not let us read them.
+    /// The system cannot read the file.
     Io(Error),
 }
 
@@ -172,8 +172,7 @@ impl Settings {
             .map_or_else(|| cli::flag(key), |setting| setting.origin.place(key))
     }
 
-    /// What is wrong, each said of the places where the values stand that are at fault, in the order in
-    /// which those stand there.
+    /// Error messages with the places of the wrong values, ordered by place.
     pub(super) fn describe(&self, errors: &[Error]) -> Vec<String> {
         let mut described: Vec<_> = errors
             .iter()
@@ -221,7 +220,7 @@ fn matches(program: &Command, argv: &[OsString]) -> Result<ArgMatches, Fault> {
     Ok(serve)
 }
 
-/// That a variable is empty is easily overlooked where the file has a list.
+/// A warning if an empty variable overrides a list in the file.
 fn emptied(key: &str, variable: &Said, in_file: &Said) -> Option<String> {
     let none = Value::Many(Vec::new());
     (variable.value == none && in_file.value != none).then(|| {

@@ -21,7 +21,7 @@ pub(super) enum Signal {
     Terminate,
     /// SIGHUP: the settings read again, the log opened anew.
     HangUp,
-    /// SIGUSR1: the log opened anew, as those who rotate logs expect of many servers.
+    /// SIGUSR1: reopen the log (a common convention of log rotation).
     Reopen,
 }
 
@@ -29,7 +29,7 @@ pub(super) enum Signal {
 /// library take care of threads where there are several.
 pub(super) struct Signals {
     signals: signal_hook_mio::v1_0::Signals,
-    /// Whether the server goes when the terminal does in which it was started.
+    /// The server was started in a terminal and ends when the terminal is closed.
     has_terminal: bool,
 }
 
@@ -42,7 +42,7 @@ impl Signals {
                 .map_err(Error::io(WATCH_SIGNALS))?;
             flag::register(signal, Arc::clone(&seen)).map_err(Error::io(WATCH_SIGNALS))?;
         }
-        // Before SIGHUP is watched: nohup(1) has it ignored.
+        // Checked before the handler is set: nohup(1) ignores SIGHUP.
         let has_terminal = is_terminal_there() && !is_hangup_ignored();
         let mut signals = signal_hook_mio::v1_0::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])
             .map_err(Error::io(WATCH_SIGNALS))?;
@@ -66,7 +66,7 @@ impl Signals {
             return None;
         }
         Some(match self.signals.pending().next()? {
-            // The kernel sends it as well when the terminal is closed.
+            // The kernel also sends SIGHUP when the terminal is closed.
             SIGHUP if self.has_terminal && !is_terminal_there() => {
                 log::warn!("terminal closed");
                 Signal::Terminate

@@ -1,4 +1,4 @@
-//! What the environment and the file say of the settings.
+//! Reads settings from the environment and from the file.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -14,12 +14,12 @@ use crate::error::Error;
 
 /// Environment variables that mean settings begin with this.
 pub(super) const PREFIX: &str = "HEARTLINE_";
-/// A longer file is no list of settings.
+/// Maximum size of the file.
 const MOST_BYTES: u64 = 1024 * 1024;
-/// A name that is less like a known one than this is no slip of the pen.
+/// Minimum similarity for "did you mean".
 const LIKENESS: f64 = 0.8;
 
-/// The environment by name, without what is no text.
+/// Environment variables whose names are UTF-8.
 pub(super) type Variables = HashMap<String, OsString>;
 
 /// A value as a flag has it.
@@ -36,13 +36,13 @@ pub(super) struct Said {
     pub(super) origin: Origin,
 }
 
-/// What is wrong with a setting, with its place before it.
+/// A wrong setting; `text` begins with its place.
 pub(super) struct Problem {
     pub(super) origin: Origin,
     pub(super) text: String,
 }
 
-/// What one source says of all settings.
+/// The settings of one source.
 #[derive(Default)]
 pub(super) struct Source {
     pub(super) said: HashMap<String, Said>,
@@ -123,8 +123,8 @@ fn from_variable(arg: &Arg, value: &OsString) -> Result<Value, String> {
     Ok(Value::One(Some(text.to_owned())))
 }
 
-/// Variables that look like settings and are none. Other parts of the program have variables of their own,
-/// so they are no errors.
+/// Warnings about variables that look like misspelled settings. Other commands have variables of their own,
+/// so these are not errors.
 pub(super) fn unknown_variables(known: &[&Arg], variables: &Variables) -> Vec<String> {
     let names: Vec<String> = known
         .iter()
@@ -164,16 +164,16 @@ fn is_service_link(name: &str, value: &OsString) -> bool {
     name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT") || is_url() || is_part()
 }
 
-/// Why a file says nothing; both name it.
+/// Why the file cannot be used; both messages name it.
 #[derive(Debug)]
 pub(super) enum Unreadable {
-    /// Whoever made the file can still make it readable, and the same command is right then.
+    /// The system cannot read it now; a later start may succeed.
     Io(Error),
-    /// It is not what the command should name.
+    /// The file is not a settings file.
     Wrong(String),
 }
 
-/// A reload reads on the loop of the server: what could make it wait, or never ends, is refused.
+/// Reads the file. A reload reads on the server's loop, so files that could block or never end are rejected.
 fn read(path: &Path) -> Result<String, Unreadable> {
     let wrong = |problem: &str| {
         Err(Unreadable::Wrong(format!(
@@ -194,7 +194,7 @@ fn read(path: &Path) -> Result<String, Unreadable> {
     String::from_utf8(bytes).or_else(|_| wrong("not UTF-8"))
 }
 
-/// What the file says, key by key, or why it cannot be understood at all.
+/// Reads the settings in the file.
 pub(super) fn from_file(path: &Path, known: &[&Arg]) -> Result<Source, Unreadable> {
     let file = path.display();
     let text = read(path)?;
@@ -275,7 +275,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_kubernetes_sets_for_a_service_is_no_slip_of_the_pen() {
+    fn kubernetes_service_variables_are_recognized() {
         // As kubectl shows them in a container of a namespace with a service `heartline`.
         for (name, value) in [
             ("HEARTLINE_SERVICE_HOST", "10.96.0.12"),

@@ -19,17 +19,17 @@ use rustix::termios::tcgetwinsize;
 use signal_hook::consts::SIGSTOP;
 
 pub(super) struct Screen {
-    /// Never dropped: it would show the cursor, which we do, and where that fails print to stderr, which
-    /// panics when stderr is the same terminal and has been closed.
+    /// Never dropped: its destructor prints to stderr if it cannot show the cursor, and panics if stderr is
+    /// the closed terminal. `give_back` shows the cursor.
     terminal: ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>,
     /// What is drawn in.
     window: Rect,
 }
 
-/// Of a window that says to be larger, the rest stays empty: a program may set any size (TIOCSWINSZ(2const)),
-/// and each cell takes memory.
+/// Maximum columns and rows drawn. Any program can set an absurd size (TIOCSWINSZ(2const)), and every cell
+/// takes memory.
 const LARGEST: (u16, u16) = (1000, 500);
-/// For a terminal that does not know its own, such as a serial line.
+/// Size of a terminal that does not report one, such as a serial line.
 const USUAL: (u16, u16) = (80, 24);
 
 fn window() -> Rect {

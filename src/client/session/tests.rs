@@ -353,7 +353,7 @@ fn who_wakes_from_a_freeze_has_asked_nobody_and_gives_up_nobody() {
 }
 
 #[test]
-fn bytes_that_the_kernel_takes_of_a_stuck_queue_are_no_life() {
+fn partial_writes_of_a_stuck_queue_are_not_a_sign_of_life() {
     let mut session = up_at(0, |config| config.write_timeout = None);
     session.handle_sent(at(10), 100, true);
     let seen = run_silent(&mut session, 10, 3 * I);
@@ -369,7 +369,7 @@ fn bytes_that_the_kernel_takes_of_a_stuck_queue_are_no_life() {
 }
 
 #[test]
-fn in_raw_framing_no_ping_goes_out_amid_a_stuck_queue() {
+fn raw_framing_sends_no_ping_into_a_stuck_queue() {
     let mut session = up_at(0, |config| {
         (config.framing, config.write_timeout) = (Framing::Raw, None);
     });
@@ -420,7 +420,7 @@ fn a_server_that_beats_and_never_reads_is_given_up_after_the_write_timeout() {
 }
 
 #[test]
-fn what_the_server_has_not_acknowledged_is_not_sent() {
+fn unacknowledged_bytes_are_reported_at_the_end() {
     let mut session = up_at(0, |_| ());
     session.handle_sent(at(1), 60, false);
     session.handle_finish();

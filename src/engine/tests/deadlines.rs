@@ -96,24 +96,24 @@ fn closed_at(acknowledged: impl Fn(u64) -> u64) -> Option<u64> {
 }
 
 #[test]
-fn a_peer_that_acknowledges_nothing_is_closed_after_the_write_timeout() {
+fn peer_without_acknowledgements_is_closed_after_the_write_timeout() {
     let at = closed_at(|_| 0).expect("it is closed");
     assert!((4000..=4000 + TICK_MS).contains(&at), "{at} ms");
 }
 
 #[test]
-fn a_peer_that_stops_is_closed_within_five_quarters_of_the_write_timeout() {
+fn stopped_peer_is_closed_within_5_4_of_the_write_timeout() {
     let at = closed_at(|ms| if ms < 3500 { ms / 5 } else { 700 }).expect("it is closed");
     assert!((7500..=8500 + 2 * TICK_MS).contains(&at), "{at} ms");
 }
 
 #[test]
-fn a_peer_that_acknowledges_steadily_is_not_closed() {
+fn peer_with_steady_acknowledgements_stays_open() {
     assert_eq!(closed_at(|ms| ms / 15), None);
 }
 
 #[test]
-fn a_byte_now_and_then_is_no_progress() {
+fn single_bytes_are_not_progress() {
     assert!(closed_at(|ms| ms / 900).is_some());
 }
 

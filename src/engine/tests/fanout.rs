@@ -38,7 +38,7 @@ impl Rig {
 }
 
 #[test]
-fn a_broadcast_to_many_goes_on_across_turns_and_tells_its_receivers_once() {
+fn broadcast_to_many_continues_across_turns_and_reports_once() {
     let (mut rig, ids) = many();
     rig.pending(b"all", Some(ids[7]));
     assert!(rig.engine.has_work());
@@ -60,7 +60,7 @@ fn a_broadcast_to_many_goes_on_across_turns_and_tells_its_receivers_once() {
 }
 
 #[test]
-fn connections_that_are_opened_later_are_no_receivers() {
+fn later_connections_do_not_receive_the_broadcast() {
     let (mut rig, ids) = many();
     rig.pending(b"one", None);
     rig.fan_out(10);
@@ -77,7 +77,7 @@ fn connections_that_are_opened_later_are_no_receivers() {
 }
 
 #[test]
-fn a_direct_message_does_not_overtake_a_broadcast() {
+fn direct_message_does_not_overtake_a_broadcast() {
     let (mut rig, ids) = many();
     rig.pending(b"one", None);
     rig.pending(b"two", None);
@@ -92,7 +92,7 @@ fn a_direct_message_does_not_overtake_a_broadcast() {
 }
 
 #[test]
-fn a_burst_reaches_everybody_but_the_excepted_in_order() {
+fn burst_reaches_all_but_the_excluded_in_order() {
     let (mut rig, ids) = many();
     for (n, from) in ids[..20].iter().enumerate() {
         rig.pending(format!("m{n}").as_bytes(), Some(*from));
@@ -107,7 +107,7 @@ fn a_burst_reaches_everybody_but_the_excepted_in_order() {
 }
 
 #[test]
-fn the_sender_is_not_read_until_its_broadcast_is_complete() {
+fn sender_is_paused_until_its_broadcast_is_complete() {
     let (mut rig, ids) = many();
     rig.receive(ids[0], "*one\n");
     assert!(!rig.engine.wants_read(ids[0]) && rig.engine.wants_read(ids[1]));
@@ -119,7 +119,7 @@ fn the_sender_is_not_read_until_its_broadcast_is_complete() {
 }
 
 #[test]
-fn too_many_at_once_are_refused() {
+fn broadcasts_beyond_the_limit_are_refused() {
     let (mut rig, ids) = many();
     let accepted = (0..1000)
         .take_while(|_| rig.engine.broadcast(b"x", None).is_ok())
@@ -141,7 +141,7 @@ fn too_many_at_once_are_refused() {
 }
 
 #[test]
-fn whoever_leaves_gets_the_broadcasts_from_before_first() {
+fn closing_connection_gets_earlier_broadcasts_first() {
     let (mut rig, ids) = many();
     rig.pending(b"last words", None);
     rig.engine.close_on_request(ids[280], Close::AfterFlush);
@@ -163,7 +163,7 @@ fn whoever_leaves_gets_the_broadcasts_from_before_first() {
 }
 
 #[test]
-fn a_receiver_that_waits_for_a_flush_is_waited_for_and_a_stuck_one_is_not() {
+fn broadcast_waits_for_unflushed_receivers_but_not_for_stuck_ones() {
     for (stuck, reasons) in [(false, vec![]), (true, vec![CloseReason::SlowReader])] {
         let (mut rig, ids) = many();
         rig.engine.send(ids[100], &[&[b'x'; 900]]).expect("room");
@@ -181,7 +181,7 @@ fn a_receiver_that_waits_for_a_flush_is_waited_for_and_a_stuck_one_is_not() {
 }
 
 #[test]
-fn a_message_that_no_outbox_has_room_for_closes_nobody() {
+fn message_larger_than_every_outbox_closes_no_connection() {
     let (mut rig, _) = many();
     assert_eq!(
         rig.engine.broadcast(&[b'x'; 1000], None),

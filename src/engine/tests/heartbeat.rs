@@ -103,7 +103,7 @@ fn without_a_heartbeat_nothing_is_ever_due() {
 }
 
 #[test]
-fn no_ping_joins_a_stuck_queue_in_raw_framing() {
+fn raw_framing_queues_no_ping_behind_stuck_bytes() {
     let mut rig = Rig::new(&Config {
         framing: Framing::Raw,
         ..config()
@@ -164,7 +164,7 @@ fn a_ping_never_passes_the_bound_of_the_outbox() {
 }
 
 #[test]
-fn bytes_that_the_kernel_takes_are_no_life() {
+fn bytes_accepted_by_our_kernel_are_not_a_sign_of_life() {
     let mut rig = Rig::new(&config());
     let id = rig.open();
     rig.receive(id, &format!("{}\n", "x".repeat(700)));
@@ -180,7 +180,7 @@ fn bytes_that_the_kernel_takes_are_no_life() {
 }
 
 #[test]
-fn bytes_behind_a_stuck_queue_are_life_as_of_when_they_came() {
+fn unread_bytes_behind_a_stuck_queue_count_from_their_arrival() {
     let mut rig = Rig::new(&config());
     let id = rig.open();
     rig.receive(id, &format!("{}\n", "x".repeat(700)));
@@ -233,7 +233,7 @@ fn a_ping_follows_every_16_kib_of_output_and_nothing_that_comes_in_delays_it() {
 }
 
 #[test]
-fn a_peer_that_only_answers_pings_amid_a_long_answer_lives() {
+fn peer_that_answers_pings_within_a_long_reply_stays_open() {
     let mut config = config();
     config.limits.max_outbox = 1 << 20;
     let mut rig = Rig::new(&config);

@@ -71,7 +71,7 @@ fn what_many_share_counts_once_and_until_the_last_lets_go() {
 }
 
 #[test]
-fn a_broadcast_waits_for_a_flush_rather_than_for_anybodys_end() {
+fn broadcast_waits_for_a_flush_instead_of_closing_receivers() {
     let mut rig = small(OnSlow::Close);
     let ids = rig.open_many(20);
     let sent = rig.engine.broadcast(&[b'z'; 400], None);
@@ -91,7 +91,7 @@ fn a_broadcast_waits_for_a_flush_rather_than_for_anybodys_end() {
 }
 
 #[test]
-fn the_stuck_yield_before_those_who_wait_for_a_flush() {
+fn stuck_connections_are_closed_before_unflushed_ones() {
     let mut rig = small(OnSlow::Close);
     let (stuck, fresh) = (rig.open_many(2), rig.open_many(3));
     for id in &stuck {

@@ -235,7 +235,7 @@ fn a_message_that_has_grown_past_a_new_bound_ends_its_line() {
 }
 
 #[test]
-fn what_is_held_over_a_lower_memory_limit_has_a_timeout_to_shrink() {
+fn lower_memory_limit_takes_effect_after_one_timeout() {
     let mut rig = Rig::new(&Config {
         heartbeat: None,
         ..config()
@@ -265,7 +265,7 @@ fn what_is_held_over_a_lower_memory_limit_has_a_timeout_to_shrink() {
 
 /// A timeout that is turned on or shortened does not count time that had passed before.
 #[test]
-fn a_shorter_timeout_begins_at_the_change() {
+fn shorter_timeout_counts_from_the_reload() {
     type Change = fn(&mut Limits);
     let changes: [(Change, CloseReason); 3] = [
         (
