@@ -25,6 +25,8 @@ const MAX_BROADCASTS: usize = 512;
 const CONGESTED_FROM: usize = 128;
 /// With at most this many connections a broadcast is complete within the call.
 const INLINE_CONNECTIONS: usize = 256;
+/// Vacant slots of the slab skipped per unit of work.
+const VACANT_SLOTS_PER_UNIT: usize = 16;
 /// Receivers per unit of work.
 const RECEIVERS_PER_UNIT: u32 = 4;
 /// Messages from this size on are queued as one shared segment instead of a copy for each receiver.
@@ -241,6 +243,12 @@ impl Engine {
                 return false;
             }
             let slot = self.fanouts.cursor;
+            // A slab may have as many vacant slots as connections.
+            if !self.conns.contains(slot) {
+                self.fanouts.cursor += 1;
+                work.spend(u32::from(slot.is_multiple_of(VACANT_SLOTS_PER_UNIT)));
+                continue;
+            }
             let mut units = 1;
             if !self.deliver_burst(slot) {
                 for index in 0..self.fanouts.sweep {
