@@ -95,11 +95,11 @@ impl Engine {
         };
         conn.pinged(now);
         if !(self.codec.is_raw() && conn.is_blocked()) {
-            self.enqueue_ping(id);
+            self.enqueue_ping(id, Writing::Queued);
         }
     }
 
-    fn enqueue_ping(&mut self, id: ConnId) {
+    fn enqueue_ping(&mut self, id: ConnId, writing: Writing) {
         let Some(conn) = live(&mut self.conns, id).filter(|conn| conn.takes_messages()) else {
             return;
         };
@@ -110,7 +110,7 @@ impl Engine {
                 .append(&mut self.pool, |buffer| buffer.extend_from_slice(ping));
             conn.mark_ping();
             self.stats.pings_out += 1;
-            self.after_enqueue(id, before, 0, Writing::Queued);
+            self.after_enqueue(id, before, 0, writing);
         }
     }
 
@@ -156,7 +156,8 @@ impl Engine {
             && conn.bytes_since_ping(len) >= PING_EVERY_BYTES;
         self.keep_within_memory();
         if ping_due {
-            self.enqueue_ping(id);
+            // In the same list: pings within a broadcast must not delay replies to other peers.
+            self.enqueue_ping(id, writing);
         }
     }
 

@@ -111,6 +111,24 @@ fn vacant_slots_cost_a_burst_next_to_nothing() {
 }
 
 #[test]
+fn pings_within_a_broadcast_delay_no_replies() {
+    let mut rig = Rig::new(&Config {
+        limits: Limits {
+            max_outbox: 64 << 10,
+            ..config().limits
+        },
+        ..config()
+    });
+    let ids = rig.open_many(MANY);
+    for _ in 0..2 {
+        rig.pending(&[b'x'; 10 << 10], None);
+    }
+    rig.fan_out(u32::MAX);
+    assert_eq!(rig.engine.poll_dirty(), None, "they are broadcast-only");
+    assert!(rig.outgoing(ids[0]).ends_with("x\nping\n"));
+}
+
+#[test]
 fn burst_reaches_all_but_the_excluded_in_order() {
     let (mut rig, ids) = many();
     for (n, from) in ids[..20].iter().enumerate() {
