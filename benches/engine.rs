@@ -59,7 +59,8 @@ fn framing(c: &mut Criterion) {
         ("length", Framing::Length),
         ("raw", Framing::Raw),
     ] {
-        // Raw hands out what was read in pieces of the longest message: the same number of messages as the others.
+        // Raw hands out what was read in pieces of the longest message: the same number of messages
+        // as the others.
         let codec = Codec::new(framing, HeartbeatWords::default(), 64)
             .expect("the default words are valid");
         let mut wire = Vec::new();

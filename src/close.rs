@@ -52,14 +52,15 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// Why a connection was closed. The first reason wins: what happens to a connection already closing does not change it.
+    /// Why a connection was closed. The first reason wins: what happens to a connection already
+    /// closing does not change it.
     CloseReason {
         /// The peer shut its writing side (FIN); it was sent everything that was queued for it.
         PeerClosed = "peer-closed", Peer;
         /// The peer reset the connection (RST; `ECONNRESET`), or was gone when we wrote (`EPIPE`).
         PeerReset = "peer-reset", Peer;
-        /// The kernel gave the peer up: OS keepalive, `TCP_USER_TIMEOUT` or retransmission ran out (`ETIMEDOUT`), or the peer became
-        /// unreachable (`EHOSTUNREACH`, `ENETUNREACH`).
+        /// The kernel gave the peer up: OS keepalive, `TCP_USER_TIMEOUT` or retransmission ran out
+        /// (`ETIMEDOUT`), or the peer became unreachable (`EHOSTUNREACH`, `ENETUNREACH`).
         NetworkTimeout = "network-timeout", Network;
         /// Reading failed in some other way.
         ReadFailed = "read-failed", Network;
@@ -67,10 +68,11 @@ reasons! {
         WriteFailed = "write-failed", Network;
         /// A frame was longer than the longest message allowed.
         FrameTooLarge = "frame-too-large", Policy;
-        /// The first line was an HTTP request: the peer takes this for a web server. Nothing of it reached the
-        /// handler.
+        /// The first line was an HTTP request: the peer takes this for a web server. Nothing of it
+        /// reached the handler.
         HttpRequest = "http-request", Policy;
-        /// A frame was begun and not finished within the time allowed for it, though its bytes may have trickled in to the last.
+        /// A frame was begun and not finished within the time allowed for it, though its bytes may
+        /// have trickled in to the last.
         FrameUnfinished = "frame-unfinished", Policy;
         /// The peer sent no message and no heartbeat within the time allowed for its first.
         NeverSpoke = "never-spoke", Policy;
@@ -78,11 +80,13 @@ reasons! {
         Flood = "flood", Policy;
         /// The peer was silent for `heartbeat * (missed + 1)` and left `missed` pings unanswered.
         HeartbeatLost = "heartbeat-lost", Policy;
-        /// The peer was silent for as long, and its kernel has not acknowledged what was sent to it: the host or the way to it is gone, not only the
-        /// program. Told apart on Linux only; elsewhere it counts as one of the two around it.
+        /// The peer was silent for as long, and its kernel has not acknowledged what was sent to
+        /// it: the host or the way to it is gone, not only the program. Told apart on Linux only;
+        /// elsewhere it counts as one of the two around it.
         HalfOpen = "half-open", Policy;
-        /// More was queued for the peer than the outbox bound allows; or it read nothing for the whole write timeout; or neither
-        /// read nor sent anything for the whole liveness bound while its queue was stuck, though its kernel may be well.
+        /// More was queued for the peer than the outbox bound allows; or it read nothing for the
+        /// whole write timeout; or neither read nor sent anything for the whole liveness bound
+        /// while its queue was stuck, though its kernel may be well.
         SlowReader = "slow-reader", Policy;
         /// All buffers together had reached their bound, and this line held most.
         MemoryLimit = "memory-limit", Policy;
@@ -96,7 +100,8 @@ reasons! {
 }
 
 reasons! {
-    /// Why a connection was refused: accepted by the kernel, closed at once by us, never handed to the handler.
+    /// Why a connection was refused: accepted by the kernel, closed at once by us, never handed to
+    /// the handler.
     Refusal {
         /// As many connections are held as the limit allows.
         Full = "full", Policy;
@@ -104,7 +109,8 @@ reasons! {
         AddressFull = "address-full", Policy;
         /// This address may not connect.
         Denied = "denied", Policy;
-        /// A balancer brought the connection and did not say in time, or not as the PROXY protocol has it, for whom.
+        /// A balancer brought the connection and did not say in time, or not as the PROXY protocol
+        /// has it, for whom.
         ProxyHeader = "proxy-header", Policy;
         /// A balancer closed the connection before it sent a PROXY header: a health check.
         Probe = "probe", Peer;

@@ -1,4 +1,5 @@
-//! The server's configuration, checked once and together, and the parts of it that the client shares.
+//! The server's configuration, checked once and together, and the parts of it that the client
+//! shares.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -8,39 +9,48 @@ use crate::framing::{Codec, Framing, HeartbeatWords};
 use crate::networks::{AccessList, Networks};
 use crate::time::duration_to_ms;
 
-/// Everything a server can be told. `Config::default()` is safe on any network: every buffer is bounded and the dead are found.
+/// Everything a server can be told. `Config::default()` is safe on any network: every buffer is
+/// bounded and the dead are found.
 ///
-/// Fields are plain; [`Config::check`] runs when a server is bound and names the field that is wrong.
+/// Fields are plain; [`Config::check`] runs when a server is bound and names the field that is
+/// wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// How messages are told apart. Default: lines.
     pub framing: Framing,
     /// The heartbeat words. Default: `ping` and `pong`.
     pub words: HeartbeatWords,
-    /// When to ask and when to give up. `None` leaves finding the dead to OS keepalive. Default: every 5 s, 3 missed.
+    /// When to ask and when to give up. `None` leaves finding the dead to OS keepalive. Default:
+    /// every 5 s, 3 missed.
     pub heartbeat: Option<Heartbeat>,
     /// OS keepalive on accepted connections. Default: after 30 s idle, every 30 s, 3 probes.
     pub keepalive: Option<Keepalive>,
-    /// `TCP_USER_TIMEOUT` (RFC 5482; tcp(7)): how long sent data may stay unacknowledged, in whole milliseconds. Default: `None`, the
-    /// kernel's own patience (about 15 minutes on Linux). It also takes the place of the keepalive probe count, see
-    /// [`Keepalive::check`]. Ignored where the system has no such option.
+    /// `TCP_USER_TIMEOUT` (RFC 5482; tcp(7)): how long sent data may stay unacknowledged, in whole
+    /// milliseconds. Default: `None`, the kernel's own patience (about 15 minutes on Linux). It
+    /// also takes the place of the keepalive probe count, see [`Keepalive::check`]. Ignored where
+    /// the system has no such option.
     pub user_timeout: Option<Duration>,
     /// Bounds on what peers can make this process hold.
     pub limits: Limits,
-    /// Who may connect, by address: the one that a PROXY header names, where there is one. Default: everybody.
+    /// Who may connect, by address: the one that a PROXY header names, where there is one. Default:
+    /// everybody.
     pub access: AccessList,
-    /// Balancers whose connections begin with a PROXY protocol header, version 1 or 2, that says on whose behalf they come. Who connects from
-    /// elsewhere is taken for what it is, and a header from there is a message like any other. Default: none.
+    /// Balancers whose connections begin with a PROXY protocol header, version 1 or 2, that says on
+    /// whose behalf they come. Who connects from elsewhere is taken for what it is, and a header
+    /// from there is a message like any other. Default: none.
     pub proxies: Networks,
-    /// Resolution of the timer wheel, at least 1 ms and at most half a heartbeat. Verdicts come at most one tick late. Default: 100 ms.
+    /// Resolution of the timer wheel, at least 1 ms and at most half a heartbeat. Verdicts come at
+    /// most one tick late. Default: 100 ms.
     pub tick: Duration,
-    /// Connections that the kernel may hold completed but not yet accepted (listen(2)); the system's `somaxconn` caps it silently.
-    /// Default: 4096.
+    /// Connections that the kernel may hold completed but not yet accepted (listen(2)); the
+    /// system's `somaxconn` caps it silently. Default: 4096.
     pub backlog: u32,
-    /// The last message to each peer in a shutdown, when its own turn to leave has come and its requests are answered; so word of it spreads
-    /// over the drain, and those who come back on hearing it do not come all at once. Default: none.
+    /// The last message to each peer in a shutdown, when its own turn to leave has come and its
+    /// requests are answered; so word of it spreads over the drain, and those who come back on
+    /// hearing it do not come all at once. Default: none.
     pub goodbye: Option<Vec<u8>>,
-    /// `SO_REUSEPORT`: several processes listen on one address and the kernel spreads connections over them. Default: off.
+    /// `SO_REUSEPORT`: several processes listen on one address and the kernel spreads connections
+    /// over them. Default: off.
     pub reuse_port: bool,
 }
 
@@ -66,41 +76,48 @@ impl Default for Config {
 /// Bounds on what peers can make the server hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Longest message in bytes, its framing not counted. A longer one closes the connection. Default: 64 KiB.
+    /// Longest message in bytes, its framing not counted. A longer one closes the connection.
+    /// Default: 64 KiB.
     pub max_message: usize,
-    /// Most bytes queued for one peer. At half of it the server stops reading from that peer until the queue has drained to a quarter;
-    /// a message that would pass the bound closes the connection. Default: 1 MiB.
+    /// Most bytes queued for one peer. At half of it the server stops reading from that peer until
+    /// the queue has drained to a quarter; a message that would pass the bound closes the
+    /// connection. Default: 1 MiB.
     pub max_outbox: usize,
-    /// What becomes of a message that would pass the bound of a peer's outbox. Default: the peer is closed as a slow reader.
+    /// What becomes of a message that would pass the bound of a peer's outbox. Default: the peer is
+    /// closed as a slow reader.
     pub on_slow: OnSlow,
-    /// Most memory held for all peers together, by unfinished messages and by queues. From half of it
-    /// on, reading from a peer stops with 4 KiB queued for it. When it is reached, those that hold most
-    /// are closed, first those whose queue the kernel did not take or who sent what is held. `None`: no
-    /// limit but those of each peer. Default: 256 MiB.
+    /// Most memory held for all peers together, by unfinished messages and by queues. From half of
+    /// it on, reading from a peer stops with 4 KiB queued for it. When it is reached, those that
+    /// hold most are closed, first those whose queue the kernel did not take or who sent what is
+    /// held. `None`: no limit but those of each peer. Default: 256 MiB.
     pub max_memory: Option<usize>,
-    /// How long a peer may make no progress while something is queued for it that its socket has no room
-    /// for: if its kernel acknowledges less than 64 bytes per second on average (where the system tells,
-    /// `SIOCOUTQ` of tcp(7)), it is closed as a slow reader, whatever it sends meanwhile, after 5/4 of
-    /// this time at the latest. `None`: only the heartbeat judges. Default: 30 s.
+    /// How long a peer may make no progress while something is queued for it that its socket has no
+    /// room for: if its kernel acknowledges less than 64 bytes per second on average (where the
+    /// system tells, `SIOCOUTQ` of tcp(7)), it is closed as a slow reader, whatever it sends
+    /// meanwhile, after 5/4 of this time at the latest. `None`: only the heartbeat judges. Default:
+    /// 30 s.
     pub write_timeout: Option<Duration>,
-    /// How long a frame may take from its first byte to its last. The time in which the server itself does not read from the peer does not
-    /// count. `None`: as long as the peer likes. Default: 30 s.
+    /// How long a frame may take from its first byte to its last. The time in which the server
+    /// itself does not read from the peer does not count. `None`: as long as the peer likes.
+    /// Default: 30 s.
     pub frame_timeout: Option<Duration>,
-    /// How long a new connection may be without a first message; a heartbeat, or the answer to one, is as good. `None`: for ever.
-    /// Default: `None`.
+    /// How long a new connection may be without a first message; a heartbeat, or the answer to one,
+    /// is as good. `None`: for ever. Default: `None`.
     pub first_message_timeout: Option<Duration>,
-    /// Most messages that one peer may send per second, heartbeats included; up to as many at once after a rest. A peer that sends faster is
-    /// not read from until it may again, and is closed after ten seconds of it. Costs 32 bytes per connection. `None`: no bound.
-    /// Default: `None`.
+    /// Most messages that one peer may send per second, heartbeats included; up to as many at once
+    /// after a rest. A peer that sends faster is not read from until it may again, and is closed
+    /// after ten seconds of it. Costs 32 bytes per connection. `None`: no bound. Default: `None`.
     pub max_message_rate: Option<NonZeroU32>,
-    /// Most connections at once. `None`, and any number that is too large, means as many as the descriptor limit allows. Default: `None`.
+    /// Most connections at once. `None`, and any number that is too large, means as many as the
+    /// descriptor limit allows. Default: `None`.
     pub max_connections: Option<usize>,
     /// Most connections at once from one IP address; 0 means no bound of its own. Default: 0.
     pub max_connections_per_ip: usize,
-    /// How many leading bits of an IPv6 address count as one address for `max_connections_per_ip`, from 1
-    /// to 128: a host commonly has a whole /64 (RFC 7421). Default: 64.
+    /// How many leading bits of an IPv6 address count as one address for `max_connections_per_ip`,
+    /// from 1 to 128: a host commonly has a whole /64 (RFC 7421). Default: 64.
     pub per_ip_prefix_v6: u8,
-    /// What becomes of a new connection when there are as many as there may be. Default: it is refused.
+    /// What becomes of a new connection when there are as many as there may be. Default: it is
+    /// refused.
     pub on_full: OnFull,
 }
 
@@ -110,8 +127,9 @@ pub enum OnSlow {
     /// The peer is closed as a slow reader: whoever is still here has received everything.
     #[default]
     Close,
-    /// The message is dropped, and counted; the peer stays. Answers to the peer's own messages are never dropped: where one does not fit, the peer
-    /// is closed, since it would wait for it in vain.
+    /// The message is dropped, and counted; the peer stays. Answers to the peer's own messages are
+    /// never dropped: where one does not fit, the peer is closed, since it would wait for it in
+    /// vain.
     Drop,
 }
 
@@ -147,11 +165,14 @@ impl Default for Limits {
 /// When silence becomes a question, and when the unanswered question becomes a verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// Silence after which a ping is pushed, and the time that each ping has to be answered. At least 2 ms. Default: 5 s.
+    /// Silence after which a ping is pushed, and the time that each ping has to be answered. At
+    /// least 2 ms. Default: 5 s.
     pub interval: Duration,
-    /// Pings that may go unanswered: a silent peer is closed `interval * (missed + 1)` after its last byte. 1 to 255. Default: 3.
+    /// Pings that may go unanswered: a silent peer is closed `interval * (missed + 1)` after its
+    /// last byte. 1 to 255. Default: 3.
     pub missed: u8,
-    /// Whether pings are pushed at all. `false` only listens: a peer must speak by itself within `interval * (missed + 1)`. Default: `true`.
+    /// Whether pings are pushed at all. `false` only listens: a peer must speak by itself within
+    /// `interval * (missed + 1)`. Default: `true`.
     pub push: bool,
 }
 
@@ -166,8 +187,8 @@ impl Default for Heartbeat {
 }
 
 impl Heartbeat {
-    /// How long a peer may be silent before it is closed: `interval * (missed + 1)`. It is closed no earlier, and no later than one
-    /// tick and the lag of the loop after that.
+    /// How long a peer may be silent before it is closed: `interval * (missed + 1)`. It is closed
+    /// no earlier, and no later than one tick and the lag of the loop after that.
     pub fn bound(&self) -> Duration {
         self.interval.saturating_mul(u32::from(self.missed) + 1)
     }
@@ -192,15 +213,18 @@ impl Heartbeat {
 /// 2^31 ms: as long as every timer that we and the kernel keep can be told to wait.
 const LONGEST: Duration = Duration::from_millis(1 << 31);
 
-/// OS keepalive (RFC 9293 section 3.8.4; tcp(7)): probes that the kernel sends while a connection carries nothing at all. They keep
-/// NAT entries alive and find dead hosts, not stuck programs, and they are silent while sent data is unacknowledged.
+/// OS keepalive (RFC 9293 section 3.8.4; tcp(7)): probes that the kernel sends while a connection
+/// carries nothing at all. They keep NAT entries alive and find dead hosts, not stuck programs, and
+/// they are silent while sent data is unacknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keepalive {
-    /// Quiet time before the first probe (`TCP_KEEPIDLE`). Whole seconds, 1 to 32,767. Default: 30 s.
+    /// Quiet time before the first probe (`TCP_KEEPIDLE`). Whole seconds, 1 to 32,767. Default: 30
+    /// s.
     pub idle: Duration,
     /// Time between probes (`TCP_KEEPINTVL`). Whole seconds, 1 to 32,767. Default: 30 s.
     pub interval: Duration,
-    /// Unanswered probes after which the kernel gives the peer up (`TCP_KEEPCNT`). 1 to 127. Default: 3.
+    /// Unanswered probes after which the kernel gives the peer up (`TCP_KEEPCNT`). 1 to 127.
+    /// Default: 3.
     pub count: u32,
 }
 
@@ -223,8 +247,9 @@ impl Keepalive {
 
     /// Checks the three values, alone and against `TCP_USER_TIMEOUT`.
     ///
-    /// Linux ends a probed connection by the user timeout in place of the probe count as soon as one is set (tcp_timer.c,
-    /// `tcp_keepalive_timer`): a shorter timeout gives up after fewer probes than asked for, so it is an error here.
+    /// Linux ends a probed connection by the user timeout in place of the probe count as soon as
+    /// one is set (tcp_timer.c, `tcp_keepalive_timer`): a shorter timeout gives up after fewer
+    /// probes than asked for, so it is an error here.
     pub fn check(&self, user_timeout: Option<Duration>) -> Result<(), ConfigError> {
         for (field, value) in [
             ("keepalive_idle", self.idle),
@@ -259,7 +284,8 @@ impl Keepalive {
     }
 }
 
-/// Checks the OS timeouts against each other and against the time that the heartbeat allows a live peer.
+/// Checks the OS timeouts against each other and against the time that the heartbeat allows a live
+/// peer.
 pub(crate) fn check_os_timeouts(
     keepalive: Option<&Keepalive>,
     user_timeout: Option<Duration>,
@@ -459,7 +485,8 @@ impl Config {
         notes
     }
 
-    /// Takes from the configuration of a live server what cannot change while it lives, and names the fields that were meant to.
+    /// Takes from the configuration of a live server what cannot change while it lives, and names
+    /// the fields that were meant to.
     pub(crate) fn keep_fixed(&mut self, live: &Config) -> Vec<&'static str> {
         let wanted = std::mem::replace(
             self,

@@ -1,13 +1,15 @@
-//! What the embedder can get wrong, and what the operating system can refuse. What happens to one connection is never here: that is
-//! a [`CloseReason`](crate::CloseReason).
+//! What the embedder can get wrong, and what the operating system can refuse. What happens to one
+//! connection is never here: that is a [`CloseReason`](crate::CloseReason).
 
 use std::fmt;
 use std::io;
 
-/// A configuration that contradicts itself or asks for the impossible. Found when it is built, never later.
+/// A configuration that contradicts itself or asks for the impossible. Found when it is built,
+/// never later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The field at fault, by its name in the configuration; with hyphens for underscores it is the flag of the binary.
+    /// The field at fault, by its name in the configuration; with hyphens for underscores it is the
+    /// flag of the binary.
     pub field: &'static str,
     /// What is wrong with it and what would be right.
     pub problem: String,
@@ -51,8 +53,8 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
-    /// A handler has panicked in an earlier turn, and the panic was caught: what it left is not whole, so
-    /// the server has closed all its sockets.
+    /// A handler has panicked in an earlier turn, and the panic was caught: what it left is not
+    /// whole, so the server has closed all its sockets.
     Poisoned,
 }
 
@@ -98,10 +100,11 @@ impl std::error::Error for Error {
 pub enum SendError {
     /// The connection is closed or closing, or the server or client has stopped.
     Closed,
-    /// The queue is at its bound. On a server's outbox this also closes the connection, as a slow reader, unless it drops instead
-    /// ([`OnSlow`](crate::OnSlow)).
+    /// The queue is at its bound. On a server's outbox this also closes the connection, as a slow
+    /// reader, unless it drops instead ([`OnSlow`](crate::OnSlow)).
     Full,
-    /// The framing cannot carry the message: a line feed inside a line, more than 2^32 - 1 bytes behind a length.
+    /// The framing cannot carry the message: a line feed inside a line, more than 2^32 - 1 bytes
+    /// behind a length.
     Unframeable,
 }
 

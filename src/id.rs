@@ -4,16 +4,19 @@ use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
 
-/// How many low bits of a poll token hold the slot. mio's token is a `usize`: on 64-bit machines both halves fit whole, on 32-bit
-/// machines a million slots and 12 bits of the generation do, which is ample for an event that outlives its socket by one poll.
+/// How many low bits of a poll token hold the slot. mio's token is a `usize`: on 64-bit machines
+/// both halves fit whole, on 32-bit machines a million slots and 12 bits of the generation do,
+/// which is ample for an event that outlives its socket by one poll.
 const SLOT_BITS: u32 = if usize::BITS >= 64 { 32 } else { 20 };
 const SLOT_MASK: usize = (1 << SLOT_BITS) - 1;
 
-/// Names one connection: its slot in the slab, and the generation that tells it from every earlier and later tenant of that slot.
+/// Names one connection: its slot in the slab, and the generation that tells it from every earlier
+/// and later tenant of that slot.
 ///
-/// An id outlives its connection without harm: calls with the id of a closed connection do nothing and say so. The generation is a
-/// 32-bit count of connections opened by this engine, so a stale id could meet a new tenant only after 2^32 further connections. A server begins to
-/// count at random, so an id of the process before it could meet a tenant once in 2^32 connections.
+/// An id outlives its connection without harm: calls with the id of a closed connection do nothing
+/// and say so. The generation is a 32-bit count of connections opened by this engine, so a stale id
+/// could meet a new tenant only after 2^32 further connections. A server begins to count at random,
+/// so an id of the process before it could meet a tenant once in 2^32 connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId {
     slot: u32,
@@ -21,7 +24,8 @@ pub struct ConnId {
 }
 
 impl ConnId {
-    /// The most slots that fit a poll token on this machine, less some that the driver keeps for itself.
+    /// The most slots that fit a poll token on this machine, less some that the driver keeps for
+    /// itself.
     pub const MAX_SLOTS: usize = SLOT_MASK - 0xfff;
 
     pub(crate) fn new(slot: usize, generation: u32) -> Self {
@@ -40,12 +44,14 @@ impl ConnId {
         self.generation
     }
 
-    /// The id as one integer, for logs of other systems and for tables; [`ConnId::from_u64`] is its inverse.
+    /// The id as one integer, for logs of other systems and for tables; [`ConnId::from_u64`] is its
+    /// inverse.
     pub fn as_u64(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.slot)
     }
 
-    /// The id that [`ConnId::as_u64`] made this integer of. Any integer is accepted: one that names no connection is simply stale.
+    /// The id that [`ConnId::as_u64`] made this integer of. Any integer is accepted: one that names
+    /// no connection is simply stale.
     pub fn from_u64(id: u64) -> Self {
         ConnId {
             slot: id as u32,
@@ -59,7 +65,8 @@ impl ConnId {
         (self.generation as usize).wrapping_shl(SLOT_BITS) | self.slot()
     }
 
-    /// The slot that a poll token speaks of. Whether its generation still lives there, [`ConnId::token`] of the tenant tells.
+    /// The slot that a poll token speaks of. Whether its generation still lives there,
+    /// [`ConnId::token`] of the tenant tells.
     pub(crate) fn slot_of_token(token: usize) -> usize {
         token & SLOT_MASK
     }
@@ -72,7 +79,8 @@ impl fmt::Display for ConnId {
     }
 }
 
-/// Reads what [`ConnId`]'s `Display` has written. Any two numbers are accepted: an id that names no connection is simply stale.
+/// Reads what [`ConnId`]'s `Display` has written. Any two numbers are accepted: an id that names no
+/// connection is simply stale.
 impl FromStr for ConnId {
     type Err = ParseIntError;
 

@@ -1,11 +1,13 @@
-//! The read buffer of one connection: the frame that has not ended yet, and what may not be decoded yet. Empty means no heap at all.
+//! The read buffer of one connection: the frame that has not ended yet, and what may not be decoded
+//! yet. Empty means no heap at all.
 
 use crate::time::Millis;
 
 /// Bytes received and not yet consumed.
 ///
-/// Invariants: an inbox without unconsumed bytes owns no heap once [`Inbox::settle`] was called; memory follows bytes that really
-/// arrived, never a length that the peer claims; the frame never holds more than one frame.
+/// Invariants: an inbox without unconsumed bytes owns no heap once [`Inbox::settle`] was called;
+/// memory follows bytes that really arrived, never a length that the peer claims; the frame never
+/// holds more than one frame.
 #[derive(Debug, Default)]
 pub struct Inbox(Option<Box<Held>>);
 
@@ -23,7 +25,8 @@ struct Held {
     dropped: usize,
 }
 
-/// Bytes that were read and are not decoded yet: reading was stopped, or the budget of work ran out.
+/// Bytes that were read and are not decoded yet: reading was stopped, or the budget of work ran
+/// out.
 #[derive(Debug, Default)]
 pub struct Undecoded {
     bytes: Vec<u8>,
@@ -138,7 +141,8 @@ impl Inbox {
         }
     }
 
-    /// Drops all bytes and frees their memory, but [`Inbox::unfinished`] still says how long the frame was. Nothing may be added after it.
+    /// Drops all bytes and frees their memory, but [`Inbox::unfinished`] still says how long the
+    /// frame was. Nothing may be added after it.
     pub fn drop_bytes(&mut self) {
         let dropped = self.unfinished();
         if let Some(held) = &mut self.0 {

@@ -15,9 +15,10 @@
 //! # }
 //! ```
 //!
-//! A socket that listens on `::` reports an IPv4 peer as an IPv4-mapped IPv6 address, `::ffff:a.b.c.d` (RFC 4291 section 2.5.5.2). Here it
-//! is always IPv4: mapped addresses and networks are turned into IPv4 before they are compared. So `0.0.0.0/0` holds them and `::/0` does
-//! not.
+//! A socket that listens on `::` reports an IPv4 peer as an IPv4-mapped IPv6 address,
+//! `::ffff:a.b.c.d` (RFC 4291 section 2.5.5.2). Here it is always IPv4: mapped addresses and
+//! networks are turned into IPv4 before they are compared. So `0.0.0.0/0` holds them and `::/0`
+//! does not.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -29,7 +30,8 @@ use ipnet::IpNet;
 /// The prefix of `::ffff:0:0/96`, which holds the IPv4-mapped addresses.
 const MAPPED_PREFIX: u8 = 96;
 
-/// One network: an address and the number of its leading bits that count (CIDR, RFC 4632 section 3.1; RFC 4291 section 2.3).
+/// One network: an address and the number of its leading bits that count (CIDR, RFC 4632 section
+/// 3.1; RFC 4291 section 2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Network(IpNet);
 
@@ -51,10 +53,12 @@ impl Network {
 impl FromStr for Network {
     type Err = NetworkError;
 
-    /// Reads `10.0.0.0/8`, `2001:db8::/32`, or a bare address, which is a network of its own (/32 or /128).
+    /// Reads `10.0.0.0/8`, `2001:db8::/32`, or a bare address, which is a network of its own (/32
+    /// or /128).
     ///
-    /// Strict where leniency would let in the wrong people: octets and prefixes have no leading zeros, and an address with bits set beyond
-    /// its prefix, such as `10.1.2.3/8`, is an error that names the network which was probably meant.
+    /// Strict where leniency would let in the wrong people: octets and prefixes have no leading
+    /// zeros, and an address with bits set beyond its prefix, such as `10.1.2.3/8`, is an error
+    /// that names the network which was probably meant.
     fn from_str(text: &str) -> Result<Self, NetworkError> {
         let error = |problem: String| NetworkError {
             text: text.to_string(),
@@ -93,7 +97,8 @@ fn prefix_len(digits: &str, longest: u8) -> Option<u8> {
         .filter(|prefix: &u8| *prefix <= longest && prefix.to_string() == digits)
 }
 
-/// The network as IPv4 if it lies within the IPv4-mapped ones. The prefix must not be too long for the address.
+/// The network as IPv4 if it lies within the IPv4-mapped ones. The prefix must not be too long for
+/// the address.
 fn unmapped(ip: IpAddr, prefix: u8) -> IpNet {
     let (ip, prefix) = match ip.to_canonical() {
         // A prefix of what was IPv4 already is never that long.
@@ -128,8 +133,8 @@ impl std::error::Error for NetworkError {}
 
 /// Networks, which may overlap.
 ///
-/// A look-up is a binary search in sorted ranges: about 20 comparisons for a million networks. Clones
-/// share them.
+/// A look-up is a binary search in sorted ranges: about 20 comparisons for a million networks.
+/// Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Networks(Arc<Sorted>);
 
@@ -227,7 +232,8 @@ pub struct AccessList {
 }
 
 impl AccessList {
-    /// Whether the address is let in: it is not denied, and it is allowed or there is nothing it would have to be allowed by.
+    /// Whether the address is let in: it is not denied, and it is allowed or there is nothing it
+    /// would have to be allowed by.
     pub fn admits(&self, ip: IpAddr) -> bool {
         !self.deny.contains(ip) && (self.allow.is_empty() || self.allow.contains(ip))
     }

@@ -1,4 +1,5 @@
-//! The write queue of one connection: bytes in order, some of its own, some shared with others. Drained means no heap at all.
+//! The write queue of one connection: bytes in order, some of its own, some shared with others.
+//! Drained means no heap at all.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -8,8 +9,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::progress::Progress;
 
-/// Own bytes are gathered up to this size before a new segment is begun. Small enough that a queue which drains slowly gives its
-/// memory back piece by piece, large enough that one `writev` of a few segments fills any socket buffer.
+/// Own bytes are gathered up to this size before a new segment is begun. Small enough that a queue
+/// which drains slowly gives its memory back piece by piece, large enough that one `writev` of a
+/// few segments fills any socket buffer.
 const SEGMENT_BYTES: usize = 64 * 1024;
 
 /// What a segment costs beside its bytes: its place in the queue and the header of its allocation.
@@ -17,8 +19,9 @@ const SEGMENT_OVERHEAD: usize = size_of::<Segment>() + 16;
 
 /// Bytes queued for one connection and not yet taken by the kernel.
 ///
-/// Invariants: `len` is the number of unsent bytes; no segment is empty but a recycled first one; a drained outbox owns no heap.
-/// The outbox does not know its bound: whoever appends checks it first (see `Engine::send`).
+/// Invariants: `len` is the number of unsent bytes; no segment is empty but a recycled first one; a
+/// drained outbox owns no heap. The outbox does not know its bound: whoever appends checks it first
+/// (see `Engine::send`).
 #[derive(Debug, Default)]
 pub struct Outbox(Option<Box<Queue>>);
 
@@ -111,7 +114,8 @@ impl Outbox {
         }
     }
 
-    /// Appends what `fill` adds to the buffer it is given, and returns what it returns. `fill` may only add.
+    /// Appends what `fill` adds to the buffer it is given, and returns what it returns. `fill` may
+    /// only add.
     pub fn append<R>(&mut self, pool: &mut Pool, fill: impl FnOnce(&mut Vec<u8>) -> R) -> R {
         let queue = self.0.get_or_insert_with(|| pool.take());
         let tail = match queue.segments.back_mut() {
@@ -149,7 +153,8 @@ impl Outbox {
         }
     }
 
-    /// Fills `slices` with the first unsent bytes, for one vectored write, and returns how many slices it filled.
+    /// Fills `slices` with the first unsent bytes, for one vectored write, and returns how many
+    /// slices it filled.
     pub fn peek<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let Some(queue) = &self.0 else { return 0 };
         let mut sent = queue.sent;
@@ -186,7 +191,8 @@ impl Outbox {
         self.settle(pool);
     }
 
-    /// Drops the bytes and frees their memory, but [`Outbox::len`] still says how many there were. Nothing may be appended or sent after it.
+    /// Drops the bytes and frees their memory, but [`Outbox::len`] still says how many there were.
+    /// Nothing may be appended or sent after it.
     pub fn drop_bytes(&mut self) {
         if let Some(queue) = &mut self.0 {
             queue.segments = VecDeque::new();
@@ -232,13 +238,14 @@ impl Queue {
     }
 }
 
-/// Queues between two uses. On the steady path, a reply per message, each turn takes its queues here and gives them back, and the
-/// allocator is never asked.
+/// Queues between two uses. On the steady path, a reply per message, each turn takes its queues
+/// here and gives them back, and the allocator is never asked.
 #[derive(Debug, Default)]
 #[expect(clippy::vec_box, reason = "the boxes themselves are what is recycled")]
 pub struct Pool(Vec<Box<Queue>>);
 
-/// As many queues as one turn flushes without asking the allocator twice; what is beyond goes back to the heap.
+/// As many queues as one turn flushes without asking the allocator twice; what is beyond goes back
+/// to the heap.
 const POOLED_QUEUES: usize = 256;
 /// Larger buffers go back to the heap, so that the pool holds at most 512 KiB after any burst, and
 /// a small reply in a recycled buffer costs at most 2 KiB of the memory limit.

@@ -1,7 +1,9 @@
-//! The PROXY protocol: what a load balancer says about its client before the client's own first byte.
+//! The PROXY protocol: what a load balancer says about its client before the client's own first
+//! byte.
 //!
-//! Versions 1 (text) and 2 (binary) of haproxy's `proxy-protocol.txt`, sections 2.1 and 2.2, on the receiving side. Pure: the header is
-//! the first bytes of a connection, and [`parse`] is asked again, with all of them, whenever more have arrived.
+//! Versions 1 (text) and 2 (binary) of haproxy's `proxy-protocol.txt`, sections 2.1 and 2.2, on the
+//! receiving side. Pure: the header is the first bytes of a connection, and [`parse`] is asked
+//! again, with all of them, whenever more have arrived.
 //!
 //! ```
 //! use heartline::proxy::{Header, parse};
@@ -13,49 +15,56 @@
 //! assert!(parse(b"GET / HTTP/1.1").is_err());
 //! ```
 //!
-//! Whoever may send a header may claim any address. The specification (section 2): the receiver "MUST not try to guess whether the protocol
-//! header is present or not", and "SHOULD ensure proper access filtering so that only trusted proxies are allowed to use this protocol". An
-//! [`AccessList`](crate::networks::AccessList) asked with the balancer's own address is such a filter. How long an unfinished header
-//! may take is the caller's to bound; how many bytes it may have is bounded here.
+//! Whoever may send a header may claim any address. The specification (section 2): the receiver
+//! "MUST not try to guess whether the protocol header is present or not", and "SHOULD ensure proper
+//! access filtering so that only trusted proxies are allowed to use this protocol". An
+//! [`AccessList`](crate::networks::AccessList) asked with the balancer's own address is such a
+//! filter. How long an unfinished header may take is the caller's to bound; how many bytes it may
+//! have is bounded here.
 //!
-//! What is skipped and not looked at: the destination, but for its form in version 1; the type-length-value fields at the end of version
-//! 2, among them the CRC32c checksum, which is never verified (section 2.2.3 asks that of receivers that support it).
+//! What is skipped and not looked at: the destination, but for its form in version 1; the
+//! type-length-value fields at the end of version 2, among them the CRC32c checksum, which is never
+//! verified (section 2.2.3 asks that of receivers that support it).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-/// Most bytes of a header that are accepted. The specification's own bound is 65,551, far more than the addresses and any sane number of
-/// type-length-value fields need; 4 KiB leave room for a certificate's name and a unique id.
+/// Most bytes of a header that are accepted. The specification's own bound is 65,551, far more than
+/// the addresses and any sane number of type-length-value fields need; 4 KiB leave room for a
+/// certificate's name and a unique id.
 pub const LONGEST: usize = 4096;
 
-/// Most bytes of a header of version 1, its CRLF included. Section 2.1: "If the CRLF sequence is not found in the first 107 characters,
-/// the receiver should declare the line invalid."
+/// Most bytes of a header of version 1, its CRLF included. Section 2.1: "If the CRLF sequence is
+/// not found in the first 107 characters, the receiver should declare the line invalid."
 pub const LONGEST_V1: usize = 107;
 
 /// What the bytes received so far say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Header {
-    /// They are the beginning of a header, which can still be completed within its bound; wait for more.
+    /// They are the beginning of a header, which can still be completed within its bound; wait for
+    /// more.
     Incomplete,
     /// They begin with a whole header.
     Complete {
         /// Bytes that belong to the header; the client's own follow.
         len: usize,
-        /// Address and port of the client. `None` if the header names none (`UNKNOWN`, `LOCAL`, `UNSPEC`) or one that is not TCP: the
-        /// connection keeps the address of the balancer.
+        /// Address and port of the client. `None` if the header names none (`UNKNOWN`, `LOCAL`,
+        /// `UNSPEC`) or one that is not TCP: the connection keeps the address of the balancer.
         source: Option<SocketAddr>,
     },
 }
 
-/// Why the bytes are not, and cannot become, the beginning of a connection with a header. Section 2.1: "Any sequence which does not exactly
-/// match the protocol must be discarded and cause the receiver to abort the connection."
+/// Why the bytes are not, and cannot become, the beginning of a connection with a header. Section
+/// 2.1: "Any sequence which does not exactly match the protocol must be discarded and cause the
+/// receiver to abort the connection."
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProxyError {
     /// Neither version begins like this.
     Signature,
-    /// Version 1: the line is not as it must be to the letter, or cannot end within [`LONGEST_V1`] bytes.
+    /// Version 1: the line is not as it must be to the letter, or cannot end within [`LONGEST_V1`]
+    /// bytes.
     Line,
     /// Version 2: a version other than 2, or a command other than `LOCAL` and `PROXY`.
     Command,
@@ -86,8 +95,9 @@ impl std::error::Error for ProxyError {}
 
 /// Reads the header at the beginning of a connection from all `bytes` received on it so far.
 ///
-/// Verdicts are final: more bytes change nothing but [`Header::Incomplete`], and that only comes for fewer than [`LONGEST`] bytes, and
-/// only as long as some continuation would make a header of them. What cannot become one is an error with the first byte that shows it.
+/// Verdicts are final: more bytes change nothing but [`Header::Incomplete`], and that only comes
+/// for fewer than [`LONGEST`] bytes, and only as long as some continuation would make a header of
+/// them. What cannot become one is an error with the first byte that shows it.
 pub fn parse(bytes: &[u8]) -> Result<Header, ProxyError> {
     if agrees(bytes, V2_SIGNATURE) {
         parse_v2(bytes)
@@ -109,7 +119,8 @@ fn agrees(bytes: &[u8], signature: &[u8]) -> bool {
 const V1_SIGNATURE: &[u8] = b"PROXY ";
 const TCP4: &[u8] = b"TCP4 ";
 const TCP6: &[u8] = b"TCP6 ";
-/// Without a space: "the rest of the line before the CRLF may be omitted by the sender, and the receiver must ignore anything".
+/// Without a space: "the rest of the line before the CRLF may be omitted by the sender, and the
+/// receiver must ignore anything".
 const UNKNOWN: &[u8] = b"UNKNOWN";
 const CRLF: &[u8] = b"\r\n";
 
@@ -138,10 +149,11 @@ fn line_source(line: &[u8]) -> Result<Option<SocketAddr>, ProxyError> {
     source.map(Some).ok_or(ProxyError::Line)
 }
 
-/// The source in the fields after the family: source address, destination address, source port, destination port, one space between them.
+/// The source in the fields after the family: source address, destination address, source port,
+/// destination port, one space between them.
 ///
-/// The standard parsers of addresses are as strict as section 2.1. Beyond it they read IPv6 with IPv4 at its end, which is what senders
-/// that use inet_ntop(3) write for mapped addresses.
+/// The standard parsers of addresses are as strict as section 2.1. Beyond it they read IPv6 with
+/// IPv4 at its end, which is what senders that use inet_ntop(3) write for mapped addresses.
 fn fields_source<Ip: FromStr + Into<IpAddr>>(fields: &[u8]) -> Option<SocketAddr> {
     let mut fields = std::str::from_utf8(fields).ok()?.split(' ');
     let source: Ip = fields.next()?.parse().ok()?;
@@ -180,16 +192,19 @@ fn line_prefix(line: &[u8]) -> Result<Header, ProxyError> {
     }
 }
 
-/// What can end a field that was cut off, shortest first: any beginning of an address or a port has an end among them.
+/// What can end a field that was cut off, shortest first: any beginning of an address or a port has
+/// an end among them.
 const FIELD_ENDS: [&str; 10] = [
     "", "0", ":", ".0", "::", "0.0", ".0.0", "0.0.0", ".0.0.0", "0.0.0.0",
 ];
-/// The shortest fields that can follow the source address, the destination address, the source port and the destination port.
+/// The shortest fields that can follow the source address, the destination address, the source port
+/// and the destination port.
 const FIELDS_AFTER_TCP4: [&str; 4] = [" 0.0.0.0 0 0", " 0 0", " 0", ""];
 const FIELDS_AFTER_TCP6: [&str; 4] = [" :: 0 0", " 0 0", " 0", ""];
 
-/// The length of the shortest line that begins with these bytes, CRLF not counted, if there is any. It is found by trying, so that there is
-/// but one grammar; ten lines for each read that cuts a header in two, which hardly ever happens: senders send it at once.
+/// The length of the shortest line that begins with these bytes, CRLF not counted, if there is any.
+/// It is found by trying, so that there is but one grammar; ten lines for each read that cuts a
+/// header in two, which hardly ever happens: senders send it at once.
 fn shortest_line(beginning: &[u8]) -> Option<usize> {
     if line_source(beginning).is_ok() {
         return Some(beginning.len());
@@ -266,8 +281,9 @@ fn parse_v2(bytes: &[u8]) -> Result<Header, ProxyError> {
     Ok(Header::Complete { len, source })
 }
 
-/// Bytes that the addresses and ports of this family and transport take. None if either is `UNSPEC`: "The receiver should ignore address
-/// information". Other values "must be rejected as invalid by receivers".
+/// Bytes that the addresses and ports of this family and transport take. None if either is
+/// `UNSPEC`: "The receiver should ignore address information". Other values "must be rejected as
+/// invalid by receivers".
 fn addresses_len(family: u8) -> Result<usize, ProxyError> {
     match family {
         TCP_OVER_IPV4 | UDP_OVER_IPV4 => Ok(2 * 4 + 2 * 2),
@@ -278,7 +294,8 @@ fn addresses_len(family: u8) -> Result<usize, ProxyError> {
     }
 }
 
-/// The source in a block of source address, destination address, source port, destination port. `None` if it is too short for them.
+/// The source in a block of source address, destination address, source port, destination port.
+/// `None` if it is too short for them.
 fn block_source<const N: usize>(block: &[u8]) -> Option<SocketAddr>
 where
     IpAddr: From<[u8; N]>,
@@ -623,7 +640,8 @@ mod tests {
             .prop_map(|(beginning, rest)| [beginning, &rest].concat())
     }
 
-    /// Appends byte after byte that is not refused, whichever comes first from `from` on, until the header is whole.
+    /// Appends byte after byte that is not refused, whichever comes first from `from` on, until the
+    /// header is whole.
     fn grow(bytes: &mut Vec<u8>, from: u8) {
         while parse(bytes) == Ok(Incomplete) {
             assert!(bytes.len() < LONGEST);

@@ -1,15 +1,16 @@
-//! Time as an argument: instants in milliseconds, and the clock that forgives a process its own sleep.
+//! Time as an argument: instants in milliseconds, and the clock that forgives a process its own
+//! sleep.
 //!
-//! Nothing here reads a clock. The drivers read the monotonic clock (`CLOCK_MONOTONIC`; a changed wall clock changes nothing) and
-//! hand it in; the simulation hands in whatever it likes.
+//! Nothing here reads a clock. The drivers read the monotonic clock (`CLOCK_MONOTONIC`; a changed
+//! wall clock changes nothing) and hand it in; the simulation hands in whatever it likes.
 
 use std::fmt;
 use std::time::Duration;
 
 /// An instant: whole milliseconds since the driver started, on a monotonic clock, rounded down.
 ///
-/// Because it is rounded down, an instant may lie up to 1 ms before the event it stamps. Whoever promises "not earlier than"
-/// adds that millisecond (see `engine::liveness`).
+/// Because it is rounded down, an instant may lie up to 1 ms before the event it stamps. Whoever
+/// promises "not earlier than" adds that millisecond (see `engine::liveness`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Millis(u64);
 
@@ -49,20 +50,22 @@ impl fmt::Display for Millis {
     }
 }
 
-/// The whole milliseconds of a duration, rounded up, so that a wait is never cut short; at most `u64::MAX`.
+/// The whole milliseconds of a duration, rounded up, so that a wait is never cut short; at most
+/// `u64::MAX`.
 pub fn duration_to_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 /// Monotonic time less the spells in which this process was not running.
 ///
-/// A process stopped by SIGSTOP, a paused virtual machine, or a handler that blocks for seconds is deaf meanwhile: that its peers
-/// said nothing then proves nothing. So a gap between two readings that is longer than the wait asked for, by more than
-/// `threshold_ms`, is a *stall*, and stalls are taken out of the time that the engine sees. All its deadlines move with it: a
-/// dead peer is found later by the length of the stall, a live one is never blamed for it.
+/// A process stopped by SIGSTOP, a paused virtual machine, or a handler that blocks for seconds is
+/// deaf meanwhile: that its peers said nothing then proves nothing. So a gap between two readings
+/// that is longer than the wait asked for, by more than `threshold_ms`, is a *stall*, and stalls
+/// are taken out of the time that the engine sees. All its deadlines move with it: a dead peer is
+/// found later by the length of the stall, a live one is never blamed for it.
 ///
-/// Lag below the threshold is left in: it delays verdicts, and cannot forge one, because a verdict also needs pings that were sent
-/// and a last read of the socket.
+/// Lag below the threshold is left in: it delays verdicts, and cannot forge one, because a verdict
+/// also needs pings that were sent and a last read of the socket.
 #[derive(Clone, Debug)]
 pub struct AwakeClock {
     threshold_ms: u64,
@@ -89,9 +92,10 @@ impl AwakeClock {
 
     /// Takes a reading of the monotonic clock and returns the awake time.
     ///
-    /// `waited_ms` is the longest wait that the driver asked for since the last reading: 0 inside a turn, the poll timeout after a
-    /// poll, `None` if it was prepared to wait for ever (then no gap can be told from an ordinary wait, and none is forgiven; with
-    /// nothing on the timer wheel there is nobody to blame either). A reading before the previous one counts as equal to it.
+    /// `waited_ms` is the longest wait that the driver asked for since the last reading: 0 inside a
+    /// turn, the poll timeout after a poll, `None` if it was prepared to wait for ever (then no gap
+    /// can be told from an ordinary wait, and none is forgiven; with nothing on the timer wheel
+    /// there is nobody to blame either). A reading before the previous one counts as equal to it.
     pub fn read(&mut self, raw: Millis, waited_ms: Option<u64>) -> Millis {
         let raw = raw.max(self.last_raw);
         if let Some(waited_ms) = waited_ms {

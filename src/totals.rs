@@ -1,5 +1,5 @@
-//! Event counts by reason and by peer network, in bounded memory. They summarize log lines and history
-//! entries that were dropped.
+//! Event counts by reason and by peer network, in bounded memory. They summarize log lines and
+//! history entries that were dropped.
 
 use std::collections::HashMap;
 use std::fmt;

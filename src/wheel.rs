@@ -1,22 +1,27 @@
-//! The timer wheel: one pending check per connection, O(1) to insert, remove and expire, eight bytes each.
+//! The timer wheel: one pending check per connection, O(1) to insert, remove and expire, eight
+//! bytes each.
 //!
-//! One level of [`SLOTS`] ticks. A deadline beyond the horizon is clamped to it; whoever finds its entry fired too early inserts
-//! it again (the engine judges every entry anew when it fires, so this costs nothing extra). That is simpler than cascading levels,
-//! and cascades are where timer wheels have gone wrong before.
+//! One level of [`SLOTS`] ticks. A deadline beyond the horizon is clamped to it; whoever finds its
+//! entry fired too early inserts it again (the engine judges every entry anew when it fires, so
+//! this costs nothing extra). That is simpler than cascading levels, and cascades are where timer
+//! wheels have gone wrong before.
 
-/// Steps to the horizon, for 16 KiB of heads. By default the engine takes steps of 12 ms, which makes 49 s: beyond most heartbeats.
+/// Steps to the horizon, for 16 KiB of heads. By default the engine takes steps of 12 ms, which
+/// makes 49 s: beyond most heartbeats.
 pub const SLOTS: usize = 4096;
 
 const WORDS: usize = SLOTS / 64;
-/// `Node::prev` of the first entry of a slot is the slot number with this bit set; no key is that large.
+/// `Node::prev` of the first entry of a slot is the slot number with this bit set; no key is that
+/// large.
 const HEAD: u32 = 1 << 31;
 /// End of a list; as `Node::prev`, the mark of a key that is not on the wheel.
 const NONE: u32 = u32::MAX;
 
 /// A timer wheel for keys that are small integers: the slots of a slab.
 ///
-/// Invariants: every entry lies in `[cursor, cursor + SLOTS)`, so a slot never mixes two rounds and its entries are due exactly when
-/// the cursor reaches it; a bit in `occupied` is set if and only if that slot's list is not empty.
+/// Invariants: every entry lies in `[cursor, cursor + SLOTS)`, so a slot never mixes two rounds and
+/// its entries are due exactly when the cursor reaches it; a bit in `occupied` is set if and only
+/// if that slot's list is not empty.
 pub struct Wheel {
     heads: Box<[u32]>,
     occupied: [u64; WORDS],
@@ -49,8 +54,9 @@ impl Wheel {
         }
     }
 
-    /// Says that it is `now_tick` before anything is inserted after a time in which nothing was due: the horizon is counted from the cursor, and
-    /// an empty wheel's stands where the last entry was. Does nothing if there are entries, since those may still be due.
+    /// Says that it is `now_tick` before anything is inserted after a time in which nothing was
+    /// due: the horizon is counted from the cursor, and an empty wheel's stands where the last
+    /// entry was. Does nothing if there are entries, since those may still be due.
     pub fn catch_up(&mut self, now_tick: u64) {
         if self.is_empty() {
             self.cursor = self.cursor.max(now_tick);
@@ -67,8 +73,9 @@ impl Wheel {
         self.len == 0
     }
 
-    /// Sets the one pending check of `key` to `tick`, in place of an earlier one. A tick in the past is due at the next expiry; a tick
-    /// beyond the horizon becomes the horizon. Keys must be below 2^31.
+    /// Sets the one pending check of `key` to `tick`, in place of an earlier one. A tick in the
+    /// past is due at the next expiry; a tick beyond the horizon becomes the horizon. Keys must be
+    /// below 2^31.
     pub fn insert(&mut self, key: usize, tick: u64) {
         self.remove(key);
         let key = u32::try_from(key)
@@ -115,10 +122,11 @@ impl Wheel {
         }
     }
 
-    /// Takes one entry that is due at `now_tick` or before off the wheel, earliest tick first; `None` when nothing more is due.
+    /// Takes one entry that is due at `now_tick` or before off the wheel, earliest tick first;
+    /// `None` when nothing more is due.
     ///
-    /// An entry inserted between two calls at a tick that is not in the future is returned by this same series of calls. A `now_tick`
-    /// before an earlier one returns nothing new.
+    /// An entry inserted between two calls at a tick that is not in the future is returned by this
+    /// same series of calls. A `now_tick` before an earlier one returns nothing new.
     pub fn expire(&mut self, now_tick: u64) -> Option<usize> {
         match self.next_tick() {
             Some(tick) if tick <= now_tick => {
@@ -128,7 +136,8 @@ impl Wheel {
                 Some(key)
             }
             _ => {
-                // Not beyond now_tick: an entry that is inserted for this very tick must still find its place.
+                // Not beyond now_tick: an entry that is inserted for this very tick must still find
+                // its place.
                 self.cursor = self.cursor.max(now_tick);
                 None
             }
@@ -141,7 +150,8 @@ impl Wheel {
             return None;
         }
         let start = slot_of(self.cursor);
-        // The word of the cursor is looked at twice: first its bits from the cursor on, last those before it, a round later.
+        // The word of the cursor is looked at twice: first its bits from the cursor on, last those
+        // before it, a round later.
         (0..=WORDS).find_map(|step| {
             let word = (start / 64 + step) % WORDS;
             let bits = match step {

@@ -1,4 +1,5 @@
-//! Who may come in and under which name, and who has to go when there is no more room: through the binary, as an operator sets it.
+//! Who may come in and under which name, and who has to go when there is no more room: through the
+//! binary, as an operator sets it.
 #![cfg(feature = "cli")]
 
 mod common;
@@ -131,7 +132,8 @@ fn the_idlest_makes_room_for_a_newcomer() {
     }
 }
 
-/// One who never reads, and one who speaks to all: what becomes of the first is the server's policy.
+/// One who never reads, and one who speaks to all: what becomes of the first is the server's
+/// policy.
 fn broadcast_to_a_slow_peer(policy: &str) -> (Serve, Peer, Peer) {
     let server = Serve::start(&[
         "--app",

@@ -1,4 +1,5 @@
-//! The load harness, from outside: each scenario in small, against a server of its own and against others.
+//! The load harness, from outside: each scenario in small, against a server of its own and against
+//! others.
 #![cfg(feature = "cli")]
 
 mod common;
@@ -26,7 +27,8 @@ fn command(args: &[&str]) -> Command {
     command
 }
 
-/// Runs it, expects it to succeed, and returns what `--json` wrote. Options of the server, behind `--`, come in `serve`.
+/// Runs it, expects it to succeed, and returns what `--json` wrote. Options of the server, behind
+/// `--`, come in `serve`.
 fn measure(args: &[&str], serve: &[&str]) -> Value {
     measure_to_code(args, serve, 0)
 }
@@ -66,7 +68,8 @@ fn group<'a>(results: &'a Value, name: &str) -> &'a Value {
         .unwrap_or_else(|| panic!("no group {name} in {groups:?}"))
 }
 
-/// A server that sends back what it gets, on one thread per connection, for as long as the test runs.
+/// A server that sends back what it gets, on one thread per connection, for as long as the test
+/// runs.
 fn plain_echo_server() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = listener.local_addr().expect("bound");
@@ -330,7 +333,8 @@ fn workers_are_merged_and_dial_from_the_addresses_they_are_given() {
         3
     );
     assert!(number(&results["server"]["cpu_s"]) > 0.0);
-    // Lines from all three addresses were closed at the end, and by reset, so that their ports are free.
+    // Lines from all three addresses were closed at the end, and by reset, so that their ports are
+    // free.
     let closes = serve.wait_for_closes(101);
     for source in ["127.0.0.2", "127.0.0.3", "127.0.0.4"] {
         assert!(

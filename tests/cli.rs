@@ -56,7 +56,8 @@ fn wrong_usage_is_refused_and_the_flag_named() {
 fn os_timeouts_that_contradict_each_other_are_refused() {
     refused(&["serve", "--keepalive-idle", "1500ms"], "--keepalive-idle");
     refused(&["serve", "--keepalive-count", "0"], "--keepalive-count");
-    // It would overrule the probe count, and end a slow but live peer before the heartbeat's verdict.
+    // It would overrule the probe count, and end a slow but live peer before the heartbeat's
+    // verdict.
     refused(&["serve", "--user-timeout", "60s"], "--user-timeout");
     refused(
         &["serve", "--keepalive", "off", "--user-timeout", "10s"],

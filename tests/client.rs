@@ -166,7 +166,8 @@ fn the_second_articles_server_is_a_peer_and_its_round_trips_are_told() {
     });
     client.finish();
     assert_eq!(outcome(&mut client, &mut notes), Outcome::Finished);
-    // On a busy machine the server may find a ping glued to something, which it takes for a message: that is what raw framing is.
+    // On a busy machine the server may find a ping glued to something, which it takes for a
+    // message: that is what raw framing is.
     assert!(
         notes.messages[0].starts_with("HELLO"),
         "{:?}",
@@ -320,7 +321,8 @@ fn half_a_pong_of_one_line_is_not_finished_by_the_next() {
     server.join().expect("the server is content");
 }
 
-/// Raw framing may hide an answer in a message; then the next one is not the answer to the older ping.
+/// Raw framing may hide an answer in a message; then the next one is not the answer to the older
+/// ping.
 #[test]
 fn a_pong_after_one_that_went_by_unseen_answers_nobody() {
     let (go_on, gone_on) = mpsc::channel();
@@ -561,9 +563,9 @@ fn without_pings(bytes: Vec<u8>) -> Vec<u8> {
         .collect()
 }
 
-/// Reads what the client sends a little at a time, twice as long as the client's bound of 800 ms, and
-/// then to the end; answers the pings that it meets if it is asked to. Returns the bytes that are no
-/// pings.
+/// Reads what the client sends a little at a time, twice as long as the client's bound of 800 ms,
+/// and then to the end; answers the pings that it meets if it is asked to. Returns the bytes that
+/// are no pings.
 fn read_slowly(mut slow: TcpStream, answers: bool) -> usize {
     let (mut buffer, mut all) = (vec![0; 64 * 1024], Vec::new());
     for _ in 0..40 {
@@ -1054,8 +1056,9 @@ impl Chance {
     }
 }
 
-/// Takes what one line brought out of the messages that are `left`, those of the client and those of its handle: one after the other, none
-/// torn, none twice. Those before its first were lost with an earlier line.
+/// Takes what one line brought out of the messages that are `left`, those of the client and those
+/// of its handle: one after the other, none torn, none twice. Those before its first were lost with
+/// an earlier line.
 fn take_line(wire: &[u8], left: &mut [VecDeque<String>; 2]) {
     let mut begun = [false; 2];
     let whole = wire
@@ -1088,8 +1091,9 @@ fn take_line(wire: &[u8], left: &mut [VecDeque<String>; 2]) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, max_shrink_time: 30_000, ..ProptestConfig::default() })]
 
-    /// Whatever is sent, read, half written and reset: on each line and over all of them, no message comes twice, none torn, none out of
-    /// order and none that was refused; and a line that nobody resets brings everything.
+    /// Whatever is sent, read, half written and reset: on each line and over all of them, no
+    /// message comes twice, none torn, none out of order and none that was refused; and a line that
+    /// nobody resets brings everything.
     #[test]
     fn over_any_lines_no_message_comes_twice_or_torn(steps in prop::collection::vec(step(), 0..120)) {
         let mut server = Chance::new();

@@ -193,7 +193,8 @@ fn a_start_fails_as_the_check_does_and_names_the_place() {
             "cannot open the log file /no/such/directory/log (",
         ),
         ("log-file = '/'", 1, "heartline.toml:1: log-file): "),
-        // What may be right at the next start is no fault of the settings: RestartPreventExitStatus=2.
+        // What may be right at the next start is no fault of the settings:
+        // RestartPreventExitStatus=2.
         (
             "addr = 'name.invalid:7878'",
             1,

@@ -1,4 +1,5 @@
-//! `heartline connect` as people and scripts use it: the built binary, stdin, stdout, stderr, and the exit code.
+//! `heartline connect` as people and scripts use it: the built binary, stdin, stdout, stderr, and
+//! the exit code.
 #![cfg(feature = "cli")]
 
 mod common;

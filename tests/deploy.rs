@@ -333,7 +333,8 @@ fn the_debian_changelog_begins_with_this_version() {
     );
 }
 
-/// A server that has closed a line and holds others, by the function that asks its endpoint, asked for all that the manual asks.
+/// A server that has closed a line and holds others, by the function that asks its endpoint, asked
+/// for all that the manual asks.
 fn run_as_written(server: &mut Serve, function: &str) {
     server.served().finish();
     server.wait_for_closes(1);

@@ -1,4 +1,5 @@
-//! The library as an embedder uses it: a loop of their own, handles in other threads, every callback.
+//! The library as an embedder uses it: a loop of their own, handles in other threads, every
+//! callback.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -174,7 +175,8 @@ fn who_owns_the_loop_takes_one_turn_at_a_time() {
     let (sender, calls) = channel();
     let mut handler = Teller(sender);
     let mut server = Server::bind("127.0.0.1:0", Config::default()).expect("bound");
-    // The first turn looks whether somebody waits already; after it, nothing will ever be due by itself.
+    // The first turn looks whether somebody waits already; after it, nothing will ever be due by
+    // itself.
     assert_eq!(
         server
             .turn(&mut handler, Some(Duration::ZERO))

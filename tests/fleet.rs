@@ -1,5 +1,6 @@
-//! Many clients of the library at once, over real sockets on loopback. How a fleet comes back after a restart is tested in virtual time,
-//! beside the machine that decides it (`src/client/session/fleet.rs`); here is what only whole clients have: chance of their own.
+//! Many clients of the library at once, over real sockets on loopback. How a fleet comes back after
+//! a restart is tested in virtual time, beside the machine that decides it
+//! (`src/client/session/fleet.rs`); here is what only whole clients have: chance of their own.
 
 use std::net::TcpListener;
 use std::time::Duration;

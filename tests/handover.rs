@@ -79,7 +79,8 @@ fn dial(addr: SocketAddr) -> Result<(), String> {
     }
 }
 
-/// A server on a socket that it was given as descriptor 3, as a service manager does (sd_listen_fds(3)).
+/// A server on a socket that it was given as descriptor 3, as a service manager does
+/// (sd_listen_fds(3)).
 fn serve_on(listener: &TcpListener) -> Serve {
     let mut command = Command::new("bash");
     let script = format!(
@@ -113,8 +114,9 @@ const IN_NAMESPACE: &str = "HEARTLINE_IN_NAMESPACE";
 const SET_UP: &str =
     "ip link set lo up && echo 1 > /proc/sys/net/ipv4/tcp_migrate_req && exec \"$@\"";
 
-/// In a network namespace, because `tcp_migrate_req` is a setting of the namespace: with it the kernel hands those whom the old server had not
-/// accepted at its very end to the new one. Without it they would be reset, in the microseconds between the last accept and the close.
+/// In a network namespace, because `tcp_migrate_req` is a setting of the namespace: with it the
+/// kernel hands those whom the old server had not accepted at its very end to the new one. Without
+/// it they would be reset, in the microseconds between the last accept and the close.
 #[test]
 #[ignore = "needs root, for a network namespace of its own"]
 fn one_server_takes_over_from_another_on_the_same_port() {

@@ -124,7 +124,8 @@ fn without_even_the_spare_descriptor_the_loop_rests_and_recovers() {
     is_served(late.last_mut().expect("five"));
 }
 
-/// What `serve --check` says that 500 connections are lowered to, under the limit that the test sets.
+/// What `serve --check` says that 500 connections are lowered to, under the limit that the test
+/// sets.
 fn checked_limit(admin: &[&str]) -> usize {
     let mut command = std::process::Command::new("sh");
     command.args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\""]);

@@ -16,7 +16,8 @@ const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// What a loaded machine may add to a bound before a test calls it broken. The promise itself, one tick, is held in the simulation.
+/// What a loaded machine may add to a bound before a test calls it broken. The promise itself, one
+/// tick, is held in the simulation.
 const LAG: Duration = ms(1500);
 
 #[test]
@@ -58,7 +59,8 @@ fn a_peer_that_never_speaks_at_all_is_found_too() {
     let server = Serve::start(&["--heartbeat", "300ms", "--missed", "1", "--no-ping"]);
     let start = Instant::now();
     let mut peer = server.connect();
-    // With --no-ping nothing is pushed before the end, which is abrupt: no FIN is kept for who does not answer.
+    // With --no-ping nothing is pushed before the end, which is abrupt: no FIN is kept for who does
+    // not answer.
     assert_eq!(peer.expect_reset(), b"");
     assert!(start.elapsed() > ms(600));
     assert_eq!(
@@ -203,7 +205,8 @@ fn a_frozen_server_wakes_and_evicts_none_of_the_living() {
     let mut peers = two_hundred_live_peers(&server);
     live_for(&mut peers, ms(2500));
     server.signal(Signal::STOP);
-    // Those that beat go on beating at a server that does not hear; those that only answer have nothing to answer.
+    // Those that beat go on beating at a server that does not hear; those that only answer have
+    // nothing to answer.
     live_for(&mut peers, ms(8000));
     server.signal(Signal::CONT);
     live_for(&mut peers, ms(5000));

@@ -27,7 +27,8 @@ fn twenty_thousand_pipelined_messages_come_back_complete_and_in_order() {
         writer.write_all(&batch).expect("the server reads");
         writer.shutdown(std::net::Shutdown::Write).expect("open");
     });
-    // It writes everything before it reads anything: what the server cannot deliver it must not read.
+    // It writes everything before it reads anything: what the server cannot deliver it must not
+    // read.
     thread::sleep(Duration::from_millis(300));
     let mut pongs = 0;
     for n in 0..20_000 {
@@ -107,7 +108,8 @@ fn a_message_may_be_as_long_as_the_bound_and_no_longer() {
     let longest = "x".repeat(1000);
     peer.send(format!("{longest}\r\n"));
     peer.expect(format!("echo: {longest}\n"));
-    // What was asked before is answered, and the answer is not lost in a reset, although more is coming in.
+    // What was asked before is answered, and the answer is not lost in a reset, although more is
+    // coming in.
     peer.send(format!("last\n{longest}x and so on and so on"));
     peer.expect("echo: last\n");
     peer.expect_end();
@@ -172,7 +174,8 @@ fn broadcast_reaches_all_others() {
     peers[0].expect("pong\n");
 }
 
-/// Many small pieces that all peers share: more of them than one turn writes, while the socket has room for all.
+/// Many small pieces that all peers share: more of them than one turn writes, while the socket has
+/// room for all.
 #[test]
 fn a_backlog_of_broadcasts_reaches_a_late_reader_whole() {
     let server = Serve::start(&["--app", "broadcast", "--max-outbox", "64MiB"]);
@@ -214,7 +217,8 @@ fn the_first_articles_client_is_served() {
     }
 }
 
-/// The client of the article on heartbeats: no framing, `ping` without an end, whatever one read returns is a message.
+/// The client of the article on heartbeats: no framing, `ping` without an end, whatever one read
+/// returns is a message.
 #[test]
 fn the_second_articles_client_is_served() {
     let server = Serve::start(&["--framing", "raw"]);

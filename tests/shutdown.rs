@@ -1,4 +1,5 @@
-//! Leaving: nothing that was received goes unanswered, nobody is cut off who could be served, and the end comes when it was promised.
+//! Leaving: nothing that was received goes unanswered, nobody is cut off who could be served, and
+//! the end comes when it was promised.
 #![cfg(feature = "cli")]
 
 mod common;

@@ -1,5 +1,5 @@
-//! Nobody stops the loop: floods of the smallest messages, messages to everybody, and readers that are
-//! slow, beside others.
+//! Nobody stops the loop: floods of the smallest messages, messages to everybody, and readers that
+//! are slow, beside others.
 #![cfg(feature = "cli")]
 
 mod common;
@@ -115,8 +115,8 @@ fn read_slowly(mut stream: TcpStream, piece: usize) -> Vec<u8> {
         // One may have begun in the piece before.
         let new = &all[before.saturating_sub(5)..];
         for _ in new.windows(6).filter(|six| *six == b"\nping\n") {
-            // Once the writing side is shut there is nothing to say, and once the connection is reset the
-            // next read says so.
+            // Once the writing side is shut there is nothing to say, and once the connection is
+            // reset the next read says so.
             let _ = stream.write_all(b"pong\n");
         }
         thread::sleep(Duration::from_millis(10));

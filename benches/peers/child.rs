@@ -35,7 +35,8 @@ impl From<String> for Failure {
 
 static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-/// From here on Ctrl-C ends every wait, so that all guards are dropped, and with them all processes.
+/// From here on Ctrl-C ends every wait, so that all guards are dropped, and with them all
+/// processes.
 pub fn obey_interrupts() -> Result<(), Failure> {
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, INTERRUPTED.clone())
@@ -65,8 +66,9 @@ pub fn pause(length: Duration) -> Result<(), Failure> {
 pub struct Child(process::Child);
 
 impl Child {
-    /// Starts `program` on `core`. Its process group is its own, so that Ctrl-C does not reach it before us; and should we be killed, the kernel
-    /// kills it (setpriv, which like taskset replaces itself, so the id stays).
+    /// Starts `program` on `core`. Its process group is its own, so that Ctrl-C does not reach it
+    /// before us; and should we be killed, the kernel kills it (setpriv, which like taskset
+    /// replaces itself, so the id stays).
     pub fn start(
         core: usize,
         program: &Path,

@@ -1,4 +1,5 @@
-//! How the engine's costs grow with its lines, in SVG. Powers of ten are equally far apart on both axes.
+//! How the engine's costs grow with its lines, in SVG. Powers of ten are equally far apart on both
+//! axes.
 
 use std::path::Path;
 
@@ -138,7 +139,8 @@ impl Scale {
     }
 }
 
-/// Equally far apart, or nearly so: 1, 3, 10, 30 and so on. Whole ones are exact, so that a value is not just above its tick.
+/// Equally far apart, or nearly so: 1, 3, 10, 30 and so on. Whole ones are exact, so that a value
+/// is not just above its tick.
 fn ticks() -> impl Iterator<Item = f64> {
     (-3..9).flat_map(|decade| {
         [1.0, 3.0].map(|digit| {

@@ -11,8 +11,8 @@ use crate::table;
 const BEGIN: &str = "<!-- results: begin -->\n";
 const END: &str = "<!-- results: end -->\n";
 
-/// A full run's into docs/benchmarks.md, between the markers, and its plots into docs/benchmarks; any other's beside the JSON in `dir`, for
-/// looking at.
+/// A full run's into docs/benchmarks.md, between the markers, and its plots into docs/benchmarks;
+/// any other's beside the JSON in `dir`, for looking at.
 pub fn write(report: &Report, dir: &Path, full: bool) -> Result<(), Failure> {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     let base = if full { docs.as_path() } else { dir };

@@ -1,5 +1,6 @@
-//! The engine without sockets: how its memory and its work grow with the lines, up to a million. Each number of lines has a process of its own,
-//! which is this program once more (`virtual_lines.rs`).
+//! The engine without sockets: how its memory and its work grow with the lines, up to a million.
+//! Each number of lines has a process of its own, which is this program once more
+//! (`virtual_lines.rs`).
 
 use std::env;
 use std::fs::{self, File};

@@ -162,8 +162,8 @@ fn flood(_: &Bench, server: &Server) -> Result<Beside, Failure> {
 /// How long those who only read are left alone between two looks.
 const READ_PAUSE: Duration = Duration::from_millis(2);
 
-/// Lines with nothing in them, as fast as they are taken, from each of the senders; they and the readers
-/// read whatever comes.
+/// Lines with nothing in them, as fast as they are taken, from each of the senders; they and the
+/// readers read whatever comes.
 fn empty_lines(senders: usize, readers: usize, server: &Server) -> Result<Beside, Failure> {
     let connect = || -> std::io::Result<TcpStream> {
         let stream = TcpStream::connect(server.addr)?;
@@ -196,7 +196,8 @@ fn empty_lines(senders: usize, readers: usize, server: &Server) -> Result<Beside
 /// The quiet peers are to be connected, and measured, when the storm breaks.
 const CALM_BEFORE: Duration = Duration::from_millis(500);
 
-/// Everybody dials at once, as fast as one thread can, and stays: closing as many would be another disturbance.
+/// Everybody dials at once, as fast as one thread can, and stays: closing as many would be another
+/// disturbance.
 fn accepts(bench: &Bench, server: &Server) -> Result<Beside, Failure> {
     let (dials, to) = (bench.size.many, server.addr);
     Ok(Beside::Storm(Aside::start(move |over| {
@@ -207,8 +208,8 @@ fn accepts(bench: &Bench, server: &Server) -> Result<Beside, Failure> {
     })))
 }
 
-/// Lines of whom nobody looks whether they are closed: a load generator that answered 15,000 closes would keep its own core so busy that the
-/// quiet peers' packets wait there.
+/// Lines of whom nobody looks whether they are closed: a load generator that answered 15,000 closes
+/// would keep its own core so busy that the quiet peers' packets wait there.
 fn expiry(bench: &Bench, server: &Server) -> Result<Beside, Failure> {
     mute_lines(bench, server).map(Beside::Mute)
 }

@@ -12,7 +12,8 @@ use crate::peers::{Server, Wire};
 
 /// No scenario takes as long.
 const LIMIT: Duration = Duration::from_secs(300);
-/// Share of the measured time that the threads of the server may have waited for their core, in all. Several wait for each other, too.
+/// Share of the measured time that the threads of the server may have waited for their core, in
+/// all. Several wait for each other, too.
 pub const WAITING: f64 = 0.05;
 
 /// What the harness found.
@@ -24,7 +25,8 @@ pub struct Found {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Urgency {
     Usual,
-    /// Before everybody else (sched(7), SCHED_FIFO): what it measures is not its own wait for the core. Takes root.
+    /// Before everybody else (sched(7), SCHED_FIFO): what it measures is not its own wait for the
+    /// core. Takes root.
     First,
 }
 

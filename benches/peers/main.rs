@@ -1,5 +1,6 @@
-//! The comparison: the same scenarios, in turn and pinned, on heartline and on what users might pick instead. docs/benchmarks.md says how it is
-//! measured, and is where the results of a full run go.
+//! The comparison: the same scenarios, in turn and pinned, on heartline and on what users might
+//! pick instead. docs/benchmarks.md says how it is measured, and is where the results of a full run
+//! go.
 //!
 //!     cargo bench --bench peers
 
@@ -40,8 +41,9 @@ use scenarios::Size;
 /// Fewer would give a median that one disturbed round can move.
 const FULL_ROUNDS: u32 = 5;
 
-/// Compares heartline with its peers. A full run, which is one without --only, --peers, --quick and with at least five rounds, writes
-/// docs/benchmarks.md and its plots; any other writes the same to target/peers.
+/// Compares heartline with its peers. A full run, which is one without --only, --peers, --quick and
+/// with at least five rounds, writes docs/benchmarks.md and its plots; any other writes the same to
+/// target/peers.
 #[derive(Parser)]
 #[command(name = "cargo bench --bench peers --")]
 struct Options {

@@ -179,7 +179,8 @@ pub enum Mode {
     FanOut,
 }
 
-/// How the harness speaks to a peer: values of its flags `--hello`, `--send`, `--expect`, `--answer`.
+/// How the harness speaks to a peer: values of its flags `--hello`, `--send`, `--expect`,
+/// `--answer`.
 pub struct Wire {
     pub hello: Option<&'static str>,
     pub send: Option<&'static str>,

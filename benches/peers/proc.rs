@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::child::{Failure, pause};
 
-/// A server is at rest when it used less of a core than this between two looks; and gets no more than so long to come to rest.
+/// A server is at rest when it used less of a core than this between two looks; and gets no more
+/// than so long to come to rest.
 const AT_REST: f64 = 0.05;
 const REST_LOOK: Duration = Duration::from_millis(150);
 const LONGEST_REST: Duration = Duration::from_secs(5);
@@ -18,7 +19,8 @@ pub fn rss(pid: u32) -> Result<f64, Failure> {
     Ok(figure(&text, "Rss").ok_or_else(|| format!("{path}: no Rss in it"))? * 1024.0)
 }
 
-/// How often its threads have gone to sleep by themselves, in all: each time somebody had to wake them.
+/// How often its threads have gone to sleep by themselves, in all: each time somebody had to wake
+/// them.
 pub fn sleeps(pid: u32) -> Result<f64, Failure> {
     let count = |task: PathBuf| {
         figure(

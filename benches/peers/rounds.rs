@@ -1,4 +1,5 @@
-//! Runs the scenarios, in turn: within a round each on all peers, so that whatever changes on the machine meanwhile meets all alike.
+//! Runs the scenarios, in turn: within a round each on all peers, so that whatever changes on the
+//! machine meanwhile meets all alike.
 
 use std::path::PathBuf;
 

@@ -384,7 +384,8 @@ impl Size {
     }
 }
 
-/// Who beats every 5 s is never asked, and given up after 20 s as by the tokio peer; the timers run as they would.
+/// Who beats every 5 s is never asked, and given up after 20 s as by the tokio peer; the timers run
+/// as they would.
 pub const BEATING: &[&str] = &["--heartbeat", "10s", "--missed", "1"];
 /// Asking would mix with what is measured.
 const NOT_ASKING: &[&str] = &["--heartbeat", "60s"];
@@ -483,7 +484,8 @@ fn beat(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
 }
 
 fn storm(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
-    // At full speed, servers with a short backlog would lose dials, and it is not dialling that is measured.
+    // At full speed, servers with a short backlog would lose dials, and it is not dialling that is
+    // measured.
     let args = [
         "storm",
         "--connections",
@@ -548,7 +550,8 @@ fn tail(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
     })
 }
 
-/// The overshoot is the server's own, from its last log line. The load's has in it what the load itself takes to see 15,000 lines end.
+/// The overshoot is the server's own, from its last log line. The load's has in it what the load
+/// itself takes to see 15,000 lines end.
 fn dead(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
     let log = bench.dir.join("dead.log");
     // It is appended to.

@@ -1,4 +1,5 @@
-//! Drives the engine and its wheel without socket and clock: what the process does that `engine_alone.rs` starts.
+//! Drives the engine and its wheel without socket and clock: what the process does that
+//! `engine_alone.rs` starts.
 
 use std::hint::black_box;
 use std::io::IoSlice;
@@ -20,7 +21,8 @@ use crate::proc;
 const CHECKS_PER_TURN: usize = 256;
 const SLICES_PER_WRITE: usize = 16;
 
-/// Few lines get more repetitions: so many line intervals, or operations on the wheel, are measured in all, between these bounds.
+/// Few lines get more repetitions: so many line intervals, or operations on the wheel, are measured
+/// in all, between these bounds.
 const OPERATIONS: u32 = 4_000_000;
 const FEWEST_REPETITIONS: u32 = 4;
 const MOST_REPETITIONS: u32 = 400;
@@ -195,8 +197,9 @@ impl Fleet {
     }
 }
 
-/// What it costs to put an entry elsewhere, as each ping and each pong does, and to take one that is due; both with an entry for each line.
-/// Slots are random over the whole wheel, and keys random, so that neighbours in a slot are none in memory.
+/// What it costs to put an entry elsewhere, as each ping and each pong does, and to take one that
+/// is due; both with an entry for each line. Slots are random over the whole wheel, and keys
+/// random, so that neighbours in a slot are none in memory.
 fn turn_wheel(lines: u32) -> (f64, f64) {
     let (mut wheel, mut random, mut now) = (Wheel::new(), fastrand::Rng::with_seed(7), 0);
     let (mut insert_ns, mut expiry_ns) = (0.0, 0.0);

@@ -1,4 +1,5 @@
-//! What a quiet peer feels of operators: a scrape every second, and a page that is open; or a message to all, again and again.
+//! What a quiet peer feels of operators: a scrape every second, and a page that is open; or a
+//! message to all, again and again.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -50,7 +51,8 @@ pub const METRICS: &[Metric] = &[
     ),
 ];
 
-/// Short spells on one server in turn, and medians over them, so that whatever changes on the machine meets all kinds alike. Each kind has each place once.
+/// Short spells on one server in turn, and medians over them, so that whatever changes on the
+/// machine meets all kinds alike. Each kind has each place once.
 const ORDER: [[Kind; 4]; 4] = [
     [Unwatched, Again, Watched, Told],
     [Again, Watched, Told, Unwatched],

@@ -1,6 +1,8 @@
-//! A chat room: the first line a peer sends is its name, every later one goes to all others. A second thread talks into the room too.
+//! A chat room: the first line a peer sends is its name, every later one goes to all others. A
+//! second thread talks into the room too.
 //!
-//! `cargo run --example chat -- 127.0.0.1:7878`, then `nc 127.0.0.1 7878` twice; what you type into the server's terminal goes to all.
+//! `cargo run --example chat -- 127.0.0.1:7878`, then `nc 127.0.0.1 7878` twice; what you type into
+//! the server's terminal goes to all.
 
 use std::collections::HashMap;
 use std::io::BufRead;

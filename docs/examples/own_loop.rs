@@ -1,7 +1,8 @@
-//! Own the loop: a gateway whose own poll watches a UDP socket and, beside it, the whole server as one more descriptor. Each datagram, a
-//! sensor's reading, goes to every line.
+//! Own the loop: a gateway whose own poll watches a UDP socket and, beside it, the whole server as
+//! one more descriptor. Each datagram, a sensor's reading, goes to every line.
 //!
-//! `cargo run --example own_loop -- 127.0.0.1:7878 127.0.0.1:9000`, then `nc 127.0.0.1 7878`, and `echo 21.5 | nc -u -w0 127.0.0.1 9000`.
+//! `cargo run --example own_loop -- 127.0.0.1:7878 127.0.0.1:9000`, then `nc 127.0.0.1 7878`, and
+//! `echo 21.5 | nc -u -w0 127.0.0.1 9000`.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -47,7 +48,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .register(&mut sensors, SENSORS, Interest::READABLE)?;
 
     let mut datagram = [0; 1500];
-    // The server's descriptor is registered edge-triggered by mio, so a turn comes after every wait, whatever ended it.
+    // The server's descriptor is registered edge-triggered by mio, so a turn comes after every
+    // wait, whatever ended it.
     while server.turn(&mut Listeners, Some(Duration::ZERO))? == Turn::Running {
         match poll.poll(&mut events, server.next_wait()) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,

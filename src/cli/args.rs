@@ -81,7 +81,8 @@ pub(crate) struct OsTimeoutArgs {
     /// Unanswered probes after which the kernel gives the peer up
     #[arg(long, value_name = "N", default_value_t = 3)]
     keepalive_count: u32,
-    /// How long sent data may stay unacknowledged (TCP_USER_TIMEOUT), or off for the kernel's own patience
+    /// How long sent data may stay unacknowledged (TCP_USER_TIMEOUT), or off for the kernel's own
+    /// patience
     #[arg(long, value_name = "TIME", default_value = "off")]
     user_timeout: DurationOrOff,
 }

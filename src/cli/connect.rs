@@ -47,7 +47,8 @@ pub(crate) struct ConnectArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Reconnecting")]
 struct ReconnectArgs {
-    /// Failed dials in a row before giving up, or forever; counting starts over with the first byte received
+    /// Failed dials in a row before giving up, or forever; counting starts over with the first byte
+    /// received
     #[arg(long, value_name = "N", default_value = "5")]
     tries: Tries,
     /// Wait before dialling again; with exponential backoff, the longest first wait
@@ -77,7 +78,8 @@ enum BackoffArg {
 
 /// Messages that wait for whoever reads stdout. Beyond that nothing is read from the server.
 const MAX_WAITING: usize = 1 << 20;
-/// A reply may add to what was sent, as an echo does, so what is received may be longer by this factor.
+/// A reply may add to what was sent, as an echo does, so what is received may be longer by this
+/// factor.
 const RECEIVED_FACTOR: usize = 2;
 
 pub(crate) fn run(args: ConnectArgs) -> Result<ExitCode, Error> {
@@ -147,8 +149,8 @@ impl ConnectArgs {
     }
 }
 
-/// Sends each line as a message, until the input or the client ends. Waits while the server does not
-/// keep up. `failed` is set if a line could not be sent or the input could not be read.
+/// Sends each line as a message, until the input or the client ends. Waits while the server does
+/// not keep up. `failed` is set if a line could not be sent or the input could not be read.
 fn send_lines(
     handle: &ClientHandle,
     mut input: impl BufRead,
@@ -189,7 +191,8 @@ enum Line {
     End,
 }
 
-/// Reads the next line into `line`, without its line feed. The last one may lack it. Holds no more than `max` bytes of any line.
+/// Reads the next line into `line`, without its line feed. The last one may lack it. Holds no more
+/// than `max` bytes of any line.
 fn next_line(input: &mut impl BufRead, max: usize, line: &mut Vec<u8>) -> io::Result<Line> {
     line.clear();
     if input
@@ -276,7 +279,8 @@ impl Terminal {
     }
 
     /// Writes messages to stdout as far as its reader takes them, and reads on from the server once
-    /// there is room again. Returns whether all were written. A reader that is gone ends the program.
+    /// there is room again. Returns whether all were written. A reader that is gone ends the
+    /// program.
     fn flush(&mut self, client: &mut Client) -> bool {
         match self.stdout.flush() {
             Ok(is_idle) => {

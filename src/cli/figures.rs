@@ -55,7 +55,8 @@ pub(crate) fn duration(us: f64) -> String {
     }
 }
 
-/// Formats the upper bound of a percentile, in seconds. Times are whole milliseconds, so 0 means less than 1 ms.
+/// Formats the upper bound of a percentile, in seconds. Times are whole milliseconds, so 0 means
+/// less than 1 ms.
 pub(crate) fn bound(seconds: f64) -> String {
     if seconds > 0.0 {
         format!("≤ {}", duration(seconds * 1e6))
@@ -64,7 +65,8 @@ pub(crate) fn bound(seconds: f64) -> String {
     }
 }
 
-/// A length of time in seconds that may be long: `12.3s`, `4m05s`, `3h12m`, `17d04h`. Never wider than seven characters below a thousand years.
+/// A length of time in seconds that may be long: `12.3s`, `4m05s`, `3h12m`, `17d04h`. Never wider
+/// than seven characters below a thousand years.
 pub(crate) fn span(seconds: f64) -> String {
     // Rounded down, as clocks are.
     let whole = seconds.max(0.0) as u64;

@@ -106,7 +106,8 @@ pub(crate) fn finish() {
 ///
 /// A second call has no effect: the first logger of a process stays.
 pub(crate) fn start(args: &LogArgs, place: &str) -> Result<(), Error> {
-    // `2026-01-31T12:00:00.123456789Z [INFO] message`: the time in UTC, and neither thread nor module, since there is one of each.
+    // `2026-01-31T12:00:00.123456789Z [INFO] message`: the time in UTC, and neither thread nor
+    // module, since there is one of each.
     let config = ConfigBuilder::new()
         .set_time_format_rfc3339()
         .set_time_level(LevelFilter::Error)
@@ -127,8 +128,9 @@ pub(crate) struct Prepared {
     level: LevelFilter,
 }
 
-/// Makes ready to go on with the level and the file that the flags say. A file of the same name is opened anew, so that the old one can have been renamed. If
-/// it cannot be opened, all stays as it was.
+/// Makes ready to go on with the level and the file that the flags say. A file of the same name is
+/// opened anew, so that the old one can have been renamed. If it cannot be opened, all stays as it
+/// was.
 pub(crate) fn prepare(args: &LogArgs, place: &str) -> Result<Prepared, Error> {
     Ok(Prepared {
         output: open(args, place)?,

@@ -19,7 +19,8 @@ pub(crate) struct CompletionsArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct ManArgs {
-    /// Write a page for the program and for each subcommand into this directory, instead of the program's to stdout
+    /// Write a page for the program and for each subcommand into this directory, instead of the
+    /// program's to stdout
     #[arg(value_name = "DIR")]
     dir: Option<PathBuf>,
 }
@@ -47,8 +48,9 @@ pub(crate) fn man(args: &ManArgs) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The command as far as completions speak of it: clap_complete completes hidden subcommands as well, which clap cannot take away, and offers the
-/// value of a switch as a word of its own, which would be taken for an address.
+/// The command as far as completions speak of it: clap_complete completes hidden subcommands as
+/// well, which clap cannot take away, and offers the value of a switch as a word of its own, which
+/// would be taken for an address.
 fn to_complete(command: &Command) -> Command {
     let alone = |arg: &Arg| match arg.get_long() {
         Some(long) if serve::is_switch(arg) => {
@@ -113,7 +115,8 @@ mod tests {
 
     /// Whether troff takes every backslash of the line for what it is meant to be.
     fn is_escaped(line: &str) -> bool {
-        // clap_mangen escapes what it sets as text, and nothing in a request: those with backslashes of their own are these.
+        // clap_mangen escapes what it sets as text, and nothing in a request: those with
+        // backslashes of their own are these.
         let own = [r".ie \n(.g .ds Aq \(aq", r".IP \(bu 2"];
         if line.starts_with('.') {
             return own.contains(&line) || !line.contains('\\');

@@ -22,7 +22,8 @@ use clap::{Parser, Subcommand};
 
 use crate::error::Error;
 
-/// Holds very many long-lived TCP connections on one thread, knows within a stated bound which are dead, and comes back.
+/// Holds very many long-lived TCP connections on one thread, knows within a stated bound which are
+/// dead, and comes back.
 #[derive(Parser)]
 #[command(name = "heartline", version, max_term_width = 110)]
 struct Cli {
@@ -40,7 +41,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Watch a server live in the terminal: figures, lines, closes; send messages, kick lines
     Top(top::TopArgs),
-    /// Measure a server, heartline or another: connections held, throughput, latency, memory, CPU, evictions
+    /// Measure a server, heartline or another: connections held, throughput, latency, memory, CPU,
+    /// evictions
     Bench(bench::BenchArgs),
     /// Print completions for a shell
     Completions(manual::CompletionsArgs),
@@ -48,8 +50,9 @@ enum Command {
     Man(manual::ManArgs),
 }
 
-/// Runs the subcommand that the process's arguments name, and returns its exit code: 2 for wrong usage or a configuration that
-/// contradicts itself, with a message on stderr that names the flag; 1 for other errors.
+/// Runs the subcommand that the process's arguments name, and returns its exit code: 2 for wrong
+/// usage or a configuration that contradicts itself, with a message on stderr that names the flag;
+/// 1 for other errors.
 pub fn run() -> ExitCode {
     // It reads its flags together with environment and file.
     if std::env::args_os()

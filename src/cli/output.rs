@@ -1,11 +1,12 @@
 //! Writing to a descriptor whose reader is another program, without ever waiting for it: a log, a
 //! pipe, a terminal.
 //!
-//! `O_NONBLOCK` belongs to the open file description, which other processes share. So a pipe, a FIFO
-//! and a terminal are opened anew (`/proc/self/fd/N`, proc(5)), and a socket is asked for each write
-//! (`MSG_DONTWAIT`, send(2)). A file, which cannot be written to without waiting for its disk, and
-//! whatever cannot be opened anew, has a thread that waits in our place. It exists only then: it
-//! makes the kernel count references to descriptors, which costs each system call a little.
+//! `O_NONBLOCK` belongs to the open file description, which other processes share. So a pipe, a
+//! FIFO and a terminal are opened anew (`/proc/self/fd/N`, proc(5)), and a socket is asked for each
+//! write (`MSG_DONTWAIT`, send(2)). A file, which cannot be written to without waiting for its
+//! disk, and whatever cannot be opened anew, has a thread that waits in our place. It exists only
+//! then: it makes the kernel count references to descriptors, which costs each system call a
+//! little.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -128,8 +129,8 @@ impl Output {
         }
     }
 
-    /// Waits for at most `limit` until nothing waits any more: for the end of the process, when nobody
-    /// waits for this thread.
+    /// Waits for at most `limit` until nothing waits any more: for the end of the process, when
+    /// nobody waits for this thread.
     pub(crate) fn finish(&mut self, limit: Duration) {
         let end = Instant::now() + limit;
         if let To::Thread(shared) = &self.to {

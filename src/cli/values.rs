@@ -22,7 +22,8 @@ impl FromStr for DurationOrOff {
     }
 }
 
-/// A duration such as `5s`, `1500ms` or `2m`. A bare number is refused: seconds and milliseconds are too easily confused.
+/// A duration such as `5s`, `1500ms` or `2m`. A bare number is refused: seconds and milliseconds
+/// are too easily confused.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write 5s, 1500ms or 2m"))
 }

@@ -13,11 +13,13 @@ pub enum Backoff {
         /// The wait, at least 1 ms.
         delay: Duration,
     },
-    /// Exponential with full jitter: a wait drawn evenly from 0 to `base * 2^n`, at most `max`, where `n` counts the failures before
-    /// the last one. A fleet that lost its server together comes back spread out.
+    /// Exponential with full jitter: a wait drawn evenly from 0 to `base * 2^n`, at most `max`,
+    /// where `n` counts the failures before the last one. A fleet that lost its server together
+    /// comes back spread out.
     ///
-    /// The count starts over with a line that stood for as long as the wait after it might have been. A shorter one counts as one more
-    /// failure, whatever came over it: a server that takes lines, greets and dies is left alone as much as one that refuses them.
+    /// The count starts over with a line that stood for as long as the wait after it might have
+    /// been. A shorter one counts as one more failure, whatever came over it: a server that takes
+    /// lines, greets and dies is left alone as much as one that refuses them.
     ///
     /// ("Exponential Backoff And Jitter", AWS Architecture Blog, 2015.)
     Exponential {
@@ -34,12 +36,14 @@ impl Backoff {
         Backoff::Fixed { delay }
     }
 
-    /// Waits drawn from 0 to `base`, then to twice, four times `base` and so on, never more than `max`.
+    /// Waits drawn from 0 to `base`, then to twice, four times `base` and so on, never more than
+    /// `max`.
     pub const fn exponential(base: Duration, max: Duration) -> Self {
         Backoff::Exponential { base, max }
     }
 
-    /// Checks that there is a wait at all: without one, a server that refuses would be dialled in a busy loop.
+    /// Checks that there is a wait at all: without one, a server that refuses would be dialled in a
+    /// busy loop.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let (first, max) = match self {
             Backoff::Fixed { delay } => (delay, delay),
@@ -57,7 +61,8 @@ impl Backoff {
         Ok(())
     }
 
-    /// The wait in milliseconds after `failures` dials in a row have failed; 0 stands for the loss of a line that had lasted.
+    /// The wait in milliseconds after `failures` dials in a row have failed; 0 stands for the loss
+    /// of a line that had lasted.
     pub(crate) fn delay_ms(&self, failures: u32, rng: &mut fastrand::Rng) -> u64 {
         let longest = self.longest_ms(failures);
         match self {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::net::{MonotonicClock, SuspendClock};
 use crate::time::{AwakeClock, Millis, duration_to_ms};
 
-/// A shorter distance between boot time and monotonic time is drift of their readings, or a nap that no peer and no NAT noticed.
+/// A shorter distance between boot time and monotonic time is drift of their readings, or a nap
+/// that no peer and no NAT noticed.
 const SHORTEST_SUSPENSION_MS: u64 = 1000;
 
 /// Reads the clocks and knows how long the driver meant to wait between two readings.
@@ -18,7 +19,8 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// Gaps of more than half a heartbeat interval are forgiven. Without a heartbeat nobody is judged, and nothing is forgiven.
+    /// Gaps of more than half a heartbeat interval are forgiven. Without a heartbeat nobody is
+    /// judged, and nothing is forgiven.
     pub(super) fn start(heartbeat: Option<Duration>) -> Self {
         Clock {
             monotonic: MonotonicClock::start(),

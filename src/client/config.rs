@@ -8,39 +8,49 @@ use crate::config::{Heartbeat, Keepalive, check_os_timeouts, os_timeout_notes};
 use crate::error::ConfigError;
 use crate::framing::{Codec, Framing, HeartbeatWords};
 
-/// Everything a client can be told. `ClientConfig::default()` is safe on any network: buffers are bounded and a dead line is found.
+/// Everything a client can be told. `ClientConfig::default()` is safe on any network: buffers are
+/// bounded and a dead line is found.
 ///
-/// Fields are plain; [`ClientConfig::check`] runs in [`Client::connect`](super::Client::connect) and names the field that is wrong.
+/// Fields are plain; [`ClientConfig::check`] runs in [`Client::connect`](super::Client::connect)
+/// and names the field that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientConfig {
     /// How messages are told apart; the server's choice. Default: lines.
     pub framing: Framing,
     /// The heartbeat words; the server's choice. Default: `ping` and `pong`.
     pub words: HeartbeatWords,
-    /// When to ask and when to give the line up. A ping goes out `interval` after the last one unless both directions were busy since.
-    /// With `push` off the client never asks, and the server must speak by itself. `None` leaves finding a dead line to OS keepalive.
-    /// Default: every 5 s, 3 missed.
+    /// When to ask and when to give the line up. A ping goes out `interval` after the last one
+    /// unless both directions were busy since. With `push` off the client never asks, and the
+    /// server must speak by itself. `None` leaves finding a dead line to OS keepalive. Default:
+    /// every 5 s, 3 missed.
     pub heartbeat: Option<Heartbeat>,
     /// OS keepalive. Default: after 30 s idle, every 30 s, 3 probes.
     pub keepalive: Option<Keepalive>,
-    /// `TCP_USER_TIMEOUT`, as in [`Config::user_timeout`](crate::Config::user_timeout). Default: `None`.
+    /// `TCP_USER_TIMEOUT`, as in [`Config::user_timeout`](crate::Config::user_timeout). Default:
+    /// `None`.
     pub user_timeout: Option<Duration>,
-    /// A server that takes nothing of what is queued for it for so long ends the line as [`CloseReason::SlowReader`](crate::CloseReason::SlowReader), whatever
-    /// it sends meanwhile: the queue then goes to the next line. At least 1 ms; `None` waits as long as the server lives. Default: 30 s.
+    /// A server that takes nothing of what is queued for it for so long ends the line as
+    /// [`CloseReason::SlowReader`](crate::CloseReason::SlowReader), whatever it sends meanwhile:
+    /// the queue then goes to the next line. At least 1 ms; `None` waits as long as the server
+    /// lives. Default: 30 s.
     pub write_timeout: Option<Duration>,
-    /// Dials in a row that may fail before the client gives up; `None` goes on for ever. A dial counts as failed until its line has
-    /// received a byte. At least 1. Default: 5.
+    /// Dials in a row that may fail before the client gives up; `None` goes on for ever. A dial
+    /// counts as failed until its line has received a byte. At least 1. Default: 5.
     pub tries: Option<u32>,
-    /// The wait before each dial but the very first. Default: exponential with full jitter, from 3 s to 60 s, so that a fleet which lost its
-    /// server in one instant does not come back in one.
+    /// The wait before each dial but the very first. Default: exponential with full jitter, from 3
+    /// s to 60 s, so that a fleet which lost its server in one instant does not come back in one.
     pub backoff: Backoff,
-    /// How long a dial may take, for each address that a name stands for. At least 1 ms. Default: 5 s.
+    /// How long a dial may take, for each address that a name stands for. At least 1 ms. Default: 5
+    /// s.
     pub dial_timeout: Duration,
-    /// Longest message accepted from the server in bytes, its framing not counted. A longer one ends the line. Default: 64 KiB.
+    /// Longest message accepted from the server in bytes, its framing not counted. A longer one
+    /// ends the line. Default: 64 KiB.
     pub max_message: usize,
-    /// Most bytes queued while the line is down or slow, framing and 8 bytes per message counted. The newest is refused when it would
-    /// pass it, with [`SendError::Full`](crate::SendError::Full); what is queued is never dropped to make room, and waits for as many
-    /// lines as it takes. A [`ClientHandle`](super::ClientHandle) may queue as much again. At least 256. Default: 1 MiB.
+    /// Most bytes queued while the line is down or slow, framing and 8 bytes per message counted.
+    /// The newest is refused when it would pass it, with
+    /// [`SendError::Full`](crate::SendError::Full); what is queued is never dropped to make room,
+    /// and waits for as many lines as it takes. A [`ClientHandle`](super::ClientHandle) may queue
+    /// as much again. At least 256. Default: 1 MiB.
     pub max_queue: usize,
 }
 

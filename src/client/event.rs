@@ -13,7 +13,8 @@ use crate::close::{CloseReason, Origin};
 pub enum Event {
     /// A dial begins.
     Dialing(Try),
-    /// A dial failed: the name does not resolve, or no address of it answered. The error is that of the last address.
+    /// A dial failed: the name does not resolve, or no address of it answered. The error is that of
+    /// the last address.
     DialFailed(io::Error),
     /// The line is up.
     Connected {
@@ -111,13 +112,15 @@ pub enum ClientState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// As [`ClientContext::finish`](super::ClientContext::finish) asked: everything was sent, and then the server closed its side or, once ours was closed, said
-    /// nothing for the whole silence bound.
+    /// As [`ClientContext::finish`](super::ClientContext::finish) asked: everything was sent, and
+    /// then the server closed its side or, once ours was closed, said nothing for the whole silence
+    /// bound.
     Finished,
-    /// Everything was handed to the kernel, then the line broke for this reason: whether the server got all of it is not known.
+    /// Everything was handed to the kernel, then the line broke for this reason: whether the server
+    /// got all of it is not known.
     CutOff(CloseReason),
-    /// Everything was handed to the kernel, and the server's had not acknowledged these bytes when the
-    /// line ended for this reason: they are probably lost.
+    /// Everything was handed to the kernel, and the server's had not acknowledged these bytes when
+    /// the line ended for this reason: they are probably lost.
     Unacknowledged {
         /// How many.
         bytes: u64,

@@ -10,15 +10,17 @@ use super::queue::SendQueue;
 use crate::error::SendError;
 use crate::framing::Codec;
 
-/// Sends through a client, and ends it, from any thread. Cheap to clone; it outlives its client without harm.
+/// Sends through a client, and ends it, from any thread. Cheap to clone; it outlives its client
+/// without harm.
 #[derive(Clone)]
 pub struct ClientHandle(Arc<Shared>);
 
 impl ClientHandle {
     /// Queues a message behind all that this handle and its clones queued before. It never waits.
     ///
-    /// Fails with [`SendError::Full`] when `max_queue` bytes wait to be taken over by the client (32 bytes per message counted), with
-    /// [`SendError::Closed`] once `finish` or `stop` was called or the client is gone, and with [`SendError::Unframeable`].
+    /// Fails with [`SendError::Full`] when `max_queue` bytes wait to be taken over by the client
+    /// (32 bytes per message counted), with [`SendError::Closed`] once `finish` or `stop` was
+    /// called or the client is gone, and with [`SendError::Unframeable`].
     pub fn send(&self, message: &[u8]) -> Result<(), SendError> {
         let charge = self.0.charge(message)?;
         let mut mailbox = self.0.lock();
@@ -34,10 +36,12 @@ impl ClientHandle {
         Ok(())
     }
 
-    /// As [`ClientHandle::send`], but waits for room: for threads that read a file or a terminal, so that these wait for the server.
+    /// As [`ClientHandle::send`], but waits for room: for threads that read a file or a terminal,
+    /// so that these wait for the server.
     ///
-    /// Must not be called on the thread that turns the client, which would wait for itself. Fails with [`SendError::Full`] only if the
-    /// message would not even fit an empty queue. Returns with [`SendError::Closed`] as soon as the client ends.
+    /// Must not be called on the thread that turns the client, which would wait for itself. Fails
+    /// with [`SendError::Full`] only if the message would not even fit an empty queue. Returns with
+    /// [`SendError::Closed`] as soon as the client ends.
     pub fn send_blocking(&self, message: &[u8]) -> Result<(), SendError> {
         let charge = self.0.charge(message)?;
         if charge > self.0.max_bytes {
@@ -59,20 +63,22 @@ impl ClientHandle {
         Ok(())
     }
 
-    /// As [`ClientContext::finish`](super::ClientContext::finish), after all that was queued before. Never lost, however full the
-    /// queue is; calling again changes nothing.
+    /// As [`ClientContext::finish`](super::ClientContext::finish), after all that was queued
+    /// before. Never lost, however full the queue is; calling again changes nothing.
     pub fn finish(&self) {
         self.0.close(|mailbox| mailbox.finish = true);
     }
 
-    /// As [`ClientContext::stop`](super::ClientContext::stop). Never lost; calling again changes nothing.
+    /// As [`ClientContext::stop`](super::ClientContext::stop). Never lost; calling again changes
+    /// nothing.
     pub fn stop(&self) {
         self.0.close(|mailbox| mailbox.stop = true);
     }
 }
 
-/// A message in the mailbox is charged its header and what the heap adds, so that the bound in bytes also bounds how many there are.
-/// More than in the client's own queue, so that whatever fits the mailbox fits there too.
+/// A message in the mailbox is charged its header and what the heap adds, so that the bound in
+/// bytes also bounds how many there are. More than in the client's own queue, so that whatever fits
+/// the mailbox fits there too.
 const MAIL_OVERHEAD: usize = 32;
 const _: () = assert!(MAIL_OVERHEAD > super::queue::MESSAGE_OVERHEAD);
 
@@ -84,7 +90,8 @@ pub(super) struct Shared {
     /// Signalled when the mailbox gets room or is closed.
     room: Condvar,
     waker: Waker,
-    /// Whether the client was woken and has not looked yet: one system call wakes it for any number of messages.
+    /// Whether the client was woken and has not looked yet: one system call wakes it for any number
+    /// of messages.
     woken: AtomicBool,
     codec: Codec,
     max_bytes: usize,

@@ -6,9 +6,11 @@ use super::rtt::RttStats;
 use super::session::Session;
 use crate::error::SendError;
 
-/// What happens on a client's line, told on the thread that turns the client. Nothing in here may block: heartbeats wait meanwhile.
+/// What happens on a client's line, told on the thread that turns the client. Nothing in here may
+/// block: heartbeats wait meanwhile.
 pub trait ClientHandler {
-    /// A message arrived. It is borrowed: copy what is to be kept. Heartbeats are answered and never come here.
+    /// A message arrived. It is borrowed: copy what is to be kept. Heartbeats are answered and
+    /// never come here.
     fn on_message(&mut self, client: &mut ClientContext<'_>, message: &[u8]);
 
     /// Something happened to the line. Default: nothing is done.
@@ -24,13 +26,16 @@ pub struct ClientContext<'a> {
 }
 
 impl ClientContext<'_> {
-    /// Queues a message. It goes out in this turn if the line is up, or else in order after the next connect.
+    /// Queues a message. It goes out in this turn if the line is up, or else in order after the
+    /// next connect.
     ///
-    /// At most once: what the kernel took whole is never sent again, even if the line then breaks before the server has read it. A
-    /// message that was only begun is sent again from its beginning on the next line.
+    /// At most once: what the kernel took whole is never sent again, even if the line then breaks
+    /// before the server has read it. A message that was only begun is sent again from its
+    /// beginning on the next line.
     ///
-    /// Fails with [`SendError::Full`] at the bound `max_queue`, [`SendError::Closed`] after `finish` or once done, and
-    /// [`SendError::Unframeable`]. An empty message under raw framing is nothing, and succeeds.
+    /// Fails with [`SendError::Full`] at the bound `max_queue`, [`SendError::Closed`] after
+    /// `finish` or once done, and [`SendError::Unframeable`]. An empty message under raw framing is
+    /// nothing, and succeeds.
     pub fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
         if self.session.is_finishing() || self.session.is_done() {
             return Err(SendError::Closed);
@@ -38,9 +43,10 @@ impl ClientContext<'_> {
         self.queue.push(message)
     }
 
-    /// Sends what is queued, over as many lines as that takes, then shuts the writing side, delivers what the server still sends, and
-    /// is done at the server's end of stream. A server that neither speaks nor closes is waited for as long as the heartbeat allows it
-    /// to be silent; without a heartbeat, for ever. Calling again changes nothing.
+    /// Sends what is queued, over as many lines as that takes, then shuts the writing side,
+    /// delivers what the server still sends, and is done at the server's end of stream. A server
+    /// that neither speaks nor closes is waited for as long as the heartbeat allows it to be
+    /// silent; without a heartbeat, for ever. Calling again changes nothing.
     pub fn finish(&mut self) {
         self.session.handle_finish();
     }
@@ -50,9 +56,10 @@ impl ClientContext<'_> {
         self.session.handle_stop();
     }
 
-    /// Stops reading from the server, at once: bytes that were read already are kept and decoded after
-    /// [`ClientContext::resume_reads`]. Pings still go out, so the server knows that this client lives;
-    /// bytes that wait unread prove that the server does. Calling again changes nothing.
+    /// Stops reading from the server, at once: bytes that were read already are kept and decoded
+    /// after [`ClientContext::resume_reads`]. Pings still go out, so the server knows that this
+    /// client lives; bytes that wait unread prove that the server does. Calling again changes
+    /// nothing.
     pub fn pause_reads(&mut self) {
         self.session.pause_reads(true);
     }

@@ -24,7 +24,8 @@ impl Beat {
         }
     }
 
-    /// The first instant at which `intervals` have surely passed since `start`: instants are rounded down, hence the one more.
+    /// The first instant at which `intervals` have surely passed since `start`: instants are
+    /// rounded down, hence the one more.
     pub(super) fn surely_after(&self, start: Millis, intervals: u64) -> Millis {
         start
             .plus_ms(self.interval_ms.saturating_mul(intervals))
@@ -62,7 +63,8 @@ pub(super) struct Line {
     pub(super) outstanding: Outstanding,
 }
 
-/// The question after a suspension, which stands by itself: the pings of before were not answered by a machine that was asleep.
+/// The question after a suspension, which stands by itself: the pings of before were not answered
+/// by a machine that was asleep.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Probe {
     None,
@@ -107,8 +109,9 @@ impl Line {
         Some(Question { ping, silence })
     }
 
-    /// When the next question is due: an interval after the last one, and an interval after one of the directions was last busy. `None`
-    /// if none can be asked, or all were asked and what is left is to wait for the verdict.
+    /// When the next question is due: an interval after the last one, and an interval after one of
+    /// the directions was last busy. `None` if none can be asked, or all were asked and what is
+    /// left is to wait for the verdict.
     pub(super) fn ask_at(&self, beat: &Beat) -> Option<Millis> {
         if !beat.push || self.half_closed {
             return None;
@@ -128,7 +131,8 @@ impl Line {
 
     /// When the line is given up if nothing arrives before. `None` while questions are still owed.
     ///
-    /// Whoever wakes from a freeze has asked nobody, so it owes `missed` questions, and the last of them an interval to be answered.
+    /// Whoever wakes from a freeze has asked nobody, so it owes `missed` questions, and the last of
+    /// them an interval to be answered.
     pub(super) fn verdict_at(&self, beat: &Beat) -> Option<Millis> {
         let bound = beat.surely_after(self.life, u64::from(beat.missed) + 1);
         match self.probe {

@@ -1,4 +1,5 @@
-//! The client's one socket: edge-triggered readiness kept as two flags, and the addresses of the dial in progress.
+//! The client's one socket: edge-triggered readiness kept as two flags, and the addresses of the
+//! dial in progress.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -14,15 +15,18 @@ use crate::net::{self, HostPort, SocketOptions};
 /// A socket from the beginning of its dial to its end. Dropping it closes it.
 pub(super) struct Link {
     stream: TcpStream,
-    /// No other socket of this client has or had it, so an event of an older one cannot be taken for one of this.
+    /// No other socket of this client has or had it, so an event of an older one cannot be taken
+    /// for one of this.
     token: Token,
     addr: SocketAddr,
     established: bool,
-    /// Whether a read may find something: mio tells once, and then not again before a read found nothing.
+    /// Whether a read may find something: mio tells once, and then not again before a read found
+    /// nothing.
     pub(super) readable: bool,
     /// The same for writes.
     pub(super) writable: bool,
-    /// The end of stream was seen, which no further event will announce: reading goes on until it is reached.
+    /// The end of stream was seen, which no further event will announce: reading goes on until it
+    /// is reached.
     end_in_sight: bool,
     watching_writes: bool,
     /// The writing side was shut.
@@ -88,7 +92,8 @@ impl Link {
         }
         match self.stream.peer_addr() {
             Ok(peer) if self.stream.local_addr()? == peer => {
-                // TCP's simultaneous open: with nobody listening on a port of the ephemeral range, a dial may meet itself.
+                // TCP's simultaneous open: with nobody listening on a port of the ephemeral range,
+                // a dial may meet itself.
                 Err(io::Error::new(
                     io::ErrorKind::ConnectionRefused,
                     "the dial met itself: nobody listens there",
@@ -114,7 +119,8 @@ impl Link {
             match self.stream.read(buffer) {
                 Ok(0) => return Ok(Found::End),
                 Ok(n) => {
-                    // A short read has emptied the socket, and what comes later raises a new event; but for the end that is known to come.
+                    // A short read has emptied the socket, and what comes later raises a new event;
+                    // but for the end that is known to come.
                     self.readable = n == buffer.len() || self.end_in_sight;
                     return Ok(Found::Bytes(n));
                 }
@@ -128,7 +134,8 @@ impl Link {
         }
     }
 
-    /// One vectored write. Returns how much the kernel took; less than `total` means that it has no more room.
+    /// One vectored write. Returns how much the kernel took; less than `total` means that it has no
+    /// more room.
     pub(super) fn write(&mut self, slices: &[IoSlice<'_>], total: usize) -> io::Result<usize> {
         loop {
             match self.stream.write_vectored(slices) {
@@ -146,7 +153,8 @@ impl Link {
         }
     }
 
-    /// Asks for writability events only while something waits for them: otherwise each acknowledgement would wake us for nothing.
+    /// Asks for writability events only while something waits for them: otherwise each
+    /// acknowledgement would wake us for nothing.
     pub(super) fn watch_writes(&mut self, watch: bool, registry: &Registry) -> io::Result<()> {
         if watch != self.watching_writes {
             let interest = if watch {

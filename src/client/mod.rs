@@ -20,12 +20,15 @@
 //! # }
 //! ```
 //!
-//! The bound: with a heartbeat interval `H` and `M` missed pings, a silent line is given up no earlier than `H * (M + 1)` after its last
-//! byte. After that comes the lag of the loop, and nothing else.
+//! The bound: with a heartbeat interval `H` and `M` missed pings, a silent line is given up no
+//! earlier than `H * (M + 1)` after its last byte. After that comes the lag of the loop, and
+//! nothing else.
 //!
-//! Delivery is at most once: a message that the kernel took whole is never sent again, see [`ClientContext::send`].
+//! Delivery is at most once: a message that the kernel took whole is never sent again, see
+//! [`ClientContext::send`].
 //!
-//! A machine that wakes from suspension probes, or redials, at once on Linux; elsewhere at the client's next wake-up.
+//! A machine that wakes from suspension probes, or redials, at once on Linux; elsewhere at the
+//! client's next wake-up.
 
 mod backoff;
 mod clock;
@@ -75,8 +78,8 @@ const EVENTS: usize = 8;
 
 /// A client with one line to one server, on the thread that turns it.
 ///
-/// It does nothing between turns: an embedder who owns the loop waits for [`Client::as_fd`] to become readable, no longer than
-/// [`Client::timeout`], and calls [`Client::turn`] with no wait.
+/// It does nothing between turns: an embedder who owns the loop waits for [`Client::as_fd`] to
+/// become readable, no longer than [`Client::timeout`], and calls [`Client::turn`] with no wait.
 pub struct Client {
     addr: String,
     options: SocketOptions,
@@ -99,10 +102,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the server at `addr`, as `host:port`. It does not wait and does not dial yet: that is done in turns. A name is
-    /// looked up at each dial, which blocks the turn for as long as the name server takes; all its addresses are tried in order.
+    /// A client of the server at `addr`, as `host:port`. It does not wait and does not dial yet:
+    /// that is done in turns. A name is looked up at each dial, which blocks the turn for as long
+    /// as the name server takes; all its addresses are tried in order.
     ///
-    /// Fails if the configuration contradicts itself, if `addr` has no host or no port, or if the system refuses a poll.
+    /// Fails if the configuration contradicts itself, if `addr` has no host or no port, or if the
+    /// system refuses a poll.
     pub fn connect(addr: impl Into<String>, config: ClientConfig) -> Result<Self, Error> {
         let addr = addr.into();
         link::check_addr(&addr)?;
@@ -145,7 +150,8 @@ impl Client {
         })
     }
 
-    /// Turns until the client is done: finished, stopped, or out of tries. Called again then, it returns the same at once.
+    /// Turns until the client is done: finished, stopped, or out of tries. Called again then, it
+    /// returns the same at once.
     ///
     /// Fails only if the system refuses to poll.
     pub fn run<H: ClientHandler + ?Sized>(&mut self, handler: &mut H) -> Result<Outcome, Error> {
@@ -156,8 +162,9 @@ impl Client {
         }
     }
 
-    /// One turn: waits for something to do, at most `max_wait` (`None`: as long as it takes), and does what there is to do. A turn may
-    /// return earlier than that with nothing done. Once the client is done it returns at once.
+    /// One turn: waits for something to do, at most `max_wait` (`None`: as long as it takes), and
+    /// does what there is to do. A turn may return earlier than that with nothing done. Once the
+    /// client is done it returns at once.
     ///
     /// Fails only if the system refuses to poll.
     pub fn turn<H: ClientHandler + ?Sized>(
@@ -182,7 +189,8 @@ impl Client {
         Ok(self.state())
     }
 
-    /// How long an embedder who owns the loop may wait before the next turn if the descriptor stays quiet. `None`: for ever.
+    /// How long an embedder who owns the loop may wait before the next turn if the descriptor stays
+    /// quiet. `None`: for ever.
     pub fn timeout(&self) -> Option<Duration> {
         if self.done_told {
             return None;
@@ -257,7 +265,8 @@ impl Drop for Client {
     }
 }
 
-/// The poll descriptor: readable when a turn has something to do, [`Client::timeout`] aside. For another poll, and for nothing else.
+/// The poll descriptor: readable when a turn has something to do, [`Client::timeout`] aside. For
+/// another poll, and for nothing else.
 impl AsFd for Client {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.poll.registry().as_fd()

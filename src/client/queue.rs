@@ -8,8 +8,9 @@ use crate::framing::Codec;
 
 /// Messages and heartbeats in the order in which they go over the wire.
 ///
-/// Invariants: a message stays until the kernel has taken all of it, and is never sent again after that (at most once); a message or
-/// heartbeat of which the kernel has taken a part is finished before anything else is begun; heartbeats go before messages not begun.
+/// Invariants: a message stays until the kernel has taken all of it, and is never sent again after
+/// that (at most once); a message or heartbeat of which the kernel has taken a part is finished
+/// before anything else is begun; heartbeats go before messages not begun.
 #[derive(Debug)]
 pub(crate) struct SendQueue {
     codec: Codec,
@@ -28,10 +29,12 @@ pub(crate) struct SendQueue {
     encoded: Vec<u8>,
 }
 
-/// What a message is charged beyond its bytes: the note of its length. So the bound in bytes also bounds how many there are.
+/// What a message is charged beyond its bytes: the note of its length. So the bound in bytes also
+/// bounds how many there are.
 pub(crate) const MESSAGE_OVERHEAD: usize = size_of::<usize>();
 
-/// Answers that may wait for a peer which asks and does not read. Further ones are dropped: any byte of ours is an answer.
+/// Answers that may wait for a peer which asks and does not read. Further ones are dropped: any
+/// byte of ours is an answer.
 const MOST_HEARTBEAT_BYTES: usize = 4 * 1024;
 
 /// A ping follows the message in which this many bytes went out since the last one.
@@ -40,7 +43,8 @@ pub(crate) const PING_EVERY_BYTES: usize = 16 * 1024;
 /// An emptied buffer larger than this goes back to the heap.
 const KEPT_BYTES: usize = 64 * 1024;
 
-/// Slices that [`SendQueue::peek`] fills at most: the begun message, heartbeats, and the other messages, each ring in two halves.
+/// Slices that [`SendQueue::peek`] fills at most: the begun message, heartbeats, and the other
+/// messages, each ring in two halves.
 pub(crate) const SLICES: usize = 5;
 
 impl SendQueue {
@@ -105,8 +109,8 @@ impl SendQueue {
         !self.lens.is_empty()
     }
 
-    /// Fills `slices` with at most `max` bytes of what goes next, for one vectored write. Returns how
-    /// many slices and how many bytes it filled.
+    /// Fills `slices` with at most `max` bytes of what goes next, for one vectored write. Returns
+    /// how many slices and how many bytes it filled.
     pub(crate) fn peek<'a>(
         &'a self,
         slices: &mut [IoSlice<'a>; SLICES],
@@ -155,7 +159,8 @@ impl SendQueue {
         }
         self.advance_messages(n - heartbeats);
         if self.lens.is_empty() {
-            // The short rule keeps the steady path free of the allocator and gives a burst's memory back.
+            // The short rule keeps the steady path free of the allocator and gives a burst's memory
+            // back.
             self.messages.shrink_to(KEPT_BYTES);
             self.lens.shrink_to(KEPT_BYTES / MESSAGE_OVERHEAD);
         }
@@ -174,8 +179,8 @@ impl SendQueue {
         self.messages.drain(..whole);
     }
 
-    /// The line is gone. A message that was begun will be sent again from its beginning, since the peer never saw its end; heartbeats
-    /// were the old line's business.
+    /// The line is gone. A message that was begun will be sent again from its beginning, since the
+    /// peer never saw its end; heartbeats were the old line's business.
     pub(crate) fn handle_line_lost(&mut self) {
         self.message_sent = 0;
         self.since_ping = 0;

@@ -7,8 +7,8 @@ use crate::time::Millis;
 
 /// Round-trip times of the heartbeats that were answered, over all lines of one client.
 ///
-/// Measured from queueing the ping to decoding its pong on a clock of whole milliseconds, so each may be 1 ms off. A peer that never
-/// answers `pong` leaves `count` at 0.
+/// Measured from queueing the ping to decoding its pong on a clock of whole milliseconds, so each
+/// may be 1 ms off. A peer that never answers `pong` leaves `count` at 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RttStats {
     /// The latest.
@@ -17,7 +17,8 @@ pub struct RttStats {
     pub min: Duration,
     /// The longest.
     pub max: Duration,
-    /// The running average of RFC 6298: 7/8 of itself and 1/8 of each new one, beginning with the first.
+    /// The running average of RFC 6298: 7/8 of itself and 1/8 of each new one, beginning with the
+    /// first.
     pub smoothed: Duration,
     /// How many heartbeats were answered.
     pub count: u64,
@@ -48,8 +49,8 @@ const TIMED_PINGS: usize = 16;
 
 /// The pings of one line that were not answered yet, oldest first.
 ///
-/// TCP keeps order and a pong carries no name, so pongs are matched to pings in order. Bounded: a peer that never answers costs a
-/// counter, not a queue.
+/// TCP keeps order and a pong carries no name, so pongs are matched to pings in order. Bounded: a
+/// peer that never answers costs a counter, not a queue.
 #[derive(Debug, Default)]
 pub(crate) struct Outstanding {
     timed: VecDeque<Millis>,
@@ -66,7 +67,8 @@ impl Outstanding {
         }
     }
 
-    /// Matches one pong, adds its time to `stats` and returns it. `None` for a pong that nobody asked for or whose ping was not timed.
+    /// Matches one pong, adds its time to `stats` and returns it. `None` for a pong that nobody
+    /// asked for or whose ping was not timed.
     pub(crate) fn handle_pong(&mut self, now: Millis, stats: &mut RttStats) -> Option<Duration> {
         let Some(sent) = self.timed.pop_front() else {
             self.untimed = self.untimed.saturating_sub(1);
@@ -77,7 +79,8 @@ impl Outstanding {
         Some(rtt)
     }
 
-    /// Stops waiting for the answers, because one may have gone by unseen: a later pong must not be taken for an earlier one.
+    /// Stops waiting for the answers, because one may have gone by unseen: a later pong must not be
+    /// taken for an earlier one.
     pub(crate) fn forget(&mut self) {
         *self = Outstanding::default();
     }

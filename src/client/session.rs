@@ -1,7 +1,9 @@
-//! The client's life as a pure machine: when to dial, when to ask, when to give a line up, when to stop. It has no socket and no clock.
+//! The client's life as a pure machine: when to dial, when to ask, when to give a line up, when to
+//! stop. It has no socket and no clock.
 //!
-//! Calling order: `handle_*` for whatever happened, then [`Session::poll`] until it returns `None`, then wait no longer than
-//! [`Session::poll_timeout`]. A `handle_*` that does not fit the state (a late event of a line that is gone) does nothing.
+//! Calling order: `handle_*` for whatever happened, then [`Session::poll`] until it returns `None`,
+//! then wait no longer than [`Session::poll_timeout`]. A `handle_*` that does not fit the state (a
+//! late event of a line that is gone) does nothing.
 
 use std::time::Duration;
 
@@ -16,8 +18,9 @@ use crate::time::{Millis, duration_to_ms};
 
 /// Every decision of a client.
 ///
-/// Invariants: an epoch is never used twice, and all that belongs to one line lives in its [`Line`], so that nothing of an old line can
-/// touch a new one; a line is given up for silence only after the whole bound and after every ping it is owed; once done, done.
+/// Invariants: an epoch is never used twice, and all that belongs to one line lives in its
+/// [`Line`], so that nothing of an old line can touch a new one; a line is given up for silence
+/// only after the whole bound and after every ping it is owed; once done, done.
 #[derive(Debug)]
 pub(crate) struct Session {
     heartbeat: Option<Beat>,
@@ -33,8 +36,9 @@ pub(crate) struct Session {
     state: State,
     /// Dials since the last line that received anything: they use the tries up.
     tries_used: u32,
-    /// Dials since the last line that lasted: they make the waits grow. One byte is no proof here, or a server that greets and dies
-    /// would be dialled by its whole fleet at the pace of the first wait, for ever.
+    /// Dials since the last line that lasted: they make the waits grow. One byte is no proof here,
+    /// or a server that greets and dies would be dialled by its whole fleet at the pace of the
+    /// first wait, for ever.
     failures: u32,
     /// The number of lines so far.
     epoch: u64,
@@ -56,11 +60,12 @@ enum State {
 pub(crate) enum Action {
     /// Dial, and report `handle_dialled` or `handle_dial_failed`.
     Dial(Try),
-    /// The address being dialled has had its time: dial the next one and report `handle_next_address`, or report `handle_dial_failed`.
+    /// The address being dialled has had its time: dial the next one and report
+    /// `handle_next_address`, or report `handle_dial_failed`.
     AbandonDial,
-    /// Ask whether the peer lives. `ping` is off in raw framing when bytes are stuck in the queue: a
-    /// ping amid other bytes is not recognized there. `silence` is set when an earlier question got no
-    /// answer.
+    /// Ask whether the peer lives. `ping` is off in raw framing when bytes are stuck in the queue:
+    /// a ping amid other bytes is not recognized there. `silence` is set when an earlier question
+    /// got no answer.
     Ask {
         ping: bool,
         silence: Option<Duration>,
@@ -132,7 +137,8 @@ impl Session {
         }
     }
 
-    /// When [`Session::poll`] will have something to do if nothing happens meanwhile. `None`: never.
+    /// When [`Session::poll`] will have something to do if nothing happens meanwhile. `None`:
+    /// never.
     pub(crate) fn poll_timeout(&self) -> Option<Millis> {
         match &self.state {
             State::Waiting { until } => Some(*until),
@@ -153,7 +159,8 @@ impl Session {
         }
     }
 
-    /// The dial succeeded: a new line under a new epoch, which is returned. `None` if nothing was being dialled.
+    /// The dial succeeded: a new line under a new epoch, which is returned. `None` if nothing was
+    /// being dialled.
     pub(crate) fn handle_dialled(&mut self, now: Millis) -> Option<u64> {
         let State::Dialing { .. } = self.state else {
             return None;
@@ -244,15 +251,16 @@ impl Session {
         self.paused
     }
 
-    /// The kernel took `sent` bytes. `stuck` tells whether it left some in the queue because it has no room.
+    /// The kernel took `sent` bytes. `stuck` tells whether it left some in the queue because it has
+    /// no room.
     pub(crate) fn handle_sent(&mut self, now: Millis, sent: usize, stuck: bool) {
         if let State::Up(line) = &mut self.state {
             line.handle_sent(now, sent, stuck);
         }
     }
 
-    /// The line is gone. `unsent` tells whether messages are still in the queue, `unacknowledged` how
-    /// many bytes the server's kernel has not acknowledged: whether it got them is not known.
+    /// The line is gone. `unsent` tells whether messages are still in the queue, `unacknowledged`
+    /// how many bytes the server's kernel has not acknowledged: whether it got them is not known.
     pub(crate) fn handle_lost(
         &mut self,
         now: Millis,
@@ -294,14 +302,16 @@ impl Session {
         self.finishing
             && match &self.state {
                 State::Up(line) => !line.half_closed,
-                // A client that never had a line still wants one: the server may have something to say.
+                // A client that never had a line still wants one: the server may have something to
+                // say.
                 State::Waiting { .. } | State::Dialing { .. } => self.last_loss.is_some(),
                 State::Done(_) => false,
             }
     }
 
-    /// The kernel has taken everything and no more will come. Returns whether the line is to be half-closed, after which it is only
-    /// listened to. Between two lines there is nothing left to do, and the client is done.
+    /// The kernel has taken everything and no more will come. Returns whether the line is to be
+    /// half-closed, after which it is only listened to. Between two lines there is nothing left to
+    /// do, and the client is done.
     pub(crate) fn handle_all_sent(&mut self) -> bool {
         match (&self.state, self.last_loss) {
             _ if !self.wants_to_finish() => false,
@@ -314,7 +324,8 @@ impl Session {
         }
     }
 
-    /// Our writing side was shut: no ping can be sent from here on, and the server has the silence bound from now to say more.
+    /// Our writing side was shut: no ping can be sent from here on, and the server has the silence
+    /// bound from now to say more.
     pub(crate) fn handle_half_closed(&mut self, now: Millis) {
         if let State::Up(line) = &mut self.state {
             line.handle_life(now);
@@ -322,7 +333,8 @@ impl Session {
         }
     }
 
-    /// The machine slept meanwhile. The peer may be long gone, or this machine on another network: ask at once, dial at once.
+    /// The machine slept meanwhile. The peer may be long gone, or this machine on another network:
+    /// ask at once, dial at once.
     pub(crate) fn handle_resumed(&mut self, now: Millis) {
         match &mut self.state {
             State::Waiting { until } => *until = now.min(*until),
@@ -340,7 +352,8 @@ impl Session {
         self.done(Outcome::Stopped);
     }
 
-    /// Why the line is to be given up, if it is: the server has been silent for too long, or has not read for too long.
+    /// Why the line is to be given up, if it is: the server has been silent for too long, or has
+    /// not read for too long.
     pub(crate) fn verdict(&self, now: Millis) -> Option<CloseReason> {
         let State::Up(line) = &self.state else {
             return None;

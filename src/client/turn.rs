@@ -1,4 +1,5 @@
-//! One turn of the client, step by step, in the order in which [`Client::turn`](super::Client::turn) takes them.
+//! One turn of the client, step by step, in the order in which
+//! [`Client::turn`](super::Client::turn) takes them.
 
 use std::io::{self, IoSlice};
 use std::time::Duration;
@@ -17,10 +18,12 @@ use crate::framing::{Frame, Framing};
 use crate::inbox::Inbox;
 use crate::time::{Millis, duration_to_ms};
 
-/// Reads in one turn before timers and writes have their turn: 1 MiB, a few milliseconds of a handler's work.
+/// Reads in one turn before timers and writes have their turn: 1 MiB, a few milliseconds of a
+/// handler's work.
 const READS_PER_TURN: usize = 16;
 
-/// Writes in one turn before reads have their turn; each offers the kernel everything that is queued.
+/// Writes in one turn before reads have their turn; each offers the kernel everything that is
+/// queued.
 const WRITES_PER_TURN: usize = 16;
 
 impl Client {
@@ -51,7 +54,8 @@ impl Client {
         Ok(self.clock.read(timeout_ms))
     }
 
-    /// Milliseconds from `now` until there is something to do; `None` if only an event can bring it.
+    /// Milliseconds from `now` until there is something to do; `None` if only an event can bring
+    /// it.
     pub(super) fn wait_ms(&self, now: Millis) -> Option<u64> {
         let at_once = self.session.is_done()
             || (self.session.wants_to_finish() && self.queue.unsent() == 0 && !self.mail_left)
@@ -243,7 +247,8 @@ impl Client {
         }
     }
 
-    /// Dials the next address, if the session still wants that; `error` is what was wrong with the one before.
+    /// Dials the next address, if the session still wants that; `error` is what was wrong with the
+    /// one before.
     fn dial_next<H: ClientHandler + ?Sized>(
         &mut self,
         handler: &mut H,

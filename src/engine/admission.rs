@@ -40,7 +40,8 @@ impl Admission {
         }
     }
 
-    /// Puts other rules in force for those who come. `named` are the addresses under which those count who are here, one for each.
+    /// Puts other rules in force for those who come. `named` are the addresses under which those
+    /// count who are here, one for each.
     pub(super) fn reconfigure(
         &mut self,
         max_connections: usize,
@@ -67,7 +68,8 @@ impl Admission {
         self.open > self.max_connections
     }
 
-    /// Without an address, because it is not known yet, only the bound on all counts; [`Admission::name`] follows.
+    /// Without an address, because it is not known yet, only the bound on all counts;
+    /// [`Admission::name`] follows.
     pub(super) fn enter(&mut self, ip: Option<IpAddr>) -> Result<(), Refusal> {
         // The address comes first: who may not come in any case puts nobody else out.
         if let Some(ip) = ip {

@@ -10,7 +10,8 @@ use crate::time::Millis;
 
 /// Everything that the engine keeps per connection.
 ///
-/// 80 bytes here, 8 on the timer wheel and 4 for the descriptor are the whole price of an idle connection.
+/// 80 bytes here, 8 on the timer wheel and 4 for the descriptor are the whole price of an idle
+/// connection.
 pub(super) struct Conn {
     pub(super) opened: Millis,
     /// The last sign of life: an inbound byte or the FIN.
@@ -21,8 +22,9 @@ pub(super) struct Conn {
     pub(super) outbox: Outbox,
     peer_ip: [u8; 16],
     pub(super) generation: u32,
-    /// While pings are out: when the last of them was sent, in milliseconds after `last_seen`. Otherwise: how long the last one that was answered
-    /// had been out, in milliseconds, or [`NEVER_ASKED`].
+    /// While pings are out: when the last of them was sent, in milliseconds after `last_seen`.
+    /// Otherwise: how long the last one that was answered had been out, in milliseconds, or
+    /// [`NEVER_ASKED`].
     ping_ms: u32,
     peer_port: u16,
     /// Pings sent for silence since the last sign of life.
@@ -45,7 +47,8 @@ const _: () = assert!(
 /// Where a connection is in its life. It only ever moves down this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Half in: a balancer has brought it, and its PROXY header is still to come. The handler does not know of it.
+    /// Half in: a balancer has brought it, and its PROXY header is still to come. The handler does
+    /// not know of it.
     Greeting,
     /// Turned away when it was half in. It waits to be reaped at the end of the turn.
     Refused(Refusal),
@@ -53,7 +56,8 @@ pub(super) enum Phase {
     Open,
     /// The peer has shut its writing side; what is queued for it goes out, then it is closed.
     PeerShut,
-    /// We end it for this reason as soon as what is queued has gone out; what still comes in is not looked at.
+    /// We end it for this reason as soon as what is queued has gone out; what still comes in is not
+    /// looked at.
     Flushing(CloseReason),
     /// Over. It waits to be reaped at the end of the turn.
     Closed(CloseReason),
@@ -179,7 +183,8 @@ impl Conn {
         (usize::from(before) << 10) + len
     }
 
-    /// The peer's address. IPv6 scope and flow label are not kept: 8 bytes per connection for what almost nobody needs.
+    /// The peer's address. IPv6 scope and flow label are not kept: 8 bytes per connection for what
+    /// almost nobody needs.
     pub(super) fn peer(&self) -> SocketAddr {
         SocketAddr::new(Ipv6Addr::from(self.peer_ip).to_canonical(), self.peer_port)
     }
@@ -188,7 +193,8 @@ impl Conn {
         (self.peer_ip, self.peer_port) = (octets(peer.ip()), peer.port());
     }
 
-    /// A sign of life: whatever was asked before is answered. Returns for how many milliseconds the last ping had been out, if one was.
+    /// A sign of life: whatever was asked before is answered. Returns for how many milliseconds the
+    /// last ping had been out, if one was.
     pub(super) fn seen(&mut self, now: Millis) -> Option<u64> {
         let round_trip_ms = self.last_ping().map(|asked| now.ms_since(asked));
         if let Some(ms) = round_trip_ms {
@@ -207,7 +213,8 @@ impl Conn {
         self.last_seen = at;
     }
 
-    /// How long the last ping that was answered had been out; `None` if none was yet, and while another is out.
+    /// How long the last ping that was answered had been out; `None` if none was yet, and while
+    /// another is out.
     pub(super) fn round_trip_ms(&self) -> Option<u64> {
         (self.pings_out == 0 && self.ping_ms != NEVER_ASKED).then_some(self.ping_ms.into())
     }

@@ -1,6 +1,6 @@
 //! What a connection may not take forever, though every byte of it is life: its first message, the
-//! end of a frame, the reading of what is queued for it. Pure arithmetic. Each limit counts from the
-//! evidence, and closes the connection only after a final read.
+//! end of a frame, the reading of what is queued for it. Pure arithmetic. Each limit counts from
+//! the evidence, and closes the connection only after a final read.
 
 use super::conn::Conn;
 use crate::close::CloseReason;

@@ -1,4 +1,5 @@
-//! Who comes in, and under which name: admission, the PROXY header of those whom a balancer brings, and who must leave for whom.
+//! Who comes in, and under which name: admission, the PROXY header of those whom a balancer brings,
+//! and who must leave for whom.
 
 use std::collections::BinaryHeap;
 use std::net::SocketAddr;
@@ -19,10 +20,11 @@ const HEADER_MS: u64 = 10_000;
 const CANDIDATES: usize = 64;
 
 impl Engine {
-    /// Lets a connection in, or says why not: then there is no id, the handler hears nothing, and the caller drops the socket.
+    /// Lets a connection in, or says why not: then there is no id, the handler hears nothing, and
+    /// the caller drops the socket.
     ///
-    /// One that comes from a balancer (`Config::proxies`) is only half in: the handler hears of it when its PROXY header has been read, or never,
-    /// and then [`Engine::poll_refused`] names it.
+    /// One that comes from a balancer (`Config::proxies`) is only half in: the handler hears of it
+    /// when its PROXY header has been read, or never, and then [`Engine::poll_refused`] names it.
     pub fn handle_open<H: Handler + ?Sized>(
         &mut self,
         now: Millis,
@@ -58,7 +60,8 @@ impl Engine {
         }
         let ip = (!brought).then(|| peer.ip().to_canonical());
         match self.admission.enter(ip) {
-            // Where there are more than may be, since the bound was lowered, one that left would make room for nobody.
+            // Where there are more than may be, since the bound was lowered, one that left would
+            // make room for nobody.
             Err(Refusal::Full)
                 if self.on_full == OnFull::EvictIdlest
                     && !self.admission.is_over_full()
@@ -81,8 +84,8 @@ impl Engine {
         self.stats.count_refusal(refusal);
     }
 
-    /// Takes the first bytes of a connection that a balancer has brought. Returns how many of them belong to the header, once it is whole and
-    /// the client it names has been let in.
+    /// Takes the first bytes of a connection that a balancer has brought. Returns how many of them
+    /// belong to the header, once it is whole and the client it names has been let in.
     pub(super) fn greet<H: Handler + ?Sized>(
         &mut self,
         id: ConnId,
@@ -150,7 +153,8 @@ impl Engine {
         }
     }
 
-    /// The next connection that was half in and is refused. It is gone from the engine; the handler never heard of it; the caller drops the socket.
+    /// The next connection that was half in and is refused. It is gone from the engine; the handler
+    /// never heard of it; the caller drops the socket.
     pub fn poll_refused(&mut self) -> Option<(ConnId, SocketAddr, Refusal)> {
         let id = self.refused.pop_front()?;
         let conn = self.conns.remove(id.slot());
@@ -165,7 +169,8 @@ impl Engine {
         Some((id, conn.peer(), refusal))
     }
 
-    /// Whether evictions have left more connections than the bound allows, until those evicted are reaped.
+    /// Whether evictions have left more connections than the bound allows, until those evicted are
+    /// reaped.
     pub fn is_over_full(&self) -> bool {
         self.conns.len() > self.admission.max_connections()
     }
@@ -184,8 +189,8 @@ impl Engine {
         true
     }
 
-    /// A search costs a look at every connection, so it finds many, and they serve until they are used up: who has said nothing since is still
-    /// idler than all that were not among them.
+    /// A search costs a look at every connection, so it finds many, and they serve until they are
+    /// used up: who has said nothing since is still idler than all that were not among them.
     fn next_idlest(&mut self) -> Option<ConnId> {
         self.next_candidate().or_else(|| {
             self.find_candidates();

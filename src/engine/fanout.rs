@@ -1,8 +1,8 @@
 //! Broadcasts: one message for all connections of a moment, delivered across turns.
 //!
 //! A broadcast costs work for each receiver, so a few bytes from one peer are a lot of work for the
-//! server. With many connections it is therefore a sweep over the slab that stops when the budget of
-//! a turn is spent. One sweep delivers all broadcasts that were called for before it began, so a
+//! server. With many connections it is therefore a sweep over the slab that stops when the budget
+//! of a turn is spent. One sweep delivers all broadcasts that were called for before it began, so a
 //! burst costs each receiver one visit. The peer whose messages led to them is not read until they
 //! are complete.
 
@@ -223,16 +223,16 @@ impl Engine {
         true
     }
 
-    /// The sweep does not deliver the broadcasts under way to this connection: it has them already, or
-    /// was not open at the time of the calls.
+    /// The sweep does not deliver the broadcasts under way to this connection: it has them already,
+    /// or was not open at the time of the calls.
     pub(super) fn skip_fanouts(&mut self, id: ConnId) {
         if !self.fanouts.is_empty() {
             self.fanouts.ahead.insert(id.slot(), self.fanouts.next_id);
         }
     }
 
-    /// Goes on with the sweep, or begins one that delivers all that is queued. Returns whether it is
-    /// complete.
+    /// Goes on with the sweep, or begins one that delivers all that is queued. Returns whether it
+    /// is complete.
     fn sweep(&mut self, work: &mut Work) -> bool {
         if self.fanouts.sweep == 0 {
             (self.fanouts.sweep, self.fanouts.cursor) = (self.fanouts.queue.len(), 0);
@@ -321,8 +321,8 @@ impl Engine {
         self.memory.is_short() && self.is_flush_due()
     }
 
-    /// Queues one of the broadcasts for the connection in a slot, if it is a receiver that has not got
-    /// it yet and has room. `false` if there will be room after a flush.
+    /// Queues one of the broadcasts for the connection in a slot, if it is a receiver that has not
+    /// got it yet and has room. `false` if there will be room after a flush.
     fn deliver(&mut self, slot: usize, index: usize) -> bool {
         let Fanouts { queue, ahead, .. } = &mut self.fanouts;
         let (Some(fanout), Some(conn)) = (queue.get_mut(index), self.conns.get_mut(slot)) else {

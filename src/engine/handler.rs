@@ -11,30 +11,33 @@ use crate::time::Millis;
 
 /// An application. Only [`Handler::on_message`] must be written.
 ///
-/// Every call comes on the thread of the server, between two polls: whatever blocks here blocks every connection. For each connection
-/// there is one `on_open`, then any number of the others, then one `on_close`, and nothing after it.
+/// Every call comes on the thread of the server, between two polls: whatever blocks here blocks
+/// every connection. For each connection there is one `on_open`, then any number of the others,
+/// then one `on_close`, and nothing after it.
 pub trait Handler {
     /// A connection was let in. It may be sent to at once.
     fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId) {
         let _ = (cx, id);
     }
 
-    /// A message came in, without its framing; it may be empty. The bytes are borrowed from the read buffer: copy what must stay.
-    /// Heartbeats never come here.
+    /// A message came in, without its framing; it may be empty. The bytes are borrowed from the
+    /// read buffer: copy what must stay. Heartbeats never come here.
     fn on_message(&mut self, cx: &mut Context<'_>, id: ConnId, message: &[u8]);
 
-    /// Everything queued for this connection has gone out, after the queue had been stuck: the time to send more.
+    /// Everything queued for this connection has gone out, after the queue had been stuck: the time
+    /// to send more.
     fn on_drained(&mut self, cx: &mut Context<'_>, id: ConnId) {
         let _ = (cx, id);
     }
 
-    /// A broadcast that was [`Broadcast::Pending`] is complete: its message is queued for `receivers`
-    /// connections.
+    /// A broadcast that was [`Broadcast::Pending`] is complete: its message is queued for
+    /// `receivers` connections.
     fn on_broadcast(&mut self, cx: &mut Context<'_>, broadcast: BroadcastId, receivers: usize) {
         let _ = (cx, broadcast, receivers);
     }
 
-    /// A connection has ended. Its id is stale already: sending to it returns [`SendError::Closed`].
+    /// A connection has ended. Its id is stale already: sending to it returns
+    /// [`SendError::Closed`].
     fn on_close(&mut self, cx: &mut Context<'_>, id: ConnId, closed: &Closed) {
         let _ = (cx, id, closed);
     }
@@ -60,8 +63,9 @@ pub struct Closed {
     pub bytes_out: u64,
     /// Bytes that were still queued for the peer and are lost.
     pub unsent: usize,
-    /// For how long the peer's kernel had acknowledged nothing although something was outstanding, when a last look was taken; zero if nothing
-    /// was, if there was no such look, and where the system does not tell (`TCP_INFO` of tcp(7)).
+    /// For how long the peer's kernel had acknowledged nothing although something was outstanding,
+    /// when a last look was taken; zero if nothing was, if there was no such look, and where the
+    /// system does not tell (`TCP_INFO` of tcp(7)).
     pub unacknowledged: Duration,
     /// Bytes of a message that had not ended. Dropped: nobody can tell what it would have become.
     pub unfinished: usize,
@@ -74,11 +78,12 @@ pub struct Closed {
 pub(crate) enum Farewell {
     /// Close the socket: a FIN, or a reset if bytes are left that nobody has read.
     Close,
-    /// Shut the writing side, and see the peer's unread bytes off before the socket is closed: the reset that they would cause may overtake
-    /// the last reply (RFC 1122 section 4.2.2.13).
+    /// Shut the writing side, and see the peer's unread bytes off before the socket is closed: the
+    /// reset that they would cause may overtake the last reply (RFC 1122 section 4.2.2.13).
     Linger,
-    /// Reset the connection (the ABORT of RFC 9293 section 3.10.5). Who does not answer does not answer a FIN either: the kernel would keep it, with
-    /// all that is in its buffers, and repeat it for minutes.
+    /// Reset the connection (the ABORT of RFC 9293 section 3.10.5). Who does not answer does not
+    /// answer a FIN either: the kernel would keep it, with all that is in its buffers, and repeat
+    /// it for minutes.
     Reset,
 }
 
@@ -108,12 +113,13 @@ impl Farewell {
 pub enum Close {
     /// At the end of this turn; what is queued is lost.
     Now,
-    /// When what is queued has gone out, or when the peer has acknowledged nothing of it for as long as
-    /// the heartbeat allows silence.
+    /// When what is queued has gone out, or when the peer has acknowledged nothing of it for as
+    /// long as the heartbeat allows silence.
     AfterFlush,
 }
 
-/// The server, as a handler sees it. All calls return at once; what they queue goes out at the end of the turn.
+/// The server, as a handler sees it. All calls return at once; what they queue goes out at the end
+/// of the turn.
 pub struct Context<'a> {
     pub(crate) engine: &'a mut Engine,
 }
@@ -124,30 +130,32 @@ impl Context<'_> {
         self.engine.now
     }
 
-    /// Queues a message. A message equal to a heartbeat word would be taken for a heartbeat by the peer.
+    /// Queues a message. A message equal to a heartbeat word would be taken for a heartbeat by the
+    /// peer.
     ///
-    /// Fails if the connection is closed or closing, if the framing cannot carry the message, or if the outbox would pass its bound; the
-    /// latter closes the connection as a slow reader.
+    /// Fails if the connection is closed or closing, if the framing cannot carry the message, or if
+    /// the outbox would pass its bound; the latter closes the connection as a slow reader.
     pub fn send(&mut self, id: ConnId, message: &[u8]) -> Result<(), SendError> {
         self.engine.send(id, &[message])
     }
 
-    /// Queues one message made of `parts` joined together, as [`Context::send`] does, without the copy that joining them would take.
+    /// Queues one message made of `parts` joined together, as [`Context::send`] does, without the
+    /// copy that joining them would take.
     pub fn send_parts(&mut self, id: ConnId, parts: &[&[u8]]) -> Result<(), SendError> {
         self.engine.send(id, parts)
     }
 
     /// Queues a message for every connection that is open now, but for `except`.
     ///
-    /// With many connections this goes on in later turns, and [`Handler::on_broadcast`] tells when it
-    /// is complete. Each connection gets its messages in the order of the calls of this and of
+    /// With many connections this goes on in later turns, and [`Handler::on_broadcast`] tells when
+    /// it is complete. Each connection gets its messages in the order of the calls of this and of
     /// [`Context::send`]. The peer whose message the handler has at present is not read until its
     /// broadcasts are complete. A connection whose outbox would pass its limit is closed as a slow
     /// reader, or does not get the message (`OnSlow::Drop`).
     ///
-    /// Fails, for all alike, if the framing cannot carry the message ([`SendError::Unframeable`]), if
-    /// no outbox has room for a message of its size ([`SendError::Full`]), and if 512 broadcasts are under way, or their messages hold a quarter of the memory limit
-    /// ([`SendError::Full`]).
+    /// Fails, for all alike, if the framing cannot carry the message ([`SendError::Unframeable`]),
+    /// if no outbox has room for a message of its size ([`SendError::Full`]), and if 512 broadcasts
+    /// are under way, or their messages hold a quarter of the memory limit ([`SendError::Full`]).
     pub fn broadcast(
         &mut self,
         message: &[u8],
@@ -156,14 +164,16 @@ impl Context<'_> {
         self.engine.broadcast(message, except)
     }
 
-    /// Closes a connection, for the reason [`CloseReason::Requested`]. Returns `false`, and does nothing, if it is closed or closing
-    /// already; [`Close::Now`] still cuts a closing one short, under its first reason.
+    /// Closes a connection, for the reason [`CloseReason::Requested`]. Returns `false`, and does
+    /// nothing, if it is closed or closing already; [`Close::Now`] still cuts a closing one short,
+    /// under its first reason.
     pub fn close(&mut self, id: ConnId, how: Close) -> bool {
         self.engine.close_on_request(id, how)
     }
 
-    /// Stops reading from a connection, at once: bytes that were read already are kept and decoded after
-    /// [`Context::resume_reads`]. While it is paused, unread bytes count as life. Repeated calls do nothing.
+    /// Stops reading from a connection, at once: bytes that were read already are kept and decoded
+    /// after [`Context::resume_reads`]. While it is paused, unread bytes count as life. Repeated
+    /// calls do nothing.
     pub fn pause_reads(&mut self, id: ConnId) {
         self.engine.pause_reads(id, true);
     }
@@ -203,8 +213,9 @@ impl Context<'_> {
         self.engine.inspect(id)
     }
 
-    /// The connections in the slots from `from` on, `slots` of them at most, so that a long list can be gone through a part at a time; `None` when
-    /// there is no such slot any more. Connections that come and go between two parts may be in none.
+    /// The connections in the slots from `from` on, `slots` of them at most, so that a long list
+    /// can be gone through a part at a time; `None` when there is no such slot any more.
+    /// Connections that come and go between two parts may be in none.
     pub fn inspect_slots(
         &self,
         from: usize,
@@ -213,7 +224,8 @@ impl Context<'_> {
         self.engine.inspect_slots(from, slots)
     }
 
-    /// Bytes held in all queues and unfinished messages together; what several connections share counts once.
+    /// Bytes held in all queues and unfinished messages together; what several connections share
+    /// counts once.
     pub fn buffered(&self) -> usize {
         self.engine.buffered()
     }

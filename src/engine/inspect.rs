@@ -29,7 +29,8 @@ pub struct Connection {
     pub unfinished: usize,
     /// Pings that wait for an answer.
     pub pings_out: u8,
-    /// How long the last ping that was answered had been out, in whole milliseconds; `None` if none was, and while another is out.
+    /// How long the last ping that was answered had been out, in whole milliseconds; `None` if none
+    /// was, and while another is out.
     pub round_trip: Option<Duration>,
     /// Whether it is being closed: the peer has shut its side, or what is queued goes out first.
     pub closing: bool,
@@ -41,8 +42,8 @@ impl Engine {
         self.view(id, self.conn(id)?)
     }
 
-    /// The connections in the slots from `from` on, `slots` of them at most: a long list can be gone through a part at a time. `None` when there is
-    /// no such slot any more.
+    /// The connections in the slots from `from` on, `slots` of them at most: a long list can be
+    /// gone through a part at a time. `None` when there is no such slot any more.
     pub fn inspect_slots(
         &self,
         from: usize,

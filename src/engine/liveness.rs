@@ -1,19 +1,25 @@
 //! When a quiet peer is asked, and when the unanswered question becomes a verdict. Pure arithmetic.
 //!
-//! With `H` the heartbeat interval, `M` the pings that may be missed, `L` the last sign of life and `tick` the wheel's resolution:
+//! With `H` the heartbeat interval, `M` the pings that may be missed, `L` the last sign of life and
+//! `tick` the wheel's resolution:
 //!
-//! * ping `k` of `M` is due at `L + k*H`, less a jitter between `tick` and `H/8`, and at least `H/2` after ping `k - 1`;
-//! * a peer that beats by itself is given until `L + H + tick` before ping 1, so that its own beat, which comes every `H`, makes ours
-//!   superfluous; but only where the pings after it make up for that: `M >= 2` and `H >= 8 ticks`;
-//! * the verdict is due at `L + H*(M+1) + 1 ms`, and at least `H + 1 ms` after the last ping was really sent.
+//! * ping `k` of `M` is due at `L + k*H`, less a jitter between `tick` and `H/8`, and at least
+//!   `H/2` after ping `k - 1`;
+//! * a peer that beats by itself is given until `L + H + tick` before ping 1, so that its own beat,
+//!   which comes every `H`, makes ours superfluous; but only where the pings after it make up for
+//!   that: `M >= 2` and `H >= 8 ticks`;
+//! * the verdict is due at `L + H*(M+1) + 1 ms`, and at least `H + 1 ms` after the last ping was
+//!   really sent.
 //!
-//! The millisecond makes good that [`Millis`] is rounded down: the peer's last byte may have come up to 1 ms after its stamp. The
-//! jitter is at least a tick, so that the last ping, which fires up to a tick late, still leaves its full `H` for an answer before the
-//! first term is due: on a loop without lag the verdict comes within `(H*(M+1), H*(M+1) + tick]` of the last byte. Lag delays the
-//! pings and with them the verdict; it never brings it forward.
+//! The millisecond makes good that [`Millis`] is rounded down: the peer's last byte may have come
+//! up to 1 ms after its stamp. The jitter is at least a tick, so that the last ping, which fires up
+//! to a tick late, still leaves its full `H` for an answer before the first term is due: on a loop
+//! without lag the verdict comes within `(H*(M+1), H*(M+1) + tick]` of the last byte. Lag delays
+//! the pings and with them the verdict; it never brings it forward.
 //!
-//! Where the rules have changed since `L`, the verdict is due as if the last sign of life had come at the change: nobody is judged by rules that they have
-//! not lived under for as long as these allow silence.
+//! Where the rules have changed since `L`, the verdict is due as if the last sign of life had come
+//! at the change: nobody is judged by rules that they have not lived under for as long as these
+//! allow silence.
 
 use crate::config::Heartbeat;
 use crate::time::{Millis, duration_to_ms};
@@ -135,7 +141,8 @@ impl Liveness {
         self.push && evidence.pings_out < self.missed
     }
 
-    /// Shortens a wait by a fixed amount per connection and ping, so that lines opened together drift apart and replay the same.
+    /// Shortens a wait by a fixed amount per connection and ping, so that lines opened together
+    /// drift apart and replay the same.
     fn jitter_ms(&self, salt: u64) -> u64 {
         let most = (self.interval_ms / 8).max(self.tick_ms);
         self.tick_ms + fastrand::Rng::with_seed(salt).u64(0..=most - self.tick_ms)
@@ -170,7 +177,8 @@ mod tests {
         }
     }
 
-    /// Plays a peer that says nothing after `last_seen`, checked on a wheel of `tick_ms`; returns the pings and the verdict.
+    /// Plays a peer that says nothing after `last_seen`, checked on a wheel of `tick_ms`; returns
+    /// the pings and the verdict.
     fn play(liveness: &Liveness, mut evidence: Evidence) -> (Vec<u64>, u64) {
         let on_wheel =
             |at: Millis| Millis::from_ms(at.as_ms().div_ceil(liveness.tick_ms) * liveness.tick_ms);

@@ -12,7 +12,8 @@ use crate::id::ConnId;
 use crate::outbox::Shared;
 use crate::time::Millis;
 
-/// When the bound is reached, room is made down to this share of it, so that the search for the largest is worth its while.
+/// When the bound is reached, room is made down to this share of it, so that the search for the
+/// largest is worth its while.
 const ROOM_NUMERATOR: usize = 7;
 const ROOM_DENOMINATOR: usize = 8;
 
@@ -117,8 +118,9 @@ impl Engine {
         self.memory.held()
     }
 
-    /// To be called wherever a buffer has grown. If the bound is passed the largest holders are closed, and what they hold is dropped at once;
-    /// connections that hold nothing are never touched.
+    /// To be called wherever a buffer has grown. If the bound is passed the largest holders are
+    /// closed, and what they hold is dropped at once; connections that hold nothing are never
+    /// touched.
     #[inline]
     pub(super) fn keep_within_memory(&mut self) {
         if self.memory.is_over() {

@@ -1,22 +1,27 @@
 //! The engine: every decision about every connection, and no descriptor, no clock, no thread.
 //!
-//! A driver tells it what happened (`handle_*`) and asks what to do (`poll_*`). One turn, in this order:
+//! A driver tells it what happened (`handle_*`) and asks what to do (`poll_*`). One turn, in this
+//! order:
 //!
-//! 1. [`Engine::advance`], then commands from other threads: [`Engine::send`], [`Engine::broadcast`], [`Engine::close_on_request`], [`Engine::handle_shutdown`];
-//! 2. readiness: [`Engine::handle_open`] for what was accepted (or [`Engine::handle_refusal`]), [`Engine::handle_bytes`],
-//!    [`Engine::handle_eof`], [`Engine::handle_failure`] for what was read;
-//! 3. connections left over from earlier turns, and those of [`Engine::poll_readable`], each after [`Engine::handle_rest`];
-//!    then [`Engine::handle_fanouts`];
-//! 4. [`Engine::handle_timers`], then a final read of each [`Engine::poll_last_look`] and [`Engine::handle_last_look`];
-//! 5. [`Engine::poll_dirty`], and some of [`Engine::poll_told`]: write [`Engine::outgoing`], report with [`Engine::handle_written`] and
-//!    [`Engine::handle_blocked`];
+//! 1. [`Engine::advance`], then commands from other threads: [`Engine::send`],
+//!    [`Engine::broadcast`], [`Engine::close_on_request`], [`Engine::handle_shutdown`];
+//! 2. readiness: [`Engine::handle_open`] for what was accepted (or [`Engine::handle_refusal`]),
+//!    [`Engine::handle_bytes`], [`Engine::handle_eof`], [`Engine::handle_failure`] for what was
+//!    read;
+//! 3. connections left over from earlier turns, and those of [`Engine::poll_readable`], each after
+//!    [`Engine::handle_rest`]; then [`Engine::handle_fanouts`];
+//! 4. [`Engine::handle_timers`], then a final read of each [`Engine::poll_last_look`] and
+//!    [`Engine::handle_last_look`];
+//! 5. [`Engine::poll_dirty`], and some of [`Engine::poll_told`]: write [`Engine::outgoing`], report
+//!    with [`Engine::handle_written`] and [`Engine::handle_blocked`];
 //! 6. [`Engine::poll_closed`] and [`Engine::poll_refused`]: drop the sockets.
 //!
 //! Calls that decode or deliver take a budget of [`Work`], so that a turn is short whatever peers
 //! send. While [`Engine::is_congested`], nothing is read or accepted and no close is reported.
 //!
-//! [`Engine::poll_timeout`] says when to be back at the latest, and [`Engine::has_work`] whether that is at once, because a budget ran
-//! out. Calls with a stale [`ConnId`] do nothing. A time before that of an earlier call counts as equal to it.
+//! [`Engine::poll_timeout`] says when to be back at the latest, and [`Engine::has_work`] whether
+//! that is at once, because a budget ran out. Calls with a stale [`ConnId`] do nothing. A time
+//! before that of an earlier call counts as equal to it.
 //!
 //! The same engine runs under the server's mio loop and in the simulation of `tests/sim`.
 
@@ -89,7 +94,8 @@ pub struct Engine {
     answering: Option<ConnId>,
     admission: Admission,
     on_full: OnFull,
-    /// The idlest connections when they were last looked for, with when they were last seen; the idlest is last.
+    /// The idlest connections when they were last looked for, with when they were last seen; the
+    /// idlest is last.
     idlest: Vec<(Millis, ConnId)>,
     /// Balancers, whose connections begin with a PROXY header.
     proxies: Networks,
@@ -101,7 +107,8 @@ pub struct Engine {
     drain: Option<Drain>,
     /// Connections with something to write, each once (`Writing::Queued`).
     dirty: VecDeque<ConnId>,
-    /// Those with nothing to write but what goes to all (`Writing::Told`). Who moves to the others leaves a place behind, which is passed over.
+    /// Those with nothing to write but what goes to all (`Writing::Told`). Who moves to the others
+    /// leaves a place behind, which is passed over.
     told: VecDeque<ConnId>,
     fanouts: Fanouts,
     /// Units of work that callbacks have spent and no budget has paid for yet.
@@ -123,8 +130,9 @@ pub struct Engine {
 const THROTTLE_ABOVE: usize = 2;
 const THROTTLE_BELOW: usize = 2;
 
-/// Checks are put on the wheel to a part of a tick: a fleet is then asked, and where it falls silent at once given up, over the whole of a tick
-/// rather than in a burst at its end, which whoever is active beside it would feel.
+/// Checks are put on the wheel to a part of a tick: a fleet is then asked, and where it falls
+/// silent at once given up, over the whole of a tick rather than in a burst at its end, which
+/// whoever is active beside it would feel.
 const GRAINS_PER_TICK: u64 = 8;
 
 /// How long a connection that is being closed may make no progress where there is no heartbeat: the
@@ -134,7 +142,8 @@ const FLUSH_TIMEOUT_MS: u64 = 20_000;
 impl Engine {
     /// An engine without connections, at time zero, that admits as many as a poll token can name.
     ///
-    /// Fails as [`Config::check`] does. The configuration's socket options, listen and descriptor limits are the driver's business.
+    /// Fails as [`Config::check`] does. The configuration's socket options, listen and descriptor
+    /// limits are the driver's business.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         config.check()?;
         let tick_ms = duration_to_ms(config.tick);
@@ -181,15 +190,16 @@ impl Engine {
         })
     }
 
-    /// The generation of the first connection is `generation`, not 1, so that ids of another engine, such as that of the process before this one, name
-    /// nobody here. For the time before the first connection.
+    /// The generation of the first connection is `generation`, not 1, so that ids of another
+    /// engine, such as that of the process before this one, name nobody here. For the time before
+    /// the first connection.
     pub fn begin_at(&mut self, generation: u32) {
         debug_assert!(self.conns.is_empty());
         self.generation = generation.wrapping_sub(1);
     }
 
-    /// Tells the time at the beginning of a turn, for the calls that do not take it: those of the commands. After a long quiet they would
-    /// count a patience from when something last happened.
+    /// Tells the time at the beginning of a turn, for the calls that do not take it: those of the
+    /// commands. After a long quiet they would count a patience from when something last happened.
     pub fn advance(&mut self, now: Millis) {
         self.now = self.now.max(now);
     }
@@ -200,7 +210,8 @@ impl Engine {
         self.close(id, reason);
     }
 
-    /// Whether anything that [`Engine::poll_readable`] and the other polls return is left over: then the next turn may not wait.
+    /// Whether anything that [`Engine::poll_readable`] and the other polls return is left over:
+    /// then the next turn may not wait.
     pub fn has_work(&self) -> bool {
         self.can_release_senders()
             || !(self.dirty.is_empty()
@@ -212,7 +223,8 @@ impl Engine {
                 && self.refused.is_empty())
     }
 
-    /// The next connection that is over. It is gone from the engine; the handler has been told; the caller drops the socket.
+    /// The next connection that is over. It is gone from the engine; the handler has been told; the
+    /// caller drops the socket.
     pub fn poll_closed<H: Handler + ?Sized>(
         &mut self,
         now: Millis,
@@ -318,7 +330,8 @@ impl Engine {
         live(&mut self.conns, id)
     }
 
-    /// The one door out. The first reason wins; a connection that is being flushed keeps the reason for which it is.
+    /// The one door out. The first reason wins; a connection that is being flushed keeps the reason
+    /// for which it is.
     fn close(&mut self, id: ConnId, reason: CloseReason) {
         let Some(conn) = self.conn_mut(id) else {
             return;
@@ -333,7 +346,8 @@ impl Engine {
         self.closed.push_back(id);
     }
 
-    /// Ends a connection when what is queued for it has gone out. Does nothing if it is ending already.
+    /// Ends a connection when what is queued for it has gone out. Does nothing if it is ending
+    /// already.
     fn close_after_flush(&mut self, id: ConnId, reason: CloseReason) {
         let now = self.now;
         let Some(conn) = live(&mut self.conns, id) else {
@@ -385,7 +399,8 @@ fn max_connections(config: &Config) -> usize {
         .min(ConnId::MAX_SLOTS)
 }
 
-/// The connection of that id, if it still lives; the engine's other fields stay free to be borrowed.
+/// The connection of that id, if it still lives; the engine's other fields stay free to be
+/// borrowed.
 fn live(conns: &mut Slab<Conn>, id: ConnId) -> Option<&mut Conn> {
     conns
         .get_mut(id.slot())

@@ -1,4 +1,5 @@
-//! How many messages a line may send: a token bucket for each (GCRA, as ITU-T I.371 calls it), kept beside the slab and only where there is a bound.
+//! How many messages a line may send: a token bucket for each (GCRA, as ITU-T I.371 calls it), kept
+//! beside the slab and only where there is a bound.
 
 use std::num::NonZeroU32;
 
@@ -63,8 +64,8 @@ impl Ration {
     /// So many messages have come.
     pub(super) fn charge(&mut self, now: Millis, slot: usize, messages: u32) -> Rationed {
         let now_ns = to_ns(now);
-        // A flood goes over the rate again as soon as it is read again. Whoever has kept to the rate
-        // for a second since is none, however little it stays below.
+        // A flood goes over the rate again as soon as it is read again. Whoever has kept to the
+        // rate for a second since is none, however little it stays below.
         let forgiven = now_ns >= self.buckets[slot].paid_at_ns.saturating_add(FORGIVEN_NS);
         let bucket = &mut self.buckets[slot];
         if forgiven {
@@ -114,7 +115,8 @@ mod tests {
         ration
     }
 
-    /// Sends as fast as it may for so long; returns how many messages that were, and whether it ended as a flood.
+    /// Sends as fast as it may for so long; returns how many messages that were, and whether it
+    /// ended as a flood.
     fn flood(ration: &mut Ration, for_ms: u64) -> (u64, bool) {
         let (mut now, mut sent) = (Millis::from_ms(5000), 0);
         let end = now.plus_ms(for_ms);

@@ -20,10 +20,11 @@ enum Input<'a> {
 }
 
 impl Engine {
-    /// Takes bytes that were read, decodes them, answers heartbeats and hands messages to the handler.
+    /// Takes bytes that were read, decodes them, answers heartbeats and hands messages to the
+    /// handler.
     ///
-    /// If `work` is spent or reading is stopped in the middle, the bytes not yet decoded are kept, and
-    /// [`Engine::wants_read`] says `false` until [`Engine::handle_rest`] has decoded them. If
+    /// If `work` is spent or reading is stopped in the middle, the bytes not yet decoded are kept,
+    /// and [`Engine::wants_read`] says `false` until [`Engine::handle_rest`] has decoded them. If
     /// [`Engine::has_undecoded`] says so, the driver calls that in a later turn; where reading was
     /// stopped, [`Engine::poll_readable`] tells when it goes on.
     pub fn handle_bytes<H: Handler + ?Sized>(
@@ -195,8 +196,8 @@ impl Engine {
         }
     }
 
-    /// The peer has shut its writing side: it still gets what is queued, then it is closed. An unfinished frame is dropped: nobody can
-    /// tell what it would have become.
+    /// The peer has shut its writing side: it still gets what is queued, then it is closed. An
+    /// unfinished frame is dropped: nobody can tell what it would have become.
     pub fn handle_eof(&mut self, now: Millis, id: ConnId) {
         self.advance(now);
         let now = self.now;
@@ -220,18 +221,21 @@ impl Engine {
         }
     }
 
-    /// Whether the driver may read from this connection now. After a `false` it is told by [`Engine::poll_readable`] when it may.
+    /// Whether the driver may read from this connection now. After a `false` it is told by
+    /// [`Engine::poll_readable`] when it may.
     pub fn wants_read(&self, id: ConnId) -> bool {
         self.conn(id).is_some_and(|conn| match conn.phase {
             // What was read before comes first: see handle_rest().
             Phase::Open => conn.reading.is_flowing() && !conn.inbox.has_undecoded(),
-            // What still comes in is read to be thrown away, so that it does not turn the close into a reset.
+            // What still comes in is read to be thrown away, so that it does not turn the close
+            // into a reset.
             Phase::Flushing(_) | Phase::Greeting => true,
             Phase::PeerShut | Phase::Closed(_) | Phase::Refused(_) => false,
         })
     }
 
-    /// The next connection that was paused and may be read again: until the read would block, for its readiness is long past.
+    /// The next connection that was paused and may be read again: until the read would block, for
+    /// its readiness is long past.
     pub fn poll_readable(&mut self) -> Option<ConnId> {
         self.release_senders();
         self.readable.pop_front()
@@ -246,7 +250,8 @@ impl Engine {
         }
     }
 
-    /// Lets go of what stopped the reading; if nothing else does, reading goes on, and the clocks of what the peer owes begin anew.
+    /// Lets go of what stopped the reading; if nothing else does, reading goes on, and the clocks
+    /// of what the peer owes begin anew.
     pub(super) fn resume_reading(&mut self, id: ConnId, stopped_by: Reading) {
         let now = self.now;
         let Some(conn) = self.conn_mut(id) else {

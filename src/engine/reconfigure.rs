@@ -14,14 +14,15 @@ use crate::id::ConnId;
 use crate::time::Millis;
 
 impl Engine {
-    /// Puts the settings of `config` in force for all connections, those included that are open, but for framing, words and tick, which stay
-    /// as they are: what peers have begun to say by them would change its meaning. Fails, and changes nothing, as [`Config::check`] does.
+    /// Puts the settings of `config` in force for all connections, those included that are open,
+    /// but for framing, words and tick, which stay as they are: what peers have begun to say by
+    /// them would change its meaning. Fails, and changes nothing, as [`Config::check`] does.
     ///
-    /// No connection is closed by the call. Connections beyond a limit in number stay; peers that may
-    /// not connect any more are not admitted again. After a change of the heartbeat or of a timeout,
-    /// a connection gets one full new timeout before it can be closed, and the pings that the
-    /// heartbeat says. A limit on memory below what is held takes effect after one timeout of the
-    /// heartbeat; until then the old one is in force, and large queues are not added to.
+    /// No connection is closed by the call. Connections beyond a limit in number stay; peers that
+    /// may not connect any more are not admitted again. After a change of the heartbeat or of a
+    /// timeout, a connection gets one full new timeout before it can be closed, and the pings that
+    /// the heartbeat says. A limit on memory below what is held takes effect after one timeout of
+    /// the heartbeat; until then the old one is in force, and large queues are not added to.
     pub fn reconfigure(&mut self, now: Millis, config: &Config) -> Result<(), ConfigError> {
         Config {
             tick: Duration::from_millis(self.tick_ms),
@@ -96,7 +97,8 @@ impl Engine {
 }
 
 impl Phase {
-    /// Whether admission has this connection under its address: not before its balancer has named it, and not once it was evicted for another.
+    /// Whether admission has this connection under its address: not before its balancer has named
+    /// it, and not once it was evicted for another.
     fn is_counted_by_address(self) -> bool {
         match self {
             Phase::Open | Phase::PeerShut => true,

@@ -28,7 +28,8 @@ impl Engine {
             return Err(SendError::Closed);
         };
         let len = self.codec.wire_len(parts)?;
-        // Checked before anything is queued, and for one oversized message just as for the last of many.
+        // Checked before anything is queued, and for one oversized message just as for the last of
+        // many.
         if conn.outbox.len() + len > self.max_outbox {
             // What cannot be framed is its sender's mistake, and the peer does not pay for it.
             self.codec.encoded_len(parts)?;
@@ -75,7 +76,8 @@ impl Engine {
             return;
         }
         let pong = self.codec.pong();
-        // Where there is no room for an answer, unread replies wait already, and they answer as well.
+        // Where there is no room for an answer, unread replies wait already, and they answer as
+        // well.
         let room = self.max_outbox.saturating_sub(conn.outbox.len()) / pong.len();
         let answers = room.min(pings as usize);
         let before = conn.outbox.charge();
@@ -180,14 +182,16 @@ impl Engine {
         (most / THROTTLE_BELOW).max(most.saturating_sub(step))
     }
 
-    /// The next connection that has something to write: an answer, a ping, a message for it alone, and whatever waits before that. Each comes once per
-    /// turn at most, after everything of the turn was queued.
+    /// The next connection that has something to write: an answer, a ping, a message for it alone,
+    /// and whatever waits before that. Each comes once per turn at most, after everything of the
+    /// turn was queued.
     pub fn poll_dirty(&mut self) -> Option<ConnId> {
         self.next_to_write(Writing::Queued)
     }
 
-    /// The next of those that have nothing to write but what was broadcast. To be asked for some of them in each turn, after the others: a message to
-    /// everybody then keeps no answer waiting, and answers do not keep it.
+    /// The next of those that have nothing to write but what was broadcast. To be asked for some of
+    /// them in each turn, after the others: a message to everybody then keeps no answer waiting,
+    /// and answers do not keep it.
     pub fn poll_told(&mut self) -> Option<ConnId> {
         self.next_to_write(Writing::Told)
     }
@@ -211,7 +215,8 @@ impl Engine {
         }
     }
 
-    /// Fills `slices` with the first bytes to write, for one vectored write; returns how many slices it filled. 0 if there is nothing.
+    /// Fills `slices` with the first bytes to write, for one vectored write; returns how many
+    /// slices it filled. 0 if there is nothing.
     pub fn outgoing<'a>(&'a self, id: ConnId, slices: &mut [IoSlice<'a>]) -> usize {
         match self.conn(id) {
             Some(conn) if !matches!(conn.phase, Phase::Closed(_)) => conn.outbox.peek(slices),
@@ -295,8 +300,8 @@ impl Engine {
     }
 
     /// Tells how many of the bytes written to the connection its peer has not acknowledged
-    /// (`SIOCOUTQ` of tcp(7)). `None` on systems that do not know: then a byte that the kernel takes is
-    /// progress.
+    /// (`SIOCOUTQ` of tcp(7)). `None` on systems that do not know: then a byte that the kernel
+    /// takes is progress.
     pub fn handle_progress(&mut self, now: Millis, id: ConnId, unacknowledged: Option<u64>) {
         self.advance(now);
         let now = self.now;
@@ -313,7 +318,8 @@ impl Engine {
         self.conn(id).is_some_and(Conn::is_blocked)
     }
 
-    /// Closes a connection that was only waiting for its queue to go out; otherwise sees to it that it does not wait for ever.
+    /// Closes a connection that was only waiting for its queue to go out; otherwise sees to it that
+    /// it does not wait for ever.
     pub(super) fn finish_if_flushed(&mut self, id: ConnId) {
         // There may be room now for broadcasts that the sweep has not brought it yet.
         if self

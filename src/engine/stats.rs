@@ -31,13 +31,15 @@ pub struct Stats {
     /// From a ping, the last one where several were out, to the next sign of life of its peer. The
     /// engine's clock counts whole milliseconds.
     pub round_trip: Histogram,
-    /// How far past their deadlines verdicts of silence came; after a change of settings a deadline counts from the change at the earliest. The engine's
-    /// clock counts whole milliseconds.
+    /// How far past their deadlines verdicts of silence came; after a change of settings a deadline
+    /// counts from the change at the earliest. The engine's clock counts whole milliseconds.
     pub overshoot: Histogram,
-    /// How late checks and final reads were: of each turn in which one was due, the age of the oldest
-    /// when it was handled, or at the end of the turn if it is left over. In whole milliseconds.
+    /// How late checks and final reads were: of each turn in which one was due, the age of the
+    /// oldest when it was handled, or at the end of the turn if it is left over. In whole
+    /// milliseconds.
     pub lag: Histogram,
-    /// How long turns took, without their wait for something to do. Of a server only: the engine alone knows no turns.
+    /// How long turns took, without their wait for something to do. Of a server only: the engine
+    /// alone knows no turns.
     pub turn: Histogram,
     /// Times that a budget ran out, so that others had their turn first.
     pub yields: u64,
@@ -77,7 +79,8 @@ impl Histogram {
         self.record(Duration::from_millis(ms));
     }
 
-    /// For each bound, from the smallest to the largest, how many were not longer; what is missing to [`Histogram::count`] was longer than all.
+    /// For each bound, from the smallest to the largest, how many were not longer; what is missing
+    /// to [`Histogram::count`] was longer than all.
     pub fn cumulated(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
         BOUNDS_US
             .iter()

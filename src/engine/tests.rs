@@ -92,7 +92,8 @@ impl Handler for Recorder {
     }
 }
 
-/// An engine, its handler and its clock, with a driver whose sockets take everything at once unless told otherwise.
+/// An engine, its handler and its clock, with a driver whose sockets take everything at once unless
+/// told otherwise.
 struct Rig {
     engine: Engine,
     handler: Recorder,
@@ -181,7 +182,8 @@ impl Rig {
             .collect()
     }
 
-    /// Goes to `ms`, stopping for every timer, with peers that say nothing. `look` says whether bytes wait unread.
+    /// Goes to `ms`, stopping for every timer, with peers that say nothing. `look` says whether
+    /// bytes wait unread.
     fn pass_until(&mut self, ms: u64, unread: bool) {
         while let Some(at) = self.engine.poll_timeout().filter(|at| at.as_ms() <= ms) {
             self.now = self.now.max(at);

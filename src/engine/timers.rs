@@ -11,8 +11,9 @@ use crate::time::Millis;
 const SPREAD_NUMERATOR: u64 = 4;
 const SPREAD_DENOMINATOR: u64 = 5;
 
-/// A kernel delays an acknowledgement by up to 200 ms (RFC 9293 section 3.8.6.3 allows 500), and ours
-/// sends again what it has lost after 200 ms: only after that does a missing one mean anything.
+/// A kernel delays an acknowledgement by up to 200 ms (RFC 9293 section 3.8.6.3 allows 500), and
+/// ours sends again what it has lost after 200 ms: only after that does a missing one mean
+/// anything.
 const MIN_UNACKNOWLEDGED_MS: u64 = 600;
 
 /// A shutdown under way.
@@ -27,8 +28,8 @@ pub(super) struct Drain {
 pub struct FinalRead {
     /// Bytes, or the peer's FIN, wait to be read, and reading is stopped.
     pub unread: bool,
-    /// How many milliseconds ago the kernel received the last bytes of the peer (`tcpi_last_data_recv`
-    /// of tcp(7)'s `TCP_INFO`); `None` where the system does not tell.
+    /// How many milliseconds ago the kernel received the last bytes of the peer
+    /// (`tcpi_last_data_recv` of tcp(7)'s `TCP_INFO`); `None` where the system does not tell.
     pub received_ms: Option<u64>,
     /// For how many milliseconds the peer's kernel has acknowledged nothing although something is
     /// outstanding; `None` if nothing is, and where the system does not tell.
@@ -36,8 +37,8 @@ pub struct FinalRead {
 }
 
 impl Engine {
-    /// Judges connections whose check is due, at most `budget` of them. Returns whether that was all; if not, the rest is due at the
-    /// next call still.
+    /// Judges connections whose check is due, at most `budget` of them. Returns whether that was
+    /// all; if not, the rest is due at the next call still.
     pub fn handle_timers(&mut self, now: Millis, budget: usize) -> bool {
         self.advance(now);
         if self.drain.is_some_and(|drain| drain.until < self.now) {
@@ -135,7 +136,8 @@ impl Engine {
         ends.min(self.deadlines.next_flush_sample(conn))
     }
 
-    /// When a drain takes its leave of this connection: at random, so that the fleet does not come back as one herd, and always the same.
+    /// When a drain takes its leave of this connection: at random, so that the fleet does not come
+    /// back as one herd, and always the same.
     fn leaves_at(&self, id: ConnId) -> Option<Millis> {
         let Drain { from, until } = self.drain?;
         let grace_ms = until.ms_since(from);
@@ -146,9 +148,9 @@ impl Engine {
     }
 
     /// The next connection of which a final read must be made before it is decided on. The driver
-    /// calls [`Engine::handle_progress`]; it writes, if [`Engine::is_blocked`], for there may be room
-    /// that no event has told of yet; it reads until the read would block, if [`Engine::wants_read`];
-    /// and it calls [`Engine::handle_last_look`].
+    /// calls [`Engine::handle_progress`]; it writes, if [`Engine::is_blocked`], for there may be
+    /// room that no event has told of yet; it reads until the read would block, if
+    /// [`Engine::wants_read`]; and it calls [`Engine::handle_last_look`].
     pub fn poll_last_look(&mut self) -> Option<ConnId> {
         self.last_looks.pop_front().map(|(id, _)| id)
     }
@@ -160,9 +162,9 @@ impl Engine {
 
     /// The final read has been made: decides.
     ///
-    /// Bytes that wait unread are life, unless they wait behind a queue that the peer does not read:
-    /// those may have come before it stopped. They are life as of when they were received, where the
-    /// system tells.
+    /// Bytes that wait unread are life, unless they wait behind a queue that the peer does not
+    /// read: those may have come before it stopped. They are life as of when they were received,
+    /// where the system tells.
     pub fn handle_last_look(&mut self, now: Millis, id: ConnId, found: FinalRead) {
         self.advance(now);
         let now = self.now;
@@ -260,8 +262,9 @@ impl Engine {
         self.goodbye = Some(goodbye);
     }
 
-    /// Begins to shut down: nobody is let in any more, and each connection is closed at an instant of its own within the first four fifths
-    /// of `grace_ms`, after a last read and the replies to it. At the end of `grace_ms` those that are left are cut off.
+    /// Begins to shut down: nobody is let in any more, and each connection is closed at an instant
+    /// of its own within the first four fifths of `grace_ms`, after a last read and the replies to
+    /// it. At the end of `grace_ms` those that are left are cut off.
     ///
     /// A repeated call can only bring the end forward.
     pub fn handle_shutdown(&mut self, now: Millis, grace_ms: u64) {
@@ -302,7 +305,8 @@ impl Engine {
         self.drain.map(|drain| drain.until)
     }
 
-    /// When [`Engine::handle_timers`] must be called next; `None` while nothing will ever be due, which is so without connections.
+    /// When [`Engine::handle_timers`] must be called next; `None` while nothing will ever be due,
+    /// which is so without connections.
     pub fn poll_timeout(&self) -> Option<Millis> {
         let drain = self
             .drain
@@ -318,8 +322,9 @@ impl Engine {
             .min()
     }
 
-    /// A sign of life. The wheel hears only of those that answer a ping: the check that stands there is that of the next ping or of
-    /// the verdict, either of which may come after the first ping of the new spell of silence is due.
+    /// A sign of life. The wheel hears only of those that answer a ping: the check that stands
+    /// there is that of the next ping or of the verdict, either of which may come after the first
+    /// ping of the new spell of silence is due.
     pub(super) fn seen(&mut self, id: ConnId) {
         let now = self.now;
         let Some(conn) = self.conn_mut(id) else {
@@ -362,7 +367,8 @@ impl Engine {
         }
     }
 
-    /// The next instant, but for the heartbeat's, at which something about an open connection may be due.
+    /// The next instant, but for the heartbeat's, at which something about an open connection may
+    /// be due.
     fn next_deadline(&self, id: ConnId, conn: &Conn) -> Option<Millis> {
         let overdue = self.deadlines.next(conn).map(|(at, _)| at);
         let sample = self.deadlines.next_sample(conn);

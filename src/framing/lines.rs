@@ -8,7 +8,8 @@ pub(super) fn decode<'i: 'a, 'a>(
     inbox: &'a mut Inbox,
     input: &mut &'i [u8],
 ) -> Result<Option<&'a [u8]>, FrameTooLarge> {
-    // The inbox never holds a line feed, so only what is new is searched: a line that trickles in is scanned once.
+    // The inbox never holds a line feed, so only what is new is searched: a line that trickles in
+    // is scanned once.
     let Some(end) = memchr::memchr(b'\n', input) else {
         let (arrived, last) = (inbox.frame_len() + input.len(), input.last());
         // A CR at the very end may still turn out to belong to the line ending.

@@ -1,4 +1,5 @@
-//! From bytes to messages and heartbeats, and back. Pure: it sees one connection's inbox and the bytes just read, nothing else.
+//! From bytes to messages and heartbeats, and back. Pure: it sees one connection's inbox and the
+//! bytes just read, nothing else.
 
 mod length;
 mod lines;
@@ -10,13 +11,15 @@ use crate::inbox::Inbox;
 /// How messages are told apart on the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Framing {
-    /// A message is a line: it ends with LF; one CR before the LF is dropped. A heartbeat is a line that is the word alone.
+    /// A message is a line: it ends with LF; one CR before the LF is dropped. A heartbeat is a line
+    /// that is the word alone.
     #[default]
     Lines,
-    /// A message is preceded by its length: four bytes, unsigned, big-endian, not counting themselves.
+    /// A message is preceded by its length: four bytes, unsigned, big-endian, not counting
+    /// themselves.
     Length,
-    /// A message is whatever one read returned. TCP keeps no such borders: use it only with peers that expect nothing else. A chunk
-    /// made of heartbeat words alone is heartbeats.
+    /// A message is whatever one read returned. TCP keeps no such borders: use it only with peers
+    /// that expect nothing else. A chunk made of heartbeat words alone is heartbeats.
     Raw,
 }
 
@@ -46,7 +49,8 @@ const LONGEST_WORD: usize = 64;
 pub enum Frame<'a> {
     /// A message, without its framing.
     Message(&'a [u8]),
-    /// Heartbeats: one question or one answer, but for [`Framing::Raw`], where a read may return many at once.
+    /// Heartbeats: one question or one answer, but for [`Framing::Raw`], where a read may return
+    /// many at once.
     Heartbeats {
         /// Questions, each of which wants an answer.
         pings: u32,
@@ -60,7 +64,8 @@ impl Frame<'_> {
     const PONG: Frame<'static> = Frame::Heartbeats { pings: 0, pongs: 1 };
 }
 
-/// The frame that is arriving is longer than the longest message allowed. Nothing after it can be understood.
+/// The frame that is arriving is longer than the longest message allowed. Nothing after it can be
+/// understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameTooLarge;
 
@@ -77,7 +82,8 @@ pub struct Codec {
 impl Codec {
     /// A codec for messages of at most `max_message` bytes, the framing itself not counted.
     ///
-    /// Fails if a word is empty, longer than 64 bytes or than a message may be, equal to the other or the beginning of it, or cannot stand in a line.
+    /// Fails if a word is empty, longer than 64 bytes or than a message may be, equal to the other
+    /// or the beginning of it, or cannot stand in a line.
     pub fn new(
         framing: Framing,
         words: HeartbeatWords,
@@ -128,9 +134,10 @@ impl Codec {
 
     /// Takes the next frame off the front of `input`.
     ///
-    /// `Ok(None)` means that the input is used up; the beginning of an unfinished frame is in `inbox` then. The frame borrows from
-    /// the input, or from the inbox if it began in an earlier read; it is copied in neither case. After an error the connection
-    /// cannot be read any further; calling again is harmless and returns whatever the bytes happen to mean.
+    /// `Ok(None)` means that the input is used up; the beginning of an unfinished frame is in
+    /// `inbox` then. The frame borrows from the input, or from the inbox if it began in an earlier
+    /// read; it is copied in neither case. After an error the connection cannot be read any
+    /// further; calling again is harmless and returns whatever the bytes happen to mean.
     pub fn decode<'i: 'a, 'a>(
         &self,
         inbox: &'a mut Inbox,
@@ -164,7 +171,8 @@ impl Codec {
         message == self.words.ping || message == self.words.pong
     }
 
-    /// The number of bytes that the message made of `parts` takes on the wire, or [`SendError::Unframeable`].
+    /// The number of bytes that the message made of `parts` takes on the wire, or
+    /// [`SendError::Unframeable`].
     pub fn encoded_len(&self, parts: &[&[u8]]) -> Result<usize, SendError> {
         let carries =
             self.framing != Framing::Lines || parts.iter().all(|part| lines::carries(part));
@@ -185,8 +193,9 @@ impl Codec {
         }
     }
 
-    /// Appends a message as [`Codec::encode`] does, if the framing can carry it; otherwise nothing. One search through the message where it is
-    /// then, instead of one for each part before it is there. [`Codec::wire_len`] has said before that it is not too long.
+    /// Appends a message as [`Codec::encode`] does, if the framing can carry it; otherwise nothing.
+    /// One search through the message where it is then, instead of one for each part before it is
+    /// there. [`Codec::wire_len`] has said before that it is not too long.
     pub(crate) fn try_encode(&self, parts: &[&[u8]], out: &mut Vec<u8>) -> Result<(), SendError> {
         let start = out.len();
         self.encode(parts, out);
@@ -197,7 +206,8 @@ impl Codec {
         Ok(())
     }
 
-    /// Appends the message made of `parts` as it goes over the wire. [`Codec::encoded_len`] has said before that it can be framed.
+    /// Appends the message made of `parts` as it goes over the wire. [`Codec::encoded_len`] has
+    /// said before that it can be framed.
     ///
     /// A message that is a heartbeat word alone is taken for a heartbeat by the other end.
     pub fn encode(&self, parts: &[&[u8]], out: &mut Vec<u8>) {
@@ -212,9 +222,9 @@ impl Codec {
         }
     }
 
-    /// Whether a peer whose first message this is speaks HTTP instead: a request line (RFC 9112 section
-    /// 3), or the beginning of HTTP/2 (RFC 9113 section 3.4), where messages are lines. A web page can
-    /// send one without asking anybody.
+    /// Whether a peer whose first message this is speaks HTTP instead: a request line (RFC 9112
+    /// section 3), or the beginning of HTTP/2 (RFC 9113 section 3.4), where messages are lines. A
+    /// web page can send one without asking anybody.
     pub(crate) fn is_http_request(&self, message: &[u8]) -> bool {
         self.framing == Framing::Lines && lines::is_http_request(message)
     }

@@ -12,7 +12,8 @@ pub(super) fn decode<'a>(max: usize, words: &HeartbeatWords, input: &mut &'a [u8
     Frame::Message(chunk)
 }
 
-/// Counts the heartbeats in a chunk made of nothing else. Words sent one by one arrive glued together when the reader is late.
+/// Counts the heartbeats in a chunk made of nothing else. Words sent one by one arrive glued
+/// together when the reader is late.
 fn heartbeats_alone(words: &HeartbeatWords, mut chunk: &[u8]) -> Option<Frame<'static>> {
     let (mut pings, mut pongs) = (0, 0);
     while !chunk.is_empty() {

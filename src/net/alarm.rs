@@ -7,8 +7,9 @@ use mio::{Registry, Token};
 
 /// Makes its token ready at one instant, to within some ten microseconds, and never early.
 ///
-/// The timeout of a poll is rounded up to milliseconds, and costs the kernel a timer set and taken back with each wait; this one is set once
-/// (timerfd_create(2)). Elsewhere than on Linux it cannot be set, and a poll's timeout has to do.
+/// The timeout of a poll is rounded up to milliseconds, and costs the kernel a timer set and taken
+/// back with each wait; this one is set once (timerfd_create(2)). Elsewhere than on Linux it cannot
+/// be set, and a poll's timeout has to do.
 pub(crate) struct Alarm {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     timer: std::os::fd::OwnedFd,
@@ -32,8 +33,8 @@ impl Alarm {
         Ok(Alarm { timer })
     }
 
-    /// Sets the one instant at which it goes off, so long from now, in the place of the one before; `None`: never. What it was ready for is
-    /// forgotten.
+    /// Sets the one instant at which it goes off, so long from now, in the place of the one before;
+    /// `None`: never. What it was ready for is forgotten.
     pub(crate) fn set(&self, from_now: Option<Duration>) -> io::Result<()> {
         use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
 

@@ -7,7 +7,8 @@ use mio::{Registry, Token};
 
 use crate::time::Millis;
 
-/// Monotonic time since the clock was made (`CLOCK_MONOTONIC` on Linux: it stands still while the machine is suspended).
+/// Monotonic time since the clock was made (`CLOCK_MONOTONIC` on Linux: it stands still while the
+/// machine is suspended).
 pub(crate) struct MonotonicClock(Instant);
 
 impl MonotonicClock {
@@ -24,11 +25,13 @@ impl MonotonicClock {
     }
 }
 
-/// How long the machine was suspended: the distance between boot time, which goes on during suspension, and monotonic time, which does not.
+/// How long the machine was suspended: the distance between boot time, which goes on during
+/// suspension, and monotonic time, which does not.
 pub(crate) struct SuspendClock;
 
 impl SuspendClock {
-    /// Milliseconds that the machine has spent suspended since it booted. Only ever grows; 0 where the system keeps no boot time.
+    /// Milliseconds that the machine has spent suspended since it booted. Only ever grows; 0 where
+    /// the system keeps no boot time.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(crate) fn suspended_ms() -> u64 {
         use rustix::time::{ClockId, Timespec, clock_gettime};
@@ -44,11 +47,14 @@ impl SuspendClock {
     }
 }
 
-/// Wakes a poll when the machine resumes from suspension, which a poll timeout does not: it counts monotonic time, and sleeps on.
+/// Wakes a poll when the machine resumes from suspension, which a poll timeout does not: it counts
+/// monotonic time, and sleeps on.
 ///
-/// On Linux it is a timer on the wall clock that never expires but is cancelled, and thereby readable, whenever that clock jumps; the
-/// kernel counts a resume as such a jump (timerfd_create(2), `TFD_TIMER_CANCEL_ON_SET`). Other jumps wake too: whoever is woken looks at
-/// [`SuspendClock`]. Elsewhere it does nothing, and a resume is noticed at the next wake-up of any kind.
+/// On Linux it is a timer on the wall clock that never expires but is cancelled, and thereby
+/// readable, whenever that clock jumps; the kernel counts a resume as such a jump
+/// (timerfd_create(2), `TFD_TIMER_CANCEL_ON_SET`). Other jumps wake too: whoever is woken looks at
+/// [`SuspendClock`]. Elsewhere it does nothing, and a resume is noticed at the next wake-up of any
+/// kind.
 pub(crate) struct ResumeAlarm {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     timer: std::os::fd::OwnedFd,

@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
 /// `192.0.2.7:7878`, `name:7878`, `[2001:db8::7]:7878`, `[fe80::1%eth0]:7878`.
 ///
-/// An IPv6 address stands in brackets, since `::1:7878` might as well be the whole address (RFC 5952
-/// section 6); its zone is the name or the number of an interface (RFC 4007 section 11).
+/// An IPv6 address stands in brackets, since `::1:7878` might as well be the whole address (RFC
+/// 5952 section 6); its zone is the name or the number of an interface (RFC 4007 section 11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HostPort<'a> {
     /// Without brackets.

@@ -2,7 +2,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the soft limit to the hard one and returns the limit then in force. A refusal leaves the soft limit as it is.
+/// Raises the soft limit to the hard one and returns the limit then in force. A refusal leaves the
+/// soft limit as it is.
 pub(crate) fn raise_descriptor_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {

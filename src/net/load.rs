@@ -1,5 +1,5 @@
-//! What only the load harness asks of the operating system: a clock that all its processes share, a timer finer than a poll's timeout, and
-//! dials from a chosen source address.
+//! What only the load harness asks of the operating system: a clock that all its processes share, a
+//! timer finer than a poll's timeout, and dials from a chosen source address.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,15 +11,17 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Alarm;
 
-/// Nanoseconds of `CLOCK_MONOTONIC`, which is the same clock in every process of the machine: an instant can be handed to another one.
+/// Nanoseconds of `CLOCK_MONOTONIC`, which is the same clock in every process of the machine: an
+/// instant can be handed to another one.
 pub(crate) fn monotonic_ns() -> u64 {
     let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::Monotonic);
-    // Neither is negative: the clock counts from the machine's start, and nanoseconds are a fraction of a second.
+    // Neither is negative: the clock counts from the machine's start, and nanoseconds are a
+    // fraction of a second.
     tv_sec.unsigned_abs() * 1_000_000_000 + tv_nsec.unsigned_abs()
 }
 
-/// Begins to connect, without waiting, from `source` if one is given, which had better have a port: for port 0 the kernel searches one, and
-/// that takes it milliseconds when half of them are in use.
+/// Begins to connect, without waiting, from `source` if one is given, which had better have a port:
+/// for port 0 the kernel searches one, and that takes it milliseconds when half of them are in use.
 pub(crate) fn dial_from(
     source: Option<SocketAddr>,
     addr: SocketAddr,
@@ -42,8 +44,8 @@ pub(crate) fn dial_from(
     Ok(mio::net::TcpStream::from_std(socket.into()))
 }
 
-/// Wakes a poll at an instant of [`monotonic_ns`]. A poll's timeout is rounded up to milliseconds, which would be most of the latency that there is
-/// to measure.
+/// Wakes a poll at an instant of [`monotonic_ns`]. A poll's timeout is rounded up to milliseconds,
+/// which would be most of the latency that there is to measure.
 pub(crate) struct PreciseTimer {
     alarm: Alarm,
     armed_ns: Option<u64>,
@@ -57,7 +59,8 @@ impl PreciseTimer {
         })
     }
 
-    /// Sets the one instant at which to wake. One in the past wakes at once. Where there is no such timer, the poll's timeout has to do.
+    /// Sets the one instant at which to wake. One in the past wakes at once. Where there is no such
+    /// timer, the poll's timeout has to do.
     pub(crate) fn arm(&mut self, at_ns: u64) -> io::Result<()> {
         if self.armed_ns == Some(at_ns) {
             return Ok(());

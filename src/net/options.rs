@@ -48,8 +48,9 @@ impl SocketOptions {
         self.apply(&SockRef::from(listener))
     }
 
-    /// Sets up a connection that was accepted from one of our listeners. On Linux there is nothing to do: it has inherited every option
-    /// from the listener, which saves five system calls per connection.
+    /// Sets up a connection that was accepted from one of our listeners. On Linux there is nothing
+    /// to do: it has inherited every option from the listener, which saves five system calls per
+    /// connection.
     pub(crate) fn apply_to_accepted(&self, stream: &mio::net::TcpStream) -> io::Result<()> {
         if cfg!(target_os = "linux") {
             Ok(())
@@ -59,7 +60,8 @@ impl SocketOptions {
     }
 }
 
-/// A listening socket, non-blocking. IPv6 sockets serve IPv6 only, so `[::]:7878` and `0.0.0.0:7878` can be listened on together.
+/// A listening socket, non-blocking. IPv6 sockets serve IPv6 only, so `[::]:7878` and
+/// `0.0.0.0:7878` can be listened on together.
 pub(crate) fn listen(
     addr: SocketAddr,
     options: &SocketOptions,
@@ -82,7 +84,8 @@ pub(crate) fn listen(
     Ok(mio::net::TcpListener::from_std(socket.into()))
 }
 
-/// Takes over a listening socket that somebody else has bound, as a service manager does: the address, the backlog and who shares it are theirs.
+/// Takes over a listening socket that somebody else has bound, as a service manager does: the
+/// address, the backlog and who shares it are theirs.
 pub(crate) fn take_over(
     listener: std::net::TcpListener,
     options: &SocketOptions,
@@ -99,14 +102,16 @@ pub(crate) fn take_over(
     Ok(mio::net::TcpListener::from_std(listener))
 }
 
-/// Begins to connect, without waiting. The stream becomes writable when the attempt is over; `take_error` then tells how it went.
+/// Begins to connect, without waiting. The stream becomes writable when the attempt is over;
+/// `take_error` then tells how it went.
 pub(crate) fn dial(addr: SocketAddr, options: &SocketOptions) -> io::Result<mio::net::TcpStream> {
     let stream = mio::net::TcpStream::connect(addr)?;
     options.apply(&SockRef::from(&stream))?;
     Ok(stream)
 }
 
-/// Makes the close of a connection, when it comes, a reset: the kernel keeps nothing of it, neither buffers nor its port.
+/// Makes the close of a connection, when it comes, a reset: the kernel keeps nothing of it, neither
+/// buffers nor its port.
 pub(crate) fn reset_on_close(stream: &mio::net::TcpStream) {
     // Without it the connection takes its leave as any other does, which is slower and no worse.
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
@@ -150,7 +155,8 @@ mod tests {
         assert_eq!(socket.tcp_notsent_lowat().expect("getsockopt"), MAX_UNSENT);
     }
 
-    /// What saves the calls per accepted connection: the options of the listener are those of the connection.
+    /// What saves the calls per accepted connection: the options of the listener are those of the
+    /// connection.
     #[test]
     fn both_ends_carry_every_option() {
         let listener = listen(

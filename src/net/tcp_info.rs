@@ -19,8 +19,8 @@ pub(crate) fn unacknowledged_for(stream: &TcpStream) -> Option<Duration> {
     Some(Duration::from_millis(info.tcpi_last_ack_recv.into()))
 }
 
-/// How long ago the kernel received the last bytes of the peer, read or not (`tcpi_last_data_recv`).
-/// `None` where the system does not tell.
+/// How long ago the kernel received the last bytes of the peer, read or not
+/// (`tcpi_last_data_recv`). `None` where the system does not tell.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn received_before(stream: &TcpStream) -> Option<Duration> {
     let info = tcp_info(stream)?;
@@ -59,8 +59,8 @@ pub(crate) fn received_before(_: &TcpStream) -> Option<Duration> {
 }
 
 /// How many bytes written to `stream` the peer's kernel has not acknowledged, sent or not
-/// (`SIOCOUTQ` of tcp(7)). A FIN that was sent and not acknowledged counts as one byte. `None` where
-/// the system does not tell.
+/// (`SIOCOUTQ` of tcp(7)). A FIN that was sent and not acknowledged counts as one byte. `None`
+/// where the system does not tell.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn unacknowledged_bytes(stream: &TcpStream) -> Option<usize> {
     use std::os::fd::AsRawFd;

@@ -1,4 +1,5 @@
-//! Listening on a Unix socket: only the user of this process gets in, and a socket that a crash has left behind is replaced.
+//! Listening on a Unix socket: only the user of this process gets in, and a socket that a crash has
+//! left behind is replaced.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -18,8 +19,8 @@ const OWNER_ONLY: u32 = 0o600;
 const LOCK_TRIES: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
-/// A listening Unix socket at `path`, non-blocking, with mode 0600. What is there already is replaced if
-/// it is a socket that nobody listens on.
+/// A listening Unix socket at `path`, non-blocking, with mode 0600. What is there already is
+/// replaced if it is a socket that nobody listens on.
 ///
 /// Between bind(2) and listen(2) a socket looks abandoned, so the directory is locked meanwhile
 /// (flock(2)): of two processes that start at once, one gets the path.
@@ -60,8 +61,9 @@ fn directory(path: &Path) -> &Path {
         .unwrap_or(Path::new("."))
 }
 
-/// Locks a directory until the returned file is dropped. Returns `None` if the directory cannot be opened
-/// (binding in it may still work), or if another program holds the lock for more than a second.
+/// Locks a directory until the returned file is dropped. Returns `None` if the directory cannot be
+/// opened (binding in it may still work), or if another program holds the lock for more than a
+/// second.
 fn lock(directory: &Path) -> io::Result<Option<fs::File>> {
     let Ok(file) = fs::File::open(directory) else {
         return Ok(None);

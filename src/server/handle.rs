@@ -12,7 +12,8 @@ use crate::error::SendError;
 use crate::framing::Codec;
 use crate::id::ConnId;
 
-/// Commands that wait at most. A thread that runs ahead of the server is told [`SendError::Full`] rather than growing a queue.
+/// Commands that wait at most. A thread that runs ahead of the server is told [`SendError::Full`]
+/// rather than growing a queue.
 const QUEUED_COMMANDS: usize = 4096;
 
 #[derive(Debug)]
@@ -22,10 +23,12 @@ pub(super) enum Command {
     Close(ConnId, Close),
 }
 
-/// Reaches a running server from other threads: cheap to clone, safe to keep after the server has stopped.
+/// Reaches a running server from other threads: cheap to clone, safe to keep after the server has
+/// stopped.
 ///
-/// Commands are carried out at the beginning of the next turn, those of one thread in the order in which it gave them. `Ok` means
-/// that a command was queued; a message for a connection that has closed by then is dropped.
+/// Commands are carried out at the beginning of the next turn, those of one thread in the order in
+/// which it gave them. `Ok` means that a command was queued; a message for a connection that has
+/// closed by then is dropped.
 #[derive(Clone, Debug)]
 pub struct Handle {
     commands: Sender<Command>,
@@ -35,9 +38,11 @@ pub struct Handle {
 #[derive(Debug)]
 struct Shared {
     waker: Waker,
-    /// Commands that wait. The channel itself has no bound: one that has takes the memory for all of them at once.
+    /// Commands that wait. The channel itself has no bound: one that has takes the memory for all
+    /// of them at once.
     queued: AtomicUsize,
-    /// Whether the server has been woken and has not looked yet: one system call serves any number of commands.
+    /// Whether the server has been woken and has not looked yet: one system call serves any number
+    /// of commands.
     woken: AtomicBool,
     /// Apart from the queue, so that it can never be full.
     shutdown: Mutex<Option<Duration>>,
@@ -75,15 +80,16 @@ pub(super) fn channel(waker: Waker, codec: Codec) -> (Handle, Commands) {
 impl Handle {
     /// Queues a message for one connection.
     ///
-    /// [`SendError::Full`]: too many commands wait; try again later. [`SendError::Closed`]: the server
-    /// has stopped. [`SendError::Unframeable`]: the framing cannot carry the message.
+    /// [`SendError::Full`]: too many commands wait; try again later. [`SendError::Closed`]: the
+    /// server has stopped. [`SendError::Unframeable`]: the framing cannot carry the message.
     pub fn send(&self, id: ConnId, message: impl Into<Vec<u8>>) -> Result<(), SendError> {
         let message = message.into();
         self.shared.codec.encoded_len(&[&message])?;
         self.push(Command::Send(id, message))
     }
 
-    /// Queues a message for every connection that is open when the server gets to it. Errors as for [`Handle::send`].
+    /// Queues a message for every connection that is open when the server gets to it. Errors as for
+    /// [`Handle::send`].
     pub fn broadcast(&self, message: impl Into<Vec<u8>>) -> Result<(), SendError> {
         let message = message.into();
         self.shared.codec.encoded_len(&[&message])?;
@@ -95,10 +101,12 @@ impl Handle {
         self.push(Command::Close(id, how))
     }
 
-    /// Begins to shut the server down: it stops accepting, answers what it has received, and closes each connection at an instant of its
-    /// own within `grace`, at the end of which those that are left are cut off. `run` returns when none is left.
+    /// Begins to shut the server down: it stops accepting, answers what it has received, and closes
+    /// each connection at an instant of its own within `grace`, at the end of which those that are
+    /// left are cut off. `run` returns when none is left.
     ///
-    /// Never fails and is never lost. A repeated call can only bring the end forward; `Duration::ZERO` ends at once.
+    /// Never fails and is never lost. A repeated call can only bring the end forward;
+    /// `Duration::ZERO` ends at once.
     pub fn shutdown(&self, grace: Duration) {
         let mut shutdown = self
             .shared

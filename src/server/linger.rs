@@ -1,8 +1,9 @@
 //! Sockets that we have closed and that still see their peer's last bytes off.
 //!
-//! A socket closed with unread bytes resets the connection, and the reset makes the peer's kernel throw away replies that it has not
-//! read yet. So a socket that we end by our own will has its writing side shut, and stays, outside the engine, until the peer has shut
-//! its side too, or for a moment.
+//! A socket closed with unread bytes resets the connection, and the reset makes the peer's kernel
+//! throw away replies that it has not read yet. So a socket that we end by our own will has its
+//! writing side shut, and stays, outside the engine, until the peer has shut its side too, or for a
+//! moment.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read};
@@ -12,12 +13,14 @@ use mio::net::TcpStream;
 
 use crate::time::Millis;
 
-/// Long enough for a peer on the other side of the world to answer our FIN with its own, or at least to have read our last reply.
+/// Long enough for a peer on the other side of the world to answer our FIN with its own, or at
+/// least to have read our last reply.
 const LINGER_MS: u64 = 1000;
 
 pub(super) struct Lingering {
     streams: HashMap<usize, TcpStream>,
-    /// By deadline, which is by order of arrival. Tokens of streams that have gone already stay until theirs.
+    /// By deadline, which is by order of arrival. Tokens of streams that have gone already stay
+    /// until theirs.
     deadlines: VecDeque<(Millis, usize)>,
     max: usize,
 }
@@ -53,7 +56,8 @@ impl Lingering {
         self.handle_readable(token, scratch);
     }
 
-    /// Reads and forgets what came in; drops the stream when the peer has shut its side. Does nothing for other tokens.
+    /// Reads and forgets what came in; drops the stream when the peer has shut its side. Does
+    /// nothing for other tokens.
     pub(super) fn handle_readable(&mut self, token: usize, scratch: &mut [u8]) {
         let Some(stream) = self.streams.get_mut(&token) else {
             return;

@@ -11,8 +11,8 @@ use crate::error::{ConfigError, Error};
 use crate::net::SocketOptions;
 use crate::time::Millis;
 
-/// How long accepting rests after the system had no descriptor or no memory for us: nothing frees up faster than that, and trying in
-/// a loop would cost the connected peers the processor.
+/// How long accepting rests after the system had no descriptor or no memory for us: nothing frees
+/// up faster than that, and trying in a loop would cost the connected peers the processor.
 const PAUSE_MS: u64 = 100;
 
 pub(super) const MAX_LISTENERS: usize = 64;
@@ -57,7 +57,8 @@ pub(crate) fn covers(all: &SocketAddr, addr: &SocketAddr) -> bool {
 /// All listening sockets of a server, and the descriptor in reserve.
 pub(super) struct Listeners {
     listeners: Vec<Listener>,
-    /// Given up for a moment when descriptors have run out, to accept a peer and close it at once rather than leave it hanging.
+    /// Given up for a moment when descriptors have run out, to accept a peer and close it at once
+    /// rather than leave it hanging.
     spare: Option<File>,
     paused_until: Option<Millis>,
 }
@@ -150,13 +151,15 @@ impl Listeners {
         Accepted::Nobody
     }
 
-    /// Out of descriptors or of memory: turns one peer away with the descriptor in reserve, or rests.
+    /// Out of descriptors or of memory: turns one peer away with the descriptor in reserve, or
+    /// rests.
     fn handle_exhaustion(&mut self, now: Millis, error: io::Error) -> Accepted {
         if self.spare.take().is_some()
             && let Some(listener) = self.listeners.iter_mut().find(|listener| listener.pending)
         {
             let turned_away = listener.socket.accept();
-            // accept(2) asks for a descriptor before it looks whether anybody waits: only now is it known that nobody does.
+            // accept(2) asks for a descriptor before it looks whether anybody waits: only now is it
+            // known that nobody does.
             let nobody = turned_away
                 .as_ref()
                 .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
@@ -205,7 +208,8 @@ fn spare() -> Option<File> {
     File::open("/dev/null").ok()
 }
 
-/// Errors of one connection that died in the queue, and interruptions: the next accept may succeed (accept(2), "Error handling").
+/// Errors of one connection that died in the queue, and interruptions: the next accept may succeed
+/// (accept(2), "Error handling").
 fn concerns_one_peer(error: &io::Error) -> bool {
     use io::ErrorKind::*;
     matches!(
@@ -233,7 +237,8 @@ mod tests {
         Listeners::new(vec![socket])
     }
 
-    /// accept(2), "Errors": what is wrong with the system, and what with the one peer that died in the queue.
+    /// accept(2), "Errors": what is wrong with the system, and what with the one peer that died in
+    /// the queue.
     #[test]
     fn errors_of_one_peer_are_told_from_those_of_the_system() {
         let concerns =

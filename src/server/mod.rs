@@ -1,4 +1,5 @@
-//! The server's driver: one mio poll loop around the [`Engine`]. It owns sockets and clock, and holds no policy.
+//! The server's driver: one mio poll loop around the [`Engine`]. It owns sockets and clock, and
+//! holds no policy.
 
 mod descriptors;
 mod handle;
@@ -38,9 +39,11 @@ use turn::EVENTS_PER_TURN;
 
 const WAKER: Token = Token(usize::MAX);
 const ALARM: Token = Token(usize::MAX - 1);
-/// Tokens from here up to the alarm's are listeners'. No connection's token comes near (see `ConnId::MAX_SLOTS`).
+/// Tokens from here up to the alarm's are listeners'. No connection's token comes near (see
+/// `ConnId::MAX_SLOTS`).
 const FIRST_LISTENER: usize = ALARM.0 - MAX_LISTENERS;
-/// Tokens from here up to the first listener's are guests': what else the binary watches on the same loop.
+/// Tokens from here up to the first listener's are guests': what else the binary watches on the
+/// same loop.
 const FIRST_GUEST: usize = FIRST_LISTENER - 1024;
 
 /// Size of the one buffer that all connections are read into.
@@ -55,7 +58,8 @@ pub enum Turn {
     Finished,
 }
 
-/// Very many long-lived TCP connections on the thread that calls [`Server::run`] or [`Server::turn`].
+/// Very many long-lived TCP connections on the thread that calls [`Server::run`] or
+/// [`Server::turn`].
 pub struct Server {
     poll: Poll,
     events: Events,
@@ -88,7 +92,8 @@ pub struct Server {
     since_clock: u32,
     /// When the turn began, by the clock of `reading`.
     turn_began: Duration,
-    /// The last poll filled its batch, so the kernel may hold more events: an outer poll would not say so again.
+    /// The last poll filled its batch, so the kernel may hold more events: an outer poll would not
+    /// say so again.
     more_events: bool,
     finished: bool,
     /// A turn has begun and not ended.
@@ -96,10 +101,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on every address that `addrs` resolves to, with port 0 for a free port, and raises the soft limit on descriptors to the hard
-    /// one (setrlimit(2)). Nobody is accepted before the first turn.
+    /// Listens on every address that `addrs` resolves to, with port 0 for a free port, and raises
+    /// the soft limit on descriptors to the hard one (setrlimit(2)). Nobody is accepted before the
+    /// first turn.
     ///
-    /// Fails on a configuration at fault, on an address that does not resolve or cannot be bound, and on more than 64 addresses.
+    /// Fails on a configuration at fault, on an address that does not resolve or cannot be bound,
+    /// and on more than 64 addresses.
     pub fn bind(addrs: impl ToSocketAddrs, config: Config) -> Result<Self, Error> {
         config.check()?;
         let addrs: Vec<SocketAddr> = addrs
@@ -113,8 +120,8 @@ impl Server {
         Server::with(sockets, config)
     }
 
-    /// As [`Server::bind`], with the addresses of several names. At least one address of each name must be
-    /// bound; errors of the others are logged (a host may have one IP family turned off).
+    /// As [`Server::bind`], with the addresses of several names. At least one address of each name
+    /// must be bound; errors of the others are logged (a host may have one IP family turned off).
     #[cfg(feature = "cli")]
     pub(crate) fn bind_names(names: &[Vec<SocketAddr>], config: Config) -> Result<Self, Error> {
         config.check()?;
@@ -139,9 +146,11 @@ impl Server {
         Server::with(sockets, config)
     }
 
-    /// As [`Server::bind`], but on sockets that listen already, such as those that systemd passes to a service (sd_listen_fds(3)). Their backlog
-    /// and address options stay as they are; what concerns connections is set. Whoever else holds such a socket keeps it: a shutdown here
-    /// closes no more than our own descriptor, and who dials meanwhile waits for the next to accept.
+    /// As [`Server::bind`], but on sockets that listen already, such as those that systemd passes
+    /// to a service (sd_listen_fds(3)). Their backlog and address options stay as they are; what
+    /// concerns connections is set. Whoever else holds such a socket keeps it: a shutdown here
+    /// closes no more than our own descriptor, and who dials meanwhile waits for the next to
+    /// accept.
     pub fn from_listeners(
         listeners: impl IntoIterator<Item = std::net::TcpListener>,
         config: Config,
@@ -201,7 +210,8 @@ impl Server {
         })
     }
 
-    /// The addresses listened on, in the order in which they were given; none once a shutdown has begun.
+    /// The addresses listened on, in the order in which they were given; none once a shutdown has
+    /// begun.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
         self.listeners.local_addrs().collect()
     }
@@ -226,8 +236,8 @@ impl Server {
         self.engine.is_draining()
     }
 
-    /// The server as a handler sees it, between two turns, for those who own the loop. What is sent by it goes out in the next turn, which
-    /// [`Server::next_wait`] then says is due at once.
+    /// The server as a handler sees it, between two turns, for those who own the loop. What is sent
+    /// by it goes out in the next turn, which [`Server::next_wait`] then says is due at once.
     pub fn context(&mut self) -> Context<'_> {
         self.read_clock(self.due_ms());
         Context {
@@ -235,12 +245,14 @@ impl Server {
         }
     }
 
-    /// Puts other settings in force, for the connections that are open as well; OS keepalive and user timeout, which the kernel keeps for each
-    /// connection, for those that come from now on. Nobody is closed by it at once: who is over a bound in number may stay, and who may not
+    /// Puts other settings in force, for the connections that are open as well; OS keepalive and
+    /// user timeout, which the kernel keeps for each connection, for those that come from now on.
+    /// Nobody is closed by it at once: who is over a bound in number may stay, and who may not
     /// connect any more is not let in again.
     ///
-    /// Returns the names of the fields that a live server cannot change and that were meant to: framing, words, tick, backlog, `reuse_port`. They
-    /// stay as they are. Fails, and changes nothing, if the rest is at fault.
+    /// Returns the names of the fields that a live server cannot change and that were meant to:
+    /// framing, words, tick, backlog, `reuse_port`. They stay as they are. Fails, and changes
+    /// nothing, if the rest is at fault.
     pub fn reconfigure(&mut self, mut config: Config) -> Result<Vec<&'static str>, Error> {
         let kept = config.keep_fixed(&self.config);
         config.check()?;
@@ -269,7 +281,8 @@ impl Server {
         &self.config
     }
 
-    /// Keeps so many descriptors more from connections, for what the binary opens while the server runs. For the time before the first turn.
+    /// Keeps so many descriptors more from connections, for what the binary opens while the server
+    /// runs. For the time before the first turn.
     #[cfg(feature = "cli")]
     pub(crate) fn reserve_descriptors(&mut self, number: usize) -> Result<(), Error> {
         self.descriptors.reserve(number);
@@ -278,7 +291,8 @@ impl Server {
         Ok(())
     }
 
-    /// Where the binary registers what else it watches on this loop, each under a [`Server::guest_token`] of its own.
+    /// Where the binary registers what else it watches on this loop, each under a
+    /// [`Server::guest_token`] of its own.
     #[cfg(feature = "cli")]
     pub(crate) fn registry(&self) -> &mio::Registry {
         self.poll.registry()
@@ -297,8 +311,8 @@ impl Server {
     }
 }
 
-/// The descriptor that becomes readable when a turn has something to do, for another poll loop to watch. Do not read from it, and do not
-/// close it.
+/// The descriptor that becomes readable when a turn has something to do, for another poll loop to
+/// watch. Do not read from it, and do not close it.
 impl AsFd for Server {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.poll.registry().as_fd()

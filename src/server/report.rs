@@ -1,4 +1,5 @@
-//! The log of the server, which a flood cannot drown: the first lines of a kind within a second are written, the rest are counted.
+//! The log of the server, which a flood cannot drown: the first lines of a kind within a second are
+//! written, the rest are counted.
 
 use std::net::IpAddr;
 
@@ -29,7 +30,8 @@ const KINDS: [(Kind, &str, Level); 6] = [
     (Kind::Dropped, "dropped-broadcast", Level::Warn),
 ];
 
-/// Lines of one kind in one second. Enough to see each device of a small fleet go; few enough for a disk to keep up with.
+/// Lines of one kind in one second. Enough to see each device of a small fleet go; few enough for a
+/// disk to keep up with.
 const LINES_PER_WINDOW: u64 = 1000;
 const WINDOW_MS: u64 = 1000;
 
@@ -52,12 +54,14 @@ impl Report {
         }
     }
 
-    /// Whether a line of this kind is written; if there were too many, it is counted. Lines below the log's level are neither.
+    /// Whether a line of this kind is written; if there were too many, it is counted. Lines below
+    /// the log's level are neither.
     pub(super) fn admits(&mut self, now: Millis, kind: Kind) -> bool {
         log::log_enabled!(KINDS[kind as usize].2) && self.has_room(now, kind)
     }
 
-    /// The same for an event of the peer at `ip`. A suppressed line is counted by `reason` and network.
+    /// The same for an event of the peer at `ip`. A suppressed line is counted by `reason` and
+    /// network.
     pub(super) fn admits_of(
         &mut self,
         now: Millis,

@@ -7,8 +7,9 @@ use mio::{Registry, Token};
 
 use crate::net::Alarm;
 
-/// The loop falls asleep thousands of times a second and is seldom woken by time. So the timer is left to run from sleep to sleep, and set anew
-/// only when it would go off too late, or has gone off: a timer that goes off too early costs one wake-up.
+/// The loop falls asleep thousands of times a second and is seldom woken by time. So the timer is
+/// left to run from sleep to sleep, and set anew only when it would go off too late, or has gone
+/// off: a timer that goes off too early costs one wake-up.
 pub(super) struct Sleep {
     alarm: Alarm,
     /// When it goes off, in time since the server's start.
@@ -23,8 +24,9 @@ impl Sleep {
         })
     }
 
-    /// Sees to it that the loop wakes at `at`; `None`: nothing will ever be due. `now` is an earlier reading of the same clock, `clock` makes a
-    /// new one. Returns the timeout that the poll needs besides, if the alarm could not be set.
+    /// Sees to it that the loop wakes at `at`; `None`: nothing will ever be due. `now` is an
+    /// earlier reading of the same clock, `clock` makes a new one. Returns the timeout that the
+    /// poll needs besides, if the alarm could not be set.
     pub(super) fn until(
         &mut self,
         now: Duration,

@@ -6,7 +6,8 @@ use mio::net::TcpStream;
 
 use crate::id::ConnId;
 
-/// The socket of each connection, beside the engine's slab and by the same slot: the engine itself knows no descriptor.
+/// The socket of each connection, beside the engine's slab and by the same slot: the engine itself
+/// knows no descriptor.
 #[derive(Default)]
 pub(super) struct Sockets(Vec<Option<TcpStream>>);
 
@@ -30,10 +31,12 @@ impl Sockets {
 /// How far to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReadEnd {
-    /// Until a read returns less than it could: the socket was empty then, and whatever comes later brings an event of its own (epoll(7),
-    /// "Possible pitfalls"). It saves the second read that nearly always would block.
+    /// Until a read returns less than it could: the socket was empty then, and whatever comes later
+    /// brings an event of its own (epoll(7), "Possible pitfalls"). It saves the second read that
+    /// nearly always would block.
     Short,
-    /// Until a read would block: where the event spoke of an end that only another read finds, and where the event is long past.
+    /// Until a read would block: where the event spoke of an end that only another read finds, and
+    /// where the event is long past.
     WouldBlock,
 }
 

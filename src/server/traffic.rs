@@ -18,11 +18,13 @@ use crate::id::ConnId;
 use crate::net;
 use crate::time::duration_to_ms;
 
-/// Bytes read from one connection per turn; one that sends faster is read again after all others had their turn.
+/// Bytes read from one connection per turn; one that sends faster is read again after all others
+/// had their turn.
 const READ_BUDGET: usize = 128 * 1024;
 /// Pieces handed to the kernel in one vectored write.
 const SLICES_PER_WRITE: usize = 16;
-/// More than any kernel queues for a listener, so that a storm of dials cannot hold up the end for ever.
+/// More than any kernel queues for a listener, so that a storm of dials cannot hold up the end for
+/// ever.
 const MOST_BACKLOG: usize = 65_536;
 /// Writes to one connection per flush; one that takes more is written to again after all others.
 const WRITES_PER_FLUSH: usize = 4;
@@ -225,8 +227,8 @@ impl Server {
         self.engine.stats_mut().yields += 1;
     }
 
-    /// Accepts those whose handshake the kernel had completed before the end: they have been told that somebody is here. Closing the listeners
-    /// would reset them.
+    /// Accepts those whose handshake the kernel had completed before the end: they have been told
+    /// that somebody is here. Closing the listeners would reset them.
     pub(super) fn accept_the_last<H: Handler + ?Sized>(&mut self, handler: &mut H) {
         self.listeners.look_again();
         for _ in 0..MOST_BACKLOG / ACCEPTS_PER_TURN {
@@ -281,7 +283,8 @@ impl Server {
         }
     }
 
-    /// Writes once to each connection that `next` has something queued for, to `budget` of them at most. Returns what is left of the budget.
+    /// Writes once to each connection that `next` has something queued for, to `budget` of them at
+    /// most. Returns what is left of the budget.
     pub(super) fn flush<H: Handler + ?Sized>(
         &mut self,
         handler: &mut H,
@@ -364,8 +367,8 @@ impl Server {
         }
     }
 
-    /// Drops the sockets of at most `budget` connections that are over. Stops early while broadcasts
-    /// pile up, which `on_close` may add to.
+    /// Drops the sockets of at most `budget` connections that are over. Stops early while
+    /// broadcasts pile up, which `on_close` may add to.
     pub(super) fn reap<H: Handler + ?Sized>(&mut self, handler: &mut H, budget: usize) {
         while let Some((id, peer, refusal)) = self.engine.poll_refused() {
             self.sockets.remove(id);

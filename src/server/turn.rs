@@ -29,8 +29,8 @@ const FANOUT_WORK: u32 = 4096;
 const CHECKS_AT_ONCE: usize = 8;
 /// Connections written to per turn; the rest keep their place in the list.
 const FLUSHES_PER_TURN: usize = 256;
-/// Connections per turn that have nothing to be written but a broadcast. Kept low so that a broadcast
-/// does not delay replies.
+/// Connections per turn that have nothing to be written but a broadcast. Kept low so that a
+/// broadcast does not delay replies.
 const BROADCAST_FLUSHES_PER_TURN: usize = 64;
 /// At least so many connections are written to in a turn that has taken too long already.
 pub(super) const MIN_FLUSHES: usize = 16;
@@ -45,17 +45,19 @@ pub(super) const SOCKET_WORK: u32 = 16;
 const TURN_LIMIT: Duration = Duration::from_millis(5);
 
 impl Server {
-    /// Turns until a shutdown has ended. Fails only if the poll itself does, or if a handler has panicked
-    /// in an earlier turn; what happens to a connection never ends the loop.
+    /// Turns until a shutdown has ended. Fails only if the poll itself does, or if a handler has
+    /// panicked in an earlier turn; what happens to a connection never ends the loop.
     pub fn run<H: Handler + ?Sized>(&mut self, handler: &mut H) -> Result<(), Error> {
         while self.turn(handler, None)? == Turn::Running {}
         Ok(())
     }
 
-    /// One turn: waits until something is to be done, at most `max_wait` (`None`: for as long as it takes), and does it.
+    /// One turn: waits until something is to be done, at most `max_wait` (`None`: for as long as it
+    /// takes), and does it.
     ///
-    /// For those who own the loop: wait for the server's descriptor to be readable, at most for [`Server::next_wait`], then call this with
-    /// `Some(Duration::ZERO)`. An early call does nothing; a late one makes up for the delay; after [`Turn::Finished`] nothing happens.
+    /// For those who own the loop: wait for the server's descriptor to be readable, at most for
+    /// [`Server::next_wait`], then call this with `Some(Duration::ZERO)`. An early call does
+    /// nothing; a late one makes up for the delay; after [`Turn::Finished`] nothing happens.
     pub fn turn<H: Handler + ?Sized>(
         &mut self,
         handler: &mut H,
@@ -112,8 +114,8 @@ impl Server {
         Ok(self.state_after_turn())
     }
 
-    /// How long the next turn may wait for readiness: zero if there is work left over, `None` if nothing will ever be due by time alone, as
-    /// when nobody is connected.
+    /// How long the next turn may wait for readiness: zero if there is work left over, `None` if
+    /// nothing will ever be due by time alone, as when nobody is connected.
     pub fn next_wait(&self) -> Option<Duration> {
         let leftovers = self.more_events
             || !self.ready.is_empty()
@@ -139,7 +141,8 @@ impl Server {
             .map(|at| Duration::from_millis(at.ms_since(self.now)))
     }
 
-    /// How long after the last reading of the clock the next one may come without being late; `None` if nothing is ever due.
+    /// How long after the last reading of the clock the next one may come without being late;
+    /// `None` if nothing is ever due.
     pub(super) fn due_ms(&self) -> Option<u64> {
         self.engine.poll_timeout().map(|at| at.ms_since(self.now))
     }
@@ -254,7 +257,8 @@ impl Server {
         }
     }
 
-    /// Makes the checks that are due and the final reads, for at least a quarter of the turn's time.
+    /// Makes the checks that are due and the final reads, for at least a quarter of the turn's
+    /// time.
     fn run_timers<H: Handler + ?Sized>(&mut self, handler: &mut H) {
         let began = self.clock.elapsed();
         let share = began.saturating_sub(self.turn_began) / 3;

@@ -1,4 +1,5 @@
-//! Clients that mean no good, or cannot help it. The lines must not notice, and the next client must be served.
+//! Clients that mean no good, or cannot help it. The lines must not notice, and the next client
+//! must be served.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
-//! A client of the admin endpoint that says exactly what a test wants said, and never waits for ever.
+//! A client of the admin endpoint that says exactly what a test wants said, and never waits for
+//! ever.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -233,7 +234,8 @@ impl Client {
         (name, data)
     }
 
-    /// Reads to the end, be it orderly or a reset, and throws away what comes before: how many bytes that were.
+    /// Reads to the end, be it orderly or a reset, and throws away what comes before: how many
+    /// bytes that were.
     pub fn drain(&mut self) -> usize {
         let mut chunk = [0; 16 * 1024];
         let mut bytes = self.read.len();

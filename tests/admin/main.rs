@@ -1,4 +1,5 @@
-//! The admin endpoint of `heartline serve`, as its clients see it: every request, every refusal, and what those meet who mean it no good.
+//! The admin endpoint of `heartline serve`, as its clients see it: every request, every refusal,
+//! and what those meet who mean it no good.
 #![cfg(feature = "cli")]
 
 mod abuse;

@@ -1,4 +1,5 @@
-//! What the black-box tests share: the built binary as a process of their own, and peers that never wait for ever.
+//! What the black-box tests share: the built binary as a process of their own, and peers that never
+//! wait for ever.
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
 use std::fs;
@@ -19,7 +20,8 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 pub struct Serve {
     child: Child,
     pub addrs: Vec<SocketAddr>,
-    /// Where its admin endpoint is, as it says it: `http://ADDR` or `unix:PATH`; empty if there is none.
+    /// Where its admin endpoint is, as it says it: `http://ADDR` or `unix:PATH`; empty if there is
+    /// none.
     pub admin: String,
     log: PathBuf,
     /// Where the log is, if it is nowhere else.
@@ -36,7 +38,8 @@ impl Serve {
         Serve::spawn(Command::new(env!("CARGO_BIN_EXE_heartline")), addrs, args)
     }
 
-    /// Starts it by way of `command`, which ends in the binary: another program may stand before it.
+    /// Starts it by way of `command`, which ends in the binary: another program may stand before
+    /// it.
     pub fn spawn(command: Command, addrs: &[&str], args: &[&str]) -> Serve {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut serve = Serve::logging_to(dir.path().join("log"), command, addrs, args);
@@ -101,8 +104,8 @@ impl Serve {
         Peer::connect(self.addr())
     }
 
-    /// The log so far, if it goes to a file: what else it may go to might have no end. A thread of the
-    /// server's writes it, so it is read until it stands still.
+    /// The log so far, if it goes to a file: what else it may go to might have no end. A thread of
+    /// the server's writes it, so it is read until it stands still.
     pub fn log(&self) -> String {
         if !fs::metadata(&self.log).is_ok_and(|log| log.is_file()) {
             return String::new();
@@ -179,7 +182,8 @@ impl Serve {
             .count()
     }
 
-    /// Processor time that it has used, its own and the kernel's for it (proc_pid_stat(5)): Linux shows it in hundredths of a second.
+    /// Processor time that it has used, its own and the kernel's for it (proc_pid_stat(5)): Linux
+    /// shows it in hundredths of a second.
     pub fn cpu_time(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))
             .expect("the process runs");

@@ -1,4 +1,5 @@
-//! Servers that follow a script, on loopback, each in a thread of its own; among them those of the two articles.
+//! Servers that follow a script, on loopback, each in a thread of its own; among them those of the
+//! two articles.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -27,7 +28,8 @@ pub fn accept(listener: &TcpListener) -> TcpStream {
     stream
 }
 
-/// The server of the first article: it answers each line with `echo: ` and the line, heartbeats included.
+/// The server of the first article: it answers each line with `echo: ` and the line, heartbeats
+/// included.
 pub fn first_article(listener: TcpListener) {
     let stream = accept(&listener);
     let mut writer = stream.try_clone().expect("a second descriptor");
@@ -36,7 +38,8 @@ pub fn first_article(listener: TcpListener) {
     }
 }
 
-/// The server of the second article: whatever one read returns is a message, here sent back in capitals; a `ping` is answered with `pong`.
+/// The server of the second article: whatever one read returns is a message, here sent back in
+/// capitals; a `ping` is answered with `pong`.
 pub fn second_article(listener: TcpListener) {
     let mut stream = accept(&listener);
     let mut buffer = [0; 1024];

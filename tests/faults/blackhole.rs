@@ -9,7 +9,8 @@ use crate::{LAG, TICK, ms};
 /// A second server on the same host.
 const PATIENT: &str = "192.0.2.1:7879";
 
-/// Of two lines through the router, one is judged by its server alone, the other by its client alone.
+/// Of two lines through the router, one is judged by its server alone, the other by its client
+/// alone.
 fn each_end_finds_the_other_gone_within_the_bound(lost: &[&str]) {
     let bound = ms(1500);
     let network = Network::new();
@@ -75,7 +76,8 @@ fn what_either_sends_is_lost() {
     each_end_finds_the_other_gone_within_the_bound(BOTH_WAYS);
 }
 
-/// Shorter than either bound: TCP makes good what was lost; either end may ask, and neither gives up.
+/// Shorter than either bound: TCP makes good what was lost; either end may ask, and neither gives
+/// up.
 #[test]
 #[ignore = "makes network namespaces: needs root and iproute2"]
 fn a_gap_shorter_than_the_bound_costs_no_line() {
@@ -119,7 +121,8 @@ fn both_ends_find_the_other_gone_and_meet_again() {
     let cut = Instant::now();
     let noticed = client.wait_for("lost the connection");
     let close = &server.wait_for_closes(1)[0];
-    // The bound of either end is 1.5 s of silence, and the last byte came up to a heartbeat before the cut.
+    // The bound of either end is 1.5 s of silence, and the last byte came up to a heartbeat before
+    // the cut.
     assert!(
         noticed - cut > Duration::from_millis(900) && cut.elapsed() < Duration::from_secs(5),
         "{:?}",
@@ -186,7 +189,8 @@ fn a_peer_that_vanishes_behind_a_full_queue_is_found_within_the_bound() {
     talker.say("before");
     listener.expect("before");
     network.cut(BOTH_WAYS);
-    // More than the kernel takes for one connection, so the rest waits in the outbox and no ping could get past it.
+    // More than the kernel takes for one connection, so the rest waits in the outbox and no ping
+    // could get past it.
     let message = "m".repeat(10_000);
     for _ in 0..1500 {
         talker.say(&message);

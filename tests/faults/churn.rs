@@ -1,4 +1,5 @@
-//! Peers that connect, talk and vanish in every way there is, for as long as `HEARTLINE_CHURN_SECONDS` says.
+//! Peers that connect, talk and vanish in every way there is, for as long as
+//! `HEARTLINE_CHURN_SECONDS` says.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -11,13 +12,15 @@ use crate::common::{Peer, Serve, wait_until};
 use crate::connect::Connect;
 use crate::{LAG, TICK, ms};
 
-/// How long it goes on, unless `HEARTLINE_CHURN_SECONDS` says otherwise; ten minutes are the long run.
+/// How long it goes on, unless `HEARTLINE_CHURN_SECONDS` says otherwise; ten minutes are the long
+/// run.
 const SECONDS: u64 = 10;
 /// Peers at a time, so that the server's memory has a level to settle at.
 const THREADS: u64 = 8;
 /// Peers per second of one thread at most: the kernel keeps the port of each for a while.
 const PAUSE: Duration = ms(10);
-/// What the server's memory may rise by after the beginning. A leak of 100 bytes per peer would be more, even in the short run.
+/// What the server's memory may rise by after the beginning. A leak of 100 bytes per peer would be
+/// more, even in the short run.
 const GROWTH_KB: u64 = 256;
 
 /// The ways to go.

@@ -1,4 +1,5 @@
-//! Processes that are frozen (SIGSTOP: the kernel goes on acknowledging for them) and processes that are killed.
+//! Processes that are frozen (SIGSTOP: the kernel goes on acknowledging for them) and processes
+//! that are killed.
 
 use std::thread;
 use std::time::Instant;
@@ -84,7 +85,8 @@ fn a_frozen_server_blames_nobody_and_says_how_long_it_was_gone() {
     );
 }
 
-/// Its kernel accepts new lines for it, so a client that judged it dead dials, is let in, and asks again.
+/// Its kernel accepts new lines for it, so a client that judged it dead dials, is let in, and asks
+/// again.
 #[test]
 fn a_frozen_server_is_left_within_the_clients_bound_and_found_again_when_it_thaws() {
     let server = Serve::start(&["--heartbeat", "off"]);
@@ -128,7 +130,8 @@ fn a_killed_peer_is_known_at_once() {
 
 #[test]
 fn a_killed_server_is_known_at_once_and_its_clients_are_back_as_soon_as_it_is() {
-    // An address that no other test dials or listens on: the port is still free when it is asked for again.
+    // An address that no other test dials or listens on: the port is still free when it is asked
+    // for again.
     let mut server = Serve::start_on(&["127.0.0.2:0"], &[]);
     let addr = server.addr();
     let mut clients: Vec<Connect> = (0..8).map(|_| answering(&server)).collect();

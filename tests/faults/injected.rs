@@ -1,5 +1,6 @@
-//! System calls that fail as those of a machine do that has run out of something, which no test can make a whole machine do. strace(1) makes them fail:
-//! `cargo test --test faults injected -- --ignored`.
+//! System calls that fail as those of a machine do that has run out of something, which no test can
+//! make a whole machine do. strace(1) makes them fail: `cargo test --test faults injected --
+//! --ignored`.
 
 use std::fs;
 use std::process::Command;
@@ -8,7 +9,8 @@ use std::time::Instant;
 use crate::common::{Peer, Serve, field, wait_until};
 use crate::{is_served, ms, served};
 
-/// The server, in which calls of `call` fail with `error` as `when` says (strace(1), `inject`), and a file with every such call that it makes.
+/// The server, in which calls of `call` fail with `error` as `when` says (strace(1), `inject`), and
+/// a file with every such call that it makes.
 fn failing(call: &str, error: &str, when: &str) -> (Serve, tempfile::NamedTempFile) {
     let calls = tempfile::NamedTempFile::new().expect("a temporary file");
     let mut command = Command::new("strace");
@@ -35,7 +37,8 @@ fn count(calls: &tempfile::NamedTempFile, part: &str) -> usize {
         .count()
 }
 
-/// Thirty calls in a row fail: with the descriptor in reserve or without it, nobody can be let in for a while.
+/// Thirty calls in a row fail: with the descriptor in reserve or without it, nobody can be let in
+/// for a while.
 #[test]
 #[ignore = "takes strace"]
 fn accepting_rests_while_the_machine_has_nothing_to_give_and_goes_on_afterwards() {

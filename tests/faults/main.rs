@@ -1,7 +1,9 @@
-//! Faults as they come, on real sockets and real processes: networks that swallow packets, peers that reset, freeze, die, dawdle and flood, and a
-//! machine that has no more to give. After each the server does what it promised to the line at fault, and its neighbours notice nothing.
+//! Faults as they come, on real sockets and real processes: networks that swallow packets, peers
+//! that reset, freeze, die, dawdle and flood, and a machine that has no more to give. After each
+//! the server does what it promised to the line at fault, and its neighbours notice nothing.
 //!
-//! What makes network namespaces or mounts needs root and iproute2, what makes system calls fail needs strace: `cargo test --test faults -- --ignored`. The long run of the churn:
+//! What makes network namespaces or mounts needs root and iproute2, what makes system calls fail
+//! needs strace: `cargo test --test faults -- --ignored`. The long run of the churn:
 //! `HEARTLINE_CHURN_SECONDS=600 cargo test --release --test faults churn`.
 #![cfg(feature = "cli")]
 
@@ -21,7 +23,8 @@ use std::time::Duration;
 
 use common::{Peer, Serve};
 
-/// What a loaded machine may add to a bound before a test calls it broken. The promise itself, one tick, is held in the simulation.
+/// What a loaded machine may add to a bound before a test calls it broken. The promise itself, one
+/// tick, is held in the simulation.
 const LAG: Duration = Duration::from_millis(1500);
 /// The tick that a server has unless it is told otherwise.
 const TICK: Duration = Duration::from_millis(100);

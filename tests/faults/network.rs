@@ -1,4 +1,5 @@
-//! Three network namespaces in a row, server - router - client, of which the router can be told to swallow packets.
+//! Three network namespaces in a row, server - router - client, of which the router can be told to
+//! swallow packets.
 
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -6,7 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::common::Serve;
 use crate::connect::Connect;
 
-/// The namespaces of one test, gone with it. The addresses are those that RFC 5737 reserves for examples.
+/// The namespaces of one test, gone with it. The addresses are those that RFC 5737 reserves for
+/// examples.
 pub struct Network {
     name: String,
 }
@@ -69,7 +71,8 @@ impl Network {
         self.queue(BOTH_WAYS, 1000);
     }
 
-    /// A queue without room drops every packet without a word, and needs no module that a kernel might lack.
+    /// A queue without room drops every packet without a word, and needs no module that a kernel
+    /// might lack.
     fn queue(&self, links: &[&str], packets: u32) {
         for link in links {
             run(&format!(

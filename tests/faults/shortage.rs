@@ -18,7 +18,8 @@ const UNASKED: [&str; 2] = ["--heartbeat", "off"];
 /// More cannot be let in.
 const DESCRIPTORS: usize = 64;
 
-/// Those who do not fit are turned away for this reason, and those inside notice nothing of all that.
+/// Those who do not fit are turned away for this reason, and those inside notice nothing of all
+/// that.
 fn five_hundred_peers(server: &Serve, reason: &str) {
     let mut inside: Vec<Peer> = (0..20).map(|_| served(server)).collect();
     let mut late: Vec<Peer> = Vec::new();
@@ -89,7 +90,8 @@ fn sixty_four_descriptors_from_the_start_and_five_hundred_peers() {
     five_hundred_peers(&server, "full");
 }
 
-/// The limit that was read at the start promised more: only `accept` itself says that there is no descriptor left.
+/// The limit that was read at the start promised more: only `accept` itself says that there is no
+/// descriptor left.
 #[test]
 fn sixty_four_descriptors_all_of_a_sudden_and_five_hundred_peers() {
     let server = Serve::start(&UNASKED);
@@ -105,7 +107,8 @@ fn sixty_four_descriptors_all_of_a_sudden_and_five_hundred_peers() {
     five_hundred_peers(&server, "no-descriptors");
 }
 
-/// Where the kernel's queue is full it drops the dial, and the dialler's kernel tries again: nobody is refused, and nobody who is here notices.
+/// Where the kernel's queue is full it drops the dial, and the dialler's kernel tries again: nobody
+/// is refused, and nobody who is here notices.
 #[test]
 fn a_full_backlog_delays_dials_and_loses_none() {
     let server = Serve::start(&["--backlog", "4", "--heartbeat", "off"]);
@@ -129,7 +132,8 @@ fn a_full_backlog_delays_dials_and_loses_none() {
     inside.iter_mut().for_each(is_served);
 }
 
-/// Lets peers come, talk and vanish, each of which is a line for the log or two, up to a thousand a second of each kind.
+/// Lets peers come, talk and vanish, each of which is a line for the log or two, up to a thousand a
+/// second of each kind.
 fn make_log_lines(server: &Serve, time: Duration) {
     let start = Instant::now();
     while start.elapsed() < time {
@@ -227,7 +231,8 @@ fn when_the_disk_has_room_again_the_log_goes_on() {
     fs::remove_file(&filler).expect("a file of our own");
     wait_until("lines are logged again", || {
         let late = addr(&served(&server));
-        // Those that came last may be beyond what the log takes in a second, and the first may be spoilt by what was cut off.
+        // Those that came last may be beyond what the log takes in a second, and the first may be
+        // spoilt by what was cut off.
         thread::sleep(ms(100));
         server
             .closes()

@@ -1,4 +1,5 @@
-//! Each framing: where the reads cut the bytes changes nothing, and nothing is held but what has arrived.
+//! Each framing: where the reads cut the bytes changes nothing, and nothing is held but what has
+//! arrived.
 
 use heartline::framing::{Codec, Frame, FrameTooLarge};
 use heartline::inbox::Inbox;

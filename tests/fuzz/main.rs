@@ -1,4 +1,5 @@
-//! What the fuzzers of `fuzz/` look for, on stable: every property over the corpus they have left and over bytes at random.
+//! What the fuzzers of `fuzz/` look for, on stable: every property over the corpus they have left
+//! and over bytes at random.
 
 mod engine;
 mod framing;

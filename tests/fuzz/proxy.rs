@@ -2,7 +2,8 @@
 
 use heartline::proxy::{Header, LONGEST, LONGEST_V1, ProxyError, parse};
 
-/// The beginning of a connection, asked about at every length. A little more than the longest header is enough.
+/// The beginning of a connection, asked about at every length. A little more than the longest
+/// header is enough.
 pub fn proxy(data: &[u8]) {
     let data = &data[..data.len().min(LONGEST + 64)];
     let mut verdict = Ok(Header::Incomplete);
@@ -28,7 +29,8 @@ pub fn proxy(data: &[u8]) {
     }
 }
 
-/// Judges the first verdict that is not to wait: it comes with the last byte of the header, or with the byte that spoils it.
+/// Judges the first verdict that is not to wait: it comes with the last byte of the header, or with
+/// the byte that spoils it.
 fn assert_in_time(verdict: Result<Header, ProxyError>, bytes: &[u8]) {
     let bound = if bytes.first() == Some(&b'P') {
         LONGEST_V1

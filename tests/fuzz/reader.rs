@@ -1,4 +1,5 @@
-//! Arbitrary bytes as a source of choices. Used up, it gives zeros, so that every input means something.
+//! Arbitrary bytes as a source of choices. Used up, it gives zeros, so that every input means
+//! something.
 
 /// Holds what is left of them.
 pub struct Reader<'a>(pub &'a [u8]);

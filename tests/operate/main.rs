@@ -1,5 +1,5 @@
-//! What operators do at a terminal: `heartline status` and `heartline top` against real servers, and
-//! `heartline serve` in the foreground.
+//! What operators do at a terminal: `heartline status` and `heartline top` against real servers,
+//! and `heartline serve` in the foreground.
 #![cfg(feature = "cli")]
 
 #[path = "../common/mod.rs"]

@@ -1,4 +1,5 @@
-//! A terminal of the test's own: a pseudo-terminal, and somebody who reads it and knows what would be seen on it.
+//! A terminal of the test's own: a pseudo-terminal, and somebody who reads it and knows what would
+//! be seen on it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -43,7 +44,8 @@ impl Pty {
             .expect("it has a name")
             .into_string()
             .expect("of text");
-        // It does not become the controlling terminal of this process, which has no session of its own.
+        // It does not become the controlling terminal of this process, which has no session of its
+        // own.
         let line = OpenOptions::new()
             .read(true)
             .write(true)
@@ -211,9 +213,9 @@ impl Drop for Pty {
     }
 }
 
-/// The same command in a session of its own, with its standard input as controlling terminal: what it
-/// finds at `/dev/tty` is that, and not the terminal of whoever runs the tests (setsid(1), which becomes
-/// the command itself).
+/// The same command in a session of its own, with its standard input as controlling terminal: what
+/// it finds at `/dev/tty` is that, and not the terminal of whoever runs the tests (setsid(1), which
+/// becomes the command itself).
 fn in_a_session(command: &Command) -> Command {
     let mut session = Command::new("setsid");
     session

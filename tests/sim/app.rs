@@ -1,4 +1,5 @@
-//! The application on the simulated server: echoes, broadcasts, closes and pauses by chance, and checks every callback.
+//! The application on the simulated server: echoes, broadcasts, closes and pauses by chance, and
+//! checks every callback.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;

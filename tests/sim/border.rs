@@ -1,4 +1,5 @@
-//! Where frames begin and end in what a peer has sent, found without the decoder that is under test.
+//! Where frames begin and end in what a peer has sent, found without the decoder that is under
+//! test.
 
 use heartline::Framing;
 use heartline::time::Millis;

@@ -1,4 +1,5 @@
-//! What a seed decides: the options of a run, the habits of its application, the faults of its kernel, and how each peer lives.
+//! What a seed decides: the options of a run, the habits of its application, the faults of its
+//! kernel, and how each peer lives.
 
 use std::num::NonZeroU32;
 use std::ops::{Range, RangeInclusive};
@@ -18,26 +19,29 @@ pub struct Scale {
     pub peers: usize,
     pub tick_ms: u64,
     intervals_ms: RangeInclusive<u64>,
-    /// Always with a heartbeat, and with a kernel that interrupts, takes less, and runs out of descriptors.
+    /// Always with a heartbeat, and with a kernel that interrupts, takes less, and runs out of
+    /// descriptors.
     in_full: bool,
     longest_message: usize,
     spare_outbox: usize,
     spare_memory: usize,
     connections: RangeInclusive<usize>,
     addresses: RangeInclusive<u32>,
-    /// The same for all settings of a run: what is said before a name is known would change its meaning.
+    /// The same for all settings of a run: what is said before a name is known would change its
+    /// meaning.
     balancers: bool,
     /// The power of two that a wire holds.
     wire: Range<u32>,
-    /// Most messages of a peer at once, how often at most it talks, and the power of two of the pieces in which that arrives.
+    /// Most messages of a peer at once, how often at most it talks, and the power of two of the
+    /// pieces in which that arrives.
     bursts: [usize; 3],
     least_talk_ms: u64,
     pieces: Range<u32>,
     /// One in so many suffers no trouble of its own.
     spared: u8,
     least_budget: usize,
-    /// Sockets between two readings of a clock that drifts by at most so many milliseconds: with more lines the load, and so the lag that the
-    /// bounds must allow for, would be all there is.
+    /// Sockets between two readings of a clock that drifts by at most so many milliseconds: with
+    /// more lines the load, and so the lag that the bounds must allow for, would be all there is.
     sockets_per_clock_reading: RangeInclusive<u32>,
     drift_ms: u64,
     /// Messages to everybody, which cost as much as there are lines.
@@ -274,7 +278,8 @@ pub fn plan(rng: &mut fastrand::Rng, config: &Config, scale: &Scale) -> Plan {
     }
 }
 
-/// The heartbeat's interval and bound; without one, what takes their place in the calendar of a run.
+/// The heartbeat's interval and bound; without one, what takes their place in the calendar of a
+/// run.
 pub fn rhythm_ms(config: &Config) -> (u64, u64) {
     config.heartbeat.as_ref().map_or((500, 2000), |heartbeat| {
         (

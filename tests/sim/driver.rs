@@ -36,7 +36,8 @@ pub struct Budgets {
     /// Virtual time that a unit of work takes, and a socket, a check or a write.
     pub unit_ns: u64,
     pub call_ns: u64,
-    /// Chances in a thousand: a read or write that is interrupted, finds nothing, or takes less than it could.
+    /// Chances in a thousand: a read or write that is interrupted, finds nothing, or takes less
+    /// than it could.
     pub faults: u32,
 }
 
@@ -88,7 +89,8 @@ pub struct Driver {
     /// What is in force.
     pub config: Config,
     budgets: Budgets,
-    /// Most bytes that any queue may hold: the bound, or what it held already when the bound was lowered.
+    /// Most bytes that any queue may hold: the bound, or what it held already when the bound was
+    /// lowered.
     most_queued: usize,
     rng: fastrand::Rng,
     /// The line of each slot, as the server keeps its sockets.
@@ -150,7 +152,8 @@ impl Driver {
         SLOTS as u64 * (duration_to_ms(self.config.tick) / 8).max(1)
     }
 
-    /// One turn at `net.now_ms`; time may have moved on when it returns. Says whether it did anything but look.
+    /// One turn at `net.now_ms`; time may have moved on when it returns. Says whether it did
+    /// anything but look.
     pub fn turn(&mut self, net: &mut Net, app: &mut App) -> bool {
         self.busy = false;
         let due_ms = self.engine.poll_timeout().map(|at| at.ms_since(self.now));
@@ -304,7 +307,8 @@ impl Driver {
         }
     }
 
-    /// As `Server::reconfigure` does it: framing, words and tick stay, and what is at fault changes nothing.
+    /// As `Server::reconfigure` does it: framing, words and tick stay, and what is at fault changes
+    /// nothing.
     fn reconfigure(&mut self, wanted: Config, app: &mut App) {
         let Config {
             framing,

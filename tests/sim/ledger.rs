@@ -1,4 +1,5 @@
-//! What was sent and has not been seen at the other end yet, checked piece by piece as it comes out.
+//! What was sent and has not been seen at the other end yet, checked piece by piece as it comes
+//! out.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -7,8 +8,8 @@ use heartline::Framing;
 
 /// Messages in flight in one direction of one connection.
 ///
-/// Payloads hold no lower-case letters and heartbeats nothing else. So where the framing keeps no borders, `Raw`, what is left
-/// after dropping the lower case is compared byte by byte.
+/// Payloads hold no lower-case letters and heartbeats nothing else. So where the framing keeps no
+/// borders, `Raw`, what is left after dropping the lower case is compared byte by byte.
 pub enum Ledger {
     /// Each with whether it may be missing: a broadcast that its receiver may have had no room for.
     Messages(VecDeque<(Rc<[u8]>, bool)>),
@@ -104,7 +105,8 @@ pub fn encode(framing: Framing, message: &[u8], crlf: bool) -> Vec<u8> {
     }
 }
 
-/// Listens in on what the server writes to one connection: checks messages against the ledger and finds the heartbeats.
+/// Listens in on what the server writes to one connection: checks messages against the ledger and
+/// finds the heartbeats.
 pub struct Tap {
     framing: Framing,
     partial: Vec<u8>,
@@ -171,7 +173,8 @@ impl Tap {
                 (end <= self.partial.len()).then_some((at + 4..end, end))
             }
             Framing::Raw => {
-                // Echoes may hold torn heartbeats of the peer's; their letters are dropped one by one.
+                // Echoes may hold torn heartbeats of the peer's; their letters are dropped one by
+                // one.
                 let first = bytes.first()?;
                 let len = match first.is_ascii_lowercase() {
                     false => bytes

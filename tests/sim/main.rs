@@ -1,6 +1,8 @@
-//! The engine in virtual time, against thousands of peers that talk, fall silent, stall, reset and come back.
+//! The engine in virtual time, against thousands of peers that talk, fall silent, stall, reset and
+//! come back.
 //!
-//! Everything in a run follows from its seed. A failure prints the seed and the command that replays it.
+//! Everything in a run follows from its seed. A failure prints the seed and the command that
+//! replays it.
 
 mod app;
 mod border;

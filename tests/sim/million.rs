@@ -1,4 +1,5 @@
-//! A run at full size: a million lines for hours, with options, plans and trouble from its seed, as in the small ones.
+//! A run at full size: a million lines for hours, with options, plans and trouble from its seed, as
+//! in the small ones.
 
 use heartline::{CloseReason, Config, Heartbeat};
 
@@ -11,7 +12,8 @@ const CONNECTS_PER_MS: usize = 4;
 const MINUTE_MS: u64 = 60_000;
 const HOURS: u64 = 3;
 
-/// Takes minutes and a few gigabytes. `HEARTLINE_SIM_SEED` chooses the seed; without it each run has another.
+/// Takes minutes and a few gigabytes. `HEARTLINE_SIM_SEED` chooses the seed; without it each run
+/// has another.
 #[test]
 #[ignore = "takes minutes"]
 fn a_million_lines_for_hours() {
@@ -80,7 +82,8 @@ fn a_million_lines_for_hours() {
     tell(&world);
 }
 
-/// Settings whose heartbeat asks of a peer what the strictest of all does: who lives by them lives by each.
+/// Settings whose heartbeat asks of a peer what the strictest of all does: who lives by them lives
+/// by each.
 fn strictest<'a>(configs: impl Iterator<Item = &'a Config>) -> Config {
     configs
         .cloned()
@@ -120,7 +123,8 @@ fn tell(world: &World) {
     );
 }
 
-/// Who beats more often than the bound, or reads and answers at once, and suffered nothing, was not given up for silence.
+/// Who beats more often than the bound, or reads and answers at once, and suffered nothing, was not
+/// given up for silence.
 fn assert_the_living_are_spared(world: &World, strictest: &Config) {
     let pushes = strictest
         .heartbeat

@@ -1,6 +1,8 @@
-//! TCP as far as a server sees it: bounded buffers, FIN and RST, and readiness reported on edges only, as epoll(7) does.
+//! TCP as far as a server sees it: bounded buffers, FIN and RST, and readiness reported on edges
+//! only, as epoll(7) does.
 //!
-//! Bytes towards the server are kept. Bytes towards the peer are only counted: the driver's tap has checked them on their way.
+//! Bytes towards the server are kept. Bytes towards the peer are only counted: the driver's tap has
+//! checked them on their way.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
@@ -26,10 +28,11 @@ struct Wire {
     /// The peer has more to send than there was room for.
     sender_waits: bool,
     outbound_capacity: usize,
-    /// What is between the server's kernel and the peer's; `None`: nothing, and no send buffer either.
+    /// What is between the server's kernel and the peer's; `None`: nothing, and no send buffer
+    /// either.
     link: Option<Link>,
-    /// Bytes that the server has written, that have reached the peer's kernel, and that the peer has
-    /// read.
+    /// Bytes that the server has written, that have reached the peer's kernel, and that the peer
+    /// has read.
     written: u64,
     arrived: u64,
     received: u64,
@@ -38,7 +41,8 @@ struct Wire {
     closed_by_server: bool,
     registered: bool,
     watches_room: bool,
-    /// A write took less than it was given for want of room: only then is room, when it comes, an edge (`SOCK_NOSPACE`).
+    /// A write took less than it was given for want of room: only then is room, when it comes, an
+    /// edge (`SOCK_NOSPACE`).
     lacked_room: bool,
     on_edge: bool,
     last_arrival_ms: u64,
@@ -112,7 +116,8 @@ impl Net {
         self.arrived(line);
     }
 
-    /// The peer's kernel says that the connection is gone; what was on its way to the server is lost.
+    /// The peer's kernel says that the connection is gone; what was on its way to the server is
+    /// lost.
     pub fn reset(&mut self, line: usize) {
         let wire = &mut self.wires[line];
         wire.reset = true;
@@ -208,7 +213,8 @@ impl Net {
         self.backlog.pop_front()
     }
 
-    /// Starts to watch a connection, or changes what is watched; what is ready already is an edge, as with `EPOLL_CTL_MOD`.
+    /// Starts to watch a connection, or changes what is watched; what is ready already is an edge,
+    /// as with `EPOLL_CTL_MOD`.
     pub fn watch(&mut self, line: usize, room: bool) {
         let wire = &mut self.wires[line];
         wire.registered = true;
@@ -218,7 +224,8 @@ impl Net {
         }
     }
 
-    /// Reads at most `max` bytes, though there may be more. Then more counts as having come just after: an edge follows.
+    /// Reads at most `max` bytes, though there may be more. Then more counts as having come just
+    /// after: an edge follows.
     pub fn read(&mut self, line: usize, buffer: &mut [u8], max: usize) -> io::Result<usize> {
         let wire = &mut self.wires[line];
         if wire.reset {
@@ -250,8 +257,8 @@ impl Net {
         }
     }
 
-    /// Takes at most `max` bytes, though there may be room for more, and returns those that it took. Then room counts as having come
-    /// just after: an edge follows.
+    /// Takes at most `max` bytes, though there may be room for more, and returns those that it
+    /// took. Then room counts as having come just after: an edge follows.
     pub fn write(
         &mut self,
         line: usize,

@@ -450,7 +450,8 @@ impl Oracle {
             known_ms >= bound_ms,
             "line {line}: evicted by a heartbeat that is in force for {known_ms} ms, not {bound_ms}"
         );
-        // Raw echoes may look like pings; and in a loop that lags by the heartbeat itself, pings wait for their flush.
+        // Raw echoes may look like pings; and in a loop that lags by the heartbeat itself, pings
+        // wait for their flush.
         let lag_ms = self.lag_ms - watch.lag_at_life_ms;
         if heartbeat.push
             && !watch.blocked_since_life

@@ -1,4 +1,5 @@
-//! Where peers come from: straight, or brought by a balancer, whose PROXY header names the client, or names nobody, or is none, or never ends.
+//! Where peers come from: straight, or brought by a balancer, whose PROXY header names the client,
+//! or names nobody, or is none, or never ends.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

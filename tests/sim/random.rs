@@ -24,7 +24,8 @@ fn fixed_seeds() {
             .iter()
             .for_each(|refusal| refused[refusal.index()] += stats.refused(*refusal));
     }
-    // What never happens is not tested. These take a kernel: it alone knows of timeouts of its own and of what is unacknowledged.
+    // What never happens is not tested. These take a kernel: it alone knows of timeouts of its own
+    // and of what is unacknowledged.
     let beyond = [
         CloseReason::NetworkTimeout,
         CloseReason::ReadFailed,
@@ -57,7 +58,8 @@ fn fresh_seeds() {
     }
 }
 
-/// The one that a failure tells to run; without a seed it shows that the smallest one leads to the same trace twice.
+/// The one that a failure tells to run; without a seed it shows that the smallest one leads to the
+/// same trace twice.
 #[test]
 fn replay() {
     let seed = std::env::var("HEARTLINE_SIM_SEED").map_or(0, |seed| {

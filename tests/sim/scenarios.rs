@@ -161,7 +161,8 @@ fn twenty_thousand_pipelined_messages_come_back_through_a_tiny_outbox() {
     });
     world.say(line, 20_000, 40);
     world.at(1, Action::Befall(line, Fate::HalfClose));
-    // One round for each buffer full, a millisecond each: if a wake-up were lost anywhere, nothing would happen ever after.
+    // One round for each buffer full, a millisecond each: if a wake-up were lost anywhere, nothing
+    // would happen ever after.
     world.run_until(10_000);
     let books = &world.app.lines[line];
     assert_eq!(world.app.messages, 20_000);
@@ -244,7 +245,8 @@ fn a_shared_backlog_larger_than_a_turns_writes_goes_out_without_a_further_event(
         ..Plan::silent()
     });
     world.run_until(1);
-    // Many small shared pieces: a turn's writes take them all but leave room in the socket, so that no edge will ever come.
+    // Many small shared pieces: a turn's writes take them all but leave room in the socket, so that
+    // no edge will ever come.
     let message = [b'X'; 600];
     for _ in 0..1000 {
         world.at(
@@ -279,7 +281,8 @@ fn a_last_look_saves_those_whose_bytes_waited_out_a_lag() {
             ..Plan::silent()
         });
     }
-    // Too short to be taken for stalls: the deadlines of those who beat meanwhile have passed when the server looks again.
+    // Too short to be taken for stalls: the deadlines of those who beat meanwhile have passed when
+    // the server looks again.
     for at_ms in (BOUND_MS..15 * BOUND_MS).step_by(700) {
         world.at(at_ms, Action::Freeze(INTERVAL_MS / 2 - 20));
     }

@@ -1,4 +1,5 @@
-//! Virtual time, and everything that happens in it: the calendar of the peers, and the turns of the server between their doings.
+//! Virtual time, and everything that happens in it: the calendar of the peers, and the turns of the
+//! server between their doings.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -62,7 +63,8 @@ pub enum Action {
     Befall(usize, Fate),
     /// Most peers vanish in the same instant.
     Blackout,
-    /// A quarter of the peers is cut off for so long, and then everything arrives that was said meanwhile.
+    /// A quarter of the peers is cut off for so long, and then everything arrives that was said
+    /// meanwhile.
     Split(u64),
     Heal(Vec<usize>),
     /// The server's process does not run for so long.
@@ -124,7 +126,8 @@ impl World {
         self.net.now_ms
     }
 
-    /// Puts an action on the calendar; those of one instant happen in the order in which they were put there.
+    /// Puts an action on the calendar; those of one instant happen in the order in which they were
+    /// put there.
     pub fn at(&mut self, at_ms: u64, action: Action) {
         self.scheduled += 1;
         self.calendar.insert((at_ms, self.scheduled), action);
@@ -144,7 +147,8 @@ impl World {
         );
     }
 
-    /// Goes to the next instant at which something happens, and lets it happen. `false` if that is not before `end_ms`.
+    /// Goes to the next instant at which something happens, and lets it happen. `false` if that is
+    /// not before `end_ms`.
     fn step(&mut self, end_ms: u64) -> bool {
         let action_at = self
             .calendar
@@ -198,7 +202,8 @@ impl World {
             self.idle_turns += 1;
         }
         self.last_turn_ms = began_ms;
-        // After a lag beyond the wheel's horizon a check that is due later still is looked at once per horizon.
+        // After a lag beyond the wheel's horizon a check that is due later still is looked at once
+        // per horizon.
         let checks = self.driver.engine.connections() / self.setup.budgets.checks;
         assert!(
             self.idle_turns <= 8 + (4 + self.horizons_behind) * checks,
@@ -581,7 +586,8 @@ impl World {
                 self.befall(line, Fate::HalfClose);
             }
         }
-        // A drain has its own deadline, and begins later on a server that is frozen; without one, every silence has to be judged first.
+        // A drain has its own deadline, and begins later on a server that is frozen; without one,
+        // every silence has to be judged first.
         let last_ms = if by_shutdown {
             now_ms.max(self.busy_until) + within_ms + 10_000
         } else {
@@ -611,7 +617,8 @@ impl World {
             .count()
     }
 
-    /// A random command from another thread, for a random connection, living or not, or for `everybody`.
+    /// A random command from another thread, for a random connection, living or not, or for
+    /// `everybody`.
     pub fn random_command(&mut self, everybody: bool) -> Command {
         let line = self.rng.usize(0..=self.app.lines.len());
         let id = self

@@ -1,4 +1,5 @@
-//! Who may ask: the loopback rule, the token, and what keeps a browser from being used by other people's pages.
+//! Who may ask: the loopback rule, the token, and what keeps a browser from being used by other
+//! people's pages.
 
 use std::fs::File;
 use std::io::Read;
@@ -115,7 +116,8 @@ impl Access {
                 .with("WWW-Authenticate", "Basic realm=\"heartline\"")
                 .with("WWW-Authenticate", "Bearer"));
         }
-        // A page of somebody else's may make a browser send requests, but not hide where they come from.
+        // A page of somebody else's may make a browser send requests, but not hide where they come
+        // from.
         if let Some(origin) = &head.origin
             && !is_same_origin(origin, head.host.as_deref())
         {
@@ -124,7 +126,8 @@ impl Access {
                 "the Origin of this request is another site",
             ));
         }
-        // A name of somebody else's may be made to resolve to this machine, and a page there would then count as ours (DNS rebinding).
+        // A name of somebody else's may be made to resolve to this machine, and a page there would
+        // then count as ours (DNS rebinding).
         if let Some(host) = head
             .host
             .as_deref()
@@ -140,7 +143,8 @@ impl Access {
     }
 }
 
-/// Whether the authority of an origin is the host that was asked. The scheme is that of whoever ends TLS before us.
+/// Whether the authority of an origin is the host that was asked. The scheme is that of whoever
+/// ends TLS before us.
 fn is_same_origin(origin: &str, host: Option<&str>) -> bool {
     // `null`, as of a sandboxed frame, has no authority.
     let Some((_, authority)) = origin.split_once("://") else {

@@ -11,7 +11,8 @@ use crate::engine::{BroadcastId, Closed, Context, Handler};
 use crate::id::ConnId;
 use crate::totals::Totals;
 
-/// Closes that are remembered: enough to see what has befallen a fleet in the last minute of trouble, in 200 kB.
+/// Closes that are remembered: enough to see what has befallen a fleet in the last minute of
+/// trouble, in 200 kB.
 pub(super) const REMEMBERED: usize = 1000;
 
 /// Length of a period. Totals are shown for one more period after it.

@@ -1,4 +1,5 @@
-//! One client of the endpoint: its bytes in, its bytes out, and how long it may take over either. What its requests mean is not known here.
+//! One client of the endpoint: its bytes in, its bytes out, and how long it may take over either.
+//! What its requests mean is not known here.
 
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
@@ -7,13 +8,16 @@ use super::http::{self, Failure, HEADER_BYTES, Head, Response};
 use super::listener::Stream;
 use super::routes::Route;
 
-/// How long a request may take to arrive whole, the first one from the connection on: who trickles is not kept, nor who has nothing to ask.
+/// How long a request may take to arrive whole, the first one from the connection on: who trickles
+/// is not kept, nor who has nothing to ask.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
-/// How long a connection may be quiet between two requests: no shorter than a scraper waits, which so needs one dial only.
+/// How long a connection may be quiet between two requests: no shorter than a scraper waits, which
+/// so needs one dial only.
 const IDLE_TIME: Duration = Duration::from_secs(60);
 /// How long a client may read nothing of what waits for it.
 const WRITE_TIME: Duration = Duration::from_secs(10);
-/// How long the rest of a request that was refused is thrown away, so that the refusal is read: unread bytes would reset the connection.
+/// How long the rest of a request that was refused is thrown away, so that the refusal is read:
+/// unread bytes would reset the connection.
 const LINGER_TIME: Duration = Duration::from_secs(1);
 /// Bytes read from a connection per turn, at most.
 pub(super) const READ_BYTES: usize = 16 * 1024;
@@ -87,7 +91,8 @@ pub(super) struct Connection {
     state: State,
     /// Whether a request of it had the right to ask: strangers have no time to be idle in.
     is_known: bool,
-    /// Whether there may be something to read: an event said so, and no read has found nothing since.
+    /// Whether there may be something to read: an event said so, and no read has found nothing
+    /// since.
     readable: bool,
     /// When the state has lasted too long, while nothing is to be written.
     due: Option<Instant>,
@@ -115,9 +120,10 @@ impl Connection {
         }
     }
 
-    /// Order in which idle connections are closed for new ones, smallest first: connections without an
-    /// admitted request, then connections between two requests, each by its timeout. `None` while a request
-    /// is served. RFC 9112 section 9.5 allows a server to close an idle connection at any time.
+    /// Order in which idle connections are closed for new ones, smallest first: connections without
+    /// an admitted request, then connections between two requests, each by its timeout. `None`
+    /// while a request is served. RFC 9112 section 9.5 allows a server to close an idle connection
+    /// at any time.
     pub(super) fn eviction_order(&self) -> Option<(bool, Option<Instant>)> {
         let is_idle = match self.state {
             State::Head => !self.is_known || self.input.is_empty(),
@@ -207,7 +213,8 @@ impl Connection {
                 format!("a request's head has at most {HEADER_BYTES} bytes"),
             )));
         }
-        // Looked at when it is whole, so that who sends it byte by byte has it looked at once; and when it begins, to see off what is no HTTP.
+        // Looked at when it is whole, so that who sends it byte by byte has it looked at once; and
+        // when it begins, to see off what is no HTTP.
         if end.is_none() && !is_new {
             return None;
         }
@@ -295,7 +302,8 @@ impl Connection {
         matches!(self.state, State::Streaming(_))
     }
 
-    /// Up to which close this stream has told, if it can be told more: what a slow client has not read yet is not added to.
+    /// Up to which close this stream has told, if it can be told more: what a slow client has not
+    /// read yet is not added to.
     pub(super) fn told_closes(&self) -> Option<u64> {
         match self.state {
             State::Streaming(closes) if self.output.is_empty() => Some(closes),
@@ -358,7 +366,8 @@ impl Connection {
 
     /// Whether a step would find something to do without another event.
     pub(super) fn has_work(&self) -> bool {
-        // With everything written, a request may be here already; with something left, the kernel may not have been asked for all of it.
+        // With everything written, a request may be here already; with something left, the kernel
+        // may not have been asked for all of it.
         !self.output.is_empty() || self.readable || !self.input.is_empty()
     }
 

@@ -1,4 +1,5 @@
-//! The stream of server-sent events (html.spec.whatwg.org, "Server-sent events"): the state of the server every second, and what has closed.
+//! The stream of server-sent events (html.spec.whatwg.org, "Server-sent events"): the state of the
+//! server every second, and what has closed.
 
 use std::time::Duration;
 
@@ -44,7 +45,8 @@ pub(super) fn closed(ring: &ClosedRing, told: u64) -> Option<Vec<u8>> {
 
 fn event(name: &str, data: &impl Serialize) -> Vec<u8> {
     let mut event = format!("event: {name}\ndata: ").into_bytes();
-    // JSON as it is written here has no line feed, and neither of the ways in which writing it can fail.
+    // JSON as it is written here has no line feed, and neither of the ways in which writing it can
+    // fail.
     let _ = serde_json::to_writer(&mut event, data);
     event.extend_from_slice(b"\n\n");
     event

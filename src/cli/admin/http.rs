@@ -5,7 +5,8 @@ use std::io::Write;
 
 use serde::Serialize;
 
-/// Longest head of a request: what common servers allow, and far beyond what any client of this endpoint sends.
+/// Longest head of a request: what common servers allow, and far beyond what any client of this
+/// endpoint sends.
 pub(super) const HEADER_BYTES: usize = 8 * 1024;
 /// Most headers; browsers send about twenty.
 const MAX_HEADERS: usize = 64;
@@ -34,7 +35,8 @@ impl Head {
     }
 }
 
-/// Where a head ends, if it does: after the first empty line. `from` is where an earlier search had got to.
+/// Where a head ends, if it does: after the first empty line. `from` is where an earlier search had
+/// got to.
 pub(super) fn end_of_head(input: &[u8], from: usize) -> Option<usize> {
     // An empty line may have begun before what is new.
     let start = from.saturating_sub(2);
@@ -195,7 +197,8 @@ impl Response {
     }
 
     pub(super) fn json(code: u16, body: &impl Serialize) -> Self {
-        // What is written here has string keys and goes to memory: neither of the ways in which this can fail is open to it.
+        // What is written here has string keys and goes to memory: neither of the ways in which
+        // this can fail is open to it.
         Response::new(
             code,
             "application/json",

@@ -18,9 +18,11 @@ use crate::config::Keepalive;
 use crate::error::{ConfigError, Error};
 use crate::net::{self, HostPort, SocketOptions};
 
-/// Clients that the kernel may hold ready: as many as there are connections, so that all of them may come at once.
+/// Clients that the kernel may hold ready: as many as there are connections, so that all of them
+/// may come at once.
 const BACKLOG: u32 = super::MAX_CONNECTIONS as u32;
-/// How long what was sent may stay unacknowledged: a client whose host has vanished is not written to for a quarter of an hour.
+/// How long what was sent may stay unacknowledged: a client whose host has vanished is not written
+/// to for a quarter of an hour.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An address as it is given: `HOST:PORT` or `unix:PATH`.
@@ -46,7 +48,8 @@ impl Address {
         matches!(self, Address::Tcp(_))
     }
 
-    /// Checks the address without listening. Returns the TCP addresses; [`Listener::open`] uses one.
+    /// Checks the address without listening. Returns the TCP addresses; [`Listener::open`] uses
+    /// one.
     pub(super) fn check(&self, access: &Access) -> Result<Vec<SocketAddr>, Error> {
         match self.resolve(access)? {
             Resolved::Tcp(addrs) => Ok(addrs),

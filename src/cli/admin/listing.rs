@@ -1,5 +1,5 @@
-//! Lists of connections. A server may hold tens of thousands, so a listing goes through them a part at a time and keeps no more of them than it
-//! will show, or has to pass over.
+//! Lists of connections. A server may hold tens of thousands, so a listing goes through them a part
+//! at a time and keeps no more of them than it will show, or has to pass over.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -108,8 +108,9 @@ impl Default for Query {
     }
 }
 
-/// Where a connection stands in a listing: the higher, the sooner. Those that have no such figure come last in either order, and those that
-/// are alike in the order of their slots, so that pages follow one another.
+/// Where a connection stands in a listing: the higher, the sooner. Those that have no such figure
+/// come last in either order, and those that are alike in the order of their slots, so that pages
+/// follow one another.
 type Rank = (u64, Reverse<ConnId>);
 
 /// A listing that is being made.

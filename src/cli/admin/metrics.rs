@@ -1,4 +1,5 @@
-//! The counters in Prometheus' text format, version 0.0.4 (prometheus.io/docs/instrumenting/exposition_formats).
+//! The counters in Prometheus' text format, version 0.0.4
+//! (prometheus.io/docs/instrumenting/exposition_formats).
 
 use std::fmt::{Display, Write};
 

@@ -1,7 +1,9 @@
-//! The admin endpoint of `heartline serve`: HTTP for whoever looks after a server, on the server's own loop.
+//! The admin endpoint of `heartline serve`: HTTP for whoever looks after a server, on the server's
+//! own loop.
 //!
-//! It may not delay the lines, so every turn does a bounded part of what there is to do, and it may not be used up, so everything that a client can
-//! make it hold or wait for has a bound. With no client connected there is nothing to wait for. What can be asked is in docs/admin.md.
+//! It may not delay the lines, so every turn does a bounded part of what there is to do, and it may
+//! not be used up, so everything that a client can make it hold or wait for has a bound. With no
+//! client connected there is nothing to wait for. What can be asked is in docs/admin.md.
 
 mod access;
 mod args;
@@ -52,13 +54,16 @@ const FIRST_CONNECTION: usize = 16;
 
 /// Clients at once, with room to spare for a hundred.
 const MAX_CONNECTIONS: usize = 128;
-/// At most this share of all descriptors is kept for them: where there are few, the lines need them more.
+/// At most this share of all descriptors is kept for them: where there are few, the lines need them
+/// more.
 const DESCRIPTOR_SHARE: usize = 8;
 /// Clients accepted per turn.
 const ACCEPTS_PER_TURN: usize = 16;
-/// Connections worked on per turn, each of which reads once, has one request answered at most, and writes once or twice.
+/// Connections worked on per turn, each of which reads once, has one request answered at most, and
+/// writes once or twice.
 const STEPS_PER_TURN: usize = 16;
-/// No step begins later in a turn than this: as long as the server's own turns take when they do nothing but close connections.
+/// No step begins later in a turn than this: as long as the server's own turns take when they do
+/// nothing but close connections.
 const TURN_TIME: Duration = Duration::from_micros(500);
 /// How long accepting rests when the system has nothing left for us: see `server/listener.rs`.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -93,7 +98,8 @@ fn max_connections() -> usize {
 }
 
 impl Admin {
-    /// Listens where the flags say, if they say anything, and keeps the descriptors for it. Nobody is accepted before the first turn.
+    /// Listens where the flags say, if they say anything, and keeps the descriptors for it. Nobody
+    /// is accepted before the first turn.
     pub(crate) fn open(
         args: &AdminArgs,
         app: App,
@@ -127,7 +133,8 @@ impl Admin {
         }))
     }
 
-    /// Checks the settings without listening. Returns the TCP addresses; [`Admin::open`] listens on one.
+    /// Checks the settings without listening. Returns the TCP addresses; [`Admin::open`] listens on
+    /// one.
     pub(crate) fn check(args: &AdminArgs) -> Result<Vec<SocketAddr>, Error> {
         match args.endpoint()? {
             Some((address, access)) => address.check(&access),
@@ -145,7 +152,8 @@ impl Admin {
         self.listener.to_string()
     }
 
-    /// `handler`, with its closes and complete broadcasts remembered for requests that ask for them.
+    /// `handler`, with its closes and complete broadcasts remembered for requests that ask for
+    /// them.
     pub(crate) fn remembering<'a, H: Handler>(
         admin: Option<&'a mut Self>,
         handler: &'a mut H,
@@ -156,7 +164,8 @@ impl Admin {
         }
     }
 
-    /// How long the server's next turn may wait: `None` if nothing is ever due by time alone, as when no client is connected.
+    /// How long the server's next turn may wait: `None` if nothing is ever due by time alone, as
+    /// when no client is connected.
     pub(crate) fn next_wait(&self) -> Option<Duration> {
         if !self.work.is_empty()
             || self.listings.is_active()
@@ -168,7 +177,8 @@ impl Admin {
         Some(due.saturating_duration_since(Instant::now()))
     }
 
-    /// One turn, after one of the server's. `drain` is how long a shutdown takes if nothing else is said.
+    /// One turn, after one of the server's. `drain` is how long a shutdown takes if nothing else is
+    /// said.
     pub(crate) fn turn(&mut self, server: &mut Server, drain: Duration) {
         for guest in server.ready_guests() {
             match *guest {
@@ -280,8 +290,8 @@ impl Admin {
         self.enqueue(key);
     }
 
-    /// Closes the first idle connection in the eviction order, if there is one, so that idle clients cannot
-    /// block a health check.
+    /// Closes the first idle connection in the eviction order, if there is one, so that idle
+    /// clients cannot block a health check.
     fn make_room(&mut self) -> bool {
         let first = self
             .connections

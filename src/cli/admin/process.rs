@@ -39,7 +39,8 @@ impl Process {
 
     /// `connections`: how many have come since, of whatever kind.
     pub(super) fn usage(&self, connections: usize) -> Usage {
-        // From Linux 6.2 on the directory says how many there are. Before, to count them would take milliseconds with ten thousand connections.
+        // From Linux 6.2 on the directory says how many there are. Before, to count them would take
+        // milliseconds with ten thousand connections.
         let told = fs::metadata(DESCRIPTORS).map_or(0, |directory| directory.len());
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
         Usage {

@@ -22,24 +22,28 @@ use crate::server::Server;
 
 /// Longest body of a request that needs none; some clients send one all the same.
 const IDLE_BODY_BYTES: usize = 1024;
-/// Bytes of messages that requests may hold together; one may always come, however long the longest message is.
+/// Bytes of messages that requests may hold together; one may always come, however long the longest
+/// message is.
 const BODY_BYTES: usize = 16 * 1024 * 1024;
 /// Longer paths are cut short in the log.
 const LOGGED_PATH: usize = 200;
 
 const PAGE: &str = include_str!("page.html");
-/// The page is one file and talks to this endpoint alone; and it may not be put in a frame, where its buttons could be clicked unseen.
+/// The page is one file and talks to this endpoint alone; and it may not be put in a frame, where
+/// its buttons could be clicked unseen.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; \
                            base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// What a request is answered from: this turn, the server, and how long a shutdown takes if nothing else is said.
+/// What a request is answered from: this turn, the server, and how long a shutdown takes if nothing
+/// else is said.
 pub(super) struct Moment<'a> {
     pub(super) now: Instant,
     pub(super) server: &'a mut Server,
     pub(super) drain: Duration,
 }
 
-/// Listings that are asked for. They are made one after the other, so that a hundred cost no more memory than one, and no more time per turn.
+/// Listings that are asked for. They are made one after the other, so that a hundred cost no more
+/// memory than one, and no more time per turn.
 #[derive(Default)]
 pub(super) struct Listings {
     current: Option<(usize, Asked, Listing)>,
@@ -315,7 +319,8 @@ impl Admin {
         }
     }
 
-    /// Answers what was not understood, and ends the connection: where the next request would begin is not known.
+    /// Answers what was not understood, and ends the connection: where the next request would begin
+    /// is not known.
     fn refuse(&mut self, key: usize, now: Instant, failure: Failure) {
         let asked = Asked {
             method: "-".into(),
@@ -335,7 +340,8 @@ impl Admin {
         }
     }
 
-    /// Writes at once what it can of an answer, so that it leaves even where the server is about to finish.
+    /// Writes at once what it can of an answer, so that it leaves even where the server is about to
+    /// finish.
     fn settle(&mut self, key: usize, now: Instant) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;

@@ -174,7 +174,8 @@ fn bad(key: &str, expected: &str) -> Failure {
     Failure::new(400, format!("{key} is {expected}"))
 }
 
-/// Rejects parameters of a request that changes something, since ignoring one would change the wrong thing.
+/// Rejects parameters of a request that changes something, since ignoring one would change the
+/// wrong thing.
 fn no_parameters(query: &str) -> Result<(), Failure> {
     match form_urlencoded::parse(query.as_bytes()).next() {
         Some((key, _)) => Err(unknown(&key)),

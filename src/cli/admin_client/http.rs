@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use super::AdminError;
 use super::target::{Connection, Target};
 
-/// How long connecting may take, and how long everything after it: a server answers between two turns of its loop, and whoever takes longer than
-/// this will not be believed to be well.
+/// How long connecting may take, and how long everything after it: a server answers between two
+/// turns of its loop, and whoever takes longer than this will not be believed to be well.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest head of an answer: several times what the server or a proxy before it would send.
@@ -16,7 +16,8 @@ const MAX_HEAD: usize = 16 * 1024;
 /// Most header fields of an answer.
 const MAX_FIELDS: usize = 64;
 
-/// Longest body: a thousand connections or closes, the most that the server shows at once, are a third of this.
+/// Longest body: a thousand connections or closes, the most that the server shows at once, are a
+/// third of this.
 const MAX_BODY: usize = 1 << 20;
 
 /// Read at once.
@@ -52,7 +53,8 @@ pub(super) fn exchange(
                 source,
             })?;
     let deadline = Instant::now() + TIMEOUT;
-    // Whoever says no may do so before it has read everything, and close: then the answer is what counts.
+    // Whoever says no may do so before it has read everything, and close: then the answer is what
+    // counts.
     let written =
         connection.write_all(&request(target.host(), token, method, path, body), deadline);
     answer(&mut connection, deadline).map_err(|trouble| match (trouble, written) {

@@ -1,4 +1,5 @@
-//! The other side of `heartline serve --admin`: what `status` and `top` know of a server they ask over HTTP.
+//! The other side of `heartline serve --admin`: what `status` and `top` know of a server they ask
+//! over HTTP.
 
 mod http;
 mod model;
@@ -32,7 +33,8 @@ pub(crate) struct AdminArgs {
     token_file: Option<PathBuf>,
 }
 
-/// Asks one admin endpoint. Each question has a connection of its own, so there is none to lose between two.
+/// Asks one admin endpoint. Each question has a connection of its own, so there is none to lose
+/// between two.
 #[derive(Clone)]
 pub(crate) struct AdminClient {
     target: Target,
@@ -104,7 +106,8 @@ impl AdminClient {
                 addr: self.addr(),
                 had_token: self.token.is_some(),
             }),
-            // The errors of an admin endpoint have a sentence; others' pages of errors are not for terminals.
+            // The errors of an admin endpoint have a sentence; others' pages of errors are not for
+            // terminals.
             code => match serde_json::from_slice::<model::Refusal>(&answer.body) {
                 Ok(refusal) => Err(AdminError::Refused {
                     code,

@@ -90,11 +90,13 @@ impl Histogram {
             .buckets
             .iter()
             .find(|(_, cumulated)| *cumulated >= rank);
-        // The longest is known better than the bucket that it is in, and it is all there is to say of the one without a bound.
+        // The longest is known better than the bucket that it is in, and it is all there is to say
+        // of the one without a bound.
         (self.count > 0).then(|| bucket.map_or(self.max_s, |(bound, _)| bound.min(self.max_s)))
     }
 
-    /// Those that came after `earlier`, of which this is a later state. The longest of them is not known: it is that of all.
+    /// Those that came after `earlier`, of which this is a later state. The longest of them is not
+    /// known: it is that of all.
     pub(crate) fn since(&self, earlier: &Histogram) -> Histogram {
         let before = |bound: f64| {
             earlier

@@ -67,7 +67,8 @@ pub(super) struct CommonArgs {
     /// Processes that make the load [default: as many as the descriptor limit demands]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024), help_heading = "Measuring")]
     pub(super) workers: Option<u32>,
-    /// Addresses to dial from, one or a range as 127.0.0.2-127.0.0.9 [default: as many of 127.0.0.x as the ports demand]
+    /// Addresses to dial from, one or a range as 127.0.0.2-127.0.0.9 [default: as many of 127.0.0.x
+    /// as the ports demand]
     #[arg(long, value_name = "ADDRS", help_heading = "Measuring")]
     pub(super) source: Option<Sources>,
 }
@@ -77,13 +78,15 @@ const WIRE: &str = "What goes over the wire";
 
 #[derive(Args, Debug)]
 pub(super) struct WireArgs {
-    /// What a connection sends; \r, \n, \t, \0, \\ and \xNN are understood, here and below [default: ping\n; echo and push: a line of --size bytes]
+    /// What a connection sends; \r, \n, \t, \0, \\ and \xNN are understood, here and below
+    /// [default: ping\n; echo and push: a line of --size bytes]
     #[arg(long, value_name = "TEXT", help_heading = WIRE)]
     pub(super) send: Option<Text>,
     /// When a reply is complete: after N lines (lines:N), or when TEXT has arrived
     #[arg(long, value_name = "lines:N|TEXT", default_value = "lines:1", help_heading = WIRE)]
     pub(super) expect: Expect,
-    /// A line that the server may send at any time, and the answer to it, or off [default: ping\n=pong\n, with --send off]
+    /// A line that the server may send at any time, and the answer to it, or off [default:
+    /// ping\n=pong\n, with --send off]
     #[arg(long, value_name = "ASK=REPLY", help_heading = WIRE)]
     pub(super) answer: Option<AnswerOrOff>,
     /// Sent once on each connection when it is established, but for push's speaker
@@ -188,10 +191,12 @@ pub(super) struct DeadArgs {
     /// How long all of them live before
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
     pub(super) before: Duration,
-    /// Silence after which the server means to close, and not before [default: what the server of its own is set to]
+    /// Silence after which the server means to close, and not before [default: what the server of
+    /// its own is set to]
     #[arg(long, value_name = "TIME", value_parser = above_zero)]
     pub(super) bound: Option<Duration>,
-    /// How long to wait for the last of them to be closed [default: half as long again as the bound, and 5s; without a bound 60s]
+    /// How long to wait for the last of them to be closed [default: half as long again as the
+    /// bound, and 5s; without a bound 60s]
     #[arg(long = "for", value_name = "TIME", value_parser = above_zero)]
     pub(super) duration: Option<Duration>,
 }
@@ -232,8 +237,8 @@ fn message_size(text: &str) -> Result<Size, String> {
 /// How long an address of a name may take to answer before the next one is tried.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
 
-/// The address that `addr` stands for: of several, the first that can be connected to, and the first of
-/// all if none can.
+/// The address that `addr` stands for: of several, the first that can be connected to, and the
+/// first of all if none can.
 pub(super) fn resolve(addr: &str) -> Result<SocketAddr, Error> {
     let parsed =
         HostPort::parse(addr).map_err(|error| ConfigError::new("addr", error.to_string()))?;
@@ -243,7 +248,8 @@ pub(super) fn resolve(addr: &str) -> Result<SocketAddr, Error> {
     Ok(first_to_answer(&addrs))
 }
 
-/// The first address that accepts a connection, or else the first one. A single address is not tried.
+/// The first address that accepts a connection, or else the first one. A single address is not
+/// tried.
 fn first_to_answer(addrs: &[SocketAddr]) -> SocketAddr {
     let answers = |addr: &&SocketAddr| TcpStream::connect_timeout(addr, ANSWER_TIME).is_ok();
     match addrs {

@@ -1,4 +1,5 @@
-//! Conducts a measurement: opens connections step by step, begins, samples the server meanwhile, and collects what the workers counted.
+//! Conducts a measurement: opens connections step by step, begins, samples the server meanwhile,
+//! and collects what the workers counted.
 
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ const SAMPLE_NS: u64 = 100_000_000;
 const MOST_SAMPLES: usize = 1200;
 /// From the order to begin to the beginning: the order has reached every worker by then.
 const LEAD_NS: u64 = 50_000_000;
-/// A server is at rest when it uses less than this share of a core; and is given no more than so long to come to rest.
+/// A server is at rest when it uses less than this share of a core; and is given no more than so
+/// long to come to rest.
 const AT_REST: f64 = 0.05;
 const REST_LOOK: Duration = Duration::from_millis(150);
 const LONGEST_REST: Duration = Duration::from_secs(3);
@@ -79,7 +81,8 @@ pub(super) struct Coordinator<'a> {
     crew_watched: Watched,
     display: Display,
     started_ns: u64,
-    /// For each worker: its counts, whether its last order to connect is carried out, and its tally.
+    /// For each worker: its counts, whether its last order to connect is carried out, and its
+    /// tally.
     seats: Vec<Seat>,
     sampling: Sampling,
     record: Record,
@@ -176,7 +179,8 @@ impl<'a> Coordinator<'a> {
         outcome
     }
 
-    /// Opens all connections, in steps, with a look at the server's memory before and after each if there is more than one.
+    /// Opens all connections, in steps, with a look at the server's memory before and after each if
+    /// there is more than one.
     fn connect(&mut self) -> Result<(), Stop> {
         self.display
             .stage("connecting", f64::from(self.job.plan.connections()));
@@ -224,8 +228,8 @@ impl<'a> Coordinator<'a> {
         }
     }
 
-    /// Waits until the server has done what the connections gave it to do: a connection that the kernel has accepted is still to be accepted by
-    /// the server.
+    /// Waits until the server has done what the connections gave it to do: a connection that the
+    /// kernel has accepted is still to be accepted by the server.
     fn rest(&mut self) -> Result<(), Stop> {
         let until_ns = monotonic_ns() + LONGEST_REST.as_nanos() as u64;
         loop {
@@ -271,7 +275,8 @@ impl<'a> Coordinator<'a> {
         Ok(())
     }
 
-    /// Takes a sample if one is due, waits for news until the next one or `until_ns`, and hears all there are.
+    /// Takes a sample if one is due, waits for news until the next one or `until_ns`, and hears all
+    /// there are.
     fn turn(&mut self, until_ns: u64) -> Result<(), Stop> {
         let now_ns = monotonic_ns();
         if now_ns >= self.sampling.next_ns {

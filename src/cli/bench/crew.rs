@@ -13,7 +13,8 @@ use signal_hook::iterator::Signals;
 use super::plan::{Order, Plan, Report};
 use crate::error::Error;
 
-/// The workers of one measurement. They end with this value, or when this process does, because then their pipes end.
+/// The workers of one measurement. They end with this value, or when this process does, because
+/// then their pipes end.
 pub(super) struct Crew {
     workers: Vec<Worker>,
     news: Receiver<News>,
@@ -36,7 +37,8 @@ pub(super) enum News {
 impl Crew {
     /// Starts one worker per plan, and takes over SIGINT and SIGTERM.
     pub(super) fn hire(plans: &[Plan]) -> Result<Self, Error> {
-        // Workers report ten times a second at most, and the coordinator does little else than to listen.
+        // Workers report ten times a second at most, and the coordinator does little else than to
+        // listen.
         let (sender, news) = mpsc::channel();
         let mut signals =
             Signals::new([SIGINT, SIGTERM]).map_err(Error::io("watch for signals"))?;
@@ -46,7 +48,8 @@ impl Crew {
             if signals.next().is_some() {
                 let _ = interrupts.send(News::Interrupt);
             }
-            // Whoever asks twice does not want to wait for figures. The children end with this process.
+            // Whoever asks twice does not want to wait for figures. The children end with this
+            // process.
             if signals.next().is_some() {
                 std::process::exit(super::EXIT_INTERRUPTED.into());
             }
@@ -145,7 +148,8 @@ impl Drop for Crew {
     }
 }
 
-/// This same program with `bench SUBCOMMAND`, out of reach of the terminal's Ctrl-C, which is the coordinator's to hear.
+/// This same program with `bench SUBCOMMAND`, out of reach of the terminal's Ctrl-C, which is the
+/// coordinator's to hear.
 pub(super) fn own_command(subcommand: &str) -> io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["bench", subcommand]).process_group(0);

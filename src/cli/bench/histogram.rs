@@ -1,9 +1,11 @@
-//! Durations in nanoseconds, counted in an HDR histogram: three significant digits from one nanosecond to years.
+//! Durations in nanoseconds, counted in an HDR histogram: three significant digits from one
+//! nanosecond to years.
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Durations that were measured. Travels between processes as its buckets, so that merging loses nothing.
+/// Durations that were measured. Travels between processes as its buckets, so that merging loses
+/// nothing.
 #[derive(Clone, Debug)]
 pub(super) struct Durations(Histogram<u64>);
 

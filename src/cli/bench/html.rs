@@ -1,4 +1,5 @@
-//! The results as one page that needs nothing from elsewhere: figures, plots, and how to do it again.
+//! The results as one page that needs nothing from elsewhere: figures, plots, and how to do it
+//! again.
 
 use super::plot::{Curve, Plot};
 use super::results::{Results, Series};
@@ -157,7 +158,8 @@ fn plot(
     curves: Vec<Curve>,
 ) -> Plot {
     let (x_format, y_format) = formats;
-    // Of curves that nothing is known of, as of a server whose process is not, there is nothing to tell.
+    // Of curves that nothing is known of, as of a server whose process is not, there is nothing to
+    // tell.
     let curves = curves
         .into_iter()
         .filter(|curve| !curve.points.is_empty())
@@ -179,7 +181,8 @@ type Format = fn(f64) -> String;
 /// By how rare they are: each nine takes as much room as the one before.
 fn latency(results: &Results) -> Plot {
     let points = |points: &[(f64, f64)]| {
-        // The maximum has no place on an axis that ends at 100 %: it stands where one in all of them is.
+        // The maximum has no place on an axis that ends at 100 %: it stands where one in all of
+        // them is.
         points
             .iter()
             .map(|(percent, us)| (-(1.0 - percent / 100.0).log10(), *us))

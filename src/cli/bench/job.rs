@@ -38,7 +38,8 @@ const GRACE: Duration = Duration::from_secs(2);
 const STORM_GRACE: Duration = Duration::from_secs(30);
 /// The most that closed loops may have under way on one connection.
 const MOST_UNDER_WAY_BYTES: usize = 64 * 1024 * 1024;
-/// A server of its own is not to ask while the load does: it would answer twice what is measured once.
+/// A server of its own is not to ask while the load does: it would answer twice what is measured
+/// once.
 const NOT_ASKING: &[(&str, &str)] = &[("--heartbeat", "60s")];
 
 impl Job {

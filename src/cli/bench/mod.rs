@@ -1,8 +1,10 @@
-//! `heartline bench`: a load harness for heartline and for any other server whose replies can be told by their lines or their bytes.
+//! `heartline bench`: a load harness for heartline and for any other server whose replies can be
+//! told by their lines or their bytes.
 //!
-//! The coordinator, this process, starts workers, and a server if it was told none; it tells the workers when to connect and when to begin,
-//! watches the server's process meanwhile, and reports. A worker is a process with one thread and one poll loop. All children end when the
-//! coordinator does, because then their stdin ends.
+//! The coordinator, this process, starts workers, and a server if it was told none; it tells the
+//! workers when to connect and when to begin, watches the server's process meanwhile, and reports.
+//! A worker is a process with one thread and one poll loop. All children end when the coordinator
+//! does, because then their stdin ends.
 
 mod args;
 mod coordinator;
@@ -157,7 +159,8 @@ fn watched(job: &Job, server: Option<&OwnServer>) -> Result<Watched, Error> {
     Ok(Watched { pids })
 }
 
-/// Writes to a temporary file and renames it when it is complete, so that a failed run keeps the old file.
+/// Writes to a temporary file and renames it when it is complete, so that a failed run keeps the
+/// old file.
 struct Aside {
     path: PathBuf,
     /// The temporary file; `None` if `path` is not a regular file, such as a pipe.

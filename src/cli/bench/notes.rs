@@ -1,10 +1,12 @@
-//! What the reader should know before believing a figure: above all, whether it is the harness that was measured.
+//! What the reader should know before believing a figure: above all, whether it is the harness that
+//! was measured.
 
 use super::results::{CpuShare, Results, Server, Storm};
 
 /// Share of a core from which a worker is busy all the time.
 const BUSY: f64 = 0.9;
-/// How late the harness may send at its worst hundredth: that much of the latency, or so many microseconds.
+/// How late the harness may send at its worst hundredth: that much of the latency, or so many
+/// microseconds.
 const LAG_SHARE: f64 = 0.25;
 const LAG_US: f64 = 500.0;
 /// Share of the measured time that a process may have waited for a core.
@@ -78,8 +80,8 @@ fn busy_worker(number: usize, of: usize, cpu_cores: f64) -> Option<String> {
     })
 }
 
-/// A storm is the client's as long as it writes, and if the answers were there whenever it read: then it never had to wait for one, while the
-/// server had to wait for it.
+/// A storm is the client's as long as it writes, and if the answers were there whenever it read:
+/// then it never had to wait for one, while the server had to wait for it.
 fn storm_of_client(storm: &Storm, client_awake: f64, server_awake: f64) -> Option<String> {
     let waited_for = client_awake > BUSY && server_awake <= BUSY;
     (storm.last_written_ms > BUSY * storm.last_answer_ms || waited_for).then(|| {
@@ -114,8 +116,8 @@ fn is_server_busy(results: &Results) -> bool {
     results.server.as_ref().is_some_and(busy)
 }
 
-/// Then it is the server that was measured, however busy the client was with it: one of its threads can do no more, or all of them together
-/// have no core left.
+/// Then it is the server that was measured, however busy the client was with it: one of its threads
+/// can do no more, or all of them together have no core left.
 fn is_busy(busiest_thread: f64, all: f64, cores: usize) -> bool {
     busiest_thread > BUSY || (cores > 0 && all > BUSY * cores as f64)
 }

@@ -1,5 +1,6 @@
-//! What the coordinator and its workers say to each other: one JSON value per line. The plan and the orders go to a worker's stdin, the
-//! reports come from its stdout; when its stdin ends, so does the worker.
+//! What the coordinator and its workers say to each other: one JSON value per line. The plan and
+//! the orders go to a worker's stdin, the reports come from its stdout; when its stdin ends, so
+//! does the worker.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::tally::Tally;
 use super::values::{Answer, Expect};
 
-/// What a worker is there for. Instants are counted from the beginning of the measurement, in nanoseconds.
+/// What a worker is there for. Instants are counted from the beginning of the measurement, in
+/// nanoseconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Plan {
     pub(super) addr: SocketAddr,
@@ -56,7 +58,8 @@ pub(super) struct Group {
     pub(super) expect: Expect,
 }
 
-/// What a connection does once the measurement has begun. All answer the server's questions, but for the mute.
+/// What a connection does once the measurement has begun. All answer the server's questions, but
+/// for the mute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Role {
     /// Says nothing by itself.
@@ -74,7 +77,8 @@ pub(super) enum Role {
 /// When an open loop sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Pace {
-    /// Whether each connection begins at an instant of its own within the first interval, or all at once.
+    /// Whether each connection begins at an instant of its own within the first interval, or all at
+    /// once.
     pub(super) spread: bool,
     pub(super) every_ns: u64,
     /// No message is due from here on.

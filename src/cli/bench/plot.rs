@@ -1,5 +1,5 @@
-//! Line plots as SVG, drawn by plotters. Colours are placeholders that the page's style sheet gives a meaning, so that a plot is at home on a
-//! light page and on a dark one.
+//! Line plots as SVG, drawn by plotters. Colours are placeholders that the page's style sheet gives
+//! a meaning, so that a plot is at home on a light page and on a dark one.
 
 use std::ops::Range;
 

@@ -1,4 +1,5 @@
-//! What processes cost, as Linux's /proc tells: the scheduler's accounting of CPU to the nanosecond, memory, context switches.
+//! What processes cost, as Linux's /proc tells: the scheduler's accounting of CPU to the
+//! nanosecond, memory, context switches.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,7 +23,8 @@ pub(super) struct Usage {
     pub(super) voluntary_switches: u64,
     pub(super) involuntary_switches: u64,
     pub(super) threads: u64,
-    /// `None` if the kernel does not tell at a glance; counting tens of thousands, ten times a second, would be a load of its own.
+    /// `None` if the kernel does not tell at a glance; counting tens of thousands, ten times a
+    /// second, would be a load of its own.
     pub(super) descriptors: Option<u64>,
     pub(super) rss_bytes: u64,
 }
@@ -254,7 +256,8 @@ impl Machine {
     }
 }
 
-/// Ports that the kernel picks from for dials, per source address and destination: the first and the last.
+/// Ports that the kernel picks from for dials, per source address and destination: the first and
+/// the last.
 pub(super) fn ephemeral_ports() -> (u16, u16) {
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let mut bounds = range

@@ -1,4 +1,5 @@
-//! What came out, as `--json` writes it. docs/bench.md explains every field; names end in their unit.
+//! What came out, as `--json` writes it. docs/bench.md explains every field; names end in their
+//! unit.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

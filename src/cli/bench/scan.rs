@@ -26,7 +26,8 @@ pub(super) struct Seen {
 /// An expectation, prepared for matching.
 pub(super) struct Matcher {
     expect: Expect,
-    /// For each length of a partial match of the text: how much of it still counts if the next byte differs (Knuth, Morris and Pratt).
+    /// For each length of a partial match of the text: how much of it still counts if the next byte
+    /// differs (Knuth, Morris and Pratt).
     fallback: Vec<u16>,
 }
 
@@ -44,12 +45,14 @@ impl Matcher {
 }
 
 impl Scan {
-    /// Forgets lines of a reply that nobody waits for, so that the next one is counted from its beginning.
+    /// Forgets lines of a reply that nobody waits for, so that the next one is counted from its
+    /// beginning.
     pub(super) fn restart_reply(&mut self) {
         self.lines = 0;
     }
 
-    /// Takes the next bytes of the stream. A line that is the question counts as no line of a reply.
+    /// Takes the next bytes of the stream. A line that is the question counts as no line of a
+    /// reply.
     pub(super) fn feed(
         &mut self,
         bytes: &[u8],

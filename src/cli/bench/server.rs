@@ -10,7 +10,8 @@ use clap::Args;
 use crate::cli::serve::{self, ServeArgs};
 use crate::error::Error;
 
-/// Several processes listen on one address if one cannot hold all connections; the kernel spreads them. Ends with its value.
+/// Several processes listen on one address if one cannot hold all connections; the kernel spreads
+/// them. Ends with its value.
 pub(super) struct OwnServer {
     children: Vec<Child>,
     /// The children run for as long as these are open.
@@ -76,7 +77,8 @@ impl OwnServer {
 impl Drop for OwnServer {
     fn drop(&mut self) {
         for child in &mut self.children {
-            // There is nothing in it that would have to be ended with care; it may have ended by itself.
+            // There is nothing in it that would have to be ended with care; it may have ended by
+            // itself.
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -99,7 +101,8 @@ pub(super) struct ServerArgs {
     serve: ServeArgs,
 }
 
-/// `heartline bench server`: `heartline serve` that ends when its stdin does, so that it does not outlive a harness that was killed.
+/// `heartline bench server`: `heartline serve` that ends when its stdin does, so that it does not
+/// outlive a harness that was killed.
 pub(super) fn run(args: ServerArgs) -> Result<ExitCode, Error> {
     let watch = || {
         let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());

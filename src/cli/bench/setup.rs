@@ -1,4 +1,5 @@
-//! How many processes a load takes, and which addresses it comes from: descriptors and ports are what runs out first.
+//! How many processes a load takes, and which addresses it comes from: descriptors and ports are
+//! what runs out first.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
@@ -6,13 +7,17 @@ use super::process::ephemeral_ports;
 use super::values::Sources;
 use crate::error::{ConfigError, Error};
 
-/// Descriptors of a worker that are no connections: standard streams, poll, timer, and some to spare.
+/// Descriptors of a worker that are no connections: standard streams, poll, timer, and some to
+/// spare.
 const WORKER_RESERVE: u32 = 32;
-/// How full a server of the harness's own may become. It reserves descriptors itself, and the kernel does not spread connections evenly.
+/// How full a server of the harness's own may become. It reserves descriptors itself, and the
+/// kernel does not spread connections evenly.
 const SERVER_FILL: f64 = 0.85;
-/// How many of its ports the kernel may be left to choose from: beyond half it tries every second port in vain, for each dial.
+/// How many of its ports the kernel may be left to choose from: beyond half it tries every second
+/// port in vain, for each dial.
 const KERNEL_FILL: f64 = 0.45;
-/// How many of a source address's ports may be used by choosing them here; others may use some, too.
+/// How many of a source address's ports may be used by choosing them here; others may use some,
+/// too.
 const PORT_FILL: f64 = 0.75;
 
 /// Worker processes for so many connections, or as many as were asked for, if that is enough.
@@ -46,7 +51,8 @@ pub(super) fn servers(connections: u32, descriptors: usize) -> u32 {
         .max(1.0) as u32
 }
 
-/// Addresses to dial from. None, for the kernel's choice, unless asked for or one address has not enough ports.
+/// Addresses to dial from. None, for the kernel's choice, unless asked for or one address has not
+/// enough ports.
 pub(super) fn sources(
     addr: SocketAddr,
     connections: u32,
@@ -87,7 +93,8 @@ pub(super) fn sources(
     }
 }
 
-/// Whether it is the harness's to dial from further addresses, should others have taken the ports of these: all of 127.0.0.0/8 are ours.
+/// Whether it is the harness's to dial from further addresses, should others have taken the ports
+/// of these: all of 127.0.0.0/8 are ours.
 pub(super) fn may_add_sources(addr: SocketAddr, asked: Option<&Sources>) -> bool {
     asked.is_none() && addr.is_ipv4() && addr.ip().is_loopback()
 }

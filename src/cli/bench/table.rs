@@ -223,7 +223,8 @@ fn exchanged(group: &Group) -> String {
 pub(super) fn rows(results: &Results) -> Vec<(String, &Summary)> {
     let mut rows: Vec<(String, &Summary)> = Vec::new();
     for group in &results.groups {
-        // In a storm the client writes first and reads then, so an early answer is as old as the writing was long.
+        // In a storm the client writes first and reads then, so an early answer is as old as the
+        // writing was long.
         let name = if results.storm.is_some() {
             "latency incl. writing".to_string()
         } else {

@@ -48,7 +48,8 @@ pub(super) struct Load {
     pub(super) latency: Durations,
     /// How late the harness itself sent.
     pub(super) send_lag: Durations,
-    /// When the last of the messages that were due was written, from the beginning of the measurement.
+    /// When the last of the messages that were due was written, from the beginning of the
+    /// measurement.
     pub(super) last_sent_ns: u64,
 }
 

@@ -53,7 +53,8 @@ pub(super) enum Expect {
     Text(Vec<u8>),
 }
 
-/// Beyond this it would not be a sign of a reply any more; and the count of what has matched fits 16 bits.
+/// Beyond this it would not be a sign of a reply any more; and the count of what has matched fits
+/// 16 bits.
 const LONGEST_TEXT: usize = 4096;
 
 impl FromStr for Expect {

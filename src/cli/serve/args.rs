@@ -36,7 +36,8 @@ pub(crate) struct Options {
 
 #[derive(Args, Debug)]
 pub(crate) struct ServeArgs {
-    /// Addresses to listen on, as HOST:PORT; port 0 picks a free one, and [::]:PORT is IPv6 only. Sockets passed in LISTEN_FDS (systemd) take their place
+    /// Addresses to listen on, as HOST:PORT; port 0 picks a free one, and [::]:PORT is IPv6 only.
+    /// Sockets passed in LISTEN_FDS (systemd) take their place
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:7878")]
     pub(super) addrs: Vec<String>,
     /// What is done with messages
@@ -71,7 +72,8 @@ pub(crate) struct ServeArgs {
     /// What becomes of a new connection when there are as many as there may be
     #[arg(long, value_enum, default_value = "refuse", help_heading = "Bounds")]
     on_full: OnFullArg,
-    /// Most bytes queued for one peer; from half of it on the peer is not read, and what would pass it ends the connection
+    /// Most bytes queued for one peer; from half of it on the peer is not read, and what would pass
+    /// it ends the connection
     #[arg(
         long,
         value_name = "SIZE",
@@ -82,7 +84,8 @@ pub(crate) struct ServeArgs {
     /// What becomes of a message of others that would pass it
     #[arg(long, value_enum, default_value = "close", help_heading = "Bounds")]
     on_slow: OnSlowArg,
-    /// Most bytes held for all peers together, or off; when it is reached those that hold most are closed
+    /// Most bytes held for all peers together, or off; when it is reached those that hold most are
+    /// closed
     #[arg(
         long,
         value_name = "SIZE",
@@ -114,10 +117,12 @@ pub(crate) struct ServeArgs {
         help_heading = "Bounds"
     )]
     first_message_timeout: DurationOrOff,
-    /// Most messages that one peer may send per second; who sends faster is not read from, and closed after ten seconds of it
+    /// Most messages that one peer may send per second; who sends faster is not read from, and
+    /// closed after ten seconds of it
     #[arg(long, value_name = "N", help_heading = "Bounds")]
     max_message_rate: Option<NonZeroU32>,
-    /// Networks that may connect, as 10.0.0.0/8 or an address, separated by commas; 0.0.0.0/0 is all of IPv4 [default: all]
+    /// Networks that may connect, as 10.0.0.0/8 or an address, separated by commas; 0.0.0.0/0 is
+    /// all of IPv4 [default: all]
     #[arg(
         long,
         value_name = "NET",
@@ -133,7 +138,8 @@ pub(crate) struct ServeArgs {
         help_heading = "Access"
     )]
     deny: Vec<Network>,
-    /// Balancers, whose connections begin with a PROXY protocol header (v1 or v2) that names the real peer
+    /// Balancers, whose connections begin with a PROXY protocol header (v1 or v2) that names the
+    /// real peer
     #[arg(
         long,
         value_name = "NET",
@@ -157,7 +163,8 @@ pub(crate) struct ServeArgs {
         hide_possible_values = true
     )]
     reuse_port: bool,
-    /// On SIGTERM or SIGINT: how long to take over closing the connections; a second signal ends at once
+    /// On SIGTERM or SIGINT: how long to take over closing the connections; a second signal ends at
+    /// once
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration, help_heading = "Listening")]
     pub(super) drain: Duration,
     /// On SIGTERM or SIGINT: the last message to each peer, when its turn to be closed has come

@@ -70,8 +70,9 @@ pub(crate) fn run_with(args: ServeArgs) -> Result<ExitCode, Error> {
     hold(&mut settings, &names).map(|()| ExitCode::SUCCESS)
 }
 
-/// Serves until a signal, or a request to the admin endpoint, ends it. Only the addresses listened on go to stdout, one `listening ADDR` per line, and
-/// `admin ADDR` where there is an admin endpoint.
+/// Serves until a signal, or a request to the admin endpoint, ends it. Only the addresses listened
+/// on go to stdout, one `listening ADDR` per line, and `admin ADDR` where there is an admin
+/// endpoint.
 fn hold(settings: &mut Settings, names: &[Vec<SocketAddr>]) -> Result<(), Error> {
     let args = settings.args();
     logging::start(&args.log, &settings.place("log-file"))?;

@@ -1,7 +1,8 @@
-//! What the service manager is told: that the server listens, that its loop turns, that it reads its settings again, that it drains (sd_notify(3)).
+//! What the service manager is told: that the server listens, that its loop turns, that it reads
+//! its settings again, that it drains (sd_notify(3)).
 //!
-//! A socket of std's and no crate: that of the crates blocks for as long as the manager does not read,
-//! and the loop with it. Here a message waits until the manager has room for it.
+//! A socket of std's and no crate: that of the crates blocks for as long as the manager does not
+//! read, and the loop with it. Here a message waits until the manager has room for it.
 
 use std::collections::VecDeque;
 use std::env;
@@ -15,10 +16,11 @@ use std::time::Duration;
 use crate::net::{self, MonotonicClock};
 use crate::server::Server;
 
-/// How often a message is tried again that a manager has no room for. The loop does not wait for it.
+/// How often a message is tried again that a manager has no room for. The loop does not wait for
+/// it.
 const RETRY: Duration = Duration::from_millis(100);
-/// Messages that wait for the manager at most; each replaces what an earlier one said. Later ones are
-/// lost.
+/// Messages that wait for the manager at most; each replaces what an earlier one said. Later ones
+/// are lost.
 const MAX_UNSENT: usize = 8;
 /// A watchdog is not fed more often, however short it is: the poll does not wait for less.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
@@ -38,7 +40,8 @@ struct Link {
     failing: bool,
 }
 
-/// A promise to speak again and again. It is kept by the loop itself: a loop that is stuck breaks it, and the manager starts the server anew.
+/// A promise to speak again and again. It is kept by the loop itself: a loop that is stuck breaks
+/// it, and the manager starts the server anew.
 struct Watchdog {
     interval: Duration,
     /// On the link's clock.
@@ -46,7 +49,8 @@ struct Watchdog {
 }
 
 impl Manager {
-    /// The manager that `NOTIFY_SOCKET` names. A name that leads nowhere is logged: the server can do without.
+    /// The manager that `NOTIFY_SOCKET` names. A name that leads nowhere is logged: the server can
+    /// do without.
     pub(super) fn from_env() -> Self {
         let Some(name) = env::var_os("NOTIFY_SOCKET") else {
             return Manager(None);
@@ -81,7 +85,8 @@ impl Manager {
         }
     }
 
-    /// The settings are about to be read again. [`Manager::ready`] has to follow, whatever comes of it: the manager waits for that.
+    /// The settings are about to be read again. [`Manager::ready`] has to follow, whatever comes of
+    /// it: the manager waits for that.
     ///
     /// Who drains has said that it stops, which is not taken back.
     pub(super) fn reloading(&mut self) {
@@ -176,7 +181,8 @@ fn address(name: &OsStr) -> io::Result<SocketAddr> {
     SocketAddr::from_pathname(name)
 }
 
-/// Half of what the manager waits for before it takes the process for stuck, as sd_watchdog_enabled(3) has it; `None` if it does not watch this process.
+/// Half of what the manager waits for before it takes the process for stuck, as
+/// sd_watchdog_enabled(3) has it; `None` if it does not watch this process.
 fn watchdog_interval() -> Option<Duration> {
     let number = |name| env::var(name).ok()?.parse::<u64>().ok();
     let is_other = number("WATCHDOG_PID").is_some_and(|pid| pid != u64::from(process::id()));

@@ -20,7 +20,8 @@ pub(super) fn load() -> Result<Settings, Fault> {
     )
 }
 
-/// Puts what the settings say now in force, and opens the log anew. What is wrong with them is said in the log, and all stays as it was.
+/// Puts what the settings say now in force, and opens the log anew. What is wrong with them is said
+/// in the log, and all stays as it was.
 pub(super) fn reload(server: &mut Server, settings: &mut Settings) {
     if !settings.is_layered {
         return;

@@ -1,6 +1,8 @@
-//! Where the settings of a server come from: flags, before environment, before file, before defaults.
+//! Where the settings of a server come from: flags, before environment, before file, before
+//! defaults.
 //!
-//! There is one parser for all values, that of the flags: what the environment or a file says is put to it as the flag of the same name.
+//! There is one parser for all values, that of the flags: what the environment or a file says is
+//! put to it as the flag of the same name.
 
 use std::collections::HashMap;
 use std::env;
@@ -72,7 +74,8 @@ impl From<clap::Error> for Fault {
 }
 
 impl Settings {
-    /// Reads them anew, for the command line `argv`, which begins with the program's name and `serve`. `program` is the whole program's.
+    /// Reads them anew, for the command line `argv`, which begins with the program's name and
+    /// `serve`. `program` is the whole program's.
     pub(super) fn load(program: &Command, argv: &[OsString]) -> Result<Self, Fault> {
         Settings::layer(
             program,
@@ -122,7 +125,8 @@ impl Settings {
                     let origin = origin.clone();
                     problems.push(Problem { origin, text });
                 }
-                // Right behind the subcommand, where nothing that the user has written can change its meaning.
+                // Right behind the subcommand, where nothing that the user has written can change
+                // its meaning.
                 argv.splice(2..2, as_flags);
             }
         }
@@ -239,7 +243,8 @@ fn as_flags(arg: &Arg, value: &Value) -> Vec<OsString> {
     }
 }
 
-/// Lets clap look at a value by itself, and says what is wrong with it without the flag that nobody has written.
+/// Lets clap look at a value by itself, and says what is wrong with it without the flag that nobody
+/// has written.
 fn check_alone(program: &Command, arg: &Arg, as_flags: &[OsString]) -> Result<(), String> {
     if arg.is_positional() && as_flags.is_empty() {
         return Err("write one address at least".into());

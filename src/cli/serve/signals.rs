@@ -25,8 +25,9 @@ pub(super) enum Signal {
     Reopen,
 }
 
-/// The signals are waited for on the server's own loop: a thread of their own would cost every system call of the server, as the kernel and the C
-/// library take care of threads where there are several.
+/// The signals are waited for on the server's own loop: a thread of their own would cost every
+/// system call of the server, as the kernel and the C library take care of threads where there are
+/// several.
 pub(super) struct Signals {
     signals: signal_hook_mio::v1_0::Signals,
     /// The server was started in a terminal and ends when the terminal is closed.
@@ -37,7 +38,8 @@ impl Signals {
     pub(super) fn watch(server: &Server) -> Result<Self, Error> {
         let seen = Arc::new(AtomicBool::new(false));
         for signal in [SIGTERM, SIGINT] {
-            // The order matters: the first signal must find it false. The second ends the process whatever the loop is doing.
+            // The order matters: the first signal must find it false. The second ends the process
+            // whatever the loop is doing.
             flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&seen))
                 .map_err(Error::io(WATCH_SIGNALS))?;
             flag::register(signal, Arc::clone(&seen)).map_err(Error::io(WATCH_SIGNALS))?;

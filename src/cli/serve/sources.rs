@@ -90,7 +90,8 @@ pub(super) fn from_environment(known: &[&Arg], variables: &Variables) -> Source 
     let mut source = Source::default();
     for arg in known {
         let name = variable(arg);
-        // A list can be empty; nothing else can, and a variable that is set to nothing is as good as none.
+        // A list can be empty; nothing else can, and a variable that is set to nothing is as good
+        // as none.
         let value = if is_list(arg) {
             variables.get(&name)
         } else {
@@ -123,8 +124,8 @@ fn from_variable(arg: &Arg, value: &OsString) -> Result<Value, String> {
     Ok(Value::One(Some(text.to_owned())))
 }
 
-/// Warnings about variables that look like misspelled settings. Other commands have variables of their own,
-/// so these are not errors.
+/// Warnings about variables that look like misspelled settings. Other commands have variables of
+/// their own, so these are not errors.
 pub(super) fn unknown_variables(known: &[&Arg], variables: &Variables) -> Vec<String> {
     let names: Vec<String> = known
         .iter()
@@ -148,8 +149,8 @@ pub(super) fn unknown_variables(known: &[&Arg], variables: &Variables) -> Vec<St
     unknown.into_iter().filter_map(warning).collect()
 }
 
-/// Whether Kubernetes has set it for a service of this name (Kubernetes documentation, "Accessing the
-/// Service": `HEARTLINE_SERVICE_HOST`, `HEARTLINE_PORT_7878_TCP_ADDR` and their like).
+/// Whether Kubernetes has set it for a service of this name (Kubernetes documentation, "Accessing
+/// the Service": `HEARTLINE_SERVICE_HOST`, `HEARTLINE_PORT_7878_TCP_ADDR` and their like).
 fn is_service_link(name: &str, value: &OsString) -> bool {
     let is_url = || {
         let text = value.to_str().and_then(|text| text.split_once("://"));
@@ -173,7 +174,8 @@ pub(super) enum Unreadable {
     Wrong(String),
 }
 
-/// Reads the file. A reload reads on the server's loop, so files that could block or never end are rejected.
+/// Reads the file. A reload reads on the server's loop, so files that could block or never end are
+/// rejected.
 fn read(path: &Path) -> Result<String, Unreadable> {
     let wrong = |problem: &str| {
         Err(Unreadable::Wrong(format!(

@@ -14,7 +14,8 @@ use crate::cli::admin_client::{Closed, Connection};
 /// How long a sentence about what was done stays.
 const NOTE: Duration = Duration::from_secs(6);
 
-/// Silence of the server that is mentioned though no question has failed yet, in addition to twice the interval.
+/// Silence of the server that is mentioned though no question has failed yet, in addition to twice
+/// the interval.
 const LATE: Duration = Duration::from_secs(2);
 
 pub(super) struct App {
@@ -32,7 +33,8 @@ pub(super) struct App {
     trouble: Option<String>,
 }
 
-/// A line that something is about to be done to: the one that was selected when the key was pressed, whatever the list has become.
+/// A line that something is about to be done to: the one that was selected when the key was
+/// pressed, whatever the list has become.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Peer {
     pub(super) id: String,

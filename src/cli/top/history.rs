@@ -56,7 +56,8 @@ impl History {
             .push(round_trips.as_ref().map(|between| between.mean_s() * 1e6));
         self.closed
             .push(self.rates.as_ref().map(|rates| rates.closed));
-        // Where no ping was answered meanwhile, what is known of the last ones is still the best there is.
+        // Where no ping was answered meanwhile, what is known of the last ones is still the best
+        // there is.
         if round_trips.is_some() || !same {
             self.round_trips = round_trips;
         }

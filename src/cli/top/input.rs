@@ -62,7 +62,8 @@ impl Input {
         }
     }
 
-    /// Text from the clipboard. Of several lines the first: what comes after it was hardly meant for here, and would be taken for keys by others.
+    /// Text from the clipboard. Of several lines the first: what comes after it was hardly meant
+    /// for here, and would be taken for keys by others.
     pub(super) fn paste(&mut self, text: &str) {
         for char in text.chars().take_while(|char| !matches!(char, '\r' | '\n')) {
             self.insert(char);

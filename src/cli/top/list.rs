@@ -1,4 +1,5 @@
-//! The list of lines: how it is sorted and searched, which part of it is seen, and which line is selected.
+//! The list of lines: how it is sorted and searched, which part of it is seen, and which line is
+//! selected.
 
 use crate::cli::admin::{DEEPEST, MOST_LISTED, Sort};
 use crate::cli::admin_client::{Connection, Connections};
@@ -84,7 +85,8 @@ impl List {
         self.current
     }
 
-    /// What must be here for what is seen, with as much before and after it, so that going on finds it there. It changes once per page.
+    /// What must be here for what is seen, with as much before and after it, so that going on finds
+    /// it there. It changes once per page.
     pub(super) fn query(&self) -> Query {
         let page = self.top / self.rows * self.rows;
         let offset = page.saturating_sub(self.rows);
@@ -157,7 +159,8 @@ impl List {
         self.followed = self.selected().map(|connection| connection.id.clone());
     }
 
-    /// Goes on or back by pages. Whoever leafs through wants to be where the page is, and follows no line.
+    /// Goes on or back by pages. Whoever leafs through wants to be where the page is, and follows
+    /// no line.
     pub(super) fn page(&mut self, pages: isize) {
         let places = pages.saturating_mul(self.rows as isize);
         self.top = self.top.saturating_add_signed(places);

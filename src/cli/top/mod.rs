@@ -37,17 +37,20 @@ const USAGE: u8 = 2;
 /// What has happened and was not looked at yet. Whoever has more to tell waits.
 const EVENTS: usize = 64;
 
-/// Orders that the poller has not got to yet. More come together only where a server hangs, and then another one is refused.
+/// Orders that the poller has not got to yet. More come together only where a server hangs, and
+/// then another one is refused.
 const ORDERS: usize = 16;
 
 /// The screen is drawn anew after so long even if nothing happens, for the ages that it shows.
 const REDRAW: Duration = Duration::from_secs(1);
 
-/// The server may be asked this often and this seldom. Sorting ten thousands of lines takes it milliseconds, which its lines feel.
+/// The server may be asked this often and this seldom. Sorting ten thousands of lines takes it
+/// milliseconds, which its lines feel.
 const INTERVALS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(200)..=Duration::from_secs(3600);
 
-/// How long what was asked for last is waited for at the end: two questions, each with its connection.
+/// How long what was asked for last is waited for at the end: two questions, each with its
+/// connection.
 const LAST_ACTIONS: Duration = Duration::from_secs(20);
 
 #[derive(Args, Debug)]
@@ -79,7 +82,8 @@ pub(crate) fn run(args: TopArgs) -> Result<ExitCode, Error> {
         return Ok(ExitCode::from(USAGE));
     }
     let mut app = App::new(client.addr(), args.interval, Instant::now());
-    // Before the terminal is taken: what is wrong with the address or the token is better said where it was written.
+    // Before the terminal is taken: what is wrong with the address or the token is better said
+    // where it was written.
     match poller::first_look(&client, &app.list.query()) {
         Ok(news) => news
             .into_iter()
@@ -196,8 +200,8 @@ impl Session {
         Ok(None)
     }
 
-    /// Asks for the part of the list that is seen, if it is another one than before. Where the poller has too much to do already, the next
-    /// drawing tries again.
+    /// Asks for the part of the list that is seen, if it is another one than before. Where the
+    /// poller has too much to do already, the next drawing tries again.
     fn order_lines(&self, shown: &mut Option<Query>) -> Result<(), Error> {
         let wanted = self.app.list.query();
         if shown.as_ref() != Some(&wanted) {
@@ -210,7 +214,8 @@ impl Session {
         Ok(())
     }
 
-    /// Waits for what the user has asked for and left before it was done, and says what has become of it.
+    /// Waits for what the user has asked for and left before it was done, and says what has become
+    /// of it.
     fn finish(self) {
         let deadline = Instant::now() + LAST_ACTIONS;
         let mut unfinished = self.unfinished;
@@ -251,7 +256,8 @@ fn start_poller(
     Ok(order)
 }
 
-/// A signal ends it as `q` does, by way of what is returned: zero, or the signal. A second one does not wait for that.
+/// A signal ends it as `q` does, by way of what is returned: zero, or the signal. A second one does
+/// not wait for that.
 fn watch_signals(tell: SyncSender<Event>) -> Result<Arc<AtomicI32>, Error> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT])
         .map_err(Error::io("watch for signals"))?;
@@ -261,7 +267,8 @@ fn watch_signals(tell: SyncSender<Event>) -> Result<Arc<AtomicI32>, Error> {
         for signal in signals.forever() {
             let ends = ![SIGTSTP, SIGCONT].contains(&signal);
             if ends && end.swap(signal, Ordering::Relaxed) != 0 {
-                // A terminal that takes nothing more may be what holds it up, so nothing is written.
+                // A terminal that takes nothing more may be what holds it up, so nothing is
+                // written.
                 let _ = disable_raw_mode();
                 signal_hook::low_level::exit(128 + signal);
             }

@@ -35,7 +35,8 @@ pub(super) enum News {
     Done(String),
 }
 
-/// Asks every `interval`, and does as it is told in between, until nobody can tell it anything any more: what it was told before is done first.
+/// Asks every `interval`, and does as it is told in between, until nobody can tell it anything any
+/// more: what it was told before is done first.
 pub(super) fn work(
     client: &AdminClient,
     interval: Duration,
@@ -56,7 +57,8 @@ pub(super) fn work(
             }
             Err(RecvTimeoutError::Timeout) => {
                 look(client, &query, &mut tell);
-                // A server that takes longer than the interval is not asked more often than it answers.
+                // A server that takes longer than the interval is not asked more often than it
+                // answers.
                 next = (next + interval).max(Instant::now());
             }
             Err(RecvTimeoutError::Disconnected) => return,

@@ -19,15 +19,15 @@ use rustix::termios::tcgetwinsize;
 use signal_hook::consts::SIGSTOP;
 
 pub(super) struct Screen {
-    /// Never dropped: its destructor prints to stderr if it cannot show the cursor, and panics if stderr is
-    /// the closed terminal. `give_back` shows the cursor.
+    /// Never dropped: its destructor prints to stderr if it cannot show the cursor, and panics if
+    /// stderr is the closed terminal. `give_back` shows the cursor.
     terminal: ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>,
     /// What is drawn in.
     window: Rect,
 }
 
-/// Maximum columns and rows drawn. Any program can set an absurd size (TIOCSWINSZ(2const)), and every cell
-/// takes memory.
+/// Maximum columns and rows drawn. Any program can set an absurd size (TIOCSWINSZ(2const)), and
+/// every cell takes memory.
 const LARGEST: (u16, u16) = (1000, 500);
 /// Size of a terminal that does not report one, such as a serial line.
 const USUAL: (u16, u16) = (80, 24);
@@ -51,7 +51,8 @@ fn terminal(window: Rect) -> io::Result<ManuallyDrop<Terminal<CrosstermBackend<S
 
 impl Screen {
     pub(super) fn take() -> io::Result<Self> {
-        // The message of a panic is to be read, on the screen that is left when it is over; and in a release nothing is dropped after it.
+        // The message of a panic is to be read, on the screen that is left when it is over; and in
+        // a release nothing is dropped after it.
         static HOOK: Once = Once::new();
         HOOK.call_once(|| {
             let hook = panic::take_hook();
@@ -88,10 +89,12 @@ impl Screen {
 
     /// Takes the terminal again when the process goes on, and draws everything anew.
     pub(super) fn resume(&mut self) -> io::Result<()> {
-        // Whoever has stopped the process may have changed the terminal without our knowledge, so nothing is taken for granted.
+        // Whoever has stopped the process may have changed the terminal without our knowledge, so
+        // nothing is taken for granted.
         let _ = disable_raw_mode();
         enter()?;
-        // Another one, since clearing this one would ask the terminal where its cursor is, and the answer be taken for keys.
+        // Another one, since clearing this one would ask the terminal where its cursor is, and the
+        // answer be taken for keys.
         self.window = window();
         self.terminal = terminal(self.window)?;
         execute!(stdout(), Clear(ClearType::All))
@@ -104,7 +107,8 @@ impl Drop for Screen {
     }
 }
 
-/// Whether the terminal is ours. Giving it back twice would put the cursor back to where it was, over what has been said since.
+/// Whether the terminal is ours. Giving it back twice would put the cursor back to where it was,
+/// over what has been said since.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
 fn enter() -> io::Result<()> {
@@ -115,7 +119,8 @@ fn enter() -> io::Result<()> {
         .inspect_err(|_| give_back())
 }
 
-/// Does nothing when it has been done before. A terminal that is gone is no concern of ours any more.
+/// Does nothing when it has been done before. A terminal that is gone is no concern of ours any
+/// more.
 fn give_back() {
     if TAKEN.swap(false, Ordering::Relaxed) {
         // The first needs no writing, which may block or fail.

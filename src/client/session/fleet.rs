@@ -1,4 +1,5 @@
-//! A thousand clients of one server, in virtual time: who dials when, after it was restarted and while it keeps dying.
+//! A thousand clients of one server, in virtual time: who dials when, after it was restarted and
+//! while it keeps dying.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -141,7 +142,8 @@ fn a_restart_brings_no_storm() {
     }
 }
 
-/// Full jitter, not half: the first dials after the restart fill the whole of the first wait evenly, its beginning included.
+/// Full jitter, not half: the first dials after the restart fill the whole of the first wait
+/// evenly, its beginning included.
 #[test]
 fn the_first_dials_after_a_restart_are_spread_evenly() {
     for seed in 0..10 {
@@ -181,7 +183,8 @@ fn a_server_that_greets_and_dies_is_not_hammered() {
     }
 }
 
-/// Up for five seconds in twenty, each time for all. Whoever has learned to wait longer than that does not unlearn it from such lines.
+/// Up for five seconds in twenty, each time for all. Whoever has learned to wait longer than that
+/// does not unlearn it from such lines.
 #[test]
 fn a_server_that_keeps_crashing_is_not_hammered() {
     const UP: u64 = 5 * SECOND;
@@ -198,7 +201,8 @@ fn a_server_that_keeps_crashing_is_not_hammered() {
     assert_settles(1, MAX / 2, server);
 }
 
-/// After ten minutes, each client dials no more often than once per `period` on average, and never many of them together.
+/// After ten minutes, each client dials no more often than once per `period` on average, and never
+/// many of them together.
 fn assert_settles(seed: u64, period: u64, server: impl Fn(u64) -> Answer) {
     const END: u64 = 20 * 60 * SECOND;
     let dials = dials(&FULL_JITTER, seed, END, server);
@@ -218,7 +222,8 @@ fn assert_settles(seed: u64, period: u64, server: impl Fn(u64) -> Answer) {
 
 #[test]
 fn a_line_that_lasted_makes_the_next_wait_short_again() {
-    // Ten minutes of dying at once, then lines of `MAX`: after each of those the wait is the first one.
+    // Ten minutes of dying at once, then lines of `MAX`: after each of those the wait is the first
+    // one.
     const MENDED: u64 = 600 * SECOND;
     let server = |now| Answer::Greets {
         until: if now < MENDED { now } else { now + MAX },

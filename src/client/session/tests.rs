@@ -43,7 +43,8 @@ fn is_ask(action: &Action) -> bool {
     matches!(action, Action::Ask { ping: true, .. })
 }
 
-/// Steps from wake-up to wake-up until `end` or until the line is given up, as a driver would that finds nothing to read.
+/// Steps from wake-up to wake-up until `end` or until the line is given up, as a driver would that
+/// finds nothing to read.
 fn run_silent(session: &mut Session, mut now: u64, end: u64) -> Vec<(u64, Action)> {
     let mut seen = Vec::new();
     loop {
@@ -192,7 +193,8 @@ fn each_line_has_an_epoch_and_begins_anew() {
     session.handle_lost(at(3 * I), CloseReason::PeerReset, false, 0);
     session.poll(at(5 * I));
     assert_eq!(session.handle_dialled(at(5 * I)), Some(2));
-    // Three pings were unanswered on the old line; the new one owes them all again, and their late answers are nobody's.
+    // Three pings were unanswered on the old line; the new one owes them all again, and their late
+    // answers are nobody's.
     assert_eq!(session.handle_pongs(at(5 * I), 3), None);
     let seen = run_silent(&mut session, 5 * I, 20 * I);
     assert_eq!(
@@ -265,7 +267,8 @@ fn a_silent_line_is_asked_each_interval_and_given_up_exactly_at_the_bound() {
         ping: true,
         silence: Some(Duration::from_millis(ms)),
     };
-    // The line sends nothing either, so the first question comes an interval after the connect; the verdict counts from the last byte.
+    // The line sends nothing either, so the first question comes an interval after the connect; the
+    // verdict counts from the last byte.
     let expected = [
         (I, PING),
         (2 * I, silent(2 * I - 500)),
@@ -663,7 +666,8 @@ fn simulate(seed: u64) {
             .expect("a session that goes on has a next wake-up")
             .as_ms();
         inbound.sort_unstable();
-        // The driver is a little late now and then, but never for an arrival that its poll announces.
+        // The driver is a little late now and then, but never for an arrival that its poll
+        // announces.
         let wake = due.max(now)
             + if rng.u8(0..4) == 0 {
                 rng.u64(0..100)

@@ -70,7 +70,8 @@ fn who_never_speaks_is_ended_and_a_heartbeat_is_speech() {
     assert!(rig.engine.is_open(pongs) && !rig.engine.is_open(mute) && !rig.engine.is_open(mumbles));
 }
 
-/// Bytes that the peer acknowledges, by time in milliseconds, and when it is closed as a slow reader.
+/// Bytes that the peer acknowledges, by time in milliseconds, and when it is closed as a slow
+/// reader.
 fn closed_at(acknowledged: impl Fn(u64) -> u64) -> Option<u64> {
     let mut rig = with(|limits| limits.write_timeout = seconds(4));
     let id = rig.open();

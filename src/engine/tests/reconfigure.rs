@@ -30,7 +30,8 @@ fn a_shorter_heartbeat_asks_anew_before_it_gives_anybody_up() {
     rig.pass_until(30_000, false);
     reconfigure(&mut rig, |config| config.heartbeat = interval(1000));
     rig.pass_until(100_000, false);
-    // Silent for longer than the new bound already, it has three pings, and as long as somebody who is last seen now.
+    // Silent for longer than the new bound already, it has three pings, and as long as somebody who
+    // is last seen now.
     assert_eq!(
         (rig.engine.stats().pings_out, rig.reasons()),
         (3, vec![CloseReason::HeartbeatLost])

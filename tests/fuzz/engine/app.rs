@@ -1,4 +1,5 @@
-//! The application on top of the engine, with books of its own about what must come in and what must go out.
+//! The application on top of the engine, with books of its own about what must come in and what
+//! must go out.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -162,8 +163,8 @@ impl App {
         }
     }
 
-    /// Whether a send that was expected to end so may end like this: broadcasts that are not complete
-    /// come before it, and may leave it no room.
+    /// Whether a send that was expected to end so may end like this: broadcasts that are not
+    /// complete come before it, and may leave it no room.
     pub fn may_end(&self, result: Result<(), SendError>, expected: Result<(), SendError>) -> bool {
         let no_room = matches!(result, Err(SendError::Full | SendError::Closed));
         result == expected || (no_room && !self.broadcasts.is_empty())
@@ -193,7 +194,8 @@ impl App {
         self.line(id).bytes_in += bytes.len() as u64;
     }
 
-    /// Bytes that the engine has given out and the kernel has taken: whole heartbeats and messages, each in its turn.
+    /// Bytes that the engine has given out and the kernel has taken: whole heartbeats and messages,
+    /// each in its turn.
     pub fn written(&mut self, id: ConnId, bytes: &[u8]) {
         let mut goodbye = Vec::new();
         self.codec.encode(&[GOODBYE], &mut goodbye);

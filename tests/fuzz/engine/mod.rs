@@ -17,7 +17,8 @@ use heartline::{
 use crate::reader::Reader;
 use app::App;
 
-/// A configuration, then operations, each a byte and what it needs; what must always hold is checked after each of them.
+/// A configuration, then operations, each a byte and what it needs; what must always hold is
+/// checked after each of them.
 pub fn engine(data: &[u8]) {
     let mut data = Reader(data);
     let config = config(&mut data);
@@ -312,7 +313,8 @@ impl Run<'_> {
         }
     }
 
-    /// Writes until nothing is left or the kernel, which takes so many bytes at most, has no more room.
+    /// Writes until nothing is left or the kernel, which takes so many bytes at most, has no more
+    /// room.
     fn write(&mut self, id: ConnId, mut most: usize) {
         for _ in 0..16 {
             let mut slices = [IoSlice::new(&[]); 3];
@@ -339,7 +341,8 @@ impl Run<'_> {
         panic!("{id}: there is no end to what it has to write");
     }
 
-    /// About what a message is: mostly small, sometimes large enough to be shared, sometimes more than a line can carry.
+    /// About what a message is: mostly small, sometimes large enough to be shared, sometimes more
+    /// than a line can carry.
     fn about(&mut self) -> Vec<u8> {
         match self.data.byte() {
             0..=9 => b"a\nb".to_vec(),
@@ -619,7 +622,8 @@ impl Run<'_> {
         }
     }
 
-    /// A turn of a driver that does all it is asked to; the kernel has room for so much of each. Nobody has sent anything.
+    /// A turn of a driver that does all it is asked to; the kernel has room for so much of each.
+    /// Nobody has sent anything.
     fn turn(&mut self, room: usize) {
         self.now_ms = self.latest.as_ms();
         while self.engine.poll_readable().is_some() {}
@@ -648,7 +652,8 @@ impl Run<'_> {
     }
 
     fn handle_all_timers(&mut self) {
-        // Those that lie beyond the horizon of the wheel are checked once for each time it has gone round.
+        // Those that lie beyond the horizon of the wheel are checked once for each time it has gone
+        // round.
         let checks = 1000 + self.latest.ms_since(self.checked) / 100;
         assert!(
             self.engine.handle_timers(self.now(), checks as usize),

@@ -1,4 +1,5 @@
-//! A line echo on tokio, as a peer to compare with: one task per connection on one thread, each read under a timeout.
+//! A line echo on tokio, as a peer to compare with: one task per connection on one thread, each
+//! read under a timeout.
 
 use std::io;
 use std::time::Duration;

@@ -12,7 +12,8 @@ use crate::net::{dial_from, monotonic_ns};
 
 /// Dials begun per turn, so that those already connected are served meanwhile.
 const DIALS_PER_TURN: u32 = 64;
-/// Dials under way at once. More would only lengthen the server's queue, and beyond its backlog they are lost and repeated a second later.
+/// Dials under way at once. More would only lengthen the server's queue, and beyond its backlog
+/// they are lost and repeated a second later.
 const MOST_UNDER_WAY: u32 = 1024;
 /// A dial that takes longer has failed: time enough for two repetitions of a lost SYN.
 const DIAL_TIMEOUT_NS: u64 = 10_000_000_000;

@@ -1,4 +1,5 @@
-//! One connection of the load: its socket, what could not be written yet, and what is under way on it.
+//! One connection of the load: its socket, what could not be written yet, and what is under way on
+//! it.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -8,7 +9,8 @@ use mio::net::TcpStream;
 
 use crate::cli::bench::scan::Scan;
 
-/// A connection of the plan. There are thousands, so it is small; queues take memory only while something is in them.
+/// A connection of the plan. There are thousands, so it is small; queues take memory only while
+/// something is in them.
 #[derive(Default)]
 pub(super) struct Line {
     /// `None` before the dial and after the end.
@@ -19,7 +21,8 @@ pub(super) struct Line {
     pub(super) mute: bool,
     /// On the list of those that have more to read.
     pub(super) ready: bool,
-    /// An end of stream was announced, which no further event will be: reading goes on until it is reached.
+    /// An end of stream was announced, which no further event will be: reading goes on until it is
+    /// reached.
     pub(super) end_in_sight: bool,
     pub(super) scan: Scan,
     /// Messages that were pushed to it.
@@ -61,7 +64,8 @@ impl Line {
         if let Some(error) = stream.take_error()? {
             return Err(error);
         }
-        // TCP's simultaneous open: with nobody listening on a port of the ephemeral range, a dial may meet itself.
+        // TCP's simultaneous open: with nobody listening on a port of the ephemeral range, a dial
+        // may meet itself.
         if stream.local_addr()? == addr {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
@@ -69,7 +73,8 @@ impl Line {
         Ok(true)
     }
 
-    /// Writes, and keeps what the kernel does not take. Fails if the connection is broken; a read will tell how.
+    /// Writes, and keeps what the kernel does not take. Fails if the connection is broken; a read
+    /// will tell how.
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.is_stuck() {
             self.unwritten.extend_from_slice(bytes);
@@ -142,7 +147,8 @@ pub(super) fn cause(error: &io::Error) -> &'static str {
         io::ErrorKind::ConnectionReset
         | io::ErrorKind::ConnectionAborted
         | io::ErrorKind::BrokenPipe => "reset",
-        // The kernel says the one when it looks for a port at the dial, the other when it does so for a source address.
+        // The kernel says the one when it looks for a port at the dial, the other when it does so
+        // for a source address.
         io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => "no-ports",
         io::ErrorKind::HostUnreachable
         | io::ErrorKind::NetworkUnreachable

@@ -1,8 +1,10 @@
-//! `heartline bench worker`: thousands of connections on one thread and one poll loop, as the coordinator's plan says.
+//! `heartline bench worker`: thousands of connections on one thread and one poll loop, as the
+//! coordinator's plan says.
 //!
-//! A turn is: orders, events, leftover reads, dials, messages that are due. Each step has a budget. Latency is
-//! counted from the instant at which a message was meant to be sent, not from when this loop got round to it: a harness that waits for a slow
-//! server before it sends would leave the slowness out.
+//! A turn is: orders, events, leftover reads, dials, messages that are due. Each step has a budget.
+//! Latency is counted from the instant at which a message was meant to be sent, not from when this
+//! loop got round to it: a harness that waits for a slow server before it sends would leave the
+//! slowness out.
 
 mod control;
 mod dialing;
@@ -32,7 +34,8 @@ const TIMER: Token = Token(usize::MAX - 1);
 
 /// Events taken from the kernel at once.
 const EVENTS_PER_TURN: usize = 1024;
-/// Messages sent per turn. A storm is to come all at once, so it is what a worker has connections; replies that arrive meanwhile wait.
+/// Messages sent per turn. A storm is to come all at once, so it is what a worker has connections;
+/// replies that arrive meanwhile wait.
 const SENDS_PER_TURN: usize = 16_384;
 /// Size of the one buffer that all connections are read into.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -68,7 +71,8 @@ struct Worker {
     origins: Origins,
     stage: Stage,
     progress: Progress,
-    /// Replies under way, mute connections that are open, pushed messages that have not arrived: what the end waits for.
+    /// Replies under way, mute connections that are open, pushed messages that have not arrived:
+    /// what the end waits for.
     pending: u64,
     tally: Tally,
     scratch: Box<[u8]>,

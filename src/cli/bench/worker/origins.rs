@@ -8,13 +8,14 @@ use crate::cli::bench::values::MOST_SOURCES;
 
 /// Origins that are tried for one dial, should they be taken.
 const TRIES_PER_DIAL: usize = 1024;
-/// So many taken in a row, and one more address is worth it: there are millions of them, and each try costs some microseconds.
+/// So many taken in a row, and one more address is worth it: there are millions of them, and each
+/// try costs some microseconds.
 const TRIES_PER_ADDR: usize = 64;
 /// Where the kernel dials a loopback address from, if it is left the choice.
 const KERNELS_CHOICE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// Takes source addresses in turn, and on each of them one port after the other. What somebody else uses, or has used until a minute ago,
-/// is left out.
+/// Takes source addresses in turn, and on each of them one port after the other. What somebody else
+/// uses, or has used until a minute ago, is left out.
 pub(super) struct Origins {
     ports: Ports,
     /// None while the kernel chooses address and port.
@@ -48,7 +49,8 @@ impl Origins {
         }
     }
 
-    /// Dials from one origin after the other until one of them is not taken. Without an origin the kernel is to choose.
+    /// Dials from one origin after the other until one of them is not taken. Without an origin the
+    /// kernel is to choose.
     pub(super) fn dial<T>(
         &mut self,
         mut dial: impl FnMut(Option<SocketAddr>) -> io::Result<T>,
@@ -108,7 +110,8 @@ impl Origins {
     }
 }
 
-/// The kernel says the one of a port that is bound, the other of a pair of addresses and ports that is connected or was until a minute ago.
+/// The kernel says the one of a port that is bound, the other of a pair of addresses and ports that
+/// is connected or was until a minute ago.
 fn is_taken(error: &io::Error) -> bool {
     matches!(
         error.kind(),

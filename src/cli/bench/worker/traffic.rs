@@ -1,4 +1,5 @@
-//! What goes over the connections: messages that are due, replies, questions, pushed messages, ends.
+//! What goes over the connections: messages that are due, replies, questions, pushed messages,
+//! ends.
 
 use std::cmp::Reverse;
 
@@ -179,7 +180,8 @@ impl Worker {
             if line.stream.is_none() {
                 load.unsent += 1;
             } else if line.is_stuck() {
-                // The connection takes nothing; what is not sent is told apart from what is not answered.
+                // The connection takes nothing; what is not sent is told apart from what is not
+                // answered.
                 load.unsent += 1;
             } else {
                 let count = match self.plan.groups[group].role {
@@ -203,7 +205,8 @@ impl Worker {
         }
     }
 
-    /// Writes so many messages of the connection's group, which were meant to be sent at `intended_ns`.
+    /// Writes so many messages of the connection's group, which were meant to be sent at
+    /// `intended_ns`.
     fn send(&mut self, index: u32, count: u32, intended_ns: u64) {
         let line = &mut self.lines[index as usize];
         let group = usize::from(line.group);

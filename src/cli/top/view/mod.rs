@@ -28,7 +28,8 @@ struct Plan {
 }
 
 impl Plan {
-    /// What matters least goes first where there is little room: closes, then the resources, then the sparklines.
+    /// What matters least goes first where there is little room: closes, then the resources, then
+    /// the sparklines.
     fn new(area: Rect) -> Self {
         let tiles = match area.height {
             0..8 => 0,

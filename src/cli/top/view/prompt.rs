@@ -91,7 +91,8 @@ fn draw_keys(frame: &mut Frame<'_>, area: Rect, app: &App, theme: Theme, now: In
     put(frame.buffer_mut(), area, text.into(), style);
 }
 
-/// The end of what stands before the cursor is always seen, and as much of what stands after it as there is room for.
+/// The end of what stands before the cursor is always seen, and as much of what stands after it as
+/// there is room for.
 fn draw_input(frame: &mut Frame<'_>, area: Rect, what: &str, input: &Input, theme: Theme) {
     let prompt = format!(" {what}: ");
     let prompt_width = Line::raw(prompt.as_str())
@@ -136,7 +137,8 @@ fn draw_help(frame: &mut Frame<'_>) {
         .max()
         .unwrap_or(0);
     let rule = "─".repeat(widest + 2);
-    // Drawn by hand: ratatui's boxes and paragraphs can do much more, and bring it all into the binary.
+    // Drawn by hand: ratatui's boxes and paragraphs can do much more, and bring it all into the
+    // binary.
     let body = HELP.iter().map(|line| {
         format!(
             "│ {line}{} │",
