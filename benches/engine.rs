@@ -10,7 +10,7 @@ use heartline::engine::{Engine, Work};
 use heartline::framing::{Codec, Frame, HeartbeatWords};
 use heartline::inbox::Inbox;
 use heartline::outbox::{Outbox, Pool, Shared};
-use heartline::time::Millis;
+use heartline::time::Timestamp;
 use heartline::wheel::Wheel;
 use heartline::{Config, ConnId, Context, Framing, Handler};
 
@@ -127,15 +127,21 @@ fn engine(c: &mut Criterion) {
                 now_ms += 1;
                 for id in &ids[..active] {
                     let mut work = Work::new(u32::MAX);
-                    engine.handle_bytes(Millis::from_ms(now_ms), *id, &wire, &mut work, &mut Echo);
+                    engine.handle_bytes(
+                        Timestamp::from_ms(now_ms),
+                        *id,
+                        &wire,
+                        &mut work,
+                        &mut Echo,
+                    );
                 }
-                flush(&mut engine, Millis::from_ms(now_ms));
+                flush(&mut engine, Timestamp::from_ms(now_ms));
             });
         });
     }
     group.throughput(Throughput::Elements(CONNECTIONS as u64));
     group.bench_function("ping 1000 quiet connections", |b| {
-        let due = Millis::from_ms(5000);
+        let due = Timestamp::from_ms(5000);
         b.iter_batched_ref(
             || engine_with(CONNECTIONS).0,
             |engine| {
@@ -154,7 +160,7 @@ fn engine_with(connections: usize) -> (Engine, Vec<ConnId>) {
     let ids = (0..connections)
         .map(|_| {
             engine
-                .handle_open(Millis::ZERO, peer, &mut Echo)
+                .handle_open(Timestamp::ZERO, peer, &mut Echo)
                 .expect("there is no bound")
         })
         .collect();
@@ -162,8 +168,8 @@ fn engine_with(connections: usize) -> (Engine, Vec<ConnId>) {
 }
 
 /// The end of a turn, on sockets that take everything.
-fn flush(engine: &mut Engine, now: Millis) {
-    while let Some(id) = engine.poll_dirty().or_else(|| engine.poll_told()) {
+fn flush(engine: &mut Engine, now: Timestamp) {
+    while let Some(id) = engine.poll_dirty().or_else(|| engine.poll_broadcast_only()) {
         let mut slices = [IoSlice::new(&[]); 16];
         let filled = engine.outgoing(id, &mut slices);
         let written = black_box(&slices[..filled])

@@ -73,13 +73,13 @@ reasons! {
         HttpRequest = "http-request", Policy;
         /// A frame was begun and not finished within the time allowed for it, though its bytes may
         /// have trickled in to the last.
-        FrameUnfinished = "frame-unfinished", Policy;
+        FrameTimeout = "frame-timeout", Policy;
         /// The peer sent no message and no heartbeat within the time allowed for its first.
-        NeverSpoke = "never-spoke", Policy;
+        FirstMessageTimeout = "first-message-timeout", Policy;
         /// The peer went on sending more messages than it may, though it was held back.
-        Flood = "flood", Policy;
+        RateLimited = "rate-limited", Policy;
         /// The peer was silent for `heartbeat * (missed + 1)` and left `missed` pings unanswered.
-        HeartbeatLost = "heartbeat-lost", Policy;
+        HeartbeatTimeout = "heartbeat-timeout", Policy;
         /// The peer was silent for as long, and its kernel has not acknowledged what was sent to
         /// it: the host or the way to it is gone, not only the program. Told apart on Linux only;
         /// elsewhere it counts as one of the two around it.
@@ -102,11 +102,11 @@ reasons! {
 reasons! {
     /// Why a connection was refused: accepted by the kernel, closed at once by us, never handed to
     /// the handler.
-    Refusal {
+    RejectReason {
         /// As many connections are held as the limit allows.
         Full = "full", Policy;
         /// This address holds as many connections as one address may.
-        AddressFull = "address-full", Policy;
+        PerIpLimit = "per-ip-limit", Policy;
         /// This address may not connect.
         Denied = "denied", Policy;
         /// A balancer brought the connection and did not say in time, or not as the PROXY protocol

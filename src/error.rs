@@ -105,7 +105,7 @@ pub enum SendError {
     Full,
     /// The framing cannot carry the message: a line feed inside a line, more than 2^32 - 1 bytes
     /// behind a length.
-    Unframeable,
+    InvalidMessage,
 }
 
 impl fmt::Display for SendError {
@@ -113,7 +113,7 @@ impl fmt::Display for SendError {
         f.write_str(match self {
             SendError::Closed => "the connection is closed",
             SendError::Full => "the queue is full",
-            SendError::Unframeable => "the framing cannot carry this message",
+            SendError::InvalidMessage => "the framing cannot carry this message",
         })
     }
 }

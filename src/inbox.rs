@@ -1,7 +1,7 @@
 //! The read buffer of one connection: the frame that has not ended yet, and what may not be decoded
 //! yet. Empty means no heap at all.
 
-use crate::time::Millis;
+use crate::time::Timestamp;
 
 /// Bytes received and not yet consumed.
 ///
@@ -16,7 +16,7 @@ struct Held {
     /// The beginning of a frame, or a whole frame that is lent out (`lent`).
     frame: Vec<u8>,
     /// When the unfinished frame began.
-    since: Millis,
+    since: Timestamp,
     /// The frame was completed and handed out; it goes at the next [`Inbox::begin`].
     lent: bool,
     /// Bytes after the frame that are not decoded yet.
@@ -90,7 +90,7 @@ impl Inbox {
     }
 
     /// When the unfinished frame began, if there is one.
-    pub fn frame_since(&self) -> Option<Millis> {
+    pub fn frame_since(&self) -> Option<Timestamp> {
         self.0
             .as_ref()
             .filter(|held| !held.lent && !held.frame.is_empty())
@@ -98,7 +98,7 @@ impl Inbox {
     }
 
     /// Says when the unfinished frame began. Without one, it does nothing.
-    pub fn set_frame_since(&mut self, since: Millis) {
+    pub fn set_frame_since(&mut self, since: Timestamp) {
         if let Some(held) = &mut self.0 {
             held.since = since;
         }

@@ -53,7 +53,7 @@ mod net;
 mod server;
 mod totals;
 
-pub use close::{CloseReason, Origin, Refusal};
+pub use close::{CloseReason, Origin, RejectReason};
 pub use config::{Config, Heartbeat, Keepalive, Limits, OnFull, OnSlow};
 pub use engine::{
     Broadcast, BroadcastId, Close, Closed, Connection, Context, Handler, Histogram, Stats,

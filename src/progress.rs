@@ -6,7 +6,7 @@
 //! `timeout * 5/4` of its last progress, and a peer that reads steadily never is, if it reads its
 //! receive window, which its kernel acknowledges in one piece, within the timeout.
 
-use crate::time::Millis;
+use crate::time::Timestamp;
 
 /// Bytes per second that a peer must acknowledge on average while bytes wait for it.
 const MIN_RATE: u64 = 64;
@@ -17,14 +17,14 @@ const SAMPLES: u64 = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// When it last made progress, or the wait for it began.
-    at: Millis,
+    at: Timestamp,
     /// When that was last measured, and how many bytes it had acknowledged then.
-    sample: Option<(Millis, u64)>,
+    sample: Option<(Timestamp, u64)>,
 }
 
 impl Progress {
     /// None yet, and waited for from now on.
-    pub fn since(now: Millis) -> Self {
+    pub fn since(now: Timestamp) -> Self {
         Progress {
             at: now,
             sample: None,
@@ -32,7 +32,7 @@ impl Progress {
     }
 
     /// When the peer last made progress, or the wait for it began.
-    pub fn at(&self) -> Millis {
+    pub fn at(&self) -> Timestamp {
         self.at
     }
 
@@ -42,7 +42,7 @@ impl Progress {
     }
 
     /// When it is to be measured next, for a timeout of this length.
-    pub fn next_sample(&self, timeout_ms: u64) -> Millis {
+    pub fn next_sample(&self, timeout_ms: u64) -> Timestamp {
         let from = self.sample.map_or(self.at, |(at, _)| at);
         from.plus_ms(timeout_ms / SAMPLES + 1)
     }
@@ -52,7 +52,7 @@ impl Progress {
     ///
     /// A peer that has acknowledged everything makes progress whatever the rate: it was offered no
     /// more.
-    pub fn measure(&mut self, now: Millis, written: u64, unacknowledged: Option<u64>) {
+    pub fn measure(&mut self, now: Timestamp, written: u64, unacknowledged: Option<u64>) {
         let acknowledged = written.saturating_sub(unacknowledged.unwrap_or(0));
         if let Some((sampled, before)) = self.sample {
             let wanted = (now.ms_since(sampled) * MIN_RATE / 1000).max(1);
@@ -69,8 +69,8 @@ impl Progress {
 mod tests {
     use super::*;
 
-    fn at(ms: u64) -> Millis {
-        Millis::from_ms(ms)
+    fn at(ms: u64) -> Timestamp {
+        Timestamp::from_ms(ms)
     }
 
     #[test]

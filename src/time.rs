@@ -12,20 +12,20 @@ use std::time::Duration;
 /// Because it is rounded down, an instant may lie up to 1 ms before the event it stamps. Whoever
 /// promises "not earlier than" adds that millisecond (see `engine::liveness`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Millis(u64);
+pub struct Timestamp(u64);
 
-impl Millis {
+impl Timestamp {
     /// The instant at which the driver started.
-    pub const ZERO: Millis = Millis(0);
+    pub const ZERO: Timestamp = Timestamp(0);
 
     /// The instant `ms` milliseconds after the start.
     pub const fn from_ms(ms: u64) -> Self {
-        Millis(ms)
+        Timestamp(ms)
     }
 
     /// The instant that long after the start, rounded down.
     pub const fn from_duration(since_start: Duration) -> Self {
-        Millis(since_start.as_secs() * 1000 + since_start.subsec_millis() as u64)
+        Timestamp(since_start.as_secs() * 1000 + since_start.subsec_millis() as u64)
     }
 
     /// Milliseconds since the start.
@@ -35,16 +35,16 @@ impl Millis {
 
     /// This instant moved `ms` milliseconds into the future, at most to the end of time.
     pub const fn plus_ms(self, ms: u64) -> Self {
-        Millis(self.0.saturating_add(ms))
+        Timestamp(self.0.saturating_add(ms))
     }
 
     /// Milliseconds from `earlier` to this instant; 0 when `earlier` is in fact later.
-    pub const fn ms_since(self, earlier: Millis) -> u64 {
+    pub const fn ms_since(self, earlier: Timestamp) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 }
 
-impl fmt::Display for Millis {
+impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ms", self.0)
     }
@@ -69,7 +69,7 @@ pub fn duration_to_ms(duration: Duration) -> u64 {
 #[derive(Clone, Debug)]
 pub struct AwakeClock {
     threshold_ms: u64,
-    last_raw: Millis,
+    last_raw: Timestamp,
     stalled_ms: u64,
     stalls: u64,
 }
@@ -79,7 +79,7 @@ impl AwakeClock {
     pub fn new(threshold_ms: u64) -> Self {
         AwakeClock {
             threshold_ms,
-            last_raw: Millis::ZERO,
+            last_raw: Timestamp::ZERO,
             stalled_ms: 0,
             stalls: 0,
         }
@@ -96,7 +96,7 @@ impl AwakeClock {
     /// turn, the poll timeout after a poll, `None` if it was prepared to wait for ever (then no gap
     /// can be told from an ordinary wait, and none is forgiven; with nothing on the timer wheel
     /// there is nobody to blame either). A reading before the previous one counts as equal to it.
-    pub fn read(&mut self, raw: Millis, waited_ms: Option<u64>) -> Millis {
+    pub fn read(&mut self, raw: Timestamp, waited_ms: Option<u64>) -> Timestamp {
         let raw = raw.max(self.last_raw);
         if let Some(waited_ms) = waited_ms {
             let lag_ms = raw.ms_since(self.last_raw).saturating_sub(waited_ms);
@@ -106,7 +106,7 @@ impl AwakeClock {
             }
         }
         self.last_raw = raw;
-        Millis(raw.0 - self.stalled_ms)
+        Timestamp(raw.0 - self.stalled_ms)
     }
 
     /// Total length of all stalls so far, in milliseconds.
@@ -134,24 +134,24 @@ mod tests {
     #[test]
     fn a_freeze_is_taken_out_of_awake_time() {
         let mut clock = AwakeClock::new(500);
-        assert_eq!(clock.read(Millis(1000), Some(1000)), Millis(1000));
-        assert_eq!(clock.read(Millis(9100), Some(100)), Millis(1100));
+        assert_eq!(clock.read(Timestamp(1000), Some(1000)), Timestamp(1000));
+        assert_eq!(clock.read(Timestamp(9100), Some(100)), Timestamp(1100));
         assert_eq!((clock.stalls(), clock.stalled_ms()), (1, 8000));
-        assert_eq!(clock.read(Millis(9200), Some(100)), Millis(1200));
+        assert_eq!(clock.read(Timestamp(9200), Some(100)), Timestamp(1200));
     }
 
     #[test]
     fn lag_up_to_the_threshold_and_waits_for_ever_are_ordinary() {
         let mut clock = AwakeClock::new(500);
-        assert_eq!(clock.read(Millis(600), Some(100)), Millis(600));
-        assert_eq!(clock.read(Millis(60_000), None), Millis(60_000));
+        assert_eq!(clock.read(Timestamp(600), Some(100)), Timestamp(600));
+        assert_eq!(clock.read(Timestamp(60_000), None), Timestamp(60_000));
         assert_eq!(clock.stalls(), 0);
     }
 
     #[test]
     fn awake_time_never_runs_backwards() {
         let mut clock = AwakeClock::new(10);
-        clock.read(Millis(100), Some(100));
-        assert_eq!(clock.read(Millis(40), Some(0)), Millis(100));
+        clock.read(Timestamp(100), Some(100));
+        assert_eq!(clock.read(Timestamp(40), Some(0)), Timestamp(100));
     }
 }

@@ -96,10 +96,10 @@ mod tests {
         let mut totals = Totals::default();
         for (reason, ip, times) in [
             ("peer-reset", "192.0.2.7", 1),
-            ("heartbeat-lost", "192.0.2.8", 2),
-            ("heartbeat-lost", "198.51.100.1", 4),
-            ("heartbeat-lost", "2001:db8:1:2::3", 1),
-            ("heartbeat-lost", "::ffff:198.51.100.9", 1),
+            ("heartbeat-timeout", "192.0.2.8", 2),
+            ("heartbeat-timeout", "198.51.100.1", 4),
+            ("heartbeat-timeout", "2001:db8:1:2::3", 1),
+            ("heartbeat-timeout", "::ffff:198.51.100.9", 1),
         ] {
             for _ in 0..times {
                 totals.count(reason, ip.parse().expect("an address"));
@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(totals.sum(), 9);
         assert_eq!(
             totals.to_string(),
-            "reasons=heartbeat-lost:8,peer-reset:1 \
+            "reasons=heartbeat-timeout:8,peer-reset:1 \
              networks=198.51.100.0/24:5,192.0.2.0/24:3,2001:db8:1::/48:1 other_networks=0"
         );
         assert_eq!(totals.networks(1).1, 4);
@@ -119,7 +119,7 @@ mod tests {
         let mut totals = Totals::default();
         for address in 0..10_000_u32 {
             let ip = std::net::Ipv4Addr::from(address << 8);
-            totals.count("heartbeat-lost", ip.into());
+            totals.count("heartbeat-timeout", ip.into());
         }
         let (networks, others) = totals.networks(usize::MAX);
         assert_eq!(networks.len(), MAX_NETWORKS);

@@ -96,7 +96,7 @@ fn behind_a_balancer_the_real_peer_counts() {
         .map(|refusal| field(refusal, "reason").to_owned())
         .collect();
     reasons.sort();
-    assert_eq!(reasons, ["address-full", "denied", "probe", "proxy-header"]);
+    assert_eq!(reasons, ["denied", "per-ip-limit", "probe", "proxy-header"]);
 
     let mut liar = connect_from("127.0.0.8:0", &server);
     liar.send("PROXY TCP4 198.51.100.9 192.0.2.1 4000 443\r\n");

@@ -128,7 +128,7 @@ fn handles_reach_the_lines_from_other_threads() {
 
     // A stale id is harmless, and what cannot be framed is dropped, not sent in pieces.
     server.handle.send(two_id, "nobody").expect("room");
-    let unframeable = Err(SendError::Unframeable);
+    let unframeable = Err(SendError::InvalidMessage);
     assert_eq!(server.handle.send(one_id, "two\nlines"), unframeable);
     assert_eq!(server.handle.broadcast("two\nlines"), unframeable);
     server.handle.send(one_id, "one line").expect("room");

@@ -31,7 +31,7 @@ fn one_address_may_hold_so_many() {
     let server = Serve::start(&["--max-connections-per-ip", "2"]);
     let _peers: Vec<Peer> = (0..2).map(|_| server.served()).collect();
     server.connect().expect_end();
-    assert_eq!(field(&server.refusals()[0], "reason"), "address-full");
+    assert_eq!(field(&server.refusals()[0], "reason"), "per-ip-limit");
 }
 
 #[test]

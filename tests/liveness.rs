@@ -45,7 +45,7 @@ fn a_silent_peer_is_asked_and_then_closed_within_the_bound() {
         after.elapsed()
     );
     let close = &server.wait_for_closes(1)[0];
-    assert_eq!(field(close, "reason"), "heartbeat-lost");
+    assert_eq!(field(close, "reason"), "heartbeat-timeout");
     assert_eq!(field(close, "pings_unanswered"), "2");
     assert_eq!(
         field(close, "addr"),
@@ -65,7 +65,7 @@ fn a_peer_that_never_speaks_at_all_is_found_too() {
     assert!(start.elapsed() > ms(600));
     assert_eq!(
         field(&server.wait_for_closes(1)[0], "reason"),
-        "heartbeat-lost"
+        "heartbeat-timeout"
     );
 }
 

@@ -22,7 +22,7 @@ pub const ID: &str = "fairness";
 pub const METRICS: &[Metric] = &[
     metric("alone", "p99 of 50 quiet peers", Unit::Microseconds, false),
     metric(
-        "flood",
+        "rate-limited",
         "the same beside one that floods",
         Unit::Times,
         false,

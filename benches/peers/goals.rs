@@ -130,7 +130,7 @@ const GOALS: &[Goal] = &[
         title: "p99 of quiet peers beside a flood; of empty lines, from one; from fifty; to 500 readers; an accept storm; a mass expiry",
         goal: "≤ 3 × without them",
         rules: &[
-            (fairness::ID, "flood", Median(3.0)),
+            (fairness::ID, "rate-limited", Median(3.0)),
             (fairness::ID, "empty-lines", Median(3.0)),
             (fairness::ID, "many-empty-lines", Median(3.0)),
             (fairness::ID, "broadcast", Median(3.0)),

@@ -8,7 +8,7 @@ use std::process;
 use std::time::Instant;
 
 use heartline::engine::{Engine, Work};
-use heartline::time::{Millis, duration_to_ms};
+use heartline::time::{Timestamp, duration_to_ms};
 use heartline::wheel::{SLOTS, Wheel};
 use heartline::{Config, ConnId, Context, Handler};
 use rustix::time::{ClockId, clock_gettime};
@@ -89,7 +89,7 @@ impl Handler for Silent {
 /// Lines that answer every ping a tick later, on sockets that take everything.
 struct Fleet {
     engine: Engine,
-    now: Millis,
+    now: Timestamp,
     tick_ms: u64,
     ticks_per_interval: u64,
     asked: Vec<ConnId>,
@@ -107,7 +107,7 @@ impl Fleet {
         let engine = Engine::new(&config).map_err(|error| error.to_string())?;
         let mut fleet = Fleet {
             engine,
-            now: Millis::ZERO,
+            now: Timestamp::ZERO,
             tick_ms,
             ticks_per_interval: interval_ms / tick_ms,
             asked: Vec::new(),
@@ -169,7 +169,11 @@ impl Fleet {
     }
 
     fn flush(&mut self) {
-        while let Some(id) = self.engine.poll_dirty().or_else(|| self.engine.poll_told()) {
+        while let Some(id) = self
+            .engine
+            .poll_dirty()
+            .or_else(|| self.engine.poll_broadcast_only())
+        {
             let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
             let filled = self.engine.outgoing(id, &mut slices);
             let written = black_box(&slices[..filled])

@@ -67,7 +67,7 @@ enum Kind {
     Unwatched,
     Again,
     Watched,
-    Told,
+    BroadcastOnly,
 }
 
 use Kind::{Again, Told, Unwatched, Watched};

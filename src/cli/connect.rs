@@ -250,7 +250,7 @@ impl ClientHandler for Terminal {
                 reason, silence, ..
             } => {
                 let why = match reason {
-                    CloseReason::HeartbeatLost => format!("silent for {}", display(*silence)),
+                    CloseReason::HeartbeatTimeout => format!("silent for {}", display(*silence)),
                     reason => reason.as_str().replace('-', " "),
                 };
                 self.trouble = Some(format!("lost the connection ({why})"));

@@ -219,11 +219,11 @@ mod tests {
             "version": "0.1.0", "pid": 42, "app": "echo", "framing": "lines", "listening": ["127.0.0.1:7878", "[::1]:7878"],
             "started": "2026-11-24T22:27:20Z", "uptime_s": 11520.0, "draining": false, "heartbeat_s": 5.0, "missed": 3, "bound_s": 20.0,
             "connections": {"open": 3, "max": 65000, "opened": 12010},
-            "closed": {"peer-closed": 4, "heartbeat-lost": 12000, "flood": 0}, "refused": {"full": 0},
+            "closed": {"peer-closed": 4, "heartbeat-timeout": 12000, "rate-limited": 0}, "refused": {"full": 0},
             "bytes": {"in": 1536, "out": 10}, "messages": {"in": 1000, "out": 2, "dropped": 0},
             "heartbeats": {"pings_out": 5, "pongs_in": 4, "pings_in": 0},
             "round_trip": histogram, "overshoot": none, "lag": none, "turn": none,
-            "yields": 0, "throttled": 0, "rationed": 0, "stalls": 0, "stalled_s": 0.0, "buffered_bytes": 0, "max_buffered_bytes": 268435456,
+            "yields": 0, "throttled": 0, "rate_limited": 0, "stalls": 0, "stalled_s": 0.0, "buffered_bytes": 0, "max_buffered_bytes": 268435456,
             "process": {"resident_bytes": 4089446, "descriptors": 15, "max_descriptors": 65536, "cpu_s": 0.1}
         });
         change(&mut json);
@@ -237,7 +237,7 @@ heartline 0.1.0, process 42: echo over lines on 127.0.0.1:7878, [::1]:7878
 up 3h12m since 2026-11-24T22:27:20Z
 
   connections    3 open of 65,000, 12,010 opened
-  closed         12,004 (12,000 heartbeat-lost, 4 peer-closed)
+  closed         12,004 (12,000 heartbeat-timeout, 4 peer-closed)
   refused        none
   bytes          1.5 KiB in, 10 B out
   messages       1,000 in, 2 out

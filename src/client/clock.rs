@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::net::{MonotonicClock, SuspendClock};
-use crate::time::{AwakeClock, Millis, duration_to_ms};
+use crate::time::{AwakeClock, Timestamp, duration_to_ms};
 
 /// A shorter distance between boot time and monotonic time is drift of their readings, or a nap
 /// that no peer and no NAT noticed.
@@ -13,8 +13,8 @@ const SHORTEST_SUSPENSION_MS: u64 = 1000;
 pub(super) struct Clock {
     monotonic: MonotonicClock,
     awake: AwakeClock,
-    raw: Millis,
-    now: Millis,
+    raw: Timestamp,
+    now: Timestamp,
     suspended_ms: u64,
 }
 
@@ -27,21 +27,21 @@ impl Clock {
             awake: AwakeClock::new(
                 heartbeat.map_or(u64::MAX, |interval| duration_to_ms(interval) / 2),
             ),
-            raw: Millis::ZERO,
-            now: Millis::ZERO,
+            raw: Timestamp::ZERO,
+            now: Timestamp::ZERO,
             suspended_ms: SuspendClock::suspended_ms(),
         }
     }
 
     /// Awake time. `waited_ms` as for [`AwakeClock::read`].
-    pub(super) fn read(&mut self, waited_ms: Option<u64>) -> Millis {
+    pub(super) fn read(&mut self, waited_ms: Option<u64>) -> Timestamp {
         self.raw = self.monotonic.now();
         self.now = self.awake.read(self.raw, waited_ms);
         self.now
     }
 
     /// Awake time at the last reading.
-    pub(super) fn last(&self) -> Millis {
+    pub(super) fn last(&self) -> Timestamp {
         self.now
     }
 

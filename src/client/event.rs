@@ -31,7 +31,7 @@ pub enum Event {
     Disconnected {
         /// The line that is gone.
         epoch: u64,
-        /// Why. [`CloseReason::HeartbeatLost`]: it was silent for too long.
+        /// Why. [`CloseReason::HeartbeatTimeout`]: it was silent for too long.
         reason: CloseReason,
         /// Time since the last sign of life.
         silence: Duration,

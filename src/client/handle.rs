@@ -20,7 +20,7 @@ impl ClientHandle {
     ///
     /// Fails with [`SendError::Full`] when `max_queue` bytes wait to be taken over by the client
     /// (32 bytes per message counted), with [`SendError::Closed`] once `finish` or `stop` was
-    /// called or the client is gone, and with [`SendError::Unframeable`].
+    /// called or the client is gone, and with [`SendError::InvalidMessage`].
     pub fn send(&self, message: &[u8]) -> Result<(), SendError> {
         let charge = self.0.charge(message)?;
         let mut mailbox = self.0.lock();

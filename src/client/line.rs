@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::rtt::Outstanding;
 use crate::config::Heartbeat;
 use crate::progress::Progress;
-use crate::time::{Millis, duration_to_ms};
+use crate::time::{Timestamp, duration_to_ms};
 
 /// The heartbeat in the units of the machine.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl Beat {
 
     /// The first instant at which `intervals` have surely passed since `start`: instants are
     /// rounded down, hence the one more.
-    pub(super) fn surely_after(&self, start: Millis, intervals: u64) -> Millis {
+    pub(super) fn surely_after(&self, start: Timestamp, intervals: u64) -> Timestamp {
         start
             .plus_ms(self.interval_ms.saturating_mul(intervals))
             .plus_ms(1)
@@ -44,16 +44,16 @@ pub(super) struct Question {
 /// One established connection, from dial to loss.
 #[derive(Debug)]
 pub(super) struct Line {
-    pub(super) since: Millis,
+    pub(super) since: Timestamp,
     /// When the peer last gave a sign of life: it sent something.
-    pub(super) life: Millis,
+    pub(super) life: Timestamp,
     /// When the kernel last took bytes from us.
-    pub(super) last_out: Millis,
+    pub(super) last_out: Timestamp,
     /// When the last question was asked, and how many were since the last sign of life.
-    pub(super) last_asked: Millis,
+    pub(super) last_asked: Timestamp,
     pub(super) asked: u32,
     /// When the last question that the peer is owed was asked.
-    pub(super) all_asked: Option<Millis>,
+    pub(super) all_asked: Option<Timestamp>,
     /// Bytes that the kernel has taken.
     pub(super) written: u64,
     /// Once the kernel has no room for what is queued: how the server takes what was written.
@@ -69,11 +69,11 @@ pub(super) struct Line {
 pub(super) enum Probe {
     None,
     Due,
-    Asked { at: Millis },
+    Asked { at: Timestamp },
 }
 
 impl Line {
-    pub(super) fn new(now: Millis) -> Self {
+    pub(super) fn new(now: Timestamp) -> Self {
         Line {
             since: now,
             life: now,
@@ -89,7 +89,12 @@ impl Line {
         }
     }
 
-    pub(super) fn poll(&mut self, now: Millis, beat: &Beat, pings_amid: bool) -> Option<Question> {
+    pub(super) fn poll(
+        &mut self,
+        now: Timestamp,
+        beat: &Beat,
+        pings_amid: bool,
+    ) -> Option<Question> {
         if self.ask_at(beat)? > now {
             return None;
         }
@@ -112,12 +117,12 @@ impl Line {
     /// When the next question is due: an interval after the last one, and an interval after one of
     /// the directions was last busy. `None` if none can be asked, or all were asked and what is
     /// left is to wait for the verdict.
-    pub(super) fn ask_at(&self, beat: &Beat) -> Option<Millis> {
+    pub(super) fn ask_at(&self, beat: &Beat) -> Option<Timestamp> {
         if !beat.push || self.half_closed {
             return None;
         }
         match self.probe {
-            Probe::Due => Some(Millis::ZERO),
+            Probe::Due => Some(Timestamp::ZERO),
             Probe::Asked { .. } => None,
             Probe::None if self.asked >= beat.missed => None,
             Probe::None => Some(
@@ -133,7 +138,7 @@ impl Line {
     ///
     /// Whoever wakes from a freeze has asked nobody, so it owes `missed` questions, and the last of
     /// them an interval to be answered.
-    pub(super) fn verdict_at(&self, beat: &Beat) -> Option<Millis> {
+    pub(super) fn verdict_at(&self, beat: &Beat) -> Option<Timestamp> {
         let bound = beat.surely_after(self.life, u64::from(beat.missed) + 1);
         match self.probe {
             _ if self.half_closed || !beat.push => Some(bound),
@@ -144,12 +149,12 @@ impl Line {
     }
 
     /// When the line is given up if the peer has read nothing before.
-    pub(super) fn slow_at(&self, write_timeout_ms: Option<u64>) -> Option<Millis> {
+    pub(super) fn slow_at(&self, write_timeout_ms: Option<u64>) -> Option<Timestamp> {
         // Instants are rounded down, hence the one more.
         Some(self.stuck?.at().plus_ms(write_timeout_ms?).plus_ms(1))
     }
 
-    pub(super) fn handle_life(&mut self, now: Millis) {
+    pub(super) fn handle_life(&mut self, now: Timestamp) {
         self.life = now;
         self.asked = 0;
         self.all_asked = None;
@@ -157,7 +162,7 @@ impl Line {
     }
 
     /// What our kernel takes is no sign of the peer's life.
-    pub(super) fn handle_sent(&mut self, now: Millis, sent: usize, stuck: bool) {
+    pub(super) fn handle_sent(&mut self, now: Timestamp, sent: usize, stuck: bool) {
         if sent > 0 {
             self.last_out = now;
             self.written += sent as u64;
@@ -165,7 +170,7 @@ impl Line {
         self.stuck = stuck.then(|| self.stuck.unwrap_or(Progress::since(now)));
     }
 
-    pub(super) fn silence(&self, now: Millis) -> Duration {
+    pub(super) fn silence(&self, now: Timestamp) -> Duration {
         Duration::from_millis(now.ms_since(self.life))
     }
 }

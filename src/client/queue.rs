@@ -242,7 +242,7 @@ mod tests {
             [queue.push(b"one"), queue.push(b"two"), queue.push(b"six")],
             [Ok(()), Ok(()), Err(SendError::Full)]
         );
-        assert_eq!(queue.push(b"a\nb"), Err(SendError::Unframeable));
+        assert_eq!(queue.push(b"a\nb"), Err(SendError::InvalidMessage));
         assert_eq!(next_bytes(&queue), b"one\ntwo\n");
         queue.advance(4);
         assert_eq!(queue.push(b"six"), Ok(()));

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::time::Millis;
+use crate::time::Timestamp;
 
 /// Round-trip times of the heartbeats that were answered, over all lines of one client.
 ///
@@ -53,13 +53,13 @@ const TIMED_PINGS: usize = 16;
 /// peer that never answers costs a counter, not a queue.
 #[derive(Debug, Default)]
 pub(crate) struct Outstanding {
-    timed: VecDeque<Millis>,
+    timed: VecDeque<Timestamp>,
     /// Pings sent after the timed ones.
     untimed: u64,
 }
 
 impl Outstanding {
-    pub(crate) fn handle_ping(&mut self, now: Millis) {
+    pub(crate) fn handle_ping(&mut self, now: Timestamp) {
         if self.untimed == 0 && self.timed.len() < TIMED_PINGS {
             self.timed.push_back(now);
         } else {
@@ -69,7 +69,7 @@ impl Outstanding {
 
     /// Matches one pong, adds its time to `stats` and returns it. `None` for a pong that nobody
     /// asked for or whose ping was not timed.
-    pub(crate) fn handle_pong(&mut self, now: Millis, stats: &mut RttStats) -> Option<Duration> {
+    pub(crate) fn handle_pong(&mut self, now: Timestamp, stats: &mut RttStats) -> Option<Duration> {
         let Some(sent) = self.timed.pop_front() else {
             self.untimed = self.untimed.saturating_sub(1);
             return None;
@@ -90,8 +90,8 @@ impl Outstanding {
 mod tests {
     use super::*;
 
-    fn at(ms: u64) -> Millis {
-        Millis::from_ms(ms)
+    fn at(ms: u64) -> Timestamp {
+        Timestamp::from_ms(ms)
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::line::{Beat, Line, Probe, Question};
 use super::rtt::RttStats;
 use crate::close::CloseReason;
 use crate::framing::Framing;
-use crate::time::{Millis, duration_to_ms};
+use crate::time::{Timestamp, duration_to_ms};
 
 /// Every decision of a client.
 ///
@@ -49,8 +49,8 @@ pub(crate) struct Session {
 
 #[derive(Debug)]
 enum State {
-    Waiting { until: Millis },
-    Dialing { deadline: Millis },
+    Waiting { until: Timestamp },
+    Dialing { deadline: Timestamp },
     Up(Line),
     Done(Outcome),
 }
@@ -96,7 +96,7 @@ impl Session {
             tries: config.tries,
             rng: fastrand::Rng::with_seed(seed),
             state: State::Waiting {
-                until: Millis::ZERO,
+                until: Timestamp::ZERO,
             },
             tries_used: 0,
             failures: 0,
@@ -108,7 +108,7 @@ impl Session {
     }
 
     /// The next thing to do at `now`, if any. Call until `None`.
-    pub(crate) fn poll(&mut self, now: Millis) -> Option<Action> {
+    pub(crate) fn poll(&mut self, now: Timestamp) -> Option<Action> {
         if self.verdict(now).is_some() {
             return Some(Action::Judge);
         }
@@ -139,7 +139,7 @@ impl Session {
 
     /// When [`Session::poll`] will have something to do if nothing happens meanwhile. `None`:
     /// never.
-    pub(crate) fn poll_timeout(&self) -> Option<Millis> {
+    pub(crate) fn poll_timeout(&self) -> Option<Timestamp> {
         match &self.state {
             State::Waiting { until } => Some(*until),
             State::Dialing { deadline } => Some(*deadline),
@@ -153,7 +153,7 @@ impl Session {
     }
 
     /// The dial in progress goes on with another address, which has its own time.
-    pub(crate) fn handle_next_address(&mut self, now: Millis) {
+    pub(crate) fn handle_next_address(&mut self, now: Timestamp) {
         if let State::Dialing { deadline } = &mut self.state {
             *deadline = now.plus_ms(self.dial_timeout_ms);
         }
@@ -161,7 +161,7 @@ impl Session {
 
     /// The dial succeeded: a new line under a new epoch, which is returned. `None` if nothing was
     /// being dialled.
-    pub(crate) fn handle_dialled(&mut self, now: Millis) -> Option<u64> {
+    pub(crate) fn handle_dialled(&mut self, now: Timestamp) -> Option<u64> {
         let State::Dialing { .. } = self.state else {
             return None;
         };
@@ -171,7 +171,7 @@ impl Session {
     }
 
     /// The dial failed at its last address.
-    pub(crate) fn handle_dial_failed(&mut self, now: Millis) -> Option<Next> {
+    pub(crate) fn handle_dial_failed(&mut self, now: Timestamp) -> Option<Next> {
         let State::Dialing { .. } = self.state else {
             return None;
         };
@@ -179,7 +179,7 @@ impl Session {
     }
 
     /// Bytes arrived, of whatever kind.
-    pub(crate) fn handle_received(&mut self, now: Millis) {
+    pub(crate) fn handle_received(&mut self, now: Timestamp) {
         if let State::Up(line) = &mut self.state {
             line.handle_life(now);
             self.tries_used = 0;
@@ -187,7 +187,7 @@ impl Session {
     }
 
     /// `pongs` answers arrived. Returns the round-trip time of the last one that can be told.
-    pub(crate) fn handle_pongs(&mut self, now: Millis, pongs: u32) -> Option<Duration> {
+    pub(crate) fn handle_pongs(&mut self, now: Timestamp, pongs: u32) -> Option<Duration> {
         let State::Up(line) = &mut self.state else {
             return None;
         };
@@ -204,7 +204,7 @@ impl Session {
     }
 
     /// When the server's progress in reading is to be measured next.
-    fn sample_at(&self) -> Option<Millis> {
+    fn sample_at(&self) -> Option<Timestamp> {
         let State::Up(line) = &self.state else {
             return None;
         };
@@ -213,7 +213,7 @@ impl Session {
 
     /// How many of the bytes that the kernel took the server has not acknowledged (`SIOCOUTQ` of
     /// tcp(7)); `None` where the system does not tell.
-    pub(crate) fn handle_progress(&mut self, now: Millis, unacknowledged: Option<u64>) {
+    pub(crate) fn handle_progress(&mut self, now: Timestamp, unacknowledged: Option<u64>) {
         if let State::Up(line) = &mut self.state
             && let Some(progress) = &mut line.stuck
         {
@@ -222,7 +222,7 @@ impl Session {
     }
 
     /// The same at the moment at which the kernel has no more room, if it was not measured yet.
-    pub(crate) fn handle_first_progress(&mut self, now: Millis, unacknowledged: Option<u64>) {
+    pub(crate) fn handle_first_progress(&mut self, now: Timestamp, unacknowledged: Option<u64>) {
         if self.write_timeout_ms.is_some()
             && let State::Up(line) = &self.state
             && line.stuck.is_some_and(|progress| !progress.is_measured())
@@ -232,7 +232,7 @@ impl Session {
     }
 
     /// A ping went out between messages, because so many bytes had gone out since the last one.
-    pub(crate) fn handle_ping_amid(&mut self, now: Millis) {
+    pub(crate) fn handle_ping_amid(&mut self, now: Timestamp) {
         if let State::Up(line) = &mut self.state {
             line.outstanding.handle_ping(now);
         }
@@ -253,7 +253,7 @@ impl Session {
 
     /// The kernel took `sent` bytes. `stuck` tells whether it left some in the queue because it has
     /// no room.
-    pub(crate) fn handle_sent(&mut self, now: Millis, sent: usize, stuck: bool) {
+    pub(crate) fn handle_sent(&mut self, now: Timestamp, sent: usize, stuck: bool) {
         if let State::Up(line) = &mut self.state {
             line.handle_sent(now, sent, stuck);
         }
@@ -263,7 +263,7 @@ impl Session {
     /// how many bytes the server's kernel has not acknowledged: whether it got them is not known.
     pub(crate) fn handle_lost(
         &mut self,
-        now: Millis,
+        now: Timestamp,
         reason: CloseReason,
         unsent: bool,
         unacknowledged: u64,
@@ -277,7 +277,7 @@ impl Session {
         }
         self.last_loss = Some(reason);
         if self.finishing && !unsent {
-            let waited_out = half_closed && reason == CloseReason::HeartbeatLost;
+            let waited_out = half_closed && reason == CloseReason::HeartbeatTimeout;
             return Some(self.done(if unacknowledged > 0 {
                 Outcome::Unacknowledged {
                     bytes: unacknowledged,
@@ -326,7 +326,7 @@ impl Session {
 
     /// Our writing side was shut: no ping can be sent from here on, and the server has the silence
     /// bound from now to say more.
-    pub(crate) fn handle_half_closed(&mut self, now: Millis) {
+    pub(crate) fn handle_half_closed(&mut self, now: Timestamp) {
         if let State::Up(line) = &mut self.state {
             line.handle_life(now);
             line.half_closed = true;
@@ -335,7 +335,7 @@ impl Session {
 
     /// The machine slept meanwhile. The peer may be long gone, or this machine on another network:
     /// ask at once, dial at once.
-    pub(crate) fn handle_resumed(&mut self, now: Millis) {
+    pub(crate) fn handle_resumed(&mut self, now: Timestamp) {
         match &mut self.state {
             State::Waiting { until } => *until = now.min(*until),
             State::Up(line)
@@ -354,7 +354,7 @@ impl Session {
 
     /// Why the line is to be given up, if it is: the server has been silent for too long, or has
     /// not read for too long.
-    pub(crate) fn verdict(&self, now: Millis) -> Option<CloseReason> {
+    pub(crate) fn verdict(&self, now: Timestamp) -> Option<CloseReason> {
         let State::Up(line) = &self.state else {
             return None;
         };
@@ -364,14 +364,14 @@ impl Session {
     }
 
     /// When the line is given up for what, if nothing happens before.
-    fn ends_of(&self, line: &Line) -> impl Iterator<Item = (Millis, CloseReason)> + use<> {
+    fn ends_of(&self, line: &Line) -> impl Iterator<Item = (Timestamp, CloseReason)> + use<> {
         let silent_at = self
             .heartbeat
             .as_ref()
             .and_then(|beat| line.verdict_at(beat));
         let slow_at = line.slow_at(self.write_timeout_ms);
         let ends = [
-            (silent_at, CloseReason::HeartbeatLost),
+            (silent_at, CloseReason::HeartbeatTimeout),
             (slow_at, CloseReason::SlowReader),
         ];
         ends.into_iter()
@@ -379,7 +379,7 @@ impl Session {
     }
 
     /// Time since the line's last sign of life; nothing if there is no line.
-    pub(crate) fn silence(&self, now: Millis) -> Duration {
+    pub(crate) fn silence(&self, now: Timestamp) -> Duration {
         if let State::Up(line) = &self.state {
             line.silence(now)
         } else {
@@ -417,7 +417,7 @@ impl Session {
         &self.rtt
     }
 
-    fn retry(&mut self, now: Millis) -> Next {
+    fn retry(&mut self, now: Timestamp) -> Next {
         if let Some(tries) = self.tries
             && self.tries_used >= tries
         {

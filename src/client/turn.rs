@@ -16,7 +16,7 @@ use crate::close::CloseReason;
 use crate::error::Error;
 use crate::framing::{Frame, Framing};
 use crate::inbox::Inbox;
-use crate::time::{Millis, duration_to_ms};
+use crate::time::{Timestamp, duration_to_ms};
 
 /// Reads in one turn before timers and writes have their turn: 1 MiB, a few milliseconds of a
 /// handler's work.
@@ -28,7 +28,7 @@ const WRITES_PER_TURN: usize = 16;
 
 impl Client {
     /// Polls, and returns the awake time after it.
-    pub(super) fn wait(&mut self, max_wait: Option<Duration>) -> Result<Millis, Error> {
+    pub(super) fn wait(&mut self, max_wait: Option<Duration>) -> Result<Timestamp, Error> {
         // Between turns the embedder may have waited as long as we would have.
         let before = self.clock.read(self.wait_ms(self.clock.last()));
         let timeout_ms = [self.wait_ms(before), max_wait.map(duration_to_ms)]
@@ -56,7 +56,7 @@ impl Client {
 
     /// Milliseconds from `now` until there is something to do; `None` if only an event can bring
     /// it.
-    pub(super) fn wait_ms(&self, now: Millis) -> Option<u64> {
+    pub(super) fn wait_ms(&self, now: Timestamp) -> Option<u64> {
         let at_once = self.session.is_done()
             || (self.session.wants_to_finish() && self.queue.unsent() == 0 && !self.mail_left)
             || self.link.as_ref().is_some_and(|link| {
@@ -87,7 +87,7 @@ impl Client {
     pub(super) fn progress_dial<H: ClientHandler + ?Sized>(
         &mut self,
         handler: &mut H,
-        now: Millis,
+        now: Timestamp,
     ) {
         let Some(link) = self.link.as_mut().filter(|link| !link.is_established()) else {
             return;
@@ -109,7 +109,7 @@ impl Client {
         self.inbox.has_undecoded() && !self.session.is_paused()
     }
 
-    pub(super) fn read<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Millis) {
+    pub(super) fn read<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Timestamp) {
         for _ in 0..READS_PER_TURN {
             if self.has_undecoded() {
                 let kept = self.inbox.take_undecoded();
@@ -143,7 +143,7 @@ impl Client {
     }
 
     /// Decodes bytes that were read. If the handler pauses reading, the rest is kept.
-    fn decode<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Millis, bytes: &[u8]) {
+    fn decode<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Timestamp, bytes: &[u8]) {
         let Client {
             addr,
             session,
@@ -190,7 +190,7 @@ impl Client {
     }
 
     /// Does what the session wants done by now.
-    pub(super) fn obey<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Millis) {
+    pub(super) fn obey<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Timestamp) {
         while let Some(action) = self.session.poll(now) {
             match action {
                 Action::Dial(next) => {
@@ -241,7 +241,7 @@ impl Client {
         }
     }
 
-    fn measure(&mut self, now: Millis) {
+    fn measure(&mut self, now: Timestamp) {
         if let Some(link) = &self.link {
             self.session.handle_progress(now, link.unacknowledged());
         }
@@ -252,7 +252,7 @@ impl Client {
     fn dial_next<H: ClientHandler + ?Sized>(
         &mut self,
         handler: &mut H,
-        now: Millis,
+        now: Timestamp,
         mut error: io::Error,
     ) {
         self.link = None;
@@ -277,7 +277,7 @@ impl Client {
     fn fail_dial<H: ClientHandler + ?Sized>(
         &mut self,
         handler: &mut H,
-        now: Millis,
+        now: Timestamp,
         error: io::Error,
     ) {
         if let Some(next) = self.session.handle_dial_failed(now) {
@@ -290,7 +290,7 @@ impl Client {
     fn lose<H: ClientHandler + ?Sized>(
         &mut self,
         handler: &mut H,
-        now: Millis,
+        now: Timestamp,
         reason: CloseReason,
     ) {
         let link = self.link.take();
@@ -328,7 +328,7 @@ impl Client {
         }
     }
 
-    pub(super) fn write<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Millis) {
+    pub(super) fn write<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Timestamp) {
         for _ in 0..WRITES_PER_TURN {
             self.take_mail();
             let total = self.queue.unsent();
@@ -375,7 +375,7 @@ impl Client {
     }
 
     /// Leaves everything as the next wait needs it: half-closes, watches for room, ends.
-    pub(super) fn settle<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Millis) {
+    pub(super) fn settle<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Timestamp) {
         if self.session.is_finishing() {
             self.shared.shut();
             // What handles queued before the door shut is still to be sent.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 
-use crate::close::Refusal;
+use crate::close::RejectReason;
 use crate::config::Limits;
 use crate::networks::AccessList;
 
@@ -70,13 +70,13 @@ impl Admission {
 
     /// Without an address, because it is not known yet, only the bound on all counts;
     /// [`Admission::name`] follows.
-    pub(super) fn enter(&mut self, ip: Option<IpAddr>) -> Result<(), Refusal> {
+    pub(super) fn enter(&mut self, ip: Option<IpAddr>) -> Result<(), RejectReason> {
         // The address comes first: who may not come in any case puts nobody else out.
         if let Some(ip) = ip {
             self.check(ip)?;
         }
         if self.open >= self.max_connections {
-            return Err(Refusal::Full);
+            return Err(RejectReason::Full);
         }
         if let Some(ip) = ip {
             self.name(ip)?;
@@ -86,7 +86,7 @@ impl Admission {
     }
 
     /// Counts a connection under its address.
-    pub(super) fn name(&mut self, ip: IpAddr) -> Result<(), Refusal> {
+    pub(super) fn name(&mut self, ip: IpAddr) -> Result<(), RejectReason> {
         self.check(ip)?;
         if self.max_per_ip > 0 {
             *self.per_ip.entry(self.key(ip)).or_default() += 1;
@@ -94,16 +94,16 @@ impl Admission {
         Ok(())
     }
 
-    fn check(&self, ip: IpAddr) -> Result<(), Refusal> {
+    fn check(&self, ip: IpAddr) -> Result<(), RejectReason> {
         if !self.access.admits(ip) {
-            Err(Refusal::Denied)
+            Err(RejectReason::Denied)
         } else if self.max_per_ip > 0
             && self
                 .per_ip
                 .get(&self.key(ip))
                 .is_some_and(|held| *held >= self.max_per_ip)
         {
-            Err(Refusal::AddressFull)
+            Err(RejectReason::PerIpLimit)
         } else {
             Ok(())
         }
@@ -150,7 +150,7 @@ mod tests {
         admission.enter(ip("2001:db8::1")).expect("room");
         assert_eq!(
             admission.enter(ip("2001:db8::ffff:1")),
-            Err(Refusal::AddressFull)
+            Err(RejectReason::PerIpLimit)
         );
         admission.enter(ip("2001:db8:0:1::1")).expect("another /64");
         admission.leave(ip("2001:db8::2"));
@@ -165,9 +165,9 @@ mod tests {
             (admission.enter(Some(A)), admission.enter(Some(A))),
             (Ok(()), Ok(()))
         );
-        assert_eq!(admission.enter(Some(A)), Err(Refusal::AddressFull));
+        assert_eq!(admission.enter(Some(A)), Err(RejectReason::PerIpLimit));
         assert_eq!(admission.enter(Some(B)), Ok(()));
-        assert_eq!(admission.enter(Some(B)), Err(Refusal::Full));
+        assert_eq!(admission.enter(Some(B)), Err(RejectReason::Full));
         admission.leave(Some(A));
         assert_eq!(admission.enter(Some(A)), Ok(()));
     }
@@ -185,11 +185,11 @@ mod tests {
         let mut admission = Admission::new(3, &per_ip(1), AccessList::default());
         admission.enter(Some(A)).expect("room");
         admission.enter(None).expect("nobody knows who it is");
-        assert_eq!(admission.name(A), Err(Refusal::AddressFull));
+        assert_eq!(admission.name(A), Err(RejectReason::PerIpLimit));
         admission.leave(None);
         assert_eq!(
             admission.enter(Some(A)),
-            Err(Refusal::AddressFull),
+            Err(RejectReason::PerIpLimit),
             "who was never counted under an address frees none"
         );
     }
@@ -209,7 +209,7 @@ mod tests {
             },
         );
         admission.enter(Some(B)).expect("room");
-        assert_eq!(admission.enter(Some(A)), Err(Refusal::Denied));
-        assert_eq!(admission.name(A), Err(Refusal::Denied));
+        assert_eq!(admission.enter(Some(A)), Err(RejectReason::Denied));
+        assert_eq!(admission.name(A), Err(RejectReason::Denied));
     }
 }

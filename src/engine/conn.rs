@@ -2,20 +2,20 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use crate::close::{CloseReason, Refusal};
+use crate::close::{CloseReason, RejectReason};
 use crate::inbox::Inbox;
 use crate::outbox::Outbox;
 use crate::progress::Progress;
-use crate::time::Millis;
+use crate::time::Timestamp;
 
 /// Everything that the engine keeps per connection.
 ///
 /// 80 bytes here, 8 on the timer wheel and 4 for the descriptor are the whole price of an idle
 /// connection.
 pub(super) struct Conn {
-    pub(super) opened: Millis,
+    pub(super) opened: Timestamp,
     /// The last sign of life: an inbound byte or the FIN.
-    pub(super) last_seen: Millis,
+    pub(super) last_seen: Timestamp,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
     pub(super) inbox: Inbox,
@@ -49,9 +49,9 @@ const _: () = assert!(
 pub(super) enum Phase {
     /// Half in: a balancer has brought it, and its PROXY header is still to come. The handler does
     /// not know of it.
-    Greeting,
+    AwaitingProxyHeader,
     /// Turned away when it was half in. It waits to be reaped at the end of the turn.
-    Refused(Refusal),
+    Refused(RejectReason),
     /// Both directions work.
     Open,
     /// The peer has shut its writing side; what is queued for it goes out, then it is closed.
@@ -91,7 +91,7 @@ pub(super) enum Writing {
     /// The connection stands in the engine's list of those to flush.
     Queued,
     /// It stands in the list of those that have nothing to flush but what goes to all.
-    Told,
+    BroadcastOnly,
     /// The kernel has taken less than it was given; the rest waits until it has room.
     Blocked,
 }
@@ -102,7 +102,7 @@ impl Reading {
     /// By the engine: more than the high-water mark is queued for this peer.
     pub(super) const THROTTLED: Reading = Reading(2);
     /// By the engine: the peer has sent more messages than it may for now.
-    pub(super) const RATIONED: Reading = Reading(4);
+    pub(super) const RATE_LIMITED: Reading = Reading(4);
     /// By the engine: a broadcast of this peer's is not complete.
     pub(super) const FANOUT: Reading = Reading(8);
 
@@ -129,7 +129,7 @@ impl Reading {
 }
 
 impl Conn {
-    pub(super) fn new(now: Millis, peer: SocketAddr, generation: u32) -> Self {
+    pub(super) fn new(now: Timestamp, peer: SocketAddr, generation: u32) -> Self {
         Conn {
             opened: now,
             last_seen: now,
@@ -195,7 +195,7 @@ impl Conn {
 
     /// A sign of life: whatever was asked before is answered. Returns for how many milliseconds the
     /// last ping had been out, if one was.
-    pub(super) fn seen(&mut self, now: Millis) -> Option<u64> {
+    pub(super) fn seen(&mut self, now: Timestamp) -> Option<u64> {
         let round_trip_ms = self.last_ping().map(|asked| now.ms_since(asked));
         if let Some(ms) = round_trip_ms {
             self.ping_ms = u32::try_from(ms).unwrap_or(NEVER_ASKED - 1);
@@ -206,7 +206,7 @@ impl Conn {
     }
 
     /// A sign of life of an earlier instant, which is learned of now. It answers no ping.
-    pub(super) fn seen_at(&mut self, at: Millis) {
+    pub(super) fn seen_at(&mut self, at: Timestamp) {
         if let Some(last_ping) = self.last_ping() {
             self.ping_ms = u32::try_from(last_ping.ms_since(at)).unwrap_or(u32::MAX);
         }
@@ -219,7 +219,7 @@ impl Conn {
         (self.pings_out == 0 && self.ping_ms != NEVER_ASKED).then_some(self.ping_ms.into())
     }
 
-    pub(super) fn pinged(&mut self, now: Millis) {
+    pub(super) fn pinged(&mut self, now: Timestamp) {
         if self.speech() == Speech::Beating {
             self.set_speech(Speech::Spoken);
         }
@@ -227,12 +227,12 @@ impl Conn {
         self.ping_ms = u32::try_from(now.ms_since(self.last_seen)).unwrap_or(u32::MAX);
     }
 
-    pub(super) fn last_ping(&self) -> Option<Millis> {
+    pub(super) fn last_ping(&self) -> Option<Timestamp> {
         (self.pings_out > 0).then(|| self.last_seen.plus_ms(u64::from(self.ping_ms)))
     }
 
     /// From now on the connection lives for as long as its peer takes what is queued.
-    pub(super) fn begin_flush(&mut self, now: Millis) {
+    pub(super) fn begin_flush(&mut self, now: Timestamp) {
         self.outbox.set_progress(Progress::since(now));
     }
 
@@ -269,7 +269,7 @@ mod tests {
     fn the_peers_address_comes_back_as_it_was() {
         for addr in ["192.0.2.7:80", "[2001:db8::1]:443", "[::1]:1"] {
             let addr: SocketAddr = addr.parse().expect("an address");
-            assert_eq!(Conn::new(Millis::ZERO, addr, 0).peer(), addr);
+            assert_eq!(Conn::new(Timestamp::ZERO, addr, 0).peer(), addr);
         }
     }
 
@@ -287,19 +287,23 @@ mod tests {
     #[test]
     fn a_sign_of_life_answers_every_ping() {
         let mut conn = Conn::new(
-            Millis::from_ms(100),
+            Timestamp::from_ms(100),
             "192.0.2.7:80".parse().expect("an address"),
             0,
         );
-        conn.pinged(Millis::from_ms(5100));
-        assert_eq!(conn.last_ping(), Some(Millis::from_ms(5100)));
+        conn.pinged(Timestamp::from_ms(5100));
+        assert_eq!(conn.last_ping(), Some(Timestamp::from_ms(5100)));
         assert_eq!(conn.round_trip_ms(), None, "the answer is still to come");
-        assert_eq!(conn.seen(Millis::from_ms(5200)), Some(100));
+        assert_eq!(conn.seen(Timestamp::from_ms(5200)), Some(100));
         assert_eq!(
             (conn.last_ping(), conn.pings_out, conn.round_trip_ms()),
             (None, 0, Some(100))
         );
-        assert_eq!(conn.seen(Millis::from_ms(5300)), None, "nothing was asked");
+        assert_eq!(
+            conn.seen(Timestamp::from_ms(5300)),
+            None,
+            "nothing was asked"
+        );
         assert_eq!(conn.round_trip_ms(), Some(100));
     }
 }

@@ -6,7 +6,7 @@ use super::conn::Conn;
 use crate::close::CloseReason;
 use crate::config::Limits;
 use crate::progress::Progress;
-use crate::time::{Millis, duration_to_ms};
+use crate::time::{Timestamp, duration_to_ms};
 
 /// The limits of one server.
 #[derive(Clone, Copy, Debug)]
@@ -22,17 +22,17 @@ pub(super) struct Deadlines {
 #[derive(Clone, Copy, Debug)]
 struct Timeout {
     ms: u64,
-    since: Millis,
+    since: Timestamp,
 }
 
 impl Timeout {
     /// One millisecond more, because instants are rounded down.
-    fn after(self, from: Millis) -> Millis {
+    fn after(self, from: Timestamp) -> Timestamp {
         from.max(self.since).plus_ms(self.ms + 1)
     }
 
     /// The limit that `wanted` puts in the place of `old`. A longer one is in force at once.
-    fn replacing(old: Option<Timeout>, wanted: Option<u64>, now: Millis) -> Option<Timeout> {
+    fn replacing(old: Option<Timeout>, wanted: Option<u64>, now: Timestamp) -> Option<Timeout> {
         let ms = wanted?;
         let since = match old {
             Some(old) if old.ms <= ms => old.since,
@@ -51,15 +51,15 @@ impl Deadlines {
             write: None,
             flush: Timeout {
                 ms: flush_ms,
-                since: Millis::ZERO,
+                since: Timestamp::ZERO,
             },
         };
-        none.replaced(limits, flush_ms, Millis::ZERO)
+        none.replaced(limits, flush_ms, Timestamp::ZERO)
     }
 
     /// Limits that take the place of these at `now`. A limit that was turned on or shortened gives
     /// every connection its whole length from `now`.
-    pub(super) fn replaced(&self, limits: &Limits, flush_ms: u64, now: Millis) -> Self {
+    pub(super) fn replaced(&self, limits: &Limits, flush_ms: u64, now: Timestamp) -> Self {
         let ms = |timeout: Option<_>| timeout.map(duration_to_ms);
         let replace = |old, wanted| Timeout::replacing(old, wanted, now);
         Deadlines {
@@ -79,16 +79,16 @@ impl Deadlines {
     /// that closes it; `None` while no limit applies.
     ///
     /// What the peer owes does not count while we do not read from it.
-    pub(super) fn next(&self, conn: &Conn) -> Option<(Millis, CloseReason)> {
+    pub(super) fn next(&self, conn: &Conn) -> Option<(Timestamp, CloseReason)> {
         let is_read = conn.reading.is_flowing();
         let first_message = self
             .first_message
             .filter(|_| !conn.has_spoken() && is_read)
-            .map(|timeout| (timeout.after(conn.opened), CloseReason::NeverSpoke));
+            .map(|timeout| (timeout.after(conn.opened), CloseReason::FirstMessageTimeout));
         let frame = self
             .frame
             .zip(conn.inbox.frame_since().filter(|_| is_read))
-            .map(|(timeout, since)| (timeout.after(since), CloseReason::FrameUnfinished));
+            .map(|(timeout, since)| (timeout.after(since), CloseReason::FrameTimeout));
         let write = self
             .write
             .zip(conn.outbox.progress().filter(|_| conn.is_blocked()))
@@ -100,25 +100,25 @@ impl Deadlines {
     }
 
     /// The reason for which an open connection is to be closed now, if it has passed a limit.
-    pub(super) fn overdue(&self, now: Millis, conn: &Conn) -> Option<CloseReason> {
+    pub(super) fn overdue(&self, now: Timestamp, conn: &Conn) -> Option<CloseReason> {
         self.next(conn)
             .filter(|(at, _)| *at <= now)
             .map(|(_, reason)| reason)
     }
 
     /// When the progress of an open connection is to be measured next.
-    pub(super) fn next_sample(&self, conn: &Conn) -> Option<Millis> {
+    pub(super) fn next_sample(&self, conn: &Conn) -> Option<Timestamp> {
         let progress = conn.outbox.progress().filter(|_| conn.is_blocked())?;
         Some(progress.next_sample(self.write?.ms))
     }
 
     /// When a connection that is only being flushed passes its limit.
-    pub(super) fn flush_ends(&self, conn: &Conn) -> Millis {
+    pub(super) fn flush_ends(&self, conn: &Conn) -> Timestamp {
         self.flush.after(flush_progress(conn).at())
     }
 
     /// When its progress is to be measured next.
-    pub(super) fn next_flush_sample(&self, conn: &Conn) -> Millis {
+    pub(super) fn next_flush_sample(&self, conn: &Conn) -> Timestamp {
         flush_progress(conn).next_sample(self.flush.ms)
     }
 }
@@ -126,5 +126,5 @@ impl Deadlines {
 /// A connection that is being flushed and has nothing queued is at its end.
 fn flush_progress(conn: &Conn) -> Progress {
     let progress = conn.outbox.progress();
-    progress.unwrap_or(Progress::since(Millis::ZERO))
+    progress.unwrap_or(Progress::since(Timestamp::ZERO))
 }

@@ -16,7 +16,7 @@ use super::{Context, Engine, Handler, Work, live};
 use crate::error::SendError;
 use crate::id::ConnId;
 use crate::outbox::{Outbox, Pool, Shared};
-use crate::time::Millis;
+use crate::time::Timestamp;
 
 /// Broadcasts under way at most; the next one is [`SendError::Full`].
 const MAX_BROADCASTS: usize = 512;
@@ -136,11 +136,11 @@ impl Engine {
             id,
             wire: self.memory.share(wire),
             except,
-            sender: self.answering,
+            sender: self.current_sender,
             generation: self.generation,
             receivers: 0,
         });
-        self.keep_within_memory();
+        self.enforce_memory_limit();
         // Half of what a peer may make of one read then stays below what stops everybody's reading.
         self.spent = self.spent.saturating_add(1);
         if is_first && self.conns.len() <= INLINE_CONNECTIONS {
@@ -161,7 +161,7 @@ impl Engine {
     /// receiver has to be flushed first.
     pub fn handle_fanouts<H: Handler + ?Sized>(
         &mut self,
-        now: Millis,
+        now: Timestamp,
         work: &mut Work,
         handler: &mut H,
     ) {
@@ -199,7 +199,7 @@ impl Engine {
     }
 
     fn is_flush_due(&self) -> bool {
-        !(self.dirty.is_empty() && self.told.is_empty())
+        !(self.dirty.is_empty() && self.broadcast_only.is_empty())
     }
 
     /// Lets those peers be read again.
@@ -310,7 +310,7 @@ impl Engine {
             append(&mut conn.outbox, &mut self.pool, &burst.wire);
             burst.receivers += 1;
             self.stats.messages_out += self.fanouts.sweep as u64;
-            self.after_enqueue(id, before, len, Writing::Told);
+            self.after_enqueue(id, before, len, Writing::BroadcastOnly);
         }
         is_receiver
     }
@@ -352,7 +352,7 @@ impl Engine {
         append(&mut conn.outbox, &mut self.pool, &fanout.wire);
         fanout.receivers += 1;
         self.stats.messages_out += 1;
-        self.after_enqueue(id, before, len, Writing::Told);
+        self.after_enqueue(id, before, len, Writing::BroadcastOnly);
         true
     }
 

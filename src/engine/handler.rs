@@ -7,7 +7,7 @@ use super::{Broadcast, BroadcastId, Connection, Engine, Stats};
 use crate::close::CloseReason;
 use crate::error::SendError;
 use crate::id::ConnId;
-use crate::time::Millis;
+use crate::time::Timestamp;
 
 /// An application. Only [`Handler::on_message`] must be written.
 ///
@@ -64,18 +64,18 @@ pub struct Closed {
     /// Bytes that were still queued for the peer and are lost.
     pub unsent: usize,
     /// For how long the peer's kernel had acknowledged nothing although something was outstanding,
-    /// when a last look was taken; zero if nothing was, if there was no such look, and where the
+    /// when a final read was taken; zero if nothing was, if there was no such look, and where the
     /// system does not tell (`TCP_INFO` of tcp(7)).
     pub unacknowledged: Duration,
     /// Bytes of a message that had not ended. Dropped: nobody can tell what it would have become.
     pub unfinished: usize,
     /// What becomes of the socket.
-    pub(crate) farewell: Farewell,
+    pub(crate) close_mode: CloseMode,
 }
 
 /// How a driver is to end a connection on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Farewell {
+pub(crate) enum CloseMode {
     /// Close the socket: a FIN, or a reset if bytes are left that nobody has read.
     Close,
     /// Shut the writing side, and see the peer's unread bytes off before the socket is closed: the
@@ -87,23 +87,23 @@ pub(crate) enum Farewell {
     Reset,
 }
 
-impl Farewell {
+impl CloseMode {
     pub(super) fn of(reason: CloseReason, unsent: usize) -> Self {
         match reason {
-            CloseReason::HeartbeatLost
+            CloseReason::HeartbeatTimeout
             | CloseReason::HalfOpen
             | CloseReason::SlowReader
-            | CloseReason::MemoryLimit => Farewell::Reset,
+            | CloseReason::MemoryLimit => CloseMode::Reset,
             CloseReason::FrameTooLarge
             | CloseReason::HttpRequest
-            | CloseReason::Flood
+            | CloseReason::RateLimited
             | CloseReason::Requested
             | CloseReason::Shutdown
                 if unsent == 0 =>
             {
-                Farewell::Linger
+                CloseMode::Linger
             }
-            _ => Farewell::Close,
+            _ => CloseMode::Close,
         }
     }
 }
@@ -126,7 +126,7 @@ pub struct Context<'a> {
 
 impl Context<'_> {
     /// The instant of this turn, in awake time: see [`AwakeClock`](crate::time::AwakeClock).
-    pub fn now(&self) -> Millis {
+    pub fn now(&self) -> Timestamp {
         self.engine.now
     }
 
@@ -153,7 +153,7 @@ impl Context<'_> {
     /// broadcasts are complete. A connection whose outbox would pass its limit is closed as a slow
     /// reader, or does not get the message (`OnSlow::Drop`).
     ///
-    /// Fails, for all alike, if the framing cannot carry the message ([`SendError::Unframeable`]),
+    /// Fails, for all alike, if the framing cannot carry the message ([`SendError::InvalidMessage`]),
     /// if no outbox has room for a message of its size ([`SendError::Full`]), and if 512 broadcasts
     /// are under way, or their messages hold a quarter of the memory limit ([`SendError::Full`]).
     pub fn broadcast(

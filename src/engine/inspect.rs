@@ -61,7 +61,7 @@ impl Engine {
         let closing = match conn.phase {
             Phase::Open => false,
             Phase::PeerShut | Phase::Flushing(_) => true,
-            Phase::Greeting | Phase::Refused(_) | Phase::Closed(_) => return None,
+            Phase::AwaitingProxyHeader | Phase::Refused(_) | Phase::Closed(_) => return None,
         };
         Some(Connection {
             id,

@@ -11,7 +11,7 @@
 //! * the verdict is due at `L + H*(M+1) + 1 ms`, and at least `H + 1 ms` after the last ping was
 //!   really sent.
 //!
-//! The millisecond makes good that [`Millis`] is rounded down: the peer's last byte may have come
+//! The millisecond makes good that [`Timestamp`] is rounded down: the peer's last byte may have come
 //! up to 1 ms after its stamp. The jitter is at least a tick, so that the last ping, which fires up
 //! to a tick late, still leaves its full `H` for an answer before the first term is due: on a loop
 //! without lag the verdict comes within `(H*(M+1), H*(M+1) + tick]` of the last byte. Lag delays
@@ -22,7 +22,7 @@
 //! allow silence.
 
 use crate::config::Heartbeat;
-use crate::time::{Millis, duration_to_ms};
+use crate::time::{Timestamp, duration_to_ms};
 
 /// The rules of one server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,16 +33,16 @@ pub(super) struct Liveness {
     push: bool,
     tick_ms: u64,
     /// Whether a peer that beats by itself is asked a little later.
-    waits_for_beats: bool,
-    in_force_since: Millis,
+    defers_to_peer_pings: bool,
+    in_force_since: Timestamp,
 }
 
 /// What the liveness of one connection depends on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Evidence {
-    pub(super) last_seen: Millis,
+    pub(super) last_seen: Timestamp,
     pub(super) pings_out: u8,
-    pub(super) last_ping: Option<Millis>,
+    pub(super) last_ping: Option<Timestamp>,
     /// Whether the peer sends pings of its own.
     pub(super) beats: bool,
     /// Any number that differs between connections: it spreads their pings.
@@ -52,7 +52,7 @@ pub(super) struct Evidence {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Nothing to do before this instant.
-    Alive { check_again: Millis },
+    Alive { check_again: Timestamp },
     /// It is time to ask.
     Ping,
     /// Silent for too long and asked often enough. One last read decides.
@@ -60,20 +60,20 @@ pub(super) enum Verdict {
 }
 
 impl Liveness {
-    pub(super) fn new(heartbeat: &Heartbeat, tick_ms: u64, in_force_since: Millis) -> Self {
+    pub(super) fn new(heartbeat: &Heartbeat, tick_ms: u64, in_force_since: Timestamp) -> Self {
         Liveness {
             interval_ms: duration_to_ms(heartbeat.interval),
             bound_ms: duration_to_ms(heartbeat.bound()),
             missed: heartbeat.missed,
             push: heartbeat.push,
             tick_ms,
-            waits_for_beats: heartbeat.missed >= 2
+            defers_to_peer_pings: heartbeat.missed >= 2
                 && duration_to_ms(heartbeat.interval) >= 8 * tick_ms,
             in_force_since,
         }
     }
 
-    pub(super) fn judge(&self, now: Millis, evidence: &Evidence) -> Verdict {
+    pub(super) fn judge(&self, now: Timestamp, evidence: &Evidence) -> Verdict {
         let check_again = self.next_check(evidence);
         if now < check_again {
             Verdict::Alive { check_again }
@@ -85,7 +85,7 @@ impl Liveness {
     }
 
     /// When the next question or the verdict is due, if the peer stays silent.
-    pub(super) fn next_check(&self, evidence: &Evidence) -> Millis {
+    pub(super) fn next_check(&self, evidence: &Evidence) -> Timestamp {
         let Evidence {
             last_seen,
             pings_out,
@@ -93,7 +93,7 @@ impl Liveness {
             beats,
             salt,
         } = *evidence;
-        if self.waits_for_beats && beats && pings_out == 0 && self.asks(evidence) {
+        if self.defers_to_peer_pings && beats && pings_out == 0 && self.asks(evidence) {
             last_seen.plus_ms(self.interval_ms + self.tick_ms)
         } else if self.asks(evidence) {
             let by_silence = last_seen.plus_ms(
@@ -101,25 +101,25 @@ impl Liveness {
                     - self.jitter_ms(salt ^ u64::from(pings_out)),
             );
             // Also after a lag pings do not come in a burst.
-            by_silence.max(last_ping.map_or(Millis::ZERO, |last_ping| {
+            by_silence.max(last_ping.map_or(Timestamp::ZERO, |last_ping| {
                 last_ping.plus_ms(self.interval_ms / 2)
             }))
         } else {
             self.deadline(last_seen)
-                .max(last_ping.map_or(Millis::ZERO, |last_ping| {
+                .max(last_ping.map_or(Timestamp::ZERO, |last_ping| {
                     last_ping.plus_ms(self.interval_ms + 1)
                 }))
         }
     }
 
     /// The earliest instant at which silence since `last_seen` may be a verdict.
-    pub(super) fn deadline(&self, last_seen: Millis) -> Millis {
+    pub(super) fn deadline(&self, last_seen: Timestamp) -> Timestamp {
         last_seen
             .max(self.in_force_since)
             .plus_ms(self.bound_ms + 1)
     }
 
-    pub(super) fn in_force_since(&self) -> Millis {
+    pub(super) fn in_force_since(&self) -> Timestamp {
         self.in_force_since
     }
 
@@ -163,13 +163,13 @@ mod tests {
                 push,
             },
             tick_ms,
-            Millis::ZERO,
+            Timestamp::ZERO,
         )
     }
 
     fn silent_since(last_seen_ms: u64) -> Evidence {
         Evidence {
-            last_seen: Millis::from_ms(last_seen_ms),
+            last_seen: Timestamp::from_ms(last_seen_ms),
             pings_out: 0,
             last_ping: None,
             beats: false,
@@ -180,8 +180,9 @@ mod tests {
     /// Plays a peer that says nothing after `last_seen`, checked on a wheel of `tick_ms`; returns
     /// the pings and the verdict.
     fn play(liveness: &Liveness, mut evidence: Evidence) -> (Vec<u64>, u64) {
-        let on_wheel =
-            |at: Millis| Millis::from_ms(at.as_ms().div_ceil(liveness.tick_ms) * liveness.tick_ms);
+        let on_wheel = |at: Timestamp| {
+            Timestamp::from_ms(at.as_ms().div_ceil(liveness.tick_ms) * liveness.tick_ms)
+        };
         let mut pings = Vec::new();
         let mut now = on_wheel(liveness.next_check(&evidence));
         loop {
@@ -225,7 +226,7 @@ mod tests {
     #[test]
     fn waking_late_asks_before_it_judges() {
         let liveness = liveness(1000, 3, true, 100);
-        let late = Millis::from_ms(60_000);
+        let late = Timestamp::from_ms(60_000);
         let mut evidence = silent_since(0);
         assert_eq!(liveness.judge(late, &evidence), Verdict::Ping);
         evidence.pings_out = 3;
@@ -246,15 +247,15 @@ mod tests {
             ..silent_since(0)
         };
         assert!(matches!(
-            liveness.judge(Millis::from_ms(5099), &beating),
+            liveness.judge(Timestamp::from_ms(5099), &beating),
             Verdict::Alive { .. }
         ));
         assert_eq!(
-            liveness.judge(Millis::from_ms(5100), &beating),
+            liveness.judge(Timestamp::from_ms(5100), &beating),
             Verdict::Ping
         );
         assert_eq!(
-            liveness.judge(Millis::from_ms(5000), &silent_since(0)),
+            liveness.judge(Timestamp::from_ms(5000), &silent_since(0)),
             Verdict::Ping
         );
     }

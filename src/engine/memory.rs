@@ -10,7 +10,7 @@ use super::conn::Phase;
 use crate::close::CloseReason;
 use crate::id::ConnId;
 use crate::outbox::Shared;
-use crate::time::Millis;
+use crate::time::Timestamp;
 
 /// When the bound is reached, room is made down to this share of it, so that the search for the
 /// largest is worth its while.
@@ -25,7 +25,7 @@ pub(super) const TIGHT_THROTTLE: usize = 4096;
 pub(super) struct Memory {
     max: usize,
     /// A lower limit, and when it takes the place of `max`.
-    next_max: Option<(Millis, usize)>,
+    next_max: Option<(Timestamp, usize)>,
     inbound: usize,
     outbound: usize,
     shared: Arc<AtomicUsize>,
@@ -44,7 +44,7 @@ impl Memory {
     }
 
     /// Replaces the limit: at once, or at `at` if more is held than the new one allows.
-    pub(super) fn replace_max(&mut self, max: Option<usize>, at: Millis) {
+    pub(super) fn replace_max(&mut self, max: Option<usize>, at: Timestamp) {
         let max = max.unwrap_or(usize::MAX);
         if self.held() <= max {
             (self.max, self.next_max) = (max, None);
@@ -54,7 +54,7 @@ impl Memory {
     }
 
     /// When [`Engine::handle_memory_limit`] has something to do.
-    pub(super) fn poll_timeout(&self) -> Option<Millis> {
+    pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
         self.next_max.map(|(at, _)| at)
     }
 
@@ -122,7 +122,7 @@ impl Engine {
     /// closed, and what they hold is dropped at once; connections that hold nothing are never
     /// touched.
     #[inline]
-    pub(super) fn keep_within_memory(&mut self) {
+    pub(super) fn enforce_memory_limit(&mut self) {
         if self.memory.is_over() {
             self.make_room();
         }
@@ -134,7 +134,7 @@ impl Engine {
             && (at <= self.now || self.memory.held() <= max)
         {
             (self.memory.max, self.memory.next_max) = (max, None);
-            self.keep_within_memory();
+            self.enforce_memory_limit();
         }
     }
 

@@ -5,16 +5,16 @@
 //!
 //! 1. [`Engine::advance`], then commands from other threads: [`Engine::send`],
 //!    [`Engine::broadcast`], [`Engine::close_on_request`], [`Engine::handle_shutdown`];
-//! 2. readiness: [`Engine::handle_open`] for what was accepted (or [`Engine::handle_refusal`]),
+//! 2. readiness: [`Engine::handle_open`] for what was accepted (or [`Engine::handle_rejection`]),
 //!    [`Engine::handle_bytes`], [`Engine::handle_eof`], [`Engine::handle_failure`] for what was
 //!    read;
 //! 3. connections left over from earlier turns, and those of [`Engine::poll_readable`], each after
-//!    [`Engine::handle_rest`]; then [`Engine::handle_fanouts`];
-//! 4. [`Engine::handle_timers`], then a final read of each [`Engine::poll_last_look`] and
-//!    [`Engine::handle_last_look`];
-//! 5. [`Engine::poll_dirty`], and some of [`Engine::poll_told`]: write [`Engine::outgoing`], report
+//!    [`Engine::resume_decoding`]; then [`Engine::handle_fanouts`];
+//! 4. [`Engine::handle_timers`], then a final read of each [`Engine::poll_final_read`] and
+//!    [`Engine::handle_final_read`];
+//! 5. [`Engine::poll_dirty`], and some of [`Engine::poll_broadcast_only`]: write [`Engine::outgoing`], report
 //!    with [`Engine::handle_written`] and [`Engine::handle_blocked`];
-//! 6. [`Engine::poll_closed`] and [`Engine::poll_refused`]: drop the sockets.
+//! 6. [`Engine::poll_closed`] and [`Engine::poll_rejected`]: drop the sockets.
 //!
 //! Calls that decode or deliver take a budget of [`Work`], so that a turn is short whatever peers
 //! send. While [`Engine::is_congested`], nothing is read or accepted and no close is reported.
@@ -25,16 +25,16 @@
 //!
 //! The same engine runs under the server's mio loop and in the simulation of `tests/sim`.
 
+mod accept;
 mod admission;
 mod conn;
 mod deadlines;
-mod entrance;
 mod fanout;
 mod handler;
 mod inspect;
 mod liveness;
 mod memory;
-mod ration;
+mod rate_limiter;
 mod receiving;
 mod reconfigure;
 mod sending;
@@ -49,21 +49,21 @@ use std::time::Duration;
 use slab::Slab;
 
 pub use fanout::{Broadcast, BroadcastId};
-pub(crate) use handler::Farewell;
+pub(crate) use handler::CloseMode;
 pub use handler::{Close, Closed, Context, Handler};
 pub use inspect::Connection;
 pub use stats::{Histogram, Stats};
 pub use timers::FinalRead;
 pub use work::Work;
 
-use crate::close::{CloseReason, Origin, Refusal};
+use crate::close::{CloseReason, Origin, RejectReason};
 use crate::config::{Config, OnFull, OnSlow};
 use crate::error::ConfigError;
 use crate::framing::Codec;
 use crate::id::ConnId;
 use crate::networks::Networks;
 use crate::outbox::Pool;
-use crate::time::{Millis, duration_to_ms};
+use crate::time::{Timestamp, duration_to_ms};
 use crate::wheel::Wheel;
 use admission::Admission;
 use conn::{Conn, Phase};
@@ -71,19 +71,19 @@ use deadlines::Deadlines;
 use fanout::Fanouts;
 use liveness::Liveness;
 use memory::Memory;
-use ration::Ration;
+use rate_limiter::RateLimiter;
 use timers::Drain;
 
 /// All connections of one server, and everything decided about them.
 pub struct Engine {
-    now: Millis,
+    now: Timestamp,
     conns: Slab<Conn>,
     /// That of the connection that was opened last.
     generation: u32,
     wheel: Wheel,
     tick_ms: u64,
     /// What one step of the wheel lasts: see [`GRAINS_PER_TICK`].
-    grain_ms: u64,
+    slot_ms: u64,
     codec: Codec,
     liveness: Option<Liveness>,
     deadlines: Deadlines,
@@ -91,15 +91,15 @@ pub struct Engine {
     on_slow: OnSlow,
     memory: Memory,
     /// Whose message the handler has at present: what it sends to the same is an answer.
-    answering: Option<ConnId>,
+    current_sender: Option<ConnId>,
     admission: Admission,
     on_full: OnFull,
-    /// The idlest connections when they were last looked for, with when they were last seen; the
+    /// The idlest connections when they were final readed for, with when they were last seen; the
     /// idlest is last.
-    idlest: Vec<(Millis, ConnId)>,
+    idlest: Vec<(Timestamp, ConnId)>,
     /// Balancers, whose connections begin with a PROXY header.
     proxies: Networks,
-    ration: Option<Ration>,
+    rate_limiter: Option<RateLimiter>,
     pool: Pool,
     stats: Stats,
     goodbye: Option<Box<[u8]>>,
@@ -107,16 +107,16 @@ pub struct Engine {
     drain: Option<Drain>,
     /// Connections with something to write, each once (`Writing::Queued`).
     dirty: VecDeque<ConnId>,
-    /// Those with nothing to write but what goes to all (`Writing::Told`). Who moves to the others
+    /// Those with nothing to write but what goes to all (`Writing::BroadcastOnly`). Who moves to the others
     /// leaves a place behind, which is passed over.
-    told: VecDeque<ConnId>,
+    broadcast_only: VecDeque<ConnId>,
     fanouts: Fanouts,
     /// Units of work that callbacks have spent and no budget has paid for yet.
     spent: u32,
     /// Connections that may be read again after a pause.
     readable: VecDeque<ConnId>,
     /// Connections off the wheel whose fate a final read decides, and since when it has been due.
-    last_looks: VecDeque<(ConnId, Millis)>,
+    final_reads: VecDeque<(ConnId, Timestamp)>,
     closed: VecDeque<ConnId>,
     /// For how many milliseconds connections that were closed for it had acknowledged nothing, in
     /// the order of the closes.
@@ -150,21 +150,21 @@ impl Engine {
         let liveness = config
             .heartbeat
             .as_ref()
-            .map(|heartbeat| Liveness::new(heartbeat, tick_ms, Millis::ZERO));
+            .map(|heartbeat| Liveness::new(heartbeat, tick_ms, Timestamp::ZERO));
         Ok(Engine {
-            now: Millis::ZERO,
+            now: Timestamp::ZERO,
             conns: Slab::new(),
             generation: 0,
             wheel: Wheel::new(),
             tick_ms,
-            grain_ms: (tick_ms / GRAINS_PER_TICK).max(1),
+            slot_ms: (tick_ms / GRAINS_PER_TICK).max(1),
             codec: config.codec()?,
             liveness,
             deadlines: Deadlines::new(&config.limits, flush_timeout_ms(liveness)),
             max_outbox: config.limits.max_outbox,
             on_slow: config.limits.on_slow,
             memory: Memory::new(config.limits.max_memory),
-            answering: None,
+            current_sender: None,
             admission: Admission::new(
                 max_connections(config),
                 &config.limits,
@@ -173,17 +173,17 @@ impl Engine {
             on_full: config.limits.on_full,
             idlest: Vec::new(),
             proxies: config.proxies.clone(),
-            ration: config.limits.max_message_rate.map(Ration::new),
+            rate_limiter: config.limits.max_message_rate.map(RateLimiter::new),
             pool: Pool::default(),
             stats: Stats::default(),
             goodbye: config.goodbye.as_deref().map(Into::into),
             drain: None,
             dirty: VecDeque::new(),
-            told: VecDeque::new(),
+            broadcast_only: VecDeque::new(),
             fanouts: Fanouts::default(),
             spent: 0,
             readable: VecDeque::new(),
-            last_looks: VecDeque::new(),
+            final_reads: VecDeque::new(),
             closed: VecDeque::new(),
             evidence: VecDeque::new(),
             refused: VecDeque::new(),
@@ -193,19 +193,19 @@ impl Engine {
     /// The generation of the first connection is `generation`, not 1, so that ids of another
     /// engine, such as that of the process before this one, name nobody here. For the time before
     /// the first connection.
-    pub fn begin_at(&mut self, generation: u32) {
+    pub fn set_first_generation(&mut self, generation: u32) {
         debug_assert!(self.conns.is_empty());
         self.generation = generation.wrapping_sub(1);
     }
 
     /// Tells the time at the beginning of a turn, for the calls that do not take it: those of the
     /// commands. After a long quiet they would count a patience from when something last happened.
-    pub fn advance(&mut self, now: Millis) {
+    pub fn advance(&mut self, now: Timestamp) {
         self.now = self.now.max(now);
     }
 
     /// Reading or writing has failed: the connection is over, and what was queued is lost.
-    pub fn handle_failure(&mut self, now: Millis, id: ConnId, reason: CloseReason) {
+    pub fn handle_failure(&mut self, now: Timestamp, id: ConnId, reason: CloseReason) {
         self.advance(now);
         self.close(id, reason);
     }
@@ -215,10 +215,10 @@ impl Engine {
     pub fn has_work(&self) -> bool {
         self.can_release_senders()
             || !(self.dirty.is_empty()
-                && self.told.is_empty()
+                && self.broadcast_only.is_empty()
                 && self.fanouts.is_empty()
                 && self.readable.is_empty()
-                && self.last_looks.is_empty()
+                && self.final_reads.is_empty()
                 && self.closed.is_empty()
                 && self.refused.is_empty())
     }
@@ -227,7 +227,7 @@ impl Engine {
     /// caller drops the socket.
     pub fn poll_closed<H: Handler + ?Sized>(
         &mut self,
-        now: Millis,
+        now: Timestamp,
         handler: &mut H,
     ) -> Option<(ConnId, Closed)> {
         self.advance(now);
@@ -257,7 +257,7 @@ impl Engine {
             unsent,
             unacknowledged: Duration::from_millis(self.take_evidence(id)),
             unfinished: conn.inbox.unfinished(),
-            farewell: Farewell::of(reason, unsent),
+            close_mode: CloseMode::of(reason, unsent),
         };
         handler.on_close(&mut Context { engine: self }, id, &closed);
         Some((id, closed))
@@ -339,8 +339,10 @@ impl Engine {
         conn.phase = match conn.phase {
             Phase::Open | Phase::PeerShut => Phase::Closed(reason),
             Phase::Flushing(first) => Phase::Closed(first),
-            Phase::Greeting if reason.origin() == Origin::Peer => return self.refuse_cut_short(id),
-            Phase::Greeting => return self.refuse(id, Refusal::ProxyHeader),
+            Phase::AwaitingProxyHeader if reason.origin() == Origin::Peer => {
+                return self.reject_cut_short(id);
+            }
+            Phase::AwaitingProxyHeader => return self.refuse(id, RejectReason::ProxyHeader),
             Phase::Closed(_) | Phase::Refused(_) => return,
         };
         self.closed.push_back(id);

@@ -1,14 +1,14 @@
-//! From the wire to the handler: decoding, rationing, pausing.
+//! From the wire to the handler: decoding, rate_limiting, pausing.
 
 use super::conn::{Phase, Reading, Speech};
-use super::ration::Rationed;
+use super::rate_limiter::RateDecision;
 use super::work::frame_units;
 use super::{Context, Engine, Handler, Work, live};
 use crate::close::CloseReason;
 use crate::framing::{Frame, FrameTooLarge};
 use crate::id::ConnId;
 use crate::inbox::Undecoded;
-use crate::time::Millis;
+use crate::time::Timestamp;
 
 /// Where the bytes to decode come from.
 #[derive(Clone, Copy)]
@@ -24,12 +24,12 @@ impl Engine {
     /// handler.
     ///
     /// If `work` is spent or reading is stopped in the middle, the bytes not yet decoded are kept,
-    /// and [`Engine::wants_read`] says `false` until [`Engine::handle_rest`] has decoded them. If
+    /// and [`Engine::wants_read`] says `false` until [`Engine::resume_decoding`] has decoded them. If
     /// [`Engine::has_undecoded`] says so, the driver calls that in a later turn; where reading was
     /// stopped, [`Engine::poll_readable`] tells when it goes on.
     pub fn handle_bytes<H: Handler + ?Sized>(
         &mut self,
-        now: Millis,
+        now: Timestamp,
         id: ConnId,
         bytes: &[u8],
         work: &mut Work,
@@ -47,8 +47,8 @@ impl Engine {
                 self.seen(id);
                 self.decode(id, Input::Read(bytes), work, handler);
             }
-            Phase::Greeting => {
-                if let Some(header) = self.greet(id, bytes, handler) {
+            Phase::AwaitingProxyHeader => {
+                if let Some(header) = self.handle_proxy_header(id, bytes, handler) {
                     self.decode(id, Input::Read(&bytes[header..]), work, handler);
                 }
             }
@@ -57,9 +57,9 @@ impl Engine {
     }
 
     /// Decodes bytes that were kept. Does nothing if there are none, or while reading is stopped.
-    pub fn handle_rest<H: Handler + ?Sized>(
+    pub fn resume_decoding<H: Handler + ?Sized>(
         &mut self,
-        now: Millis,
+        now: Timestamp,
         id: ConnId,
         work: &mut Work,
         handler: &mut H,
@@ -70,7 +70,7 @@ impl Engine {
         }
     }
 
-    /// Whether bytes wait that [`Engine::handle_rest`] would decode.
+    /// Whether bytes wait that [`Engine::resume_decoding`] would decode.
     pub fn has_undecoded(&self, id: ConnId) -> bool {
         self.conn(id).is_some_and(|conn| {
             conn.phase == Phase::Open && conn.reading.is_flowing() && conn.inbox.has_undecoded()
@@ -115,9 +115,9 @@ impl Engine {
                 Ok(Some(Frame::Message(message))) => {
                     let len = message.len();
                     self.stats.messages_in += 1;
-                    self.answering = Some(id);
+                    self.current_sender = Some(id);
                     handler.on_message(&mut Context { engine: self }, id, message);
-                    self.answering = None;
+                    self.current_sender = None;
                     (1, len)
                 }
                 Ok(Some(Frame::Heartbeats { pings, pongs })) => {
@@ -130,7 +130,7 @@ impl Engine {
                 }
             };
             work.spend(frame_units(bytes).saturating_add(std::mem::take(&mut self.spent)));
-            self.ration(id, frames);
+            self.rate_limiter(id, frames);
             began = None;
             match self.conn_mut(id).filter(|conn| conn.phase == Phase::Open) {
                 Some(conn) => {
@@ -163,7 +163,7 @@ impl Engine {
             conn.inbox.set_frame_since(now);
             self.schedule_check(id);
         }
-        self.keep_within_memory();
+        self.enforce_memory_limit();
     }
 
     fn has_never_spoken(&self, id: ConnId) -> bool {
@@ -172,33 +172,33 @@ impl Engine {
 
     /// Counts frames that have come against the rate at which they may.
     #[inline]
-    fn ration(&mut self, id: ConnId, frames: u32) {
-        if self.ration.is_some() {
+    fn rate_limiter(&mut self, id: ConnId, frames: u32) {
+        if self.rate_limiter.is_some() {
             self.charge_ration(id, frames);
         }
     }
 
     fn charge_ration(&mut self, id: ConnId, frames: u32) {
-        let Some(ration) = &mut self.ration else {
+        let Some(rate_limiter) = &mut self.rate_limiter else {
             return;
         };
         let Some(conn) = live(&mut self.conns, id).filter(|conn| conn.phase == Phase::Open) else {
             return;
         };
-        match ration.charge(self.now, id.slot(), frames) {
-            Rationed::No => {}
-            Rationed::Yes => {
-                conn.reading.stop(Reading::RATIONED);
-                self.stats.rationed += 1;
+        match rate_limiter.charge(self.now, id.slot(), frames) {
+            RateDecision::Allowed => {}
+            RateDecision::Paused => {
+                conn.reading.stop(Reading::RATE_LIMITED);
+                self.stats.rate_limited += 1;
                 self.schedule_check(id);
             }
-            Rationed::Flood => self.close_after_flush(id, CloseReason::Flood),
+            RateDecision::Exceeded => self.close_after_flush(id, CloseReason::RateLimited),
         }
     }
 
     /// The peer has shut its writing side: it still gets what is queued, then it is closed. An
     /// unfinished frame is dropped: nobody can tell what it would have become.
-    pub fn handle_eof(&mut self, now: Millis, id: ConnId) {
+    pub fn handle_eof(&mut self, now: Timestamp, id: ConnId) {
         self.advance(now);
         let now = self.now;
         if self.is_open(id) {
@@ -216,7 +216,7 @@ impl Engine {
                 conn.inbox.drop_bytes();
                 self.finish_if_flushed(id);
             }
-            Phase::Greeting => self.refuse_cut_short(id),
+            Phase::AwaitingProxyHeader => self.reject_cut_short(id),
             Phase::PeerShut | Phase::Flushing(_) | Phase::Closed(_) | Phase::Refused(_) => {}
         }
     }
@@ -225,11 +225,11 @@ impl Engine {
     /// [`Engine::poll_readable`] when it may.
     pub fn wants_read(&self, id: ConnId) -> bool {
         self.conn(id).is_some_and(|conn| match conn.phase {
-            // What was read before comes first: see handle_rest().
+            // What was read before comes first: see resume_decoding().
             Phase::Open => conn.reading.is_flowing() && !conn.inbox.has_undecoded(),
             // What still comes in is read to be thrown away, so that it does not turn the close
             // into a reset.
-            Phase::Flushing(_) | Phase::Greeting => true,
+            Phase::Flushing(_) | Phase::AwaitingProxyHeader => true,
             Phase::PeerShut | Phase::Closed(_) | Phase::Refused(_) => false,
         })
     }

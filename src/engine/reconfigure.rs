@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::conn::{Phase, Reading};
 use super::liveness::Liveness;
-use super::ration::Ration;
+use super::rate_limiter::RateLimiter;
 use super::{Engine, flush_timeout_ms, max_connections};
 use crate::close::CloseReason;
 use crate::config::{Config, Heartbeat};
 use crate::error::ConfigError;
 use crate::id::ConnId;
-use crate::time::Millis;
+use crate::time::Timestamp;
 
 impl Engine {
     /// Puts the settings of `config` in force for all connections, those included that are open,
@@ -23,7 +23,7 @@ impl Engine {
     /// timeout, a connection gets one full new timeout before it can be closed, and the pings that
     /// the heartbeat says. A limit on memory below what is held takes effect after one timeout of
     /// the heartbeat; until then the old one is in force, and large queues are not added to.
-    pub fn reconfigure(&mut self, now: Millis, config: &Config) -> Result<(), ConfigError> {
+    pub fn reconfigure(&mut self, now: Timestamp, config: &Config) -> Result<(), ConfigError> {
         Config {
             tick: Duration::from_millis(self.tick_ms),
             ..config.clone()
@@ -72,16 +72,16 @@ impl Engine {
 
     /// Every bucket is full anew, and who was held back goes on.
     fn set_ration(&mut self, rate: Option<NonZeroU32>) {
-        self.ration = rate.map(Ration::new);
+        self.rate_limiter = rate.map(RateLimiter::new);
         for slot in 0..self.conns.capacity() {
             let Some(conn) = self.conns.get(slot) else {
                 continue;
             };
             let id = ConnId::new(slot, conn.generation);
-            if let Some(ration) = &mut self.ration {
-                ration.open(slot);
+            if let Some(rate_limiter) = &mut self.rate_limiter {
+                rate_limiter.open(slot);
             }
-            self.resume_reading(id, Reading::RATIONED);
+            self.resume_reading(id, Reading::RATE_LIMITED);
         }
     }
 
@@ -103,7 +103,7 @@ impl Phase {
         match self {
             Phase::Open | Phase::PeerShut => true,
             Phase::Flushing(reason) | Phase::Closed(reason) => reason != CloseReason::Evicted,
-            Phase::Greeting | Phase::Refused(_) => false,
+            Phase::AwaitingProxyHeader | Phase::Refused(_) => false,
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::config::OnSlow;
 use crate::error::SendError;
 use crate::id::ConnId;
 use crate::progress::Progress;
-use crate::time::Millis;
+use crate::time::Timestamp;
 
 /// A ping follows the first message that ends this many bytes or more after the last ping. A peer
 /// that reads a long answer slowly then meets a ping every so many bytes and one message, and its
@@ -44,7 +44,7 @@ impl Engine {
         if let Err(error) = encoded {
             // The buffer has grown nevertheless.
             self.memory.recount_outbox(before, conn.outbox.charge());
-            self.keep_within_memory();
+            self.enforce_memory_limit();
             return Err(error);
         }
         self.stats.messages_out += 1;
@@ -54,7 +54,7 @@ impl Engine {
 
     /// A message does not fit.
     pub(super) fn has_no_room(&mut self, id: ConnId) {
-        if self.on_slow == OnSlow::Drop && self.answering != Some(id) {
+        if self.on_slow == OnSlow::Drop && self.current_sender != Some(id) {
             self.stats.messages_dropped += 1;
         } else {
             self.close(id, CloseReason::SlowReader);
@@ -138,11 +138,11 @@ impl Engine {
         };
         // A blocked connection is flushed when the kernel says that it may be.
         let moves = conn.writing == Writing::Idle
-            || (conn.writing == Writing::Told && writing == Writing::Queued);
+            || (conn.writing == Writing::BroadcastOnly && writing == Writing::Queued);
         if moves && !conn.outbox.is_empty() {
             conn.writing = writing;
-            let list = if writing == Writing::Told {
-                &mut self.told
+            let list = if writing == Writing::BroadcastOnly {
+                &mut self.broadcast_only
             } else {
                 &mut self.dirty
             };
@@ -156,7 +156,7 @@ impl Engine {
             && len > 0
             && conn.phase == Phase::Open
             && conn.bytes_since_ping(len) >= PING_EVERY_BYTES;
-        self.keep_within_memory();
+        self.enforce_memory_limit();
         if ping_due {
             // In the same list: pings within a broadcast must not delay replies to other peers.
             self.enqueue_ping(id, writing);
@@ -186,20 +186,20 @@ impl Engine {
     /// and whatever waits before that. Each comes once per turn at most, after everything of the
     /// turn was queued.
     pub fn poll_dirty(&mut self) -> Option<ConnId> {
-        self.next_to_write(Writing::Queued)
+        self.pop_flush(Writing::Queued)
     }
 
     /// The next of those that have nothing to write but what was broadcast. To be asked for some of
     /// them in each turn, after the others: a message to everybody then keeps no answer waiting,
     /// and answers do not keep it.
-    pub fn poll_told(&mut self) -> Option<ConnId> {
-        self.next_to_write(Writing::Told)
+    pub fn poll_broadcast_only(&mut self) -> Option<ConnId> {
+        self.pop_flush(Writing::BroadcastOnly)
     }
 
-    fn next_to_write(&mut self, writing: Writing) -> Option<ConnId> {
+    fn pop_flush(&mut self, writing: Writing) -> Option<ConnId> {
         loop {
-            let list = if writing == Writing::Told {
-                &mut self.told
+            let list = if writing == Writing::BroadcastOnly {
+                &mut self.broadcast_only
             } else {
                 &mut self.dirty
             };
@@ -227,7 +227,7 @@ impl Engine {
     /// The kernel has taken `n` bytes of [`Engine::outgoing`].
     pub fn handle_written<H: Handler + ?Sized>(
         &mut self,
-        now: Millis,
+        now: Timestamp,
         id: ConnId,
         n: usize,
         handler: &mut H,
@@ -302,7 +302,7 @@ impl Engine {
     /// Tells how many of the bytes written to the connection its peer has not acknowledged
     /// (`SIOCOUTQ` of tcp(7)). `None` on systems that do not know: then a byte that the kernel
     /// takes is progress.
-    pub fn handle_progress(&mut self, now: Millis, id: ConnId, unacknowledged: Option<u64>) {
+    pub fn handle_progress(&mut self, now: Timestamp, id: ConnId, unacknowledged: Option<u64>) {
         self.advance(now);
         let now = self.now;
         if let Some(conn) = live(&mut self.conns, id)
@@ -334,7 +334,9 @@ impl Engine {
         let reason = match conn.phase {
             Phase::PeerShut => CloseReason::PeerClosed,
             Phase::Flushing(reason) => reason,
-            Phase::Greeting | Phase::Open | Phase::Closed(_) | Phase::Refused(_) => return,
+            Phase::AwaitingProxyHeader | Phase::Open | Phase::Closed(_) | Phase::Refused(_) => {
+                return;
+            }
         };
         if conn.outbox.is_empty() {
             self.close(id, reason);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::close::{CloseReason, Refusal};
+use crate::close::{CloseReason, RejectReason};
 
 /// What a server has done since it started. All counts only grow; none is ever reset.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub struct Stats {
     /// Connections opened. Those open now are `opened` less the sum of all closes.
     pub opened: u64,
     closed: [u64; CloseReason::ALL.len()],
-    refused: [u64; Refusal::ALL.len()],
+    refused: [u64; RejectReason::ALL.len()],
     /// Bytes received.
     pub bytes_in: u64,
     /// Bytes that the kernel has taken for sending.
@@ -46,7 +46,7 @@ pub struct Stats {
     /// Times that reading from a peer was stopped because it did not read what was queued for it.
     pub throttled: u64,
     /// Times that reading from a peer was stopped because it had sent as many messages as it may.
-    pub rationed: u64,
+    pub rate_limited: u64,
     /// Spells in which this process did not run: stopped, paused, or blocked in a handler.
     pub stalls: u64,
     /// Total length of those spells in milliseconds.
@@ -114,7 +114,7 @@ impl Stats {
     }
 
     /// Connections refused for this reason.
-    pub fn refused(&self, reason: Refusal) -> u64 {
+    pub fn refused(&self, reason: RejectReason) -> u64 {
         self.refused[reason.index()]
     }
 
@@ -127,7 +127,7 @@ impl Stats {
         self.closed[reason.index()] += 1;
     }
 
-    pub(crate) fn count_refusal(&mut self, reason: Refusal) {
+    pub(crate) fn count_rejection(&mut self, reason: RejectReason) {
         self.refused[reason.index()] += 1;
     }
 }

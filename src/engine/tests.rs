@@ -1,9 +1,9 @@
 //! Each rule of the engine by itself.
 
+mod accept;
 mod admission_and_drain;
 mod closing;
 mod deadlines;
-mod entrance;
 mod fanout;
 mod heartbeat;
 mod memory;
@@ -97,7 +97,7 @@ impl Handler for Recorder {
 struct Rig {
     engine: Engine,
     handler: Recorder,
-    now: Millis,
+    now: Timestamp,
 }
 
 impl Rig {
@@ -105,11 +105,11 @@ impl Rig {
         Rig {
             engine: Engine::new(config).expect("a valid configuration"),
             handler: Recorder::default(),
-            now: Millis::ZERO,
+            now: Timestamp::ZERO,
         }
     }
 
-    fn try_open(&mut self, ip: u8) -> Result<ConnId, Refusal> {
+    fn try_open(&mut self, ip: u8) -> Result<ConnId, RejectReason> {
         self.engine.handle_open(
             self.now,
             SocketAddr::from(([192, 0, 2, ip], 7)),
@@ -149,7 +149,7 @@ impl Rig {
         while self
             .engine
             .poll_dirty()
-            .or_else(|| self.engine.poll_told())
+            .or_else(|| self.engine.poll_broadcast_only())
             .is_some()
         {}
         self.engine
@@ -166,7 +166,11 @@ impl Rig {
     }
 
     fn flush_dirty(&mut self) {
-        while let Some(id) = self.engine.poll_dirty().or_else(|| self.engine.poll_told()) {
+        while let Some(id) = self
+            .engine
+            .poll_dirty()
+            .or_else(|| self.engine.poll_broadcast_only())
+        {
             self.flush(id);
         }
     }
@@ -188,24 +192,28 @@ impl Rig {
         while let Some(at) = self.engine.poll_timeout().filter(|at| at.as_ms() <= ms) {
             self.now = self.now.max(at);
             self.engine.handle_timers(self.now, usize::MAX);
-            while let Some(id) = self.engine.poll_last_look() {
+            while let Some(id) = self.engine.poll_final_read() {
                 let found = FinalRead {
                     unread,
                     ..FinalRead::default()
                 };
                 self.engine.handle_progress(self.now, id, None);
-                self.engine.handle_last_look(self.now, id, found);
+                self.engine.handle_final_read(self.now, id, found);
             }
             while let Some(id) = self.engine.poll_readable() {
-                self.engine
-                    .handle_rest(self.now, id, &mut Work::new(u32::MAX), &mut self.handler);
+                self.engine.resume_decoding(
+                    self.now,
+                    id,
+                    &mut Work::new(u32::MAX),
+                    &mut self.handler,
+                );
             }
             self.flush_dirty();
             if self.engine.closed.front().is_some() {
                 return;
             }
         }
-        self.now = Millis::from_ms(ms);
+        self.now = Timestamp::from_ms(ms);
     }
 
     fn messages(&self) -> Vec<&str> {

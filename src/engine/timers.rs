@@ -3,9 +3,9 @@
 use super::Engine;
 use super::conn::{Conn, Phase, Reading, Speech};
 use super::liveness::{Evidence, Verdict};
-use crate::close::{CloseReason, Refusal};
+use crate::close::{CloseReason, RejectReason};
 use crate::id::ConnId;
-use crate::time::Millis;
+use crate::time::Timestamp;
 
 /// The share of a drain over which closes are spread; the rest is left for flushing.
 const SPREAD_NUMERATOR: u64 = 4;
@@ -19,8 +19,8 @@ const MIN_UNACKNOWLEDGED_MS: u64 = 600;
 /// A shutdown under way.
 #[derive(Clone, Copy)]
 pub(super) struct Drain {
-    from: Millis,
-    until: Millis,
+    from: Timestamp,
+    until: Timestamp,
 }
 
 /// What a driver found at a final read.
@@ -39,7 +39,7 @@ pub struct FinalRead {
 impl Engine {
     /// Judges connections whose check is due, at most `budget` of them. Returns whether that was
     /// all; if not, the rest is due at the next call still.
-    pub fn handle_timers(&mut self, now: Millis, budget: usize) -> bool {
+    pub fn handle_timers(&mut self, now: Timestamp, budget: usize) -> bool {
         self.advance(now);
         if self.drain.is_some_and(|drain| drain.until < self.now) {
             self.close_all(CloseReason::Shutdown);
@@ -48,11 +48,11 @@ impl Engine {
         self.handle_memory_limit();
         for _ in 0..budget {
             let due = self.wheel.next_tick();
-            let Some(slot) = self.wheel.expire(self.now.as_ms() / self.grain_ms) else {
+            let Some(slot) = self.wheel.expire(self.now.as_ms() / self.slot_ms) else {
                 return true;
             };
             if let Some(conn) = self.conns.get(slot) {
-                let due = due.map_or(self.now, |tick| Millis::from_ms(tick * self.grain_ms));
+                let due = due.map_or(self.now, |tick| Timestamp::from_ms(tick * self.slot_ms));
                 self.check(ConnId::new(slot, conn.generation), due);
             }
         }
@@ -60,33 +60,33 @@ impl Engine {
     }
 
     /// Since when the oldest check or final read that is due has been so; `None` if none is due.
-    pub fn oldest_due(&self, now: Millis) -> Option<Millis> {
+    pub fn oldest_due(&self, now: Timestamp) -> Option<Timestamp> {
         let check = self.next_check_at().filter(|at| *at <= now);
-        let read = self.last_looks.front().map(|(_, due)| *due);
+        let read = self.final_reads.front().map(|(_, due)| *due);
         check.into_iter().chain(read).min()
     }
 
-    fn next_check_at(&self) -> Option<Millis> {
+    fn next_check_at(&self) -> Option<Timestamp> {
         let tick = self.wheel.next_tick()?;
-        Some(Millis::from_ms(tick * self.grain_ms))
+        Some(Timestamp::from_ms(tick * self.slot_ms))
     }
 
-    fn check(&mut self, id: ConnId, due: Millis) {
+    fn check(&mut self, id: ConnId, due: Timestamp) {
         let Some(conn) = self.conn(id) else { return };
         match conn.phase {
             Phase::Open
                 if self
-                    .rationed_until(id, conn)
+                    .rate_limited_until(id, conn)
                     .is_some_and(|until| until <= self.now) =>
             {
-                self.resume_reading(id, Reading::RATIONED);
+                self.resume_reading(id, Reading::RATE_LIMITED);
                 self.schedule_check(id);
             }
-            Phase::Open if self.is_draining() => self.check_leaving(id, due),
+            Phase::Open if self.is_draining() => self.check_drain(id, due),
             Phase::Open
                 if self.deadlines.overdue(self.now, conn).is_some() || self.is_sample_due(conn) =>
             {
-                self.last_looks.push_back((id, due))
+                self.final_reads.push_back((id, due))
             }
             Phase::Open => match self.judge(id, conn) {
                 None => self.schedule_check(id),
@@ -100,27 +100,29 @@ impl Engine {
                     self.push_ping(id);
                     self.schedule_check(id);
                 }
-                Some(Verdict::Suspect) => self.last_looks.push_back((id, due)),
+                Some(Verdict::Suspect) => self.final_reads.push_back((id, due)),
             },
-            Phase::Greeting if Self::greeting_ends(conn) <= self.now => {
-                self.last_looks.push_back((id, due))
+            Phase::AwaitingProxyHeader if Self::proxy_header_deadline(conn) <= self.now => {
+                self.final_reads.push_back((id, due))
             }
             Phase::PeerShut | Phase::Flushing(_) if self.flush_check_at(conn) <= self.now => {
-                self.last_looks.push_back((id, due))
+                self.final_reads.push_back((id, due))
             }
-            Phase::PeerShut | Phase::Flushing(_) | Phase::Greeting => self.schedule_check(id),
+            Phase::PeerShut | Phase::Flushing(_) | Phase::AwaitingProxyHeader => {
+                self.schedule_check(id)
+            }
             Phase::Closed(_) | Phase::Refused(_) => {}
         }
     }
 
     /// During a drain: the final read, at the connection's own instant. That may lie beyond the
     /// wheel's horizon.
-    fn check_leaving(&mut self, id: ConnId, due: Millis) {
+    fn check_drain(&mut self, id: ConnId, due: Timestamp) {
         match self.leaves_at(id) {
             Some(at) if self.now < at => self.schedule_check(id),
             _ => {
                 self.wheel.remove(id.slot());
-                self.last_looks.push_back((id, due));
+                self.final_reads.push_back((id, due));
             }
         }
     }
@@ -131,14 +133,14 @@ impl Engine {
     }
 
     /// When something is to be done about a connection that is only being flushed.
-    fn flush_check_at(&self, conn: &Conn) -> Millis {
+    fn flush_check_at(&self, conn: &Conn) -> Timestamp {
         let ends = self.deadlines.flush_ends(conn);
         ends.min(self.deadlines.next_flush_sample(conn))
     }
 
     /// When a drain takes its leave of this connection: at random, so that the fleet does not come
     /// back as one herd, and always the same.
-    fn leaves_at(&self, id: ConnId) -> Option<Millis> {
+    fn leaves_at(&self, id: ConnId) -> Option<Timestamp> {
         let Drain { from, until } = self.drain?;
         let grace_ms = until.ms_since(from);
         // Two ticks stay free: one by which the wheel may be late, one in which to flush.
@@ -150,14 +152,14 @@ impl Engine {
     /// The next connection of which a final read must be made before it is decided on. The driver
     /// calls [`Engine::handle_progress`]; it writes, if [`Engine::is_blocked`], for there may be
     /// room that no event has told of yet; it reads until the read would block, if
-    /// [`Engine::wants_read`]; and it calls [`Engine::handle_last_look`].
-    pub fn poll_last_look(&mut self) -> Option<ConnId> {
-        self.last_looks.pop_front().map(|(id, _)| id)
+    /// [`Engine::wants_read`]; and it calls [`Engine::handle_final_read`].
+    pub fn poll_final_read(&mut self) -> Option<ConnId> {
+        self.final_reads.pop_front().map(|(id, _)| id)
     }
 
     /// The final read has used up its budget and goes on in the next turn.
     pub fn postpone_last_look(&mut self, id: ConnId) {
-        self.last_looks.push_back((id, self.now));
+        self.final_reads.push_back((id, self.now));
     }
 
     /// The final read has been made: decides.
@@ -165,7 +167,7 @@ impl Engine {
     /// Bytes that wait unread are life, unless they wait behind a queue that the peer does not
     /// read: those may have come before it stopped. They are life as of when they were received,
     /// where the system tells.
-    pub fn handle_last_look(&mut self, now: Millis, id: ConnId, found: FinalRead) {
+    pub fn handle_final_read(&mut self, now: Timestamp, id: ConnId, found: FinalRead) {
         self.advance(now);
         let now = self.now;
         let draining = self.is_draining();
@@ -173,12 +175,12 @@ impl Engine {
             return;
         };
         match conn.phase {
-            Phase::Greeting if Self::greeting_ends(conn) <= now => {
-                return self.refuse(id, Refusal::ProxyHeader);
+            Phase::AwaitingProxyHeader if Self::proxy_header_deadline(conn) <= now => {
+                return self.refuse(id, RejectReason::ProxyHeader);
             }
             Phase::PeerShut | Phase::Flushing(_) => return self.end_flush_if_stuck(id),
             Phase::Open => {}
-            Phase::Greeting | Phase::Closed(_) | Phase::Refused(_) => {
+            Phase::AwaitingProxyHeader | Phase::Closed(_) | Phase::Refused(_) => {
                 return self.schedule_check(id);
             }
         }
@@ -186,7 +188,7 @@ impl Engine {
         let stuck = conn.is_throttled() && conn.is_blocked();
         let received = found
             .received_ms
-            .map(|ms| Millis::from_ms(now.as_ms().saturating_sub(ms)));
+            .map(|ms| Timestamp::from_ms(now.as_ms().saturating_sub(ms)));
         match received {
             _ if !found.unread => {}
             _ if !stuck => drop(conn.seen(now)),
@@ -196,7 +198,7 @@ impl Engine {
         let has_more = found.unread || conn.inbox.has_undecoded();
         let is_stopped = conn.is_throttled()
             || conn.reading.is_stopped_by(Reading::FANOUT)
-            || (has_more && conn.reading.is_stopped_by(Reading::RATIONED));
+            || (has_more && conn.reading.is_stopped_by(Reading::RATE_LIMITED));
         if draining && is_stopped {
             // Its requests are not all answered yet; the end of the drain is soon enough.
             self.insert(id, now.plus_ms(self.tick_ms));
@@ -209,7 +211,7 @@ impl Engine {
         {
             self.close(id, reason);
         } else if self.conn(id).and_then(|conn| self.judge(id, conn)) == Some(Verdict::Suspect) {
-            self.give_up(id, found.unacknowledged_ms);
+            self.declare_dead(id, found.unacknowledged_ms);
         } else {
             self.schedule_check(id);
         }
@@ -228,7 +230,7 @@ impl Engine {
     }
 
     /// Closes a silent connection, for what its silence most likely is.
-    fn give_up(&mut self, id: ConnId, unacknowledged_ms: Option<u64>) {
+    fn declare_dead(&mut self, id: ConnId, unacknowledged_ms: Option<u64>) {
         let (Some(conn), Some(liveness)) = (self.conn(id), self.liveness) else {
             return;
         };
@@ -242,7 +244,7 @@ impl Engine {
         let reason = match lost_ms {
             Some(_) => CloseReason::HalfOpen,
             None if blocked => CloseReason::SlowReader,
-            None => CloseReason::HeartbeatLost,
+            None => CloseReason::HeartbeatTimeout,
         };
         self.evidence.extend(lost_ms.map(|ms| (id, ms)));
         self.stats.overshoot.record_ms(overshoot_ms);
@@ -267,7 +269,7 @@ impl Engine {
     /// it. At the end of `grace_ms` those that are left are cut off.
     ///
     /// A repeated call can only bring the end forward.
-    pub fn handle_shutdown(&mut self, now: Millis, grace_ms: u64) {
+    pub fn handle_shutdown(&mut self, now: Timestamp, grace_ms: u64) {
         self.advance(now);
         let until = self.now.plus_ms(grace_ms);
         if self.drain.is_some_and(|drain| drain.until <= until) {
@@ -283,8 +285,8 @@ impl Engine {
             };
             let id = ConnId::new(slot, conn.generation);
             match conn.phase {
-                Phase::Open => self.check_leaving(id, self.now),
-                Phase::Greeting => self.refuse(id, Refusal::ShuttingDown),
+                Phase::Open => self.check_drain(id, self.now),
+                Phase::AwaitingProxyHeader => self.refuse(id, RejectReason::ShuttingDown),
                 Phase::PeerShut | Phase::Flushing(_) | Phase::Closed(_) | Phase::Refused(_) => {}
             }
         }
@@ -301,13 +303,13 @@ impl Engine {
     }
 
     /// When the drain ends at the latest.
-    pub fn drain_deadline(&self) -> Option<Millis> {
+    pub fn drain_deadline(&self) -> Option<Timestamp> {
         self.drain.map(|drain| drain.until)
     }
 
     /// When [`Engine::handle_timers`] must be called next; `None` while nothing will ever be due,
     /// which is so without connections.
-    pub fn poll_timeout(&self) -> Option<Millis> {
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
         let drain = self
             .drain
             .filter(|_| !self.conns.is_empty())
@@ -345,8 +347,11 @@ impl Engine {
         let Some(conn) = self.conn(id) else { return };
         let at = match conn.phase {
             Phase::Open if self.is_draining() => {
-                let rationed_until = self.rationed_until(id, conn);
-                self.leaves_at(id).into_iter().chain(rationed_until).min()
+                let rate_limited_until = self.rate_limited_until(id, conn);
+                self.leaves_at(id)
+                    .into_iter()
+                    .chain(rate_limited_until)
+                    .min()
             }
             Phase::Open => {
                 let liveness = self
@@ -358,7 +363,7 @@ impl Engine {
                     .min()
             }
             Phase::PeerShut | Phase::Flushing(_) => Some(self.flush_check_at(conn)),
-            Phase::Greeting => Some(Self::greeting_ends(conn)),
+            Phase::AwaitingProxyHeader => Some(Self::proxy_header_deadline(conn)),
             Phase::Closed(_) | Phase::Refused(_) => None,
         };
         match at {
@@ -369,28 +374,28 @@ impl Engine {
 
     /// The next instant, but for the heartbeat's, at which something about an open connection may
     /// be due.
-    fn next_deadline(&self, id: ConnId, conn: &Conn) -> Option<Millis> {
+    fn next_deadline(&self, id: ConnId, conn: &Conn) -> Option<Timestamp> {
         let overdue = self.deadlines.next(conn).map(|(at, _)| at);
         let sample = self.deadlines.next_sample(conn);
-        [overdue, sample, self.rationed_until(id, conn)]
+        [overdue, sample, self.rate_limited_until(id, conn)]
             .into_iter()
             .flatten()
             .min()
     }
 
-    fn rationed_until(&self, id: ConnId, conn: &Conn) -> Option<Millis> {
-        let ration = self
-            .ration
+    fn rate_limited_until(&self, id: ConnId, conn: &Conn) -> Option<Timestamp> {
+        let rate_limiter = self
+            .rate_limiter
             .as_ref()
-            .filter(|_| conn.reading.is_stopped_by(Reading::RATIONED))?;
-        Some(ration.resumes_at(id.slot()))
+            .filter(|_| conn.reading.is_stopped_by(Reading::RATE_LIMITED))?;
+        Some(rate_limiter.resumes_at(id.slot()))
     }
 
-    fn insert(&mut self, id: ConnId, at: Millis) {
-        self.wheel.catch_up(self.now.as_ms() / self.grain_ms);
+    fn insert(&mut self, id: ConnId, at: Timestamp) {
+        self.wheel.catch_up(self.now.as_ms() / self.slot_ms);
         // Rounded up: a check that fires before its time would only have to be made again.
         self.wheel
-            .insert(id.slot(), at.as_ms().div_ceil(self.grain_ms));
+            .insert(id.slot(), at.as_ms().div_ceil(self.slot_ms));
     }
 
     fn judge(&self, id: ConnId, conn: &Conn) -> Option<Verdict> {

@@ -55,7 +55,7 @@ pub(super) fn encoded_len(len: usize) -> Result<usize, SendError> {
     if u32::try_from(len).is_ok() {
         Ok(HEADER + len)
     } else {
-        Err(SendError::Unframeable)
+        Err(SendError::InvalidMessage)
     }
 }
 

@@ -172,14 +172,14 @@ impl Codec {
     }
 
     /// The number of bytes that the message made of `parts` takes on the wire, or
-    /// [`SendError::Unframeable`].
+    /// [`SendError::InvalidMessage`].
     pub fn encoded_len(&self, parts: &[&[u8]]) -> Result<usize, SendError> {
         let carries =
             self.framing != Framing::Lines || parts.iter().all(|part| lines::carries(part));
         if carries {
             self.wire_len(parts)
         } else {
-            Err(SendError::Unframeable)
+            Err(SendError::InvalidMessage)
         }
     }
 
@@ -201,7 +201,7 @@ impl Codec {
         self.encode(parts, out);
         if self.framing == Framing::Lines && !lines::carries(&out[start..out.len() - 1]) {
             out.truncate(start);
-            return Err(SendError::Unframeable);
+            return Err(SendError::InvalidMessage);
         }
         Ok(())
     }

@@ -128,7 +128,7 @@ fn raw_reads_are_messages_unless_made_of_heartbeats_alone() {
 fn a_line_feed_cannot_travel_in_a_line() {
     assert_eq!(
         codec(Framing::Lines, 100).encoded_len(&[b"a", b"b\nc"]),
-        Err(SendError::Unframeable)
+        Err(SendError::InvalidMessage)
     );
     assert_eq!(codec(Framing::Length, 100).encoded_len(&[b"b\nc"]), Ok(7));
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Registry, Token};
 
-use crate::time::Millis;
+use crate::time::Timestamp;
 
 /// Monotonic time since the clock was made (`CLOCK_MONOTONIC` on Linux: it stands still while the
 /// machine is suspended).
@@ -20,8 +20,8 @@ impl MonotonicClock {
         self.0.elapsed()
     }
 
-    pub(crate) fn now(&self) -> Millis {
-        Millis::from_duration(self.elapsed())
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::from_duration(self.elapsed())
     }
 }
 

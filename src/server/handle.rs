@@ -81,7 +81,7 @@ impl Handle {
     /// Queues a message for one connection.
     ///
     /// [`SendError::Full`]: too many commands wait; try again later. [`SendError::Closed`]: the
-    /// server has stopped. [`SendError::Unframeable`]: the framing cannot carry the message.
+    /// server has stopped. [`SendError::InvalidMessage`]: the framing cannot carry the message.
     pub fn send(&self, id: ConnId, message: impl Into<Vec<u8>>) -> Result<(), SendError> {
         let message = message.into();
         self.shared.codec.encoded_len(&[&message])?;

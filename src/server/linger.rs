@@ -11,7 +11,7 @@ use std::net::Shutdown;
 
 use mio::net::TcpStream;
 
-use crate::time::Millis;
+use crate::time::Timestamp;
 
 /// Long enough for a peer on the other side of the world to answer our FIN with its own, or at
 /// least to have read our last reply.
@@ -21,7 +21,7 @@ pub(super) struct Lingering {
     streams: HashMap<usize, TcpStream>,
     /// By deadline, which is by order of arrival. Tokens of streams that have gone already stay
     /// until theirs.
-    deadlines: VecDeque<(Millis, usize)>,
+    deadlines: VecDeque<(Timestamp, usize)>,
     max: usize,
 }
 
@@ -37,7 +37,7 @@ impl Lingering {
 
     pub(super) fn insert(
         &mut self,
-        now: Millis,
+        now: Timestamp,
         token: usize,
         stream: TcpStream,
         scratch: &mut [u8],
@@ -75,7 +75,7 @@ impl Lingering {
         self.streams.remove(&token);
     }
 
-    pub(super) fn handle_timers(&mut self, now: Millis) {
+    pub(super) fn handle_timers(&mut self, now: Timestamp) {
         while let Some((deadline, token)) = self.deadlines.front().copied()
             && (deadline <= now || !self.streams.contains_key(&token))
         {
@@ -87,7 +87,7 @@ impl Lingering {
         }
     }
 
-    pub(super) fn poll_timeout(&self) -> Option<Millis> {
+    pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
         self.deadlines.front().map(|(deadline, _)| *deadline)
     }
 

@@ -9,7 +9,7 @@ use mio::{Interest, Registry, Token};
 
 use crate::error::{ConfigError, Error};
 use crate::net::SocketOptions;
-use crate::time::Millis;
+use crate::time::Timestamp;
 
 /// How long accepting rests after the system had no descriptor or no memory for us: nothing frees
 /// up faster than that, and trying in a loop would cost the connected peers the processor.
@@ -60,7 +60,7 @@ pub(super) struct Listeners {
     /// Given up for a moment when descriptors have run out, to accept a peer and close it at once
     /// rather than leave it hanging.
     spare: Option<File>,
-    paused_until: Option<Millis>,
+    paused_until: Option<Timestamp>,
 }
 
 struct Listener {
@@ -132,7 +132,7 @@ impl Listeners {
     }
 
     /// Accepts the next peer, of whichever listener has one.
-    pub(super) fn accept(&mut self, now: Millis) -> Accepted {
+    pub(super) fn accept(&mut self, now: Timestamp) -> Accepted {
         if self.paused_until.is_some_and(|until| now < until) {
             return Accepted::Nobody;
         }
@@ -153,7 +153,7 @@ impl Listeners {
 
     /// Out of descriptors or of memory: turns one peer away with the descriptor in reserve, or
     /// rests.
-    fn handle_exhaustion(&mut self, now: Millis, error: io::Error) -> Accepted {
+    fn handle_exhaustion(&mut self, now: Timestamp, error: io::Error) -> Accepted {
         if self.spare.take().is_some()
             && let Some(listener) = self.listeners.iter_mut().find(|listener| listener.pending)
         {
@@ -184,7 +184,7 @@ impl Listeners {
     }
 
     /// When accepting begins again, if it rests.
-    pub(super) fn poll_timeout(&self) -> Option<Millis> {
+    pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
         self.paused_until
     }
 
@@ -273,7 +273,7 @@ mod tests {
         for errno in [Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
             let mut listeners = listeners();
             listeners.spare = None;
-            let now = Millis::from_ms(1000);
+            let now = Timestamp::from_ms(1000);
             let paused = listeners
                 .handle_exhaustion(now, io::Error::from_raw_os_error(errno.raw_os_error()));
             assert!(matches!(paused, Accepted::Paused(_)), "{errno:?}");
@@ -297,14 +297,14 @@ mod tests {
         let addr = listeners.local_addrs().next().expect("bound");
         let dialled = std::net::TcpStream::connect(addr).expect("a dial");
         let error = || io::Error::from_raw_os_error(Errno::NFILE.raw_os_error());
-        let refused = listeners.handle_exhaustion(Millis::ZERO, error());
+        let refused = listeners.handle_exhaustion(Timestamp::ZERO, error());
         assert!(
             matches!(refused, Accepted::Refused(peer) if Some(peer) == dialled.local_addr().ok())
         );
         assert!(listeners.spare.is_some(), "and the reserve is there again");
         assert!(
             matches!(
-                listeners.handle_exhaustion(Millis::ZERO, error()),
+                listeners.handle_exhaustion(Timestamp::ZERO, error()),
                 Accepted::Nobody
             ),
             "nobody waits: no reason to rest"

@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::engine::{Context, Engine, Stats};
 use crate::error::Error;
 use crate::net::{self, MonotonicClock, SocketOptions};
-use crate::time::{AwakeClock, Millis, duration_to_ms};
+use crate::time::{AwakeClock, Timestamp, duration_to_ms};
 use handle::Commands;
 use linger::Lingering;
 use listener::{Listeners, MAX_LISTENERS, check_listeners};
@@ -87,7 +87,7 @@ pub struct Server {
     reading: Duration,
     sleep: Sleep,
     awake: AwakeClock,
-    now: Millis,
+    now: Timestamp,
     /// Sockets and units of work since the clock was read.
     since_clock: u32,
     /// When the turn began, by the clock of `reading`.
@@ -179,7 +179,7 @@ impl Server {
         listeners.register(poll.registry(), |index| Token(FIRST_LISTENER + index))?;
         let (handle, commands) = handle::channel(waker, config.codec()?);
         let mut engine = Engine::new(&descriptors.within(&config))?;
-        engine.begin_at(fastrand::u32(..));
+        engine.set_first_generation(fastrand::u32(..));
         Ok(Server {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
@@ -201,7 +201,7 @@ impl Server {
             clock: MonotonicClock::start(),
             reading: Duration::ZERO,
             sleep,
-            now: Millis::ZERO,
+            now: Timestamp::ZERO,
             since_clock: 0,
             turn_began: Duration::ZERO,
             more_events: false,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use log::Level;
 
-use crate::time::Millis;
+use crate::time::Timestamp;
 use crate::totals::Totals;
 
 /// Kinds of lines that peers can cause, each with a budget of its own.
@@ -37,7 +37,7 @@ const WINDOW_MS: u64 = 1000;
 
 /// Decides which lines are written.
 pub(super) struct Report {
-    window_ends: Millis,
+    window_ends: Timestamp,
     written: [u64; KINDS.len()],
     suppressed: [u64; KINDS.len()],
     /// Suppressed lines about peers, by reason and network.
@@ -47,7 +47,7 @@ pub(super) struct Report {
 impl Report {
     pub(super) fn new() -> Self {
         Report {
-            window_ends: Millis::ZERO,
+            window_ends: Timestamp::ZERO,
             written: [0; KINDS.len()],
             suppressed: [0; KINDS.len()],
             totals: Default::default(),
@@ -56,7 +56,7 @@ impl Report {
 
     /// Whether a line of this kind is written; if there were too many, it is counted. Lines below
     /// the log's level are neither.
-    pub(super) fn admits(&mut self, now: Millis, kind: Kind) -> bool {
+    pub(super) fn admits(&mut self, now: Timestamp, kind: Kind) -> bool {
         log::log_enabled!(KINDS[kind as usize].2) && self.has_room(now, kind)
     }
 
@@ -64,7 +64,7 @@ impl Report {
     /// network.
     pub(super) fn admits_of(
         &mut self,
-        now: Millis,
+        now: Timestamp,
         kind: Kind,
         reason: &'static str,
         ip: IpAddr,
@@ -77,7 +77,7 @@ impl Report {
         admitted
     }
 
-    fn has_room(&mut self, now: Millis, kind: Kind) -> bool {
+    fn has_room(&mut self, now: Timestamp, kind: Kind) -> bool {
         self.handle_timers(now);
         let kind = kind as usize;
         if self.written[kind] < LINES_PER_WINDOW {
@@ -89,7 +89,7 @@ impl Report {
     }
 
     /// Ends the window if its time is over, with a summary of what was left out.
-    pub(super) fn handle_timers(&mut self, now: Millis) {
+    pub(super) fn handle_timers(&mut self, now: Timestamp) {
         if now < self.window_ends {
             return;
         }
@@ -111,7 +111,7 @@ impl Report {
     }
 
     /// When a summary is due; `None` while nothing was left out.
-    pub(super) fn poll_timeout(&self) -> Option<Millis> {
+    pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
         self.suppressed
             .iter()
             .any(|count| *count > 0)
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_flood_is_counted_and_the_next_second_is_heard_again() {
         let mut report = Report::new();
-        let now = Millis::from_ms(5000);
+        let now = Timestamp::from_ms(5000);
         let written = (0..15_000)
             .filter(|_| report.has_room(now, Kind::Close))
             .count();
@@ -142,8 +142,8 @@ mod tests {
             report.has_room(now, Kind::Refuse),
             "each kind has its own budget"
         );
-        assert_eq!(report.poll_timeout(), Some(Millis::from_ms(6000)));
-        assert!(report.has_room(Millis::from_ms(6000), Kind::Close));
+        assert_eq!(report.poll_timeout(), Some(Timestamp::from_ms(6000)));
+        assert!(report.has_room(Timestamp::from_ms(6000), Kind::Close));
         assert_eq!(report.poll_timeout(), None);
     }
 }

@@ -12,8 +12,8 @@ use super::report::Kind;
 use super::sockets::ReadEnd;
 use super::turn::{ACCEPTS_PER_TURN, EVENTS_PER_TURN, MIN_FLUSHES, READ_WORK, SOCKET_WORK};
 use super::{ALARM, FIRST_GUEST, FIRST_LISTENER, Server, WAKER};
-use crate::close::{CloseReason, Refusal};
-use crate::engine::{Closed, Engine, Farewell, FinalRead, Handler, Work};
+use crate::close::{CloseReason, RejectReason};
+use crate::engine::{CloseMode, Closed, Engine, FinalRead, Handler, Work};
 use crate::id::ConnId;
 use crate::net;
 use crate::time::duration_to_ms;
@@ -107,7 +107,7 @@ impl Server {
         work: &mut Work,
         handler: &mut H,
     ) -> bool {
-        self.engine.handle_rest(self.now, id, work, handler);
+        self.engine.resume_decoding(self.now, id, work, handler);
         let Some(stream) = self.sockets.get_mut(id) else {
             return false;
         };
@@ -154,7 +154,7 @@ impl Server {
 
     /// The final read, which decides whether a silent peer is dead, and answers what a leaving one
     /// has sent.
-    pub(super) fn last_look<H: Handler + ?Sized>(&mut self, id: ConnId, handler: &mut H) {
+    pub(super) fn final_read<H: Handler + ?Sized>(&mut self, id: ConnId, handler: &mut H) {
         self.measure_progress(id);
         if self.engine.is_blocked(id) {
             self.write(id, handler);
@@ -167,7 +167,7 @@ impl Server {
         let Some(stream) = self.sockets.get_mut(id) else {
             return self
                 .engine
-                .handle_last_look(self.now, id, FinalRead::default());
+                .handle_final_read(self.now, id, FinalRead::default());
         };
         let mut found = FinalRead {
             unacknowledged_ms: net::unacknowledged_for(stream).map(duration_to_ms),
@@ -191,7 +191,7 @@ impl Server {
                 }
             }
         }
-        self.engine.handle_last_look(self.now, id, found);
+        self.engine.handle_final_read(self.now, id, found);
     }
 
     fn measure_progress(&mut self, id: ConnId) {
@@ -209,8 +209,8 @@ impl Server {
             match self.listeners.accept(self.now) {
                 Accepted::Stream(stream, peer) => self.open(stream, peer, handler),
                 Accepted::Refused(peer) => {
-                    self.engine.handle_refusal(Refusal::NoDescriptors);
-                    self.log_refusal(peer, Refusal::NoDescriptors);
+                    self.engine.handle_rejection(RejectReason::NoDescriptors);
+                    self.log_refusal(peer, RejectReason::NoDescriptors);
                 }
                 Accepted::Paused(error) => {
                     if self.report.admits(self.now, Kind::AcceptError) {
@@ -229,7 +229,7 @@ impl Server {
 
     /// Accepts those whose handshake the kernel had completed before the end: they have been told
     /// that somebody is here. Closing the listeners would reset them.
-    pub(super) fn accept_the_last<H: Handler + ?Sized>(&mut self, handler: &mut H) {
+    pub(super) fn accept_backlog<H: Handler + ?Sized>(&mut self, handler: &mut H) {
         self.listeners.look_again();
         for _ in 0..MOST_BACKLOG / ACCEPTS_PER_TURN {
             if !self.listeners.is_pending() {
@@ -268,9 +268,9 @@ impl Server {
         }
     }
 
-    fn log_refusal(&mut self, peer: SocketAddr, refusal: Refusal) {
+    fn log_refusal(&mut self, peer: SocketAddr, refusal: RejectReason) {
         let (kind, level) = match refusal {
-            Refusal::Probe => (Kind::Probe, log::Level::Debug),
+            RejectReason::Probe => (Kind::Probe, log::Level::Debug),
             _ => (Kind::Refuse, log::Level::Warn),
         };
         let (reason, ip) = (refusal.as_str(), peer.ip());
@@ -370,7 +370,7 @@ impl Server {
     /// Drops the sockets of at most `budget` connections that are over. Stops early while
     /// broadcasts pile up, which `on_close` may add to.
     pub(super) fn reap<H: Handler + ?Sized>(&mut self, handler: &mut H, budget: usize) {
-        while let Some((id, peer, refusal)) = self.engine.poll_refused() {
+        while let Some((id, peer, refusal)) = self.engine.poll_rejected() {
             self.sockets.remove(id);
             self.log_refusal(peer, refusal);
         }
@@ -387,13 +387,13 @@ impl Server {
                 log_close(id, &closed);
             }
             let Some(stream) = stream else { continue };
-            match closed.farewell {
-                Farewell::Close => drop(stream),
-                Farewell::Linger => {
+            match closed.close_mode {
+                CloseMode::Close => drop(stream),
+                CloseMode::Linger => {
                     self.lingering
                         .insert(self.now, id.token(), stream, &mut self.scratch)
                 }
-                Farewell::Reset => net::reset_on_close(&stream),
+                CloseMode::Reset => net::reset_on_close(&stream),
             }
         }
     }

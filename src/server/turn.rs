@@ -9,7 +9,7 @@ use super::sockets::Sockets;
 use super::{Server, Turn};
 use crate::engine::{Engine, Handler, Work};
 use crate::error::Error;
-use crate::time::{Millis, duration_to_ms};
+use crate::time::{Timestamp, duration_to_ms};
 
 /// Events taken from the kernel at once. Those beyond wait one turn; none is lost.
 pub(super) const EVENTS_PER_TURN: usize = 256;
@@ -103,7 +103,11 @@ impl Server {
         let late_ms = due.map(|due| self.now.ms_since(due));
         self.run_timers(handler);
         let flushes_left = self.flush(handler, flushes_left, Engine::poll_dirty);
-        let broadcasts_left = self.flush(handler, BROADCAST_FLUSHES_PER_TURN, Engine::poll_told);
+        let broadcasts_left = self.flush(
+            handler,
+            BROADCAST_FLUSHES_PER_TURN,
+            Engine::poll_broadcast_only,
+        );
         self.engine.stats_mut().yields +=
             u64::from(flushes_left == 0) + u64::from(broadcasts_left == 0);
         self.reap(handler, REAPS_PER_TURN);
@@ -157,7 +161,7 @@ impl Server {
             return [next, max_wait].into_iter().flatten().min();
         }
         // Deadlines are whole milliseconds, and the same one must come out the same in each turn.
-        let reading = Duration::from_millis(Millis::from_duration(self.reading).as_ms());
+        let reading = Duration::from_millis(Timestamp::from_duration(self.reading).as_ms());
         let clock = &self.clock;
         let timeout = self
             .sleep
@@ -173,7 +177,9 @@ impl Server {
 
     fn read_clock_at(&mut self, reading: Duration, waited_ms: Option<u64>) {
         self.reading = reading;
-        self.now = self.awake.read(Millis::from_duration(reading), waited_ms);
+        self.now = self
+            .awake
+            .read(Timestamp::from_duration(reading), waited_ms);
         self.since_clock = 0;
         self.engine.advance(self.now);
         let stats = self.engine.stats_mut();
@@ -203,7 +209,7 @@ impl Server {
     fn run_commands<H: Handler + ?Sized>(&mut self, handler: &mut H) {
         self.commands.look();
         if let Some(grace) = self.commands.take_shutdown() {
-            self.accept_the_last(handler);
+            self.accept_backlog(handler);
             let connections = self.engine.connections();
             self.listeners.close();
             self.engine.handle_shutdown(self.now, duration_to_ms(grace));
@@ -265,10 +271,10 @@ impl Server {
         loop {
             let mut all_done = self.engine.handle_timers(self.now, CHECKS_AT_ONCE);
             for _ in 0..CHECKS_AT_ONCE {
-                let Some(id) = self.engine.poll_last_look() else {
+                let Some(id) = self.engine.poll_final_read() else {
                     break;
                 };
-                self.last_look(id, handler);
+                self.final_read(id, handler);
             }
             all_done &= self.engine.oldest_due(self.now).is_none();
             if all_done {

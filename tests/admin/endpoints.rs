@@ -564,7 +564,7 @@ fn metrics_are_the_figures_of_the_status() {
         "heartline_received_bytes_total 15",
         "heartline_sent_bytes_total 15",
         "heartline_pings_received_total 3",
-        "heartline_connections_closed_total{reason=\"heartbeat-lost\"} 0",
+        "heartline_connections_closed_total{reason=\"heartbeat-timeout\"} 0",
         "heartline_connections_refused_total{cause=\"full\"} 0",
         "heartline_loop_lag_seconds_bucket{le=\"+Inf\"} 0",
         "heartline_heartbeat_bound_seconds 20",

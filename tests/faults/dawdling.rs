@@ -29,7 +29,7 @@ fn a_frame_that_never_ends_is_ended_by_the_frame_timeout() {
     assert_eq!(closes.len(), 1, "{closes:?}");
     assert_eq!(
         (field(&closes[0], "reason"), field(&closes[0], "addr")),
-        ("frame-unfinished", addr(&endless).as_str())
+        ("frame-timeout", addr(&endless).as_str())
     );
     slow.send("\n");
     slow.expect("echo: yyyy\necho: yyyy\n");
@@ -49,7 +49,7 @@ fn who_never_speaks_is_turned_out_and_an_answer_is_speech() {
     let (mute, mut mumbling) = (server.connect(), server.connect());
     // Bytes, but no message and no heartbeat.
     mumbling.send("mumble");
-    let mut answering = Connect::start(server.addr(), &["--heartbeat", "off", "--tries", "1"]);
+    let mut current_sender = Connect::start(server.addr(), &["--heartbeat", "off", "--tries", "1"]);
     let closes = server.wait_for_closes(2);
     let took = start.elapsed();
     assert!(took > ms(2000) && took < ms(2000) + TICK + LAG, "{took:?}");
@@ -58,11 +58,14 @@ fn who_never_speaks_is_turned_out_and_an_answer_is_speech() {
             .iter()
             .find(|close| field(close, "addr") == addr(peer))
             .expect("its close");
-        assert_eq!(field(close, "reason"), "never-spoke");
+        assert_eq!(field(close, "reason"), "first-message-timeout");
     }
     thread::sleep(ms(500));
-    answering.is_served("hello");
-    assert_eq!((server.closes().len(), answering.statuses()), (2, vec![]));
+    current_sender.is_served("hello");
+    assert_eq!(
+        (server.closes().len(), current_sender.statuses()),
+        (2, vec![])
+    );
 }
 
 #[test]
@@ -106,7 +109,7 @@ fn a_flood_is_held_back_then_ended_and_its_neighbours_do_not_wait() {
     assert_eq!(closes.len(), 1, "{closes:?}");
     assert_eq!(
         (field(&closes[0], "reason"), field(&closes[0], "addr")),
-        ("flood", flood_addr.as_str())
+        ("rate-limited", flood_addr.as_str())
     );
     let answers = reading.join().expect("no panic");
     // A second's worth at once, then 50 a second for as long as it lasted.

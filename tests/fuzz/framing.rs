@@ -174,7 +174,7 @@ fn survive(
         let framed = codec.encoded_len(&parts);
         let frameable = framing != Framing::Lines || !message.contains(&b'\n');
         assert_eq!(framed.is_ok(), frameable, "{framed:?}");
-        if framed == Err(SendError::Unframeable) {
+        if framed == Err(SendError::InvalidMessage) {
             continue;
         }
         codec.encode(&parts, &mut wire);

@@ -65,7 +65,7 @@ fn people_get_a_table_and_scripts_the_json_of_the_server() {
     );
     // What the table does not show is there too: it is the server's own.
     assert!(
-        json["turn"]["buckets"].is_array() && json["rationed"].is_number(),
+        json["turn"]["buckets"].is_array() && json["rate_limited"].is_number(),
         "{json}"
     );
 }

@@ -2,7 +2,7 @@
 //! test.
 
 use heartline::Framing;
-use heartline::time::Millis;
+use heartline::time::Timestamp;
 
 /// Follows the bytes of one connection.
 pub struct Border {
@@ -11,7 +11,7 @@ pub struct Border {
     header: Vec<u8>,
     missing: usize,
     /// When the frame that has not ended began.
-    pub open_since: Option<Millis>,
+    pub open_since: Option<Timestamp>,
     /// Frames that have ended.
     pub whole: u64,
 }
@@ -27,7 +27,7 @@ impl Border {
         }
     }
 
-    pub fn read(&mut self, now: Millis, bytes: &[u8]) {
+    pub fn read(&mut self, now: Timestamp, bytes: &[u8]) {
         match self.framing {
             Framing::Raw => self.whole += 1,
             Framing::Lines => {
@@ -44,7 +44,7 @@ impl Border {
         }
     }
 
-    fn byte(&mut self, now: Millis, ends: bool) {
+    fn byte(&mut self, now: Timestamp, ends: bool) {
         if ends {
             self.open_since = None;
             self.whole += 1;

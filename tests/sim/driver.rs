@@ -5,9 +5,9 @@ use std::io::{ErrorKind, IoSlice};
 use std::rc::Rc;
 
 use heartline::engine::{Engine, FinalRead, Work};
-use heartline::time::{AwakeClock, Millis, duration_to_ms};
+use heartline::time::{AwakeClock, Timestamp, duration_to_ms};
 use heartline::wheel::SLOTS;
-use heartline::{Close, CloseReason, Config, ConnId, Refusal};
+use heartline::{Close, CloseReason, Config, ConnId, RejectReason};
 
 use crate::app::App;
 use crate::net::{Event, Net};
@@ -100,7 +100,7 @@ pub struct Driver {
     ready_slots: BTreeSet<usize>,
     scratch: Vec<u8>,
     awake: AwakeClock,
-    pub now: Millis,
+    pub now: Timestamp,
     raw_ms: u64,
     /// Virtual time that work has taken and the clock does not show yet.
     spent_ns: u64,
@@ -109,7 +109,7 @@ pub struct Driver {
     pub max_lag_ms: u64,
     pub longest_turn_ms: u64,
     /// Most memory that may be held, where a reload has lowered the limit, and until when.
-    memory_allowance: (usize, Millis),
+    memory_allowance: (usize, Timestamp),
     sockets_since_clock: u32,
     pub accepting: bool,
     /// Ids of connections that are gone.
@@ -132,13 +132,13 @@ impl Driver {
             ready_slots: BTreeSet::new(),
             scratch: vec![0; budgets.scratch_bytes],
             awake: AwakeClock::new(stall_ms(config)),
-            now: Millis::ZERO,
+            now: Timestamp::ZERO,
             raw_ms: 0,
             spent_ns: 0,
             turn_began_ms: 0,
             max_lag_ms: 0,
             longest_turn_ms: 0,
-            memory_allowance: (0, Millis::ZERO),
+            memory_allowance: (0, Timestamp::ZERO),
             sockets_since_clock: 0,
             accepting: true,
             stale: Vec::new(),
@@ -160,7 +160,7 @@ impl Driver {
         let expected = self.next_wait_ms().map(|wait_ms| self.now.plus_ms(wait_ms));
         self.raw_ms = net.now_ms;
         self.turn_began_ms = self.raw_ms;
-        self.now = self.awake.read(Millis::from_ms(self.raw_ms), due_ms);
+        self.now = self.awake.read(Timestamp::from_ms(self.raw_ms), due_ms);
         self.engine.advance(self.now);
         self.sockets_since_clock = 0;
         self.oracle
@@ -185,7 +185,7 @@ impl Driver {
         }
         self.check_the_quiet(net, app);
         self.flush(net, app, flushes_left, Engine::poll_dirty);
-        self.flush(net, app, self.budgets.told, Engine::poll_told);
+        self.flush(net, app, self.budgets.told, Engine::poll_broadcast_only);
         self.reap(net, app);
         self.read_clock();
         let turn_ms = self.raw_ms - self.turn_began_ms;
@@ -242,7 +242,7 @@ impl Driver {
         self.raw_ms += self.spent_ns / 1_000_000;
         self.spent_ns %= 1_000_000;
         let before = self.now;
-        self.now = self.awake.read(Millis::from_ms(self.raw_ms), Some(0));
+        self.now = self.awake.read(Timestamp::from_ms(self.raw_ms), Some(0));
         self.engine.advance(self.now);
         self.oracle.late_ms(self.now.ms_since(before));
     }
@@ -379,7 +379,7 @@ impl Driver {
         let mut work = Work::new(u32::MAX);
         self.engine
             .handle_bytes(self.now, id, b"ghost\n", &mut work, app);
-        self.engine.handle_rest(self.now, id, &mut work, app);
+        self.engine.resume_decoding(self.now, id, &mut work, app);
         self.engine.handle_progress(self.now, id, None);
         self.engine.handle_write_budget_spent(id);
         self.engine.handle_eof(self.now, id);
@@ -388,7 +388,7 @@ impl Driver {
         self.engine.handle_written(self.now, id, 0, app);
         self.engine.handle_blocked(id);
         self.engine
-            .handle_last_look(self.now, id, FinalRead::default());
+            .handle_final_read(self.now, id, FinalRead::default());
         self.engine.pause_reads(id, true);
         self.engine.pause_reads(id, false);
         assert!(
@@ -460,7 +460,7 @@ impl Driver {
         app: &mut App,
     ) -> bool {
         let was_open = self.engine.is_open(id);
-        self.engine.handle_rest(self.now, id, work, app);
+        self.engine.resume_decoding(self.now, id, work, app);
         let Some(line) = self.sockets.get(id.slot()).copied().flatten() else {
             return false;
         };
@@ -556,10 +556,10 @@ impl Driver {
             let all_done = self.engine.handle_timers(self.now, self.budgets.checks);
             self.spent_ns += self.budgets.checks as u64 * self.budgets.unit_ns;
             for _ in 0..self.budgets.checks {
-                let Some(id) = self.engine.poll_last_look() else {
+                let Some(id) = self.engine.poll_final_read() else {
                     break;
                 };
-                self.last_look(id, net, app);
+                self.final_read(id, net, app);
             }
             let all_done = all_done && self.engine.oldest_due(self.now).is_none();
             if all_done || self.raw_ms - began_ms >= share_ms {
@@ -569,7 +569,7 @@ impl Driver {
         }
     }
 
-    fn last_look(&mut self, id: ConnId, net: &mut Net, app: &mut App) {
+    fn final_read(&mut self, id: ConnId, net: &mut Net, app: &mut App) {
         self.count_socket();
         self.measure_progress(id, net);
         if self.engine.is_blocked(id) {
@@ -599,7 +599,7 @@ impl Driver {
             }
         }
         let was_open = self.engine.is_open(id);
-        self.engine.handle_last_look(self.now, id, found);
+        self.engine.handle_final_read(self.now, id, found);
         if let Some(line) = app.line_of(id) {
             if found.unread || self.engine.is_draining() {
                 self.oracle
@@ -627,7 +627,7 @@ impl Driver {
             self.count_socket();
             if self.rng.u32(0..1000) < self.budgets.faults / 4 {
                 // Out of descriptors: turned away with the one in reserve.
-                self.engine.handle_refusal(Refusal::NoDescriptors);
+                self.engine.handle_rejection(RejectReason::NoDescriptors);
                 self.oracle.refused += 1;
                 net.close(line);
                 continue;
@@ -641,14 +641,14 @@ impl Driver {
             let admitted = if self.accepting {
                 self.engine.handle_open(self.now, from, app)
             } else {
-                Err(Refusal::ShuttingDown)
+                Err(RejectReason::ShuttingDown)
             };
             let told = app.opening.take().is_none();
             let id = match admitted {
                 Ok(id) => id,
                 Err(refusal) => {
                     assert!(
-                        refusal != Refusal::Full || before >= max_connections,
+                        refusal != RejectReason::Full || before >= max_connections,
                         "there was room"
                     );
                     self.oracle.refused(line, refusal, &app.lines[line]);
@@ -781,7 +781,7 @@ impl Driver {
     }
 
     fn reap(&mut self, net: &mut Net, app: &mut App) {
-        while let Some((id, _, refusal)) = self.engine.poll_refused() {
+        while let Some((id, _, refusal)) = self.engine.poll_rejected() {
             self.busy = true;
             let line = self.sockets[id.slot()]
                 .take()

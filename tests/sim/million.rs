@@ -74,7 +74,7 @@ fn a_million_lines_for_hours() {
     }
     world.driver.oracle.assert_nobody_overdue(world.driver.now);
     assert!(
-        world.closed_for(CloseReason::HeartbeatLost) > 1000,
+        world.closed_for(CloseReason::HeartbeatTimeout) > 1000,
         "the vanished are found"
     );
     assert_the_living_are_spared(&world, &strictest);
@@ -150,7 +150,7 @@ fn assert_the_living_are_spared(world: &World, strictest: &Config) {
         assert!(
             !matches!(
                 reason,
-                Some(CloseReason::HeartbeatLost | CloseReason::HalfOpen)
+                Some(CloseReason::HeartbeatTimeout | CloseReason::HalfOpen)
             ),
             "line {line} lived: {:?}",
             books.closed

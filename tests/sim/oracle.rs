@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use heartline::time::{Millis, duration_to_ms};
-use heartline::{CloseReason, Closed, Config, Framing, OnFull, Refusal, Stats};
+use heartline::time::{Timestamp, duration_to_ms};
+use heartline::{CloseReason, Closed, Config, Framing, OnFull, RejectReason, Stats};
 
 use crate::app::{App, Line};
 use crate::border::Border;
@@ -23,9 +23,9 @@ pub struct Oracle {
     /// `None` without a heartbeat.
     bound_ms: Option<u64>,
     /// When settings were last changed.
-    reconfigured: Option<Millis>,
+    reconfigured: Option<Timestamp>,
     /// When another heartbeat came into force: silence before does not count.
-    other_heartbeat: Millis,
+    other_heartbeat: Timestamp,
     rules: Rules,
     /// Connections of each address, by the name under which the application knows them.
     held: BTreeMap<IpAddr, usize>,
@@ -49,21 +49,21 @@ struct Watch {
     /// How much of its header is still to come.
     header_left: usize,
     /// The latest instant that may count as a sign of life, in awake time, and the lag until then.
-    life: Millis,
+    life: Timestamp,
     lag_at_life_ms: u64,
     blocked_since_life: bool,
     /// It only lives for as long as its peer takes what is queued.
     flushing: bool,
     /// Bytes taken lately, and when.
-    taken: VecDeque<(Millis, usize)>,
+    taken: VecDeque<(Timestamp, usize)>,
     ever_blocked: bool,
     bytes_in: u64,
     bytes_out: u64,
-    opened: Millis,
+    opened: Timestamp,
     /// When a byte was last read.
-    spoke: Millis,
+    spoke: Timestamp,
     /// When the kernel last took something, or first had no room.
-    moved: Millis,
+    moved: Timestamp,
     border: Border,
     tap: Tap,
 }
@@ -74,7 +74,7 @@ impl Oracle {
             tick_ms: duration_to_ms(config.tick),
             bound_ms: bound_ms(config),
             reconfigured: None,
-            other_heartbeat: Millis::ZERO,
+            other_heartbeat: Timestamp::ZERO,
             rules: Rules::of(&config.access),
             held: BTreeMap::new(),
             half_in: 0,
@@ -90,7 +90,7 @@ impl Oracle {
     }
 
     /// Other settings are in force, for those who are here as well.
-    pub fn reconfigured(&mut self, now: Millis, config: &Config) {
+    pub fn reconfigured(&mut self, now: Timestamp, config: &Config) {
         if self.config.heartbeat != config.heartbeat {
             self.other_heartbeat = now;
         }
@@ -109,7 +109,7 @@ impl Oracle {
             } else {
                 0
             },
-            life: Millis::ZERO,
+            life: Timestamp::ZERO,
             lag_at_life_ms: 0,
             blocked_since_life: false,
             flushing: false,
@@ -117,9 +117,9 @@ impl Oracle {
             ever_blocked: false,
             bytes_in: 0,
             bytes_out: 0,
-            opened: Millis::ZERO,
-            spoke: Millis::ZERO,
-            moved: Millis::ZERO,
+            opened: Timestamp::ZERO,
+            spoke: Timestamp::ZERO,
+            moved: Timestamp::ZERO,
             border: Border::new(self.config.framing),
             tap: Tap::new(self.config.framing),
         });
@@ -137,7 +137,7 @@ impl Oracle {
         self.watches[line].half_in
     }
 
-    pub fn half_in(&mut self, line: usize, now: Millis, books: &Line) {
+    pub fn half_in(&mut self, line: usize, now: Timestamp, books: &Line) {
         assert_ne!(
             books.origin.header,
             Header::None,
@@ -148,7 +148,7 @@ impl Oracle {
         self.half_in += 1;
     }
 
-    pub fn opened(&mut self, line: usize, now: Millis, books: &Line) {
+    pub fn opened(&mut self, line: usize, now: Timestamp, books: &Line) {
         let watch = &mut self.watches[line];
         watch.open = true;
         self.half_in -= usize::from(std::mem::take(&mut watch.half_in));
@@ -176,22 +176,22 @@ impl Oracle {
     }
 
     /// Refused at once, by the address that it comes from.
-    pub fn refused(&self, line: usize, refusal: Refusal, books: &Line) {
+    pub fn refused(&self, line: usize, refusal: RejectReason, books: &Line) {
         let Origin { from, header, .. } = books.origin;
         let ip = from.ip().to_canonical();
         match refusal {
-            Refusal::Denied => assert!(
+            RejectReason::Denied => assert!(
                 header == Header::None && !self.rules.admits(ip),
                 "line {line}: {from} is not denied"
             ),
-            Refusal::AddressFull => {
+            RejectReason::PerIpLimit => {
                 assert!(
                     header == Header::None && self.is_address_full(ip),
                     "line {line}: {from} has fewer than it may"
                 )
             }
-            Refusal::ShuttingDown => assert!(self.draining),
-            Refusal::Full => {}
+            RejectReason::ShuttingDown => assert!(self.draining),
+            RejectReason::Full => {}
             _ => panic!("line {line}: {refusal} at once"),
         }
     }
@@ -200,8 +200,8 @@ impl Oracle {
     pub fn refused_half_in(
         &mut self,
         line: usize,
-        now: Millis,
-        refusal: Refusal,
+        now: Timestamp,
+        refusal: RejectReason,
         net: &Net,
         books: &Line,
     ) {
@@ -216,20 +216,20 @@ impl Oracle {
         let whole = watch.header_left == 0 && matches!(header, Header::Whole(_));
         let waited_ms = now.ms_since(watch.life);
         match refusal {
-            Refusal::Denied => assert!(
+            RejectReason::Denied => assert!(
                 whole && !self.rules.admits(name.ip()),
                 "line {line}: {name} is not denied"
             ),
-            Refusal::AddressFull => assert!(
+            RejectReason::PerIpLimit => assert!(
                 whole && self.is_address_full(name.ip()),
                 "line {line}: {name} has fewer than it may"
             ),
-            Refusal::ShuttingDown => assert!(self.draining),
-            Refusal::Probe => assert!(
+            RejectReason::ShuttingDown => assert!(self.draining),
+            RejectReason::Probe => assert!(
                 watch.bytes_in == 0 && (net.has_unread(line) || net.is_reset(line)),
                 "line {line}: it has said something, or is still there"
             ),
-            Refusal::ProxyHeader => {
+            RejectReason::ProxyHeader => {
                 let cut_short = net.is_reset(line)
                     || books.asked_to_close
                     || self.config.limits.max_memory.is_some();
@@ -244,7 +244,7 @@ impl Oracle {
         }
     }
 
-    pub fn alive(&mut self, line: usize, now: Millis, blocked: bool) {
+    pub fn alive(&mut self, line: usize, now: Timestamp, blocked: bool) {
         let watch = &mut self.watches[line];
         // For a header there is a fixed time, whatever comes.
         if watch.half_in {
@@ -255,13 +255,13 @@ impl Oracle {
     }
 
     /// Only a flush is left of the connection, which begins now.
-    pub fn flushing(&mut self, line: usize, now: Millis) {
+    pub fn flushing(&mut self, line: usize, now: Timestamp) {
         if !std::mem::replace(&mut self.watches[line].flushing, true) {
             self.alive(line, now, true);
         }
     }
 
-    pub fn blocked(&mut self, line: usize, now: Millis) {
+    pub fn blocked(&mut self, line: usize, now: Timestamp) {
         if !self.watches[line].ever_blocked {
             self.watches[line].moved = now;
         }
@@ -269,7 +269,7 @@ impl Oracle {
         self.watches[line].ever_blocked = true;
     }
 
-    pub fn read(&mut self, line: usize, now: Millis, bytes: &[u8]) {
+    pub fn read(&mut self, line: usize, now: Timestamp, bytes: &[u8]) {
         self.watches[line].bytes_in += bytes.len() as u64;
         self.bytes_in += bytes.len() as u64;
         let watch = &mut self.watches[line];
@@ -284,7 +284,7 @@ impl Oracle {
     pub fn written(
         &mut self,
         line: usize,
-        now: Millis,
+        now: Timestamp,
         raw_ms: u64,
         bytes: &[u8],
         answered: &mut Ledger,
@@ -312,7 +312,7 @@ impl Oracle {
     pub fn closed(
         &mut self,
         line: usize,
-        now: Millis,
+        now: Timestamp,
         raw_ms: u64,
         closed: &Closed,
         net: &Net,
@@ -341,7 +341,7 @@ impl Oracle {
             );
         }
         match closed.reason {
-            CloseReason::HeartbeatLost => self.assert_dead(line, now, raw_ms, net),
+            CloseReason::HeartbeatTimeout => self.assert_dead(line, now, raw_ms, net),
             CloseReason::HalfOpen => {
                 assert!(
                     !closed.unacknowledged.is_zero(),
@@ -391,7 +391,7 @@ impl Oracle {
                 "line {line} held nothing"
             ),
             CloseReason::Evicted => assert_eq!(self.config.limits.on_full, OnFull::EvictIdlest),
-            CloseReason::FrameUnfinished => {
+            CloseReason::FrameTimeout => {
                 let since = watch.border.open_since.expect("an unfinished frame");
                 assert_had(
                     now.ms_since(since),
@@ -400,7 +400,7 @@ impl Oracle {
                     line,
                 );
             }
-            CloseReason::NeverSpoke => {
+            CloseReason::FirstMessageTimeout => {
                 assert_eq!(watch.border.whole, 0, "line {line} did speak");
                 assert_had(
                     now.ms_since(watch.opened),
@@ -425,7 +425,7 @@ impl Oracle {
     }
 
     /// Evicted for silence: then it was silent, and had its chances to answer.
-    fn assert_dead(&self, line: usize, now: Millis, raw_ms: u64, net: &Net) {
+    fn assert_dead(&self, line: usize, now: Timestamp, raw_ms: u64, net: &Net) {
         let watch = &self.watches[line];
         let heartbeat = self
             .config
@@ -473,7 +473,7 @@ impl Oracle {
     }
 
     /// Called between turns.
-    pub fn assert_nobody_overdue(&self, now: Millis) {
+    pub fn assert_nobody_overdue(&self, now: Timestamp) {
         for line in 0..self.watches.len() {
             if self.watches[line].open {
                 self.assert_in_time(line, now);
@@ -491,7 +491,7 @@ impl Oracle {
         }
     }
 
-    fn assert_in_time(&self, line: usize, now: Millis) {
+    fn assert_in_time(&self, line: usize, now: Timestamp) {
         let watch = &self.watches[line];
         let Some(bound_ms) = self.bound_ms.filter(|_| !self.draining) else {
             return;
@@ -530,7 +530,7 @@ impl Oracle {
         );
         assert_eq!(stats.messages_in, app.messages);
         assert_eq!(
-            Refusal::ALL
+            RejectReason::ALL
                 .iter()
                 .map(|refusal| stats.refused(*refusal))
                 .sum::<u64>(),

@@ -1,6 +1,6 @@
 //! Whole runs at random.
 
-use heartline::{CloseReason, Refusal, Stats};
+use heartline::{CloseReason, RejectReason, Stats};
 
 use crate::dice::{self, Scale};
 use crate::driver::Command;
@@ -14,13 +14,13 @@ const FRESH_RUNS: u64 = 20;
 #[test]
 fn fixed_seeds() {
     let mut closed = [0; CloseReason::ALL.len()];
-    let mut refused = [0; Refusal::ALL.len()];
+    let mut refused = [0; RejectReason::ALL.len()];
     for seed in 0..FIXED_SEEDS {
         let (_, stats) = play(seed);
         CloseReason::ALL
             .iter()
             .for_each(|reason| closed[reason.index()] += stats.closed(*reason));
-        Refusal::ALL
+        RejectReason::ALL
             .iter()
             .for_each(|refusal| refused[refusal.index()] += stats.refused(*refusal));
     }
@@ -40,11 +40,11 @@ fn fixed_seeds() {
         [&CloseReason::Shutdown; 0]
     );
     assert_eq!(
-        Refusal::ALL
+        RejectReason::ALL
             .iter()
             .filter(|refusal| refused[refusal.index()] == 0)
             .collect::<Vec<_>>(),
-        [&Refusal::Full; 0]
+        [&RejectReason::Full; 0]
     );
 }
 

@@ -33,7 +33,7 @@ fn beating() -> Plan {
     }
 }
 
-fn answering() -> Plan {
+fn current_sender() -> Plan {
     Plan {
         answer_ms: Some(5),
         ..Plan::silent()
@@ -44,7 +44,13 @@ fn answering() -> Plan {
 fn five_thousand_lines_fall_silent_at_once_and_none_is_early_or_late() {
     let mut world = World::new(Setup::calm(config()));
     let lines: Vec<usize> = (0..5000)
-        .map(|n| world.connect(if n % 2 == 0 { beating() } else { answering() }))
+        .map(|n| {
+            world.connect(if n % 2 == 0 {
+                beating()
+            } else {
+                current_sender()
+            })
+        })
         .collect();
     world.run_until(20_000);
     assert_eq!(
@@ -56,7 +62,7 @@ fn five_thousand_lines_fall_silent_at_once_and_none_is_early_or_late() {
         world.at(20_000, Action::Befall(*line, Fate::Vanish));
     }
     world.run_until(20_000 + 2 * BOUND_MS);
-    assert_eq!(world.closed_for(CloseReason::HeartbeatLost), lines.len());
+    assert_eq!(world.closed_for(CloseReason::HeartbeatTimeout), lines.len());
     for line in lines {
         let closed = world.app.lines[line].closed.as_ref().expect("closed");
         let silence_ms = closed.silence.as_millis() as u64;
@@ -70,7 +76,7 @@ fn five_thousand_lines_fall_silent_at_once_and_none_is_early_or_late() {
 
 #[test]
 fn a_freeze_of_eight_seconds_evicts_nobody_who_lives() {
-    for (name, plan) in [("beating", beating()), ("answering", answering())] {
+    for (name, plan) in [("beating", beating()), ("current_sender", current_sender())] {
         let mut world = World::new(Setup::calm(config()));
         for n in 0..200 {
             // Frozen at any phase of their heartbeats.
@@ -91,7 +97,7 @@ fn a_freeze_of_eight_seconds_evicts_nobody_who_lives() {
 fn a_freeze_hides_the_dead_no_longer_than_it_lasts() {
     let mut world = World::new(Setup::calm(config()));
     for _ in 0..200 {
-        world.connect(answering());
+        world.connect(current_sender());
     }
     world.at(10_000, Action::Freeze(8000));
     world.run_until(10_001);
@@ -99,7 +105,7 @@ fn a_freeze_hides_the_dead_no_longer_than_it_lasts() {
         world.at(12_000, Action::Befall(line, Fate::Vanish));
     }
     world.run_until(18_000 + BOUND_MS + 2 * TICK_MS);
-    assert_eq!(world.closed_for(CloseReason::HeartbeatLost), 200);
+    assert_eq!(world.closed_for(CloseReason::HeartbeatTimeout), 200);
 }
 
 #[test]
@@ -335,7 +341,7 @@ fn hung_program_is_closed_while_its_kernel_acknowledges() {
         send_buffer: 64 * 1024,
     });
     let mut world = World::new(setup);
-    let line = world.connect(answering());
+    let line = world.connect(current_sender());
     world.say(line, 300, 900);
     world.at(100, Action::Befall(line, Fate::Stall));
     world.run_until(2 * BOUND_MS);
@@ -343,7 +349,7 @@ fn hung_program_is_closed_while_its_kernel_acknowledges() {
     assert!(
         matches!(
             closed.reason,
-            CloseReason::SlowReader | CloseReason::HeartbeatLost
+            CloseReason::SlowReader | CloseReason::HeartbeatTimeout
         ),
         "{closed:?}"
     );
@@ -376,7 +382,7 @@ fn floods_of_empty_messages_delay_neither_timeouts_nor_neighbours() {
     setup.budgets.unit_ns = 5000;
     let mut world = World::new(setup);
     let floods: Vec<usize> = (0..5).map(|_| world.connect(Plan::silent())).collect();
-    let living: Vec<usize> = (0..500).map(|_| world.connect(answering())).collect();
+    let living: Vec<usize> = (0..500).map(|_| world.connect(current_sender())).collect();
     let dead: Vec<usize> = (0..30).map(|_| world.connect(Plan::silent())).collect();
     for line in &dead {
         world.at(0, Action::Befall(*line, Fate::Vanish));
@@ -419,8 +425,8 @@ fn segment_of_broadcasts_closes_and_delays_no_connection() {
     let mut setup = at_a_cost(config());
     setup.habits.broadcast = 1000;
     let mut world = World::new(setup);
-    let sender = world.connect(answering());
-    let readers: Vec<usize> = (0..2000).map(|_| world.connect(answering())).collect();
+    let sender = world.connect(current_sender());
+    let readers: Vec<usize> = (0..2000).map(|_| world.connect(current_sender())).collect();
     world.run_until(100);
     world.say(sender, 2000, 0);
     world.run_until(BOUND_MS * 2);
@@ -441,7 +447,7 @@ fn drain_answers_rate_limited_messages() {
     let mut config = config();
     config.limits.max_message_rate = std::num::NonZeroU32::new(5);
     let mut world = World::new(Setup::calm(config));
-    let line = world.connect(answering());
+    let line = world.connect(current_sender());
     world.run_until(2000);
     world.say(line, 12, 10);
     world.at(2001, Action::Command(Command::Shutdown(30_000)));

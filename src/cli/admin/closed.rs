@@ -207,7 +207,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::engine::{Close, Engine};
-    use crate::time::Millis;
+    use crate::time::Timestamp;
 
     struct Nothing;
 
@@ -226,11 +226,11 @@ mod tests {
         let peer = "192.0.2.1:5000".parse().expect("an address");
         for _ in 0..REMEMBERED + 5 {
             let id = engine
-                .handle_open(Millis::ZERO, peer, &mut handler)
+                .handle_open(Timestamp::ZERO, peer, &mut handler)
                 .expect("there is room");
             engine.close_on_request(id, Close::Now);
             engine
-                .poll_closed(Millis::ZERO, &mut handler)
+                .poll_closed(Timestamp::ZERO, &mut handler)
                 .expect("it is closed");
         }
         assert_eq!(

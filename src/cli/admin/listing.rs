@@ -258,7 +258,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::engine::{Engine, Handler};
-    use crate::time::Millis;
+    use crate::time::Timestamp;
 
     struct Nothing;
 
@@ -274,7 +274,7 @@ mod tests {
                 .parse()
                 .expect("an address");
             engine
-                .handle_open(Millis::from_ms(u64::from(n) * 1000), peer, &mut Nothing)
+                .handle_open(Timestamp::from_ms(u64::from(n) * 1000), peer, &mut Nothing)
                 .expect("there is room");
         }
         engine

@@ -6,7 +6,7 @@ use std::fmt::{Display, Write};
 use super::http::CODES;
 use super::status::{self, Identity};
 use crate::cli::logging;
-use crate::close::{CloseReason, Refusal};
+use crate::close::{CloseReason, RejectReason};
 use crate::engine::Histogram;
 use crate::server::Server;
 
@@ -89,7 +89,7 @@ pub(super) fn render(
         "counter",
         "Connections refused, by cause.",
     );
-    for cause in Refusal::ALL {
+    for cause in RejectReason::ALL {
         text.sample(
             "heartline_connections_refused_total",
             [("cause", cause.as_str())],
@@ -191,10 +191,10 @@ pub(super) fn render(
         stats.throttled,
     );
     text.plain(
-        "heartline_rationed_total",
+        "heartline_rate_limited_total",
         "counter",
         "Times that a peer was not read for its message rate.",
-        stats.rationed,
+        stats.rate_limited,
     );
     text.plain(
         "heartline_stalls_total",
@@ -376,7 +376,7 @@ mod tests {
         assert_eq!(samples["heartline_admin_connections"], "3");
         assert_eq!(samples["heartline_admin_requests_total{code=\"200\"}"], "1");
         assert_eq!(
-            samples["heartline_connections_closed_total{reason=\"heartbeat-lost\"}"],
+            samples["heartline_connections_closed_total{reason=\"heartbeat-timeout\"}"],
             "0"
         );
     }

@@ -435,10 +435,10 @@ fn cannot_send(error: SendError, server: &Server) -> Failure {
             409,
             "its queue is full; the connection is closed as a slow reader",
         ),
-        SendError::Unframeable if server.config().framing == Framing::Lines => Failure::new(
+        SendError::InvalidMessage if server.config().framing == Framing::Lines => Failure::new(
             422,
             "a line holds no line feed, and none at its end: printf %s adds none, echo does",
         ),
-        SendError::Unframeable => Failure::new(422, error.to_string()),
+        SendError::InvalidMessage => Failure::new(422, error.to_string()),
     }
 }

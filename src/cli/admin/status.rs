@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Serialize, Serializer};
 
 use super::process::{Process, Usage};
-use crate::close::{CloseReason, Refusal};
+use crate::close::{CloseReason, RejectReason};
 use crate::config::Heartbeat;
 use crate::engine::{Histogram, Stats};
 use crate::framing::Framing;
@@ -74,7 +74,7 @@ pub(super) struct Status<'a> {
     turn: &'a Histogram,
     yields: u64,
     throttled: u64,
-    rationed: u64,
+    rate_limited: u64,
     stalls: u64,
     stalled_s: f64,
     buffered_bytes: usize,
@@ -163,7 +163,7 @@ impl<'a> Status<'a> {
             turn: &stats.turn,
             yields: stats.yields,
             throttled: stats.throttled,
-            rationed: stats.rationed,
+            rate_limited: stats.rate_limited,
             stalls: stats.stalls,
             stalled_s: stats.stalled_ms as f64 / 1e3,
             buffered_bytes,
@@ -196,7 +196,7 @@ fn closed<S: Serializer>(stats: &Stats, serializer: S) -> Result<S::Ok, S::Error
 
 fn refused<S: Serializer>(stats: &Stats, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(
-        Refusal::ALL
+        RejectReason::ALL
             .iter()
             .map(|reason| (reason.as_str(), stats.refused(*reason))),
     )

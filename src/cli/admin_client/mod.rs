@@ -108,7 +108,7 @@ impl AdminClient {
             }),
             // The errors of an admin endpoint have a sentence; others' pages of errors are not for
             // terminals.
-            code => match serde_json::from_slice::<model::Refusal>(&answer.body) {
+            code => match serde_json::from_slice::<model::RejectReason>(&answer.body) {
                 Ok(refusal) => Err(AdminError::Refused {
                     code,
                     sentence: refusal.error,

@@ -170,7 +170,7 @@ pub(crate) struct Closed {
 }
 
 #[derive(Deserialize)]
-pub(super) struct Refusal {
+pub(super) struct RejectReason {
     pub(super) error: String,
 }
 

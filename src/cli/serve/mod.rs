@@ -129,10 +129,10 @@ fn hold(settings: &mut Settings, names: &[Vec<SocketAddr>]) -> Result<(), Error>
 
 fn log_end(stats: &Stats) {
     log::info!(
-        "finished opened={} closed={} heartbeat_lost={} worst_overshoot_ms={} worst_lag_ms={} stalls={} stalled_ms={}",
+        "finished opened={} closed={} heartbeat_timeout={} worst_overshoot_ms={} worst_lag_ms={} stalls={} stalled_ms={}",
         stats.opened,
         stats.closed_in_all(),
-        stats.closed(CloseReason::HeartbeatLost),
+        stats.closed(CloseReason::HeartbeatTimeout),
         stats.overshoot.max().as_millis(),
         stats.lag.max().as_millis(),
         stats.stalls,

@@ -133,7 +133,11 @@ mod tests {
             status.messages.sent,
             status.connections.open,
         ) = (count, 2 * count, 5);
-        status.closed = [("flood".to_string(), count), ("evicted".to_string(), 1)].into();
+        status.closed = [
+            ("rate-limited".to_string(), count),
+            ("evicted".to_string(), 1),
+        ]
+        .into();
         status
     }
 

@@ -62,7 +62,7 @@ fn dials(backoff: &Backoff, seed: u64, end: u64, server: impl Fn(u64) -> Answer)
     let mut due: BinaryHeap<_> = (0..CLIENTS).map(|client| Reverse((0, client))).collect();
     let mut dials = Vec::new();
     while let Some(Reverse((at, client))) = due.pop().filter(|Reverse((at, _))| *at <= end) {
-        let (session, now) = (&mut fleet[client], Millis::from_ms(at));
+        let (session, now) = (&mut fleet[client], Timestamp::from_ms(at));
         if session.state() == ClientState::Up {
             session.handle_lost(now, CloseReason::PeerReset, false, 0);
         }
@@ -77,7 +77,7 @@ fn dials(backoff: &Backoff, seed: u64, end: u64, server: impl Fn(u64) -> Answer)
                 Answer::Greets { until } => {
                     session.handle_dialled(now);
                     session.handle_received(now);
-                    Some(Millis::from_ms(until))
+                    Some(Timestamp::from_ms(until))
                 }
             };
             dials.push(Dial {

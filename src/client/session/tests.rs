@@ -4,8 +4,8 @@ use crate::config::Heartbeat;
 const I: u64 = 1000;
 const BOUND: u64 = 4 * I;
 
-fn at(ms: u64) -> Millis {
-    Millis::from_ms(ms)
+fn at(ms: u64) -> Timestamp {
+    Timestamp::from_ms(ms)
 }
 
 fn config() -> ClientConfig {
@@ -51,8 +51,11 @@ fn run_silent(session: &mut Session, mut now: u64, end: u64) -> Vec<(u64, Action
         while let Some(action) = session.poll(at(now)) {
             seen.push((now, action));
             if action == Action::Judge {
-                assert_eq!(session.verdict(at(now)), Some(CloseReason::HeartbeatLost));
-                session.handle_lost(at(now), CloseReason::HeartbeatLost, false, 0);
+                assert_eq!(
+                    session.verdict(at(now)),
+                    Some(CloseReason::HeartbeatTimeout)
+                );
+                session.handle_lost(at(now), CloseReason::HeartbeatTimeout, false, 0);
                 return seen;
             }
         }
@@ -72,7 +75,7 @@ fn run_silent(session: &mut Session, mut now: u64, end: u64) -> Vec<(u64, Action
 #[test]
 fn the_first_dial_is_immediate_and_is_try_one() {
     let mut session = session(|_| ());
-    assert_eq!(session.poll_timeout(), Some(Millis::ZERO));
+    assert_eq!(session.poll_timeout(), Some(Timestamp::ZERO));
     assert_eq!(
         session.poll(at(0)),
         Some(Action::Dial(Try {
@@ -214,7 +217,7 @@ fn late_events_of_a_line_that_is_gone_change_nothing() {
     session.handle_half_closed(at(20));
     assert_eq!(session.handle_pongs(at(20), 1), None);
     assert_eq!(
-        session.handle_lost(at(20), CloseReason::HeartbeatLost, true, 0),
+        session.handle_lost(at(20), CloseReason::HeartbeatTimeout, true, 0),
         None
     );
     assert_eq!(
@@ -429,12 +432,12 @@ fn unacknowledged_bytes_are_reported_at_the_end() {
     session.handle_finish();
     assert!(session.handle_all_sent());
     session.handle_half_closed(at(1));
-    session.handle_lost(at(BOUND + 2), CloseReason::HeartbeatLost, false, 60);
+    session.handle_lost(at(BOUND + 2), CloseReason::HeartbeatTimeout, false, 60);
     assert_eq!(
         session.state(),
         ClientState::Done(Outcome::Unacknowledged {
             bytes: 60,
-            reason: CloseReason::HeartbeatLost
+            reason: CloseReason::HeartbeatTimeout
         })
     );
 }
@@ -649,8 +652,11 @@ fn simulate(seed: u64) {
                         temper == Temper::FallsSilent,
                         "seed {seed}: {temper:?} lives"
                     );
-                    assert_eq!(session.verdict(at(now)), Some(CloseReason::HeartbeatLost));
-                    session.handle_lost(at(now), CloseReason::HeartbeatLost, false, 0);
+                    assert_eq!(
+                        session.verdict(at(now)),
+                        Some(CloseReason::HeartbeatTimeout)
+                    );
+                    session.handle_lost(at(now), CloseReason::HeartbeatTimeout, false, 0);
                 }
             }
         }

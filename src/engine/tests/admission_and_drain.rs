@@ -17,13 +17,17 @@ fn refusals_have_their_reasons_and_the_handler_hears_nothing() {
     ];
     assert_eq!(
         (ids[2], ids[4]),
-        (Err(Refusal::AddressFull), Err(Refusal::Full))
+        (Err(RejectReason::PerIpLimit), Err(RejectReason::Full))
     );
     rig.engine.handle_shutdown(rig.now, 1000);
-    assert_eq!(rig.try_open(4), Err(Refusal::ShuttingDown));
+    assert_eq!(rig.try_open(4), Err(RejectReason::ShuttingDown));
     assert_eq!((rig.handler.seen.len(), rig.engine.connections()), (3, 3));
-    let refused = [Refusal::Full, Refusal::AddressFull, Refusal::ShuttingDown]
-        .map(|refusal| rig.engine.stats().refused(refusal));
+    let refused = [
+        RejectReason::Full,
+        RejectReason::PerIpLimit,
+        RejectReason::ShuttingDown,
+    ]
+    .map(|refusal| rig.engine.stats().refused(refusal));
     assert_eq!(refused, [1, 1, 1]);
 }
 
@@ -72,7 +76,7 @@ fn a_drain_beyond_the_wheels_horizon_is_spread_as_well() {
 fn a_drain_of_a_few_ticks_still_looks_once_at_everybody() {
     let mut rig = Rig::new(&config());
     let ids = rig.open_many(100);
-    rig.now = Millis::from_ms(50);
+    rig.now = Timestamp::from_ms(50);
     rig.engine.handle_shutdown(rig.now, 100);
     let mut looked = 0;
     while let Some(at) = rig
@@ -83,10 +87,10 @@ fn a_drain_of_a_few_ticks_still_looks_once_at_everybody() {
     {
         rig.now = rig.now.max(at);
         rig.engine.handle_timers(rig.now, usize::MAX);
-        while let Some(id) = rig.engine.poll_last_look() {
+        while let Some(id) = rig.engine.poll_final_read() {
             looked += 1;
             rig.engine
-                .handle_last_look(rig.now, id, FinalRead::default());
+                .handle_final_read(rig.now, id, FinalRead::default());
         }
         rig.reap();
     }
@@ -102,13 +106,13 @@ fn a_drain_without_grace_looks_once_at_everybody_and_is_over_a_millisecond_later
     rig.engine.handle_shutdown(rig.now, 0);
     rig.pass_until(0, false);
     assert_eq!(
-        (rig.engine.poll_last_look(), rig.engine.poll_last_look()),
+        (rig.engine.poll_final_read(), rig.engine.poll_final_read()),
         (Some(idle), Some(stuck))
     );
     rig.engine
-        .handle_last_look(rig.now, idle, FinalRead::default());
+        .handle_final_read(rig.now, idle, FinalRead::default());
     rig.engine
-        .handle_last_look(rig.now, stuck, FinalRead::default());
+        .handle_final_read(rig.now, stuck, FinalRead::default());
     assert_eq!(rig.reap().len(), 1, "nothing keeps the idle one");
     rig.pass_until(1, false);
     let closed = rig.reap();
@@ -125,9 +129,9 @@ fn a_second_shutdown_can_only_bring_the_end_forward() {
     rig.open();
     rig.engine.handle_shutdown(rig.now, 5000);
     rig.engine.handle_shutdown(rig.now, 9000);
-    assert_eq!(rig.engine.drain_deadline(), Some(Millis::from_ms(5000)));
+    assert_eq!(rig.engine.drain_deadline(), Some(Timestamp::from_ms(5000)));
     rig.engine.handle_shutdown(rig.now, 100);
-    assert_eq!(rig.engine.drain_deadline(), Some(Millis::from_ms(100)));
+    assert_eq!(rig.engine.drain_deadline(), Some(Timestamp::from_ms(100)));
 }
 
 #[test]
@@ -152,13 +156,16 @@ fn everybody_gets_a_goodbye_at_its_own_time_and_after_its_answers() {
     rig.engine.handle_shutdown(rig.now, 10_000);
     let mut said = Vec::new();
     while rig.now.as_ms() < 10_000 {
-        let at = rig.engine.poll_timeout().unwrap_or(Millis::from_ms(10_000));
+        let at = rig
+            .engine
+            .poll_timeout()
+            .unwrap_or(Timestamp::from_ms(10_000));
         rig.now = rig.now.max(at);
         rig.engine.handle_timers(rig.now, usize::MAX);
-        while let Some(id) = rig.engine.poll_last_look() {
+        while let Some(id) = rig.engine.poll_final_read() {
             rig.receive(id, "last words\n");
             rig.engine
-                .handle_last_look(rig.now, id, FinalRead::default());
+                .handle_final_read(rig.now, id, FinalRead::default());
             assert_eq!(rig.flush(id), "last words\nbye\n");
             said.push((rig.now, id));
         }

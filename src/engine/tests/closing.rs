@@ -123,7 +123,7 @@ fn a_stale_id_does_nothing_to_the_next_tenant_of_its_slot() {
         .handle_failure(rig.now, old, CloseReason::PeerReset);
     rig.engine.pause_reads(old, true);
     rig.engine
-        .handle_last_look(rig.now, old, FinalRead::default());
+        .handle_final_read(rig.now, old, FinalRead::default());
     assert_eq!(rig.engine.send(old, &[b"late"]), Err(SendError::Closed));
     assert!(rig.engine.wants_read(new) && rig.engine.is_open(new) && !rig.engine.has_work());
     assert_eq!(
@@ -143,7 +143,7 @@ fn a_close_on_request_after_a_long_quiet_still_flushes() {
         ..config()
     });
     let id = rig.open();
-    rig.now = Millis::from_ms(3_600_000);
+    rig.now = Timestamp::from_ms(3_600_000);
     rig.engine.advance(rig.now);
     rig.engine.send(id, &[b"the last word"]).expect("room");
     assert!(rig.engine.close_on_request(id, Close::AfterFlush));

@@ -37,7 +37,7 @@ fn a_frame_that_trickles_is_ended_by_its_age_and_a_whole_one_starts_anew() {
         rig.receive(talks, "x\ny");
     }
     rig.pass_until(3200, false);
-    assert_eq!(rig.reasons(), [CloseReason::FrameUnfinished]);
+    assert_eq!(rig.reasons(), [CloseReason::FrameTimeout]);
     assert!(!rig.engine.is_open(trickles) && rig.engine.is_open(talks));
 }
 
@@ -53,7 +53,7 @@ fn the_age_of_a_frame_stands_still_while_we_do_not_read() {
     rig.pass_until(12_900, false);
     assert_eq!(rig.reasons(), []);
     rig.pass_until(13_200, false);
-    assert_eq!(rig.reasons(), [CloseReason::FrameUnfinished]);
+    assert_eq!(rig.reasons(), [CloseReason::FrameTimeout]);
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn who_never_speaks_is_ended_and_a_heartbeat_is_speech() {
     rig.pass_until(3000, false);
     assert_eq!(rig.reasons(), []);
     rig.pass_until(3200, false);
-    assert_eq!(rig.reasons(), [CloseReason::NeverSpoke; 2]);
+    assert_eq!(rig.reasons(), [CloseReason::FirstMessageTimeout; 2]);
     assert!(rig.engine.is_open(pongs) && !rig.engine.is_open(mute) && !rig.engine.is_open(mumbles));
 }
 
@@ -84,11 +84,11 @@ fn closed_at(acknowledged: impl Fn(u64) -> u64) -> Option<u64> {
         rig.now = rig.engine.poll_timeout().expect("a check is due");
         rig.engine.handle_timers(rig.now, usize::MAX);
         rig.receive(id, "pong\n");
-        while let Some(id) = rig.engine.poll_last_look() {
+        while let Some(id) = rig.engine.poll_final_read() {
             let left = unacknowledged(rig.now.as_ms());
             rig.engine.handle_progress(rig.now, id, Some(left));
             rig.engine
-                .handle_last_look(rig.now, id, FinalRead::default());
+                .handle_final_read(rig.now, id, FinalRead::default());
         }
     }
     let reasons = rig.reasons();
@@ -144,7 +144,7 @@ fn a_flood_is_read_at_its_rate_and_then_not_at_all() {
         rig.messages().len()
     );
     rig.pass_until(12_000, false);
-    assert_eq!(rig.reasons(), [CloseReason::Flood]);
+    assert_eq!(rig.reasons(), [CloseReason::RateLimited]);
 }
 
 #[test]
@@ -168,5 +168,5 @@ fn a_pause_before_the_first_message_does_not_make_it_optional() {
     );
     rig.engine.pause_reads(id, false);
     rig.pass_until(10_200, false);
-    assert_eq!(rig.reasons(), [CloseReason::NeverSpoke]);
+    assert_eq!(rig.reasons(), [CloseReason::FirstMessageTimeout]);
 }

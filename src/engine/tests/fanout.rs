@@ -48,7 +48,7 @@ fn broadcast_to_many_continues_across_turns_and_reports_once() {
         let delivered = ids.iter().filter(|id| rig.engine.queued(**id) > 0).count();
         turns += 1;
         assert!(delivered <= turns * 10);
-        while rig.engine.poll_told().is_some() {}
+        while rig.engine.poll_broadcast_only().is_some() {}
     }
     // And a few for the vacant slots of the slab.
     assert!((30..33).contains(&turns), "{turns}");
@@ -103,7 +103,7 @@ fn vacant_slots_cost_a_burst_next_to_nothing() {
     while rig.engine.has_work() {
         rig.fan_out(10);
         turns += 1;
-        while rig.engine.poll_told().is_some() {}
+        while rig.engine.poll_broadcast_only().is_some() {}
     }
     assert_eq!(rig.completed(), [MANY; 100]);
     assert!((30..33).contains(&turns), "{turns}");
@@ -173,7 +173,7 @@ fn broadcasts_beyond_the_limit_are_refused() {
     }
     let mut work = Work::new(u32::MAX);
     rig.engine
-        .handle_rest(rig.now, ids[0], &mut work, &mut rig.handler);
+        .resume_decoding(rig.now, ids[0], &mut work, &mut rig.handler);
     assert_eq!(rig.messages(), ["hello"]);
 }
 

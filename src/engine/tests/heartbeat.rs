@@ -37,7 +37,7 @@ fn the_quiet_are_asked_and_the_silent_are_closed_within_a_tick_of_the_bound() {
             closed[0].1.reason,
             closed[0].1.pings_unanswered
         ),
-        (id, CloseReason::HeartbeatLost, 3)
+        (id, CloseReason::HeartbeatTimeout, 3)
     );
     assert!(rig.engine.stats().overshoot.max() <= Duration::from_millis(TICK_MS));
     assert_eq!(
@@ -89,7 +89,7 @@ fn who_only_listens_pushes_no_pings() {
     rig.pass_until(u64::MAX, false);
     assert_eq!(rig.engine.stats().pings_out, 0);
     assert!(rig.now.as_ms() > BOUND_MS);
-    assert_eq!(rig.reasons(), [CloseReason::HeartbeatLost]);
+    assert_eq!(rig.reasons(), [CloseReason::HeartbeatTimeout]);
 }
 
 #[test]
@@ -127,8 +127,8 @@ fn raw_framing_queues_no_ping_behind_stuck_bytes() {
 #[test]
 fn what_is_not_acknowledged_tells_a_lost_host_from_a_hanging_program() {
     for (unacknowledged_ms, reason) in [
-        (None, CloseReason::HeartbeatLost),
-        (Some(10), CloseReason::HeartbeatLost),
+        (None, CloseReason::HeartbeatTimeout),
+        (Some(10), CloseReason::HeartbeatTimeout),
         (Some(3000), CloseReason::HalfOpen),
     ] {
         let mut rig = Rig::new(&config());
@@ -137,12 +137,12 @@ fn what_is_not_acknowledged_tells_a_lost_host_from_a_hanging_program() {
             rig.now = rig.engine.poll_timeout().expect("a check is due");
             rig.engine.handle_timers(rig.now, usize::MAX);
             rig.receive(other, "pong\n");
-            while let Some(suspect) = rig.engine.poll_last_look() {
+            while let Some(suspect) = rig.engine.poll_final_read() {
                 let found = FinalRead {
                     unacknowledged_ms,
                     ..FinalRead::default()
                 };
-                rig.engine.handle_last_look(rig.now, suspect, found);
+                rig.engine.handle_final_read(rig.now, suspect, found);
             }
         }
         let evidence = unacknowledged_ms
@@ -157,7 +157,7 @@ fn what_is_not_acknowledged_tells_a_lost_host_from_a_hanging_program() {
 fn a_ping_never_passes_the_bound_of_the_outbox() {
     let mut rig = Rig::new(&config());
     let id = rig.open();
-    rig.now = Millis::from_ms(INTERVAL_MS);
+    rig.now = Timestamp::from_ms(INTERVAL_MS);
     rig.engine.send(id, &[&[b'x'; 999]]).expect("exactly full");
     rig.engine.handle_timers(rig.now, 10);
     assert_eq!(rig.engine.queued(id), 1000);
@@ -189,14 +189,14 @@ fn unread_bytes_behind_a_stuck_queue_count_from_their_arrival() {
     while rig.engine.is_open(id) {
         rig.now = rig.engine.poll_timeout().expect("a check is due");
         rig.engine.handle_timers(rig.now, usize::MAX);
-        while let Some(id) = rig.engine.poll_last_look() {
+        while let Some(id) = rig.engine.poll_final_read() {
             final_reads += 1;
             let found = FinalRead {
                 unread: true,
                 received_ms: Some(rig.now.as_ms() - 3000),
                 ..FinalRead::default()
             };
-            rig.engine.handle_last_look(rig.now, id, found);
+            rig.engine.handle_final_read(rig.now, id, found);
         }
     }
     let due_ms = 3000 + BOUND_MS;
@@ -257,7 +257,7 @@ fn peer_that_answers_pings_within_a_long_reply_stays_open() {
 
 #[test]
 fn a_throttle_of_this_turn_is_no_proof_of_a_slow_reader() {
-    for (unread, reasons) in [(true, vec![]), (false, vec![CloseReason::HeartbeatLost])] {
+    for (unread, reasons) in [(true, vec![]), (false, vec![CloseReason::HeartbeatTimeout])] {
         let mut rig = Rig::new(&config());
         let id = rig.open();
         rig.pass_until(BOUND_MS, false);
@@ -275,7 +275,7 @@ fn unread_bytes_of_a_paused_connection_are_life() {
     rig.pass_until(3 * BOUND_MS, true);
     assert_eq!(rig.reasons(), []);
     rig.pass_until(u64::MAX, false);
-    assert_eq!(rig.reasons(), [CloseReason::HeartbeatLost]);
+    assert_eq!(rig.reasons(), [CloseReason::HeartbeatTimeout]);
     assert!(!rig.engine.is_open(id));
 }
 
@@ -283,7 +283,7 @@ fn unread_bytes_of_a_paused_connection_are_life() {
 fn timers_have_a_budget_and_what_is_left_stays_due() {
     let mut rig = Rig::new(&config());
     rig.open_many(10);
-    rig.now = Millis::from_ms(INTERVAL_MS);
+    rig.now = Timestamp::from_ms(INTERVAL_MS);
     assert!(!rig.engine.handle_timers(rig.now, 4));
     assert!(rig.engine.poll_timeout().is_some_and(|at| at <= rig.now));
     assert!(rig.engine.handle_timers(rig.now, 100));

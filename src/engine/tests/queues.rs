@@ -22,7 +22,7 @@ fn reading_stops_over_half_the_outbox_and_goes_on_at_a_quarter() {
     assert_eq!(rig.engine.poll_readable(), Some(id));
     assert!(!rig.engine.wants_read(id), "the seventh comes first");
     rig.engine
-        .handle_rest(rig.now, id, &mut Work::new(u32::MAX), &mut rig.handler);
+        .resume_decoding(rig.now, id, &mut Work::new(u32::MAX), &mut rig.handler);
     assert_eq!(
         (rig.engine.queued(id), rig.engine.wants_read(id)),
         (350, true)
@@ -44,11 +44,11 @@ fn a_message_that_cannot_be_framed_closes_nothing() {
     let id = rig.open();
     assert_eq!(
         rig.engine.send(id, &[b"two\nlines"]),
-        Err(SendError::Unframeable)
+        Err(SendError::InvalidMessage)
     );
     assert_eq!(
         rig.engine.broadcast(b"two\nlines", None),
-        Err(SendError::Unframeable)
+        Err(SendError::InvalidMessage)
     );
     assert!(rig.engine.is_open(id));
 }
@@ -69,7 +69,7 @@ fn a_pause_in_the_middle_of_a_read_keeps_the_rest_in_order() {
         assert!(!rig.engine.wants_read(id));
         let before = rig.messages().len();
         rig.engine
-            .handle_rest(rig.now, id, &mut Work::new(u32::MAX), &mut rig.handler);
+            .resume_decoding(rig.now, id, &mut Work::new(u32::MAX), &mut rig.handler);
         assert_eq!(
             (before, rig.messages().len()),
             (2, 2),
@@ -79,7 +79,7 @@ fn a_pause_in_the_middle_of_a_read_keeps_the_rest_in_order() {
         assert!(rig.engine.has_work());
         assert_eq!(rig.engine.poll_readable(), Some(id));
         rig.engine
-            .handle_rest(rig.now, id, &mut Work::new(u32::MAX), &mut rig.handler);
+            .resume_decoding(rig.now, id, &mut Work::new(u32::MAX), &mut rig.handler);
         rig.receive(id, "ee\n");
         assert_eq!(rig.messages().concat().replace('\n', ""), "one!23twothree");
     }
@@ -127,7 +127,7 @@ fn who_has_an_answer_does_not_wait_with_those_who_are_only_told() {
     assert_eq!(rig.engine.poll_dirty(), Some(b));
     assert_eq!(rig.flush(b), "to all\none\n");
     assert_eq!(
-        [(); 3].map(|()| rig.engine.poll_told()),
+        [(); 3].map(|()| rig.engine.poll_broadcast_only()),
         [Some(a), Some(c), None],
         "it has left them"
     );
@@ -140,7 +140,7 @@ fn who_has_an_answer_does_not_wait_with_those_who_are_only_told() {
     rig.flush(b);
     rig.engine.broadcast(b"and again", None).expect("room");
     assert_eq!(
-        [(); 4].map(|()| rig.engine.poll_told()),
+        [(); 4].map(|()| rig.engine.poll_broadcast_only()),
         [Some(a), Some(b), Some(c), None]
     );
     assert!(!rig.engine.has_work());
@@ -183,7 +183,10 @@ fn a_broadcast_closes_those_without_room_and_spares_the_others() {
 fn what_cannot_be_framed_leaves_nothing_behind_and_closes_nobody() {
     let mut rig = Rig::new(&config());
     let id = rig.open();
-    assert_eq!(rig.engine.send(id, &[b"a\nb"]), Err(SendError::Unframeable));
+    assert_eq!(
+        rig.engine.send(id, &[b"a\nb"]),
+        Err(SendError::InvalidMessage)
+    );
     assert_eq!((rig.engine.queued(id), rig.engine.buffered()), (0, 0));
     assert_eq!(
         rig.engine.broadcast(&[b'x'; 600], None),
@@ -191,12 +194,12 @@ fn what_cannot_be_framed_leaves_nothing_behind_and_closes_nobody() {
     );
     assert_eq!(
         rig.engine.send(id, &[b"a", b"\n"]),
-        Err(SendError::Unframeable)
+        Err(SendError::InvalidMessage)
     );
     // There would be no room for it either.
     assert_eq!(
         rig.engine.send(id, &[&[b'\n'; 600]]),
-        Err(SendError::Unframeable)
+        Err(SendError::InvalidMessage)
     );
     assert_eq!(
         (rig.engine.queued(id), rig.engine.send(id, &[b"end"])),

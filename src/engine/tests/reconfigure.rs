@@ -34,7 +34,7 @@ fn a_shorter_heartbeat_asks_anew_before_it_gives_anybody_up() {
     // is last seen now.
     assert_eq!(
         (rig.engine.stats().pings_out, rig.reasons()),
-        (3, vec![CloseReason::HeartbeatLost])
+        (3, vec![CloseReason::HeartbeatTimeout])
     );
     assert!(
         (34_001..=34_000 + TICK_MS).contains(&rig.now.as_ms()),
@@ -74,7 +74,7 @@ fn who_is_not_asked_has_the_new_bound_from_the_change_on_and_no_longer() {
             (config.heartbeat, config.limits.max_message) = (unasked.clone(), 5)
         });
         rig.pass_until(100_000, false);
-        assert_eq!(rig.reasons(), [CloseReason::HeartbeatLost]);
+        assert_eq!(rig.reasons(), [CloseReason::HeartbeatTimeout]);
         assert!(
             (34_001..=34_000 + TICK_MS).contains(&rig.now.as_ms()),
             "{}",
@@ -94,7 +94,7 @@ fn a_heartbeat_can_be_turned_off_and_on() {
     rig.pass_until(70_000, false);
     assert_eq!(
         (rig.engine.stats().pings_out, rig.reasons()),
-        (3, vec![CloseReason::HeartbeatLost])
+        (3, vec![CloseReason::HeartbeatTimeout])
     );
 }
 
@@ -124,10 +124,10 @@ fn bounds_on_newcomers_count_those_who_are_here() {
     let mut rig = Rig::new(&config());
     rig.open_many(3);
     reconfigure(&mut rig, |config| config.limits.max_connections_per_ip = 2);
-    assert_eq!(rig.try_open(1), Err(Refusal::AddressFull));
+    assert_eq!(rig.try_open(1), Err(RejectReason::PerIpLimit));
     assert_eq!(rig.engine.connections(), 3, "who is here may stay");
     reconfigure(&mut rig, |config| config.limits.max_connections = Some(3));
-    assert_eq!(rig.try_open(2), Err(Refusal::Full));
+    assert_eq!(rig.try_open(2), Err(RejectReason::Full));
     reconfigure(&mut rig, |config| {
         config.access.deny = ["192.0.2.3".parse().expect("a network")]
             .into_iter()
@@ -135,7 +135,7 @@ fn bounds_on_newcomers_count_those_who_are_here() {
     });
     assert_eq!(
         (rig.try_open(3), rig.try_open(1).is_ok()),
-        (Err(Refusal::Denied), true)
+        (Err(RejectReason::Denied), true)
     );
 }
 
@@ -156,7 +156,7 @@ fn nobody_is_put_out_for_a_newcomer_who_finds_no_room_all_the_same() {
     });
     assert_eq!(
         (rig.try_open(2), rig.reap().len()),
-        (Err(Refusal::Full), 0),
+        (Err(RejectReason::Full), 0),
         "who is here may stay"
     );
 }
@@ -172,7 +172,7 @@ fn addresses_that_are_counted_late_leave_nothing_behind() {
         ..config()
     });
     let (first, second) = (rig.open(), rig.open());
-    rig.now = Millis::from_ms(10);
+    rig.now = Timestamp::from_ms(10);
     rig.receive(second, "here\n");
     let third = rig.open();
     // The first is evicted, and not reaped yet.
@@ -185,7 +185,7 @@ fn addresses_that_are_counted_late_leave_nothing_behind() {
     rig.reap();
     assert!(!rig.engine.is_open(first));
     assert!(rig.try_open(1).is_ok(), "two are here");
-    assert_eq!(rig.try_open(1), Err(Refusal::AddressFull));
+    assert_eq!(rig.try_open(1), Err(RejectReason::PerIpLimit));
     rig.engine.close_on_request(third, Close::Now);
     rig.reap();
     assert!(rig.try_open(1).is_ok());
@@ -209,7 +209,7 @@ fn who_is_held_back_by_a_rate_goes_on_without_it() {
     reconfigure(&mut rig, |_| ());
     assert_eq!(rig.engine.poll_readable(), Some(id));
     rig.engine
-        .handle_rest(rig.now, id, &mut Work::new(u32::MAX), &mut rig.handler);
+        .resume_decoding(rig.now, id, &mut Work::new(u32::MAX), &mut rig.handler);
     assert_eq!(
         (rig.messages(), rig.engine.wants_read(id)),
         (vec!["one", "two", "three"], true)
@@ -271,11 +271,11 @@ fn shorter_timeout_counts_from_the_reload() {
     let changes: [(Change, CloseReason); 3] = [
         (
             |limits| limits.first_message_timeout = Some(Duration::from_secs(3)),
-            CloseReason::NeverSpoke,
+            CloseReason::FirstMessageTimeout,
         ),
         (
             |limits| limits.frame_timeout = Some(Duration::from_secs(3)),
-            CloseReason::FrameUnfinished,
+            CloseReason::FrameTimeout,
         ),
         (
             |limits| limits.write_timeout = Some(Duration::from_secs(3)),
@@ -288,14 +288,14 @@ fn shorter_timeout_counts_from_the_reload() {
         let mut rig = Rig::new(&before);
         let id = rig.open();
         match reason {
-            CloseReason::FrameUnfinished => rig.receive(id, "unfinished"),
+            CloseReason::FrameTimeout => rig.receive(id, "unfinished"),
             CloseReason::SlowReader => {
                 rig.receive(id, "reply\n");
                 rig.write(id, 1);
             }
             _ => {}
         }
-        rig.now = Millis::from_ms(10_000);
+        rig.now = Timestamp::from_ms(10_000);
         reconfigure(&mut rig, |config| {
             config.heartbeat = None;
             change(&mut config.limits);
@@ -311,10 +311,10 @@ fn shorter_timeout_counts_from_the_reload() {
 fn a_connection_shows_what_is_known_of_it() {
     let mut rig = Rig::new(&config());
     let (quiet, busy) = (rig.open(), rig.open());
-    rig.now = Millis::from_ms(300);
+    rig.now = Timestamp::from_ms(300);
     rig.receive(busy, "hello\nunfini");
     rig.pass_until(1000, false);
-    rig.now = Millis::from_ms(1005);
+    rig.now = Timestamp::from_ms(1005);
     rig.engine.advance(rig.now);
     let seen = rig.engine.inspect(quiet).expect("it is here");
     assert_eq!(

@@ -283,12 +283,12 @@ impl App {
             CloseReason::Requested => line.asked_to_close,
             CloseReason::Shutdown => draining,
             CloseReason::FrameTooLarge => line.incoming.contains(&None),
-            CloseReason::FrameUnfinished => limits.frame_timeout.is_some(),
-            CloseReason::NeverSpoke => limits.first_message_timeout.is_some(),
-            CloseReason::Flood => limits.max_message_rate.is_some(),
+            CloseReason::FrameTimeout => limits.frame_timeout.is_some(),
+            CloseReason::FirstMessageTimeout => limits.first_message_timeout.is_some(),
+            CloseReason::RateLimited => limits.max_message_rate.is_some(),
             CloseReason::MemoryLimit => limits.max_memory.is_some(),
             CloseReason::Evicted => limits.on_full == OnFull::EvictIdlest,
-            CloseReason::HeartbeatLost | CloseReason::HalfOpen => {
+            CloseReason::HeartbeatTimeout | CloseReason::HalfOpen => {
                 config.heartbeat.is_some_and(|heartbeat| {
                     let asked = !heartbeat.push || closed.pings_unanswered >= heartbeat.missed;
                     asked && closed.silence >= heartbeat.bound()

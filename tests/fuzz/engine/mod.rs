@@ -9,9 +9,9 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use heartline::engine::{Engine, FinalRead, Work};
-use heartline::time::{Millis, duration_to_ms};
+use heartline::time::{Timestamp, duration_to_ms};
 use heartline::{
-    Close, CloseReason, Config, ConnId, Framing, Heartbeat, Limits, OnFull, OnSlow, Refusal,
+    Close, CloseReason, Config, ConnId, Framing, Heartbeat, Limits, OnFull, OnSlow, RejectReason,
 };
 
 use crate::reader::Reader;
@@ -32,8 +32,8 @@ pub fn engine(data: &[u8]) {
         app,
         config,
         now_ms: 0,
-        latest: Millis::ZERO,
-        checked: Millis::ZERO,
+        latest: Timestamp::ZERO,
+        checked: Timestamp::ZERO,
     };
     while let Some(operation) = run.data.next() {
         run.step(operation);
@@ -98,14 +98,14 @@ struct Run<'a> {
     /// What the clock says. It may go back.
     now_ms: u64,
     /// The latest that it has said.
-    latest: Millis,
+    latest: Timestamp,
     /// When the timers were last all handled.
-    checked: Millis,
+    checked: Timestamp,
 }
 
 impl Run<'_> {
-    fn now(&self) -> Millis {
-        Millis::from_ms(self.now_ms)
+    fn now(&self) -> Timestamp {
+        Timestamp::from_ms(self.now_ms)
     }
 
     fn pass(&mut self, ms: u64) {
@@ -187,7 +187,7 @@ impl Run<'_> {
     }
 
     /// Why the next connection must be refused. Where there are several reasons, any may be given.
-    fn refusals(&self) -> Vec<Refusal> {
+    fn refusals(&self) -> Vec<RejectReason> {
         let (limits, ip) = (&self.config.limits, self.app.peer.ip().to_canonical());
         let held = self
             .app
@@ -196,16 +196,16 @@ impl Run<'_> {
             .filter(|line| line.open && line.ip == ip)
             .count();
         let reasons = [
-            (self.app.draining, Refusal::ShuttingDown),
+            (self.app.draining, RejectReason::ShuttingDown),
             (
                 limits
                     .max_connections
                     .is_some_and(|most| self.engine.connections() >= most),
-                Refusal::Full,
+                RejectReason::Full,
             ),
             (
                 limits.max_connections_per_ip > 0 && held >= limits.max_connections_per_ip,
-                Refusal::AddressFull,
+                RejectReason::PerIpLimit,
             ),
         ];
         reasons
@@ -216,13 +216,13 @@ impl Run<'_> {
     }
 
     /// Whether somebody may have left for the new one at once, before that could be seen.
-    fn makes_room(&self, refusals: &[Refusal]) -> bool {
+    fn makes_room(&self, refusals: &[RejectReason]) -> bool {
         self.config.limits.on_full == OnFull::EvictIdlest
-            && !refusals.contains(&Refusal::ShuttingDown)
+            && !refusals.contains(&RejectReason::ShuttingDown)
     }
 
     fn refused(&self) -> u64 {
-        Refusal::ALL
+        RejectReason::ALL
             .iter()
             .map(|refusal| self.engine.stats().refused(*refusal))
             .sum()
@@ -276,9 +276,9 @@ impl Run<'_> {
         })
     }
 
-    /// The last look at one of those that are suspect, perhaps in two turns.
+    /// The final read at one of those that are suspect, perhaps in two turns.
     fn look(&mut self) {
-        let Some(id) = self.engine.poll_last_look() else {
+        let Some(id) = self.engine.poll_final_read() else {
             return;
         };
         match self.data.below(3) {
@@ -292,13 +292,17 @@ impl Run<'_> {
                     received_ms,
                     unacknowledged_ms,
                 };
-                self.engine.handle_last_look(self.now(), id, found);
+                self.engine.handle_final_read(self.now(), id, found);
             }
         }
     }
 
     fn flush(&mut self) {
-        if let Some(id) = self.engine.poll_dirty().or_else(|| self.engine.poll_told()) {
+        if let Some(id) = self
+            .engine
+            .poll_dirty()
+            .or_else(|| self.engine.poll_broadcast_only())
+        {
             let most = usize::from(self.data.byte());
             // Most of the time the kernel takes all.
             self.write(id, if most < 160 { usize::MAX } else { most - 160 });
@@ -405,7 +409,7 @@ impl Run<'_> {
         if let Some(id) = self.engine.poll_readable() {
             let mut work = self.work();
             self.engine
-                .handle_rest(self.now(), id, &mut work, &mut self.app);
+                .resume_decoding(self.now(), id, &mut work, &mut self.app);
         }
         let mut work = self.work();
         self.engine
@@ -416,7 +420,7 @@ impl Run<'_> {
         let Some(id) = self.any() else { return };
         let mut work = self.work();
         self.engine
-            .handle_rest(self.now(), id, &mut work, &mut self.app);
+            .resume_decoding(self.now(), id, &mut work, &mut self.app);
     }
 
     fn eof(&mut self) {
@@ -481,14 +485,15 @@ impl Run<'_> {
         let mut work = Work::new(u32::MAX);
         self.engine
             .handle_bytes(now, id, b"ghost\n", &mut work, &mut self.app);
-        self.engine.handle_rest(now, id, &mut work, &mut self.app);
+        self.engine
+            .resume_decoding(now, id, &mut work, &mut self.app);
         self.engine.handle_progress(now, id, Some(1));
         self.engine.handle_write_budget_spent(id);
         self.engine.handle_eof(now, id);
         self.engine.handle_failure(now, id, CloseReason::PeerReset);
         self.engine.handle_written(now, id, 1, &mut self.app);
         self.engine.handle_blocked(id);
-        self.engine.handle_last_look(now, id, FinalRead::default());
+        self.engine.handle_final_read(now, id, FinalRead::default());
         self.engine.pause_reads(id, true);
         self.engine.pause_reads(id, false);
         assert!(self.engine.send(id, &[b"#ghost"]).is_err());
@@ -584,13 +589,13 @@ impl Run<'_> {
         if !engine.has_work() {
             let work = [
                 engine.poll_dirty(),
-                engine.poll_told(),
+                engine.poll_broadcast_only(),
                 engine.poll_readable(),
-                engine.poll_last_look(),
+                engine.poll_final_read(),
             ];
             assert_eq!(work, [None; 4], "no work, it was said");
             assert!(
-                engine.poll_closed(Millis::ZERO, &mut self.app).is_none(),
+                engine.poll_closed(Timestamp::ZERO, &mut self.app).is_none(),
                 "no work, it was said"
             );
         }
@@ -631,17 +636,21 @@ impl Run<'_> {
         let mut work = Work::new(u32::MAX);
         for id in ids {
             self.engine
-                .handle_rest(self.now(), id, &mut work, &mut self.app);
+                .resume_decoding(self.now(), id, &mut work, &mut self.app);
         }
         self.engine
             .handle_fanouts(self.now(), &mut work, &mut self.app);
         self.handle_all_timers();
-        while let Some(id) = self.engine.poll_last_look() {
+        while let Some(id) = self.engine.poll_final_read() {
             self.engine.handle_progress(self.now(), id, None);
             self.engine
-                .handle_last_look(self.now(), id, FinalRead::default());
+                .handle_final_read(self.now(), id, FinalRead::default());
         }
-        while let Some(id) = self.engine.poll_dirty().or_else(|| self.engine.poll_told()) {
+        while let Some(id) = self
+            .engine
+            .poll_dirty()
+            .or_else(|| self.engine.poll_broadcast_only())
+        {
             self.write(id, room);
         }
         for id in self.blocked() {

@@ -239,7 +239,7 @@ fn close(closed: &Closed, theme: Theme) -> Line<'static> {
     );
     Line::from(vec![
         Span::styled(format!("{time} "), Style::new().add_modifier(Modifier::DIM)),
-        Span::styled(format!("{:<16} ", closed.reason), theme.strong()),
+        Span::styled(format!("{:<17} ", closed.reason), theme.strong()),
         Span::raw(format!("{:<21}", closed.address)),
         Span::raw(evidence),
     ])

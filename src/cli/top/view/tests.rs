@@ -26,7 +26,7 @@ fn status(uptime_s: f64, messages: u64) -> Status {
 
 fn app(now: Instant) -> App {
     let mut app = App::new("127.0.0.1:7879".into(), Duration::from_secs(1), now);
-    let closes = r#"[{"id": "9.0", "address": "192.0.2.9:5009", "at": "2026-11-24T22:27:20.123Z", "reason": "heartbeat-lost", "age_s": 30.0,
+    let closes = r#"[{"id": "9.0", "address": "192.0.2.9:5009", "at": "2026-11-24T22:27:20.123Z", "reason": "heartbeat-timeout", "age_s": 30.0,
         "silence_s": 20.0, "pings_unanswered": 3, "bytes_in": 6, "bytes_out": 27, "unsent": 0}]"#;
     for second in 0..3 {
         let closes = serde_json::from_str(closes).expect("closes");
@@ -115,7 +115,7 @@ ADDRESS                     SILENCE▼     AGE     RTT  QUEUED     IN    OUT PIN
 
 
 Last closes
-22:27:20 heartbeat-lost   192.0.2.9:5009        lasted 30.0s, silent 20.0s, 3 pi
+22:27:20 heartbeat-timeout 192.0.2.9:5009        lasted 30.0s, silent 20.0s, 3 p
 
 
  q quit  ? help  sort: S A Q B R  / search  k kick  m message  b broadcast";

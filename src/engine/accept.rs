@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 
 use super::conn::{Conn, Phase};
 use super::{Context, Engine, Handler, live};
-use crate::close::{CloseReason, Refusal};
+use crate::close::{CloseReason, RejectReason};
 use crate::config::OnFull;
 use crate::id::ConnId;
 use crate::inbox::Inbox;
 use crate::proxy::{self, Header};
-use crate::time::Millis;
+use crate::time::Timestamp;
 
 /// How long a balancer may take over its header. The specification asks for it to be sent at once.
 const HEADER_MS: u64 = 10_000;
@@ -24,17 +24,17 @@ impl Engine {
     /// the caller drops the socket.
     ///
     /// One that comes from a balancer (`Config::proxies`) is only half in: the handler hears of it
-    /// when its PROXY header has been read, or never, and then [`Engine::poll_refused`] names it.
+    /// when its PROXY header has been read, or never, and then [`Engine::poll_rejected`] names it.
     pub fn handle_open<H: Handler + ?Sized>(
         &mut self,
-        now: Millis,
+        now: Timestamp,
         peer: SocketAddr,
         handler: &mut H,
-    ) -> Result<ConnId, Refusal> {
+    ) -> Result<ConnId, RejectReason> {
         self.advance(now);
         let brought = self.proxies.contains(peer.ip());
         if let Err(refusal) = self.admit(peer, brought) {
-            self.handle_refusal(refusal);
+            self.handle_rejection(refusal);
             return Err(refusal);
         }
         self.generation = self.generation.wrapping_add(1);
@@ -42,11 +42,11 @@ impl Engine {
             .conns
             .insert(Conn::new(self.now, peer, self.generation));
         let id = ConnId::new(slot, self.generation);
-        if let Some(ration) = &mut self.ration {
-            ration.open(slot);
+        if let Some(rate_limiter) = &mut self.rate_limiter {
+            rate_limiter.open(slot);
         }
         if brought {
-            self.conns[slot].phase = Phase::Greeting;
+            self.conns[slot].phase = Phase::AwaitingProxyHeader;
             self.schedule_check(id);
         } else {
             self.begin(id, handler);
@@ -54,15 +54,15 @@ impl Engine {
         Ok(id)
     }
 
-    fn admit(&mut self, peer: SocketAddr, brought: bool) -> Result<(), Refusal> {
+    fn admit(&mut self, peer: SocketAddr, brought: bool) -> Result<(), RejectReason> {
         if self.is_draining() {
-            return Err(Refusal::ShuttingDown);
+            return Err(RejectReason::ShuttingDown);
         }
         let ip = (!brought).then(|| peer.ip().to_canonical());
         match self.admission.enter(ip) {
             // Where there are more than may be, since the bound was lowered, one that left would
             // make room for nobody.
-            Err(Refusal::Full)
+            Err(RejectReason::Full)
                 if self.on_full == OnFull::EvictIdlest
                     && !self.admission.is_over_full()
                     && self.evict_idlest() =>
@@ -80,13 +80,13 @@ impl Engine {
     }
 
     /// Counts a connection that the driver itself had to refuse.
-    pub fn handle_refusal(&mut self, refusal: Refusal) {
-        self.stats.count_refusal(refusal);
+    pub fn handle_rejection(&mut self, refusal: RejectReason) {
+        self.stats.count_rejection(refusal);
     }
 
     /// Takes the first bytes of a connection that a balancer has brought. Returns how many of them
     /// belong to the header, once it is whole and the client it names has been let in.
-    pub(super) fn greet<H: Handler + ?Sized>(
+    pub(super) fn handle_proxy_header<H: Handler + ?Sized>(
         &mut self,
         id: ConnId,
         bytes: &[u8],
@@ -98,12 +98,12 @@ impl Engine {
         self.memory.recount_inbox(charge, conn.inbox.held());
         let (len, source) = match proxy::parse(conn.inbox.frame()) {
             Ok(Header::Incomplete) => {
-                self.keep_within_memory();
+                self.enforce_memory_limit();
                 return None;
             }
             Ok(Header::Complete { len, source }) => (len, source),
             Err(_) => {
-                self.refuse(id, Refusal::ProxyHeader);
+                self.refuse(id, RejectReason::ProxyHeader);
                 return None;
             }
         };
@@ -125,28 +125,28 @@ impl Engine {
     }
 
     /// When a connection that has not shown its header yet is out of time.
-    pub(super) fn greeting_ends(conn: &Conn) -> Millis {
+    pub(super) fn proxy_header_deadline(conn: &Conn) -> Timestamp {
         conn.opened.plus_ms(HEADER_MS + 1)
     }
 
     /// Turns a connection away that was half in.
     /// The peer closed the connection before its PROXY header was complete.
-    pub(super) fn refuse_cut_short(&mut self, id: ConnId) {
+    pub(super) fn reject_cut_short(&mut self, id: ConnId) {
         let said_nothing = self
             .conn(id)
             .is_some_and(|conn| conn.inbox.frame().is_empty());
         let refusal = if said_nothing {
-            Refusal::Probe
+            RejectReason::Probe
         } else {
-            Refusal::ProxyHeader
+            RejectReason::ProxyHeader
         };
         self.refuse(id, refusal);
     }
 
-    pub(super) fn refuse(&mut self, id: ConnId, refusal: Refusal) {
+    pub(super) fn refuse(&mut self, id: ConnId, refusal: RejectReason) {
         if let Some(conn) = self
             .conn_mut(id)
-            .filter(|conn| conn.phase == Phase::Greeting)
+            .filter(|conn| conn.phase == Phase::AwaitingProxyHeader)
         {
             conn.phase = Phase::Refused(refusal);
             self.refused.push_back(id);
@@ -155,7 +155,7 @@ impl Engine {
 
     /// The next connection that was half in and is refused. It is gone from the engine; the handler
     /// never heard of it; the caller drops the socket.
-    pub fn poll_refused(&mut self) -> Option<(ConnId, SocketAddr, Refusal)> {
+    pub fn poll_rejected(&mut self) -> Option<(ConnId, SocketAddr, RejectReason)> {
         let id = self.refused.pop_front()?;
         let conn = self.conns.remove(id.slot());
         let Phase::Refused(refusal) = conn.phase else {
@@ -165,7 +165,7 @@ impl Engine {
         self.memory.recount_outbox(conn.outbox.charge(), 0);
         self.wheel.remove(id.slot());
         self.admission.leave(None);
-        self.handle_refusal(refusal);
+        self.handle_rejection(refusal);
         Some((id, conn.peer(), refusal))
     }
 

@@ -17,8 +17,8 @@ fn behind_a_balancer(change: impl FnOnce(&mut Config)) -> Rig {
     Rig::new(&config)
 }
 
-fn refused(rig: &mut Rig) -> Vec<Refusal> {
-    std::iter::from_fn(|| rig.engine.poll_refused())
+fn refused(rig: &mut Rig) -> Vec<RejectReason> {
+    std::iter::from_fn(|| rig.engine.poll_rejected())
         .map(|(_, _, refusal)| refusal)
         .collect()
 }
@@ -72,14 +72,14 @@ fn rules_for_addresses_see_the_real_peer() {
     });
     let id = rig.try_open(9).expect("the balancer itself is not denied");
     rig.receive(id, HEADER);
-    assert_eq!(refused(&mut rig), [Refusal::Denied]);
+    assert_eq!(refused(&mut rig), [RejectReason::Denied]);
 
     let mut rig = behind_a_balancer(|config| config.limits.max_connections_per_ip = 1);
     let ids = [(); 3].map(|()| rig.try_open(9).expect("a balancer brings many"));
     rig.receive(ids[0], HEADER);
     rig.receive(ids[1], HEADER);
     rig.receive(ids[2], &HEADER.replace("100.7", "100.8"));
-    assert_eq!(refused(&mut rig), [Refusal::AddressFull]);
+    assert_eq!(refused(&mut rig), [RejectReason::PerIpLimit]);
     assert!(rig.engine.is_open(ids[0]) && rig.engine.is_open(ids[2]));
 }
 
@@ -97,23 +97,23 @@ fn who_shows_no_header_never_was_here() {
     assert_eq!(
         refused(&mut rig),
         [
-            Refusal::ProxyHeader,
+            RejectReason::ProxyHeader,
             // Which balancers do, and is no fault of anybody's.
-            Refusal::Probe,
-            Refusal::Probe,
-            Refusal::ProxyHeader
+            RejectReason::Probe,
+            RejectReason::Probe,
+            RejectReason::ProxyHeader
         ]
     );
     rig.pass_until(9999, false);
     assert_eq!(refused(&mut rig), []);
     rig.pass_until(10_200, false);
-    assert_eq!(refused(&mut rig), [Refusal::ProxyHeader]);
+    assert_eq!(refused(&mut rig), [RejectReason::ProxyHeader]);
     assert!(rig.handler.seen.is_empty() && rig.reasons().is_empty());
     let stats = rig.engine.stats();
     assert_eq!(
         (
             stats.opened,
-            stats.refused(Refusal::ProxyHeader),
+            stats.refused(RejectReason::ProxyHeader),
             rig.engine.connections(),
             rig.engine.buffered()
         ),
@@ -127,7 +127,7 @@ fn a_shutdown_turns_away_who_is_half_in() {
     let mut rig = behind_a_balancer(|_| ());
     rig.try_open(9).expect("room");
     rig.engine.handle_shutdown(rig.now, 5000);
-    assert_eq!(refused(&mut rig), [Refusal::ShuttingDown]);
+    assert_eq!(refused(&mut rig), [RejectReason::ShuttingDown]);
     assert!(rig.engine.is_drained());
 }
 
@@ -142,11 +142,11 @@ fn the_idlest_makes_room_and_who_has_spoken_since_is_not_it() {
     let mut rig = Rig::new(&config);
     let ids: Vec<ConnId> = (0..200)
         .map(|ms| {
-            rig.now = Millis::from_ms(ms);
+            rig.now = Timestamp::from_ms(ms);
             rig.open()
         })
         .collect();
-    rig.now = Millis::from_ms(1000);
+    rig.now = Timestamp::from_ms(1000);
     let mut evicted = Vec::new();
     for newcomer in 0..150 {
         if newcomer == 10 {
@@ -185,7 +185,7 @@ fn an_address_over_its_own_bound_puts_nobody_out() {
     assert!(!rig.engine.is_open(stays));
     rig.try_open(3).expect("one more of it, for the other");
     rig.reap();
-    assert_eq!(rig.try_open(3), Err(Refusal::AddressFull));
+    assert_eq!(rig.try_open(3), Err(RejectReason::PerIpLimit));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::num::NonZeroU32;
 
-use crate::time::Millis;
+use crate::time::Timestamp;
 
 /// What a line may send at once after a rest, in time at its full rate.
 const BURST_NS: u64 = 1_000_000_000;
@@ -13,7 +13,7 @@ const FORGIVEN_NS: u64 = 1_000_000_000;
 const FLOOD_MS: u64 = 10_000;
 
 /// The buckets of all lines.
-pub(super) struct Ration {
+pub(super) struct RateLimiter {
     /// Time that one message costs.
     message_ns: u64,
     /// What a full bucket holds: two messages at least, or one that comes a little early would be
@@ -27,26 +27,26 @@ struct Bucket {
     /// When the bucket will be full again: GCRA's theoretical arrival time.
     full_at_ns: u64,
     /// Since when the line has been over its rate.
-    over_since: Option<Millis>,
+    over_since: Option<Timestamp>,
     /// When the last message that was over the rate was paid for.
     paid_at_ns: u64,
 }
 
 /// What a message leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rationed {
+pub(super) enum RateDecision {
     /// The next one may come at once.
-    No,
-    /// No other may come before [`Ration::resumes_at`].
-    Yes,
+    Allowed,
+    /// No other may come before [`RateLimiter::resumes_at`].
+    Paused,
     /// It has been like this for too long.
-    Flood,
+    Exceeded,
 }
 
-impl Ration {
+impl RateLimiter {
     pub(super) fn new(per_second: NonZeroU32) -> Self {
         let message_ns = BURST_NS / u64::from(per_second.get());
-        Ration {
+        RateLimiter {
             message_ns,
             burst_ns: BURST_NS.max(2 * message_ns),
             buckets: Vec::new(),
@@ -62,7 +62,7 @@ impl Ration {
     }
 
     /// So many messages have come.
-    pub(super) fn charge(&mut self, now: Millis, slot: usize, messages: u32) -> Rationed {
+    pub(super) fn charge(&mut self, now: Timestamp, slot: usize, messages: u32) -> RateDecision {
         let now_ns = to_ns(now);
         // A flood goes over the rate again as soon as it is read again. Whoever has kept to the
         // rate for a second since is none, however little it stays below.
@@ -77,21 +77,21 @@ impl Ration {
             .saturating_add(self.message_ns.saturating_mul(u64::from(messages)));
         let paid_at_ns = self.resumes_at_ns(slot);
         if paid_at_ns <= now_ns {
-            return Rationed::No;
+            return RateDecision::Allowed;
         }
         let bucket = &mut self.buckets[slot];
         bucket.paid_at_ns = paid_at_ns;
         let over_since = *bucket.over_since.get_or_insert(now);
         if now.ms_since(over_since) >= FLOOD_MS {
-            Rationed::Flood
+            RateDecision::Exceeded
         } else {
-            Rationed::Yes
+            RateDecision::Paused
         }
     }
 
     /// When there is room for a message again.
-    pub(super) fn resumes_at(&self, slot: usize) -> Millis {
-        Millis::from_ms(self.resumes_at_ns(slot).div_ceil(1_000_000))
+    pub(super) fn resumes_at(&self, slot: usize) -> Timestamp {
+        Timestamp::from_ms(self.resumes_at_ns(slot).div_ceil(1_000_000))
     }
 
     fn resumes_at_ns(&self, slot: usize) -> u64 {
@@ -101,7 +101,7 @@ impl Ration {
     }
 }
 
-fn to_ns(at: Millis) -> u64 {
+fn to_ns(at: Timestamp) -> u64 {
     at.as_ms().saturating_mul(1_000_000)
 }
 
@@ -109,23 +109,24 @@ fn to_ns(at: Millis) -> u64 {
 mod tests {
     use super::*;
 
-    fn ration(per_second: u32) -> Ration {
-        let mut ration = Ration::new(NonZeroU32::new(per_second).expect("more than none"));
-        ration.open(3);
-        ration
+    fn rate_limiter(per_second: u32) -> RateLimiter {
+        let mut rate_limiter =
+            RateLimiter::new(NonZeroU32::new(per_second).expect("more than none"));
+        rate_limiter.open(3);
+        rate_limiter
     }
 
     /// Sends as fast as it may for so long; returns how many messages that were, and whether it
     /// ended as a flood.
-    fn flood(ration: &mut Ration, for_ms: u64) -> (u64, bool) {
-        let (mut now, mut sent) = (Millis::from_ms(5000), 0);
+    fn flood(rate_limiter: &mut RateLimiter, for_ms: u64) -> (u64, bool) {
+        let (mut now, mut sent) = (Timestamp::from_ms(5000), 0);
         let end = now.plus_ms(for_ms);
         while now < end {
             sent += 1;
-            match ration.charge(now, 3, 1) {
-                Rationed::No => {}
-                Rationed::Yes => now = ration.resumes_at(3).max(now.plus_ms(1)),
-                Rationed::Flood => return (sent, true),
+            match rate_limiter.charge(now, 3, 1) {
+                RateDecision::Allowed => {}
+                RateDecision::Paused => now = rate_limiter.resumes_at(3).max(now.plus_ms(1)),
+                RateDecision::Exceeded => return (sent, true),
             }
         }
         (sent, false)
@@ -135,36 +136,37 @@ mod tests {
     fn a_burst_of_a_second_then_the_rate_then_the_end() {
         for per_second in [1, 7, 100, 900] {
             let expected = u64::from(per_second) * 9;
-            let (sent, ended) = flood(&mut ration(per_second), 8000);
+            let (sent, ended) = flood(&mut rate_limiter(per_second), 8000);
             assert!(
                 !ended && sent.abs_diff(expected) <= expected / 50 + 2,
                 "{sent} messages at {per_second} per second, not {expected}"
             );
-            assert!(flood(&mut ration(per_second), 20_000).1);
+            assert!(flood(&mut rate_limiter(per_second), 20_000).1);
         }
     }
 
     #[test]
     fn at_the_rate_nobody_waits() {
-        let mut ration = ration(10);
+        let mut rate_limiter = rate_limiter(10);
         for message in 0..1000 {
             assert_eq!(
-                ration.charge(Millis::from_ms(message * 100), 3, 1),
-                Rationed::No
+                rate_limiter.charge(Timestamp::from_ms(message * 100), 3, 1),
+                RateDecision::Allowed
             );
         }
     }
 
     #[test]
     fn who_comes_back_under_the_rate_is_forgiven() {
-        let mut ration = ration(10);
+        let mut rate_limiter = rate_limiter(10);
         for spell in 0..100 {
-            let from = Millis::from_ms(spell * 4000);
-            let rationed = (0..20)
-                .map(|_| ration.charge(from, 3, 1))
+            let from = Timestamp::from_ms(spell * 4000);
+            let rate_limited = (0..20)
+                .map(|_| rate_limiter.charge(from, 3, 1))
                 .collect::<Vec<_>>();
             assert!(
-                rationed.contains(&Rationed::Yes) && !rationed.contains(&Rationed::Flood),
+                rate_limited.contains(&RateDecision::Paused)
+                    && !rate_limited.contains(&RateDecision::Exceeded),
                 "spell {spell}"
             );
         }
@@ -174,33 +176,40 @@ mod tests {
     #[test]
     fn bursts_twelve_seconds_apart_are_not_a_flood() {
         for per_second in [1, 5, 50] {
-            let mut ration = ration(per_second);
+            let mut rate_limiter = rate_limiter(per_second);
             let every_ms = 1000 / u64::from(per_second) + 2;
-            let mut charge = |ms| ration.charge(Millis::from_ms(ms), 3, 1);
+            let mut charge = |ms| rate_limiter.charge(Timestamp::from_ms(ms), 3, 1);
             let burst = per_second + 2;
-            (0..burst).for_each(|_| assert_ne!(charge(5000), Rationed::Flood));
+            (0..burst).for_each(|_| assert_ne!(charge(5000), RateDecision::Exceeded));
             let begin = 5000 + 2 * 1000 + every_ms;
             for message in 0..12_000 / every_ms {
                 let charged = charge(begin + message * every_ms);
-                assert_ne!(charged, Rationed::Flood, "{per_second} per second");
+                assert_ne!(charged, RateDecision::Exceeded, "{per_second} per second");
             }
             for _ in 0..burst {
-                assert_ne!(charge(20_000), Rationed::Flood, "{per_second} per second");
+                assert_ne!(
+                    charge(20_000),
+                    RateDecision::Exceeded,
+                    "{per_second} per second"
+                );
             }
         }
     }
 
     #[test]
     fn a_new_line_owes_nothing_for_the_last_one_in_its_slot() {
-        let mut ration = ration(1);
-        assert_eq!(ration.charge(Millis::ZERO, 3, 1000), Rationed::Yes);
-        ration.open(3);
+        let mut rate_limiter = rate_limiter(1);
+        assert_eq!(
+            rate_limiter.charge(Timestamp::ZERO, 3, 1000),
+            RateDecision::Paused
+        );
+        rate_limiter.open(3);
         assert_eq!(
             (
-                ration.charge(Millis::ZERO, 3, 1),
-                ration.charge(Millis::ZERO, 3, 1)
+                rate_limiter.charge(Timestamp::ZERO, 3, 1),
+                rate_limiter.charge(Timestamp::ZERO, 3, 1)
             ),
-            (Rationed::No, Rationed::Yes)
+            (RateDecision::Allowed, RateDecision::Paused)
         );
     }
 }
