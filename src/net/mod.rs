@@ -17,7 +17,7 @@ pub(crate) use clock::{MonotonicClock, ResumeAlarm, SuspendClock};
 pub(crate) use host_port::HostPort;
 #[cfg(feature = "cli")]
 pub(crate) use limits::descriptor_limit;
-pub(crate) use limits::raise_descriptor_limit;
+pub(crate) use limits::{grow_descriptor_table, raise_descriptor_limit};
 #[cfg(feature = "cli")]
 pub(crate) use load::{PreciseTimer, dial_from, monotonic_ns};
 pub(crate) use options::{SocketOptions, dial, listen, reset_on_close, take_over};

@@ -169,7 +169,11 @@ impl Server {
     }
 
     fn with(sockets: Vec<TcpListener>, config: Config) -> Result<Self, Error> {
-        let descriptors = Descriptors::share(net::raise_descriptor_limit());
+        let limit = net::raise_descriptor_limit();
+        if let Some(socket) = sockets.first() {
+            net::grow_descriptor_table(socket, limit);
+        }
+        let descriptors = Descriptors::share(limit);
         let options = socket_options(&config);
         let mut listeners = Listeners::new(sockets);
 
