@@ -49,16 +49,18 @@ mod close;
 mod config;
 mod error;
 mod id;
+mod keepalive;
 mod net;
 mod server;
 mod totals;
 
 pub use close::{CloseReason, Origin, RejectReason};
-pub use config::{Config, Heartbeat, Keepalive, Limits, OnFull, OnSlow};
+pub use config::{Config, Heartbeat, Limits, OnFull, OnSlow};
 pub use engine::{
     Broadcast, BroadcastId, Close, Closed, Connection, Context, Handler, Histogram, Stats,
 };
 pub use error::{ConfigError, Error, SendError};
 pub use framing::{Framing, HeartbeatWords};
 pub use id::ConnId;
+pub use keepalive::Keepalive;
 pub use server::{Handle, Server, Turn};

@@ -6,8 +6,9 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::values::{DurationOrOff, OnOff, Size, duration};
-use crate::config::{Heartbeat, Keepalive};
+use crate::config::Heartbeat;
 use crate::framing::Framing;
+use crate::keepalive::Keepalive;
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Messages")]

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::backoff::Backoff;
 use super::queue::MESSAGE_OVERHEAD;
-use crate::config::{Heartbeat, Keepalive, check_os_timeouts, os_timeout_notes};
+use crate::config::{Heartbeat, check_os_timeouts, os_timeout_notes};
 use crate::error::ConfigError;
 use crate::framing::{Codec, Framing, HeartbeatWords};
+use crate::keepalive::Keepalive;
 
 /// Everything a client can be told. `ClientConfig::default()` is safe on any network: buffers are
 /// bounded and a dead line is found.

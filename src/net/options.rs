@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-use crate::config::Keepalive;
+use crate::keepalive::Keepalive;
 
 /// How many unsent bytes the kernel takes for one connection before `write(2)` says `EAGAIN`
 /// (`TCP_NOTSENT_LOWAT` of tcp(7)). It becomes writable again at half of it. Without a limit the

@@ -14,8 +14,8 @@ use mio::event::Source;
 use mio::{Interest, Registry, Token};
 
 use super::access::Access;
-use crate::config::Keepalive;
 use crate::error::{ConfigError, Error};
+use crate::keepalive::Keepalive;
 use crate::net::{self, HostPort, SocketOptions};
 
 /// Clients that the kernel may hold ready: as many as there are connections, so that all of them
