@@ -1,5 +1,7 @@
 //! The library's client against servers that follow a script, over real sockets on loopback.
 
+#[path = "common/pings.rs"]
+mod pings;
 #[path = "common/scripted.rs"]
 mod scripted;
 
@@ -15,6 +17,7 @@ use heartline::client::{
     Backoff, Client, ClientConfig, ClientContext, ClientHandler, ClientState, Event, Outcome,
 };
 use heartline::{CloseReason, Error, Framing, Heartbeat, SendError};
+use pings::without_pings;
 use proptest::prelude::*;
 use scripted::{DEADLINE, accept, first_article, second_article, server};
 
@@ -551,16 +554,6 @@ fn a_server_that_beats_and_never_reads_is_given_up_after_the_write_timeout_and_g
     assert_eq!(outcome(&mut client, &mut notes), Outcome::Finished);
     let message = server.join().expect("the server is content");
     assert!(message.len() == LEN + 1 && message[..LEN].iter().all(|byte| *byte == b'a'));
-}
-
-/// What is left without the lines that are pings.
-fn without_pings(bytes: Vec<u8>) -> Vec<u8> {
-    let lines = bytes.split_inclusive(|byte| *byte == b'\n');
-    lines
-        .filter(|line| *line != b"ping\n")
-        .flatten()
-        .copied()
-        .collect()
 }
 
 /// Reads what the client sends a little at a time, twice as long as the client's bound of 800 ms,

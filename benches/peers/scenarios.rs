@@ -609,7 +609,7 @@ fn dead(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
 
 fn wake_ups(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
     let server = ready.start(Mode::Reply, HEARTLINES_DEFAULTS)?;
-    // The connection that found it current_sender is gone by then.
+    // The connection that found it answering is gone by then.
     pause(Duration::from_secs(1))?;
     let before = proc::sleeps(server.pid())?;
     pause(bench.size.no_connections_for)?;

@@ -34,8 +34,8 @@ impl ClientContext<'_> {
     /// beginning on the next line.
     ///
     /// Fails with [`SendError::Full`] at the bound `max_queue`, [`SendError::Closed`] after
-    /// `finish` or once done, and [`SendError::InvalidMessage`]. An empty message under raw framing is
-    /// nothing, and succeeds.
+    /// `finish` or once done, and [`SendError::InvalidMessage`]. An empty message under raw framing
+    /// is nothing, and succeeds.
     pub fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
         if self.session.is_finishing() || self.session.is_done() {
             return Err(SendError::Closed);

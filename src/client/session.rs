@@ -448,4 +448,8 @@ impl Session {
 #[cfg(test)]
 mod fleet;
 #[cfg(test)]
+mod random;
+#[cfg(test)]
+mod slow_server;
+#[cfg(test)]
 mod tests;

@@ -23,8 +23,9 @@ const MAX_BROADCASTS: usize = 512;
 /// From this number on, no connection is read or accepted and no close is reported: all of these
 /// can lead to more broadcasts.
 const CONGESTED_FROM: usize = 128;
-/// With at most this many connections a broadcast is complete within the call.
-const INLINE_CONNECTIONS: usize = 256;
+/// With at most this many slots in the slab a broadcast is complete within the call. Vacant slots
+/// count: a slab keeps those of its busiest time.
+const INLINE_SLOTS: usize = 256;
 /// Vacant slots of the slab skipped per unit of work.
 const VACANT_SLOTS_PER_UNIT: usize = 16;
 /// Receivers per unit of work.
@@ -143,9 +144,9 @@ impl Engine {
         self.enforce_memory_limit();
         // Half of what a peer may make of one read then stays below what stops everybody's reading.
         self.spent = self.spent.saturating_add(1);
-        if is_first && self.conns.len() <= INLINE_CONNECTIONS {
-            let visits = self.conns.capacity() as u32;
-            self.spent = self.spent.saturating_add(visits / RECEIVERS_PER_UNIT);
+        if is_first && self.conns.capacity() <= INLINE_SLOTS {
+            let receivers = self.conns.len() as u32;
+            self.spent = self.spent.saturating_add(receivers / RECEIVERS_PER_UNIT);
             if self.sweep(&mut Work::new(u32::MAX)) {
                 let complete = self.fanouts.pop();
                 self.fanouts.sweep = 0;
@@ -329,11 +330,7 @@ impl Engine {
             return true;
         };
         let id = ConnId::new(slot, conn.generation);
-        let is_later = conn
-            .generation
-            .wrapping_sub(fanout.generation)
-            .cast_signed()
-            > 0;
+        let is_later = is_later(conn, fanout.generation);
         let has_it = !ahead.is_empty() && ahead.get(&slot).is_some_and(|to| fanout.id.0 < *to);
         if Some(id) == fanout.except || is_later || has_it || !conn.takes_messages() {
             return true;

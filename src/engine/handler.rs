@@ -153,9 +153,10 @@ impl Context<'_> {
     /// broadcasts are complete. A connection whose outbox would pass its limit is closed as a slow
     /// reader, or does not get the message (`OnSlow::Drop`).
     ///
-    /// Fails, for all alike, if the framing cannot carry the message ([`SendError::InvalidMessage`]),
-    /// if no outbox has room for a message of its size ([`SendError::Full`]), and if 512 broadcasts
-    /// are under way, or their messages hold a quarter of the memory limit ([`SendError::Full`]).
+    /// Fails, for all alike, if the framing cannot carry the message
+    /// ([`SendError::InvalidMessage`]), if no outbox has room for a message of its size
+    /// ([`SendError::Full`]), and if 512 broadcasts are under way, or their messages hold a quarter
+    /// of the memory limit ([`SendError::Full`]).
     pub fn broadcast(
         &mut self,
         message: &[u8],

@@ -11,11 +11,11 @@
 //! * the verdict is due at `L + H*(M+1) + 1 ms`, and at least `H + 1 ms` after the last ping was
 //!   really sent.
 //!
-//! The millisecond makes good that [`Timestamp`] is rounded down: the peer's last byte may have come
-//! up to 1 ms after its stamp. The jitter is at least a tick, so that the last ping, which fires up
-//! to a tick late, still leaves its full `H` for an answer before the first term is due: on a loop
-//! without lag the verdict comes within `(H*(M+1), H*(M+1) + tick]` of the last byte. Lag delays
-//! the pings and with them the verdict; it never brings it forward.
+//! The millisecond makes good that [`Timestamp`] is rounded down: the peer's last byte may have
+//! come up to 1 ms after its stamp. The jitter is at least a tick, so that the last ping, which
+//! fires up to a tick late, still leaves its full `H` for an answer before the first term is due:
+//! on a loop without lag the verdict comes within `(H*(M+1), H*(M+1) + tick]` of the last byte. Lag
+//! delays the pings and with them the verdict; it never brings it forward.
 //!
 //! Where the rules have changed since `L`, the verdict is due as if the last sign of life had come
 //! at the change: nobody is judged by rules that they have not lived under for as long as these

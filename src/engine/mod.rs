@@ -12,8 +12,8 @@
 //!    [`Engine::resume_decoding`]; then [`Engine::handle_fanouts`];
 //! 4. [`Engine::handle_timers`], then a final read of each [`Engine::poll_final_read`] and
 //!    [`Engine::handle_final_read`];
-//! 5. [`Engine::poll_dirty`], and some of [`Engine::poll_broadcast_only`]: write [`Engine::outgoing`], report
-//!    with [`Engine::handle_written`] and [`Engine::handle_blocked`];
+//! 5. [`Engine::poll_dirty`], and some of [`Engine::poll_broadcast_only`]: write
+//!    [`Engine::outgoing`], report with [`Engine::handle_written`] and [`Engine::handle_blocked`];
 //! 6. [`Engine::poll_closed`] and [`Engine::poll_rejected`]: drop the sockets.
 //!
 //! Calls that decode or deliver take a budget of [`Work`], so that a turn is short whatever peers
@@ -107,8 +107,8 @@ pub struct Engine {
     drain: Option<Drain>,
     /// Connections with something to write, each once (`Writing::Queued`).
     dirty: VecDeque<ConnId>,
-    /// Those with nothing to write but what goes to all (`Writing::BroadcastOnly`). Who moves to the others
-    /// leaves a place behind, which is passed over.
+    /// Those with nothing to write but what goes to all (`Writing::BroadcastOnly`). Who moves to
+    /// the others leaves a place behind, which is passed over.
     broadcast_only: VecDeque<ConnId>,
     fanouts: Fanouts,
     /// Units of work that callbacks have spent and no budget has paid for yet.

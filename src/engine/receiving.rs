@@ -1,4 +1,4 @@
-//! From the wire to the handler: decoding, rate_limiting, pausing.
+//! From the wire to the handler: decoding, rate limiting, pausing.
 
 use super::conn::{Phase, Reading, Speech};
 use super::rate_limiter::RateDecision;
@@ -24,9 +24,9 @@ impl Engine {
     /// handler.
     ///
     /// If `work` is spent or reading is stopped in the middle, the bytes not yet decoded are kept,
-    /// and [`Engine::wants_read`] says `false` until [`Engine::resume_decoding`] has decoded them. If
-    /// [`Engine::has_undecoded`] says so, the driver calls that in a later turn; where reading was
-    /// stopped, [`Engine::poll_readable`] tells when it goes on.
+    /// and [`Engine::wants_read`] says `false` until [`Engine::resume_decoding`] has decoded them.
+    /// If [`Engine::has_undecoded`] says so, the driver calls that in a later turn; where reading
+    /// was stopped, [`Engine::poll_readable`] tells when it goes on.
     pub fn handle_bytes<H: Handler + ?Sized>(
         &mut self,
         now: Timestamp,
@@ -130,7 +130,7 @@ impl Engine {
                 }
             };
             work.spend(frame_units(bytes).saturating_add(std::mem::take(&mut self.spent)));
-            self.rate_limiter(id, frames);
+            self.limit_rate(id, frames);
             began = None;
             match self.conn_mut(id).filter(|conn| conn.phase == Phase::Open) {
                 Some(conn) => {
@@ -172,7 +172,7 @@ impl Engine {
 
     /// Counts frames that have come against the rate at which they may.
     #[inline]
-    fn rate_limiter(&mut self, id: ConnId, frames: u32) {
+    fn limit_rate(&mut self, id: ConnId, frames: u32) {
         if self.rate_limiter.is_some() {
             self.charge_ration(id, frames);
         }

@@ -28,11 +28,12 @@ pub(crate) fn raise_descriptor_limit() -> usize {
 /// Maximum number of entries that [`grow_descriptor_table`] makes: 512 KiB of kernel memory.
 const MAX_TABLE: usize = 65_536;
 
-/// Grows the descriptor table of the process to `limit` entries, 65,536 at most, by a duplicate of `fd` that
-/// is closed again.
+/// Grows the descriptor table of the process to `limit` entries, 65,536 at most, by a duplicate of
+/// `fd` that is closed again.
 ///
-/// The kernel doubles the table when it is full. In a process with several threads each growth waits for
-/// an RCU grace period, about 10 ms (fs/file.c, `expand_fdtable`), which accept(2) on the loop must not.
+/// The kernel doubles the table when it is full. In a process with several threads each growth
+/// waits for an RCU grace period, about 10 ms (fs/file.c, `expand_fdtable`), which accept(2) on the
+/// loop must not.
 pub(crate) fn grow_descriptor_table(fd: impl AsFd, limit: usize) {
     let last = limit.min(MAX_TABLE).saturating_sub(1);
     // A failure leaves the table as it is.

@@ -2,6 +2,8 @@
 //! wait for ever.
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
+mod pings;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -12,6 +14,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use socket2::{Domain, Socket, Type};
+
+#[allow(unused_imports, reason = "not every suite has pings to leave out")]
+pub use pings::without_pings;
 
 /// Longer than anything here takes on the slowest machine; a test that gets here has failed.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -404,17 +409,4 @@ pub fn field<'a>(line: &'a str, key: &str) -> &'a str {
         + key.len()
         + 1;
     line[start..].split(' ').next().unwrap_or_default()
-}
-
-/// What is left without the lines that are pings.
-pub fn without_pings(bytes: Vec<u8>) -> Vec<u8> {
-    if !bytes.windows(5).any(|window| window == b"ping\n") {
-        return bytes;
-    }
-    let lines = bytes.split_inclusive(|byte| *byte == b'\n');
-    lines
-        .filter(|line| *line != b"ping\n")
-        .flatten()
-        .copied()
-        .collect()
 }

@@ -49,7 +49,7 @@ fn who_never_speaks_is_turned_out_and_an_answer_is_speech() {
     let (mute, mut mumbling) = (server.connect(), server.connect());
     // Bytes, but no message and no heartbeat.
     mumbling.send("mumble");
-    let mut current_sender = Connect::start(server.addr(), &["--heartbeat", "off", "--tries", "1"]);
+    let mut answering = Connect::start(server.addr(), &["--heartbeat", "off", "--tries", "1"]);
     let closes = server.wait_for_closes(2);
     let took = start.elapsed();
     assert!(took > ms(2000) && took < ms(2000) + TICK + LAG, "{took:?}");
@@ -61,11 +61,8 @@ fn who_never_speaks_is_turned_out_and_an_answer_is_speech() {
         assert_eq!(field(close, "reason"), "first-message-timeout");
     }
     thread::sleep(ms(500));
-    current_sender.is_served("hello");
-    assert_eq!(
-        (server.closes().len(), current_sender.statuses()),
-        (2, vec![])
-    );
+    answering.is_served("hello");
+    assert_eq!((server.closes().len(), answering.statuses()), (2, vec![]));
 }
 
 #[test]

@@ -15,7 +15,7 @@ const HEARTBEAT: [&str; 4] = ["--heartbeat", "500ms", "--missed", "2"];
 const BOUND_MS: u64 = 1500;
 
 /// A client that answers the server's pings and judges nobody.
-fn current_sender(server: &Serve) -> Connect {
+fn answering(server: &Serve) -> Connect {
     let mut client = Connect::start(
         server.addr(),
         &[
@@ -34,7 +34,7 @@ fn current_sender(server: &Serve) -> Connect {
 #[test]
 fn a_frozen_peer_is_closed_within_the_bound_and_comes_back_when_it_thaws() {
     let server = Serve::start(&HEARTBEAT);
-    let (mut frozen, mut neighbour) = (current_sender(&server), current_sender(&server));
+    let (mut frozen, mut neighbour) = (answering(&server), answering(&server));
     frozen.signal(Signal::STOP);
     let start = Instant::now();
     let close = server.wait_for_closes(1).remove(0);
@@ -62,7 +62,7 @@ fn a_frozen_peer_is_closed_within_the_bound_and_comes_back_when_it_thaws() {
 #[test]
 fn a_frozen_server_blames_nobody_and_says_how_long_it_was_gone() {
     let server = Serve::start(&HEARTBEAT);
-    let mut clients: Vec<Connect> = (0..8).map(|_| current_sender(&server)).collect();
+    let mut clients: Vec<Connect> = (0..8).map(|_| answering(&server)).collect();
     server.signal(Signal::STOP);
     thread::sleep(ms(2 * BOUND_MS));
     server.signal(Signal::CONT);
@@ -113,7 +113,7 @@ fn a_frozen_server_is_left_within_the_clients_bound_and_found_again_when_it_thaw
 fn a_killed_peer_is_known_at_once() {
     let server = Serve::start(&["--heartbeat", "off"]);
     let before = server.descriptors();
-    let (killed, mut neighbour) = (current_sender(&server), current_sender(&server));
+    let (killed, mut neighbour) = (answering(&server), answering(&server));
     killed.signal(Signal::KILL);
     let start = Instant::now();
     let close = server.wait_for_closes(1).remove(0);
@@ -134,7 +134,7 @@ fn a_killed_server_is_known_at_once_and_its_clients_are_back_as_soon_as_it_is() 
     // for again.
     let mut server = Serve::start_on(&["127.0.0.2:0"], &[]);
     let addr = server.addr();
-    let mut clients: Vec<Connect> = (0..8).map(|_| current_sender(&server)).collect();
+    let mut clients: Vec<Connect> = (0..8).map(|_| answering(&server)).collect();
     server.signal(Signal::KILL);
     let start = Instant::now();
     for client in &clients {

@@ -33,7 +33,7 @@ fn beating() -> Plan {
     }
 }
 
-fn current_sender() -> Plan {
+fn answering() -> Plan {
     Plan {
         answer_ms: Some(5),
         ..Plan::silent()
@@ -44,13 +44,7 @@ fn current_sender() -> Plan {
 fn five_thousand_lines_fall_silent_at_once_and_none_is_early_or_late() {
     let mut world = World::new(Setup::calm(config()));
     let lines: Vec<usize> = (0..5000)
-        .map(|n| {
-            world.connect(if n % 2 == 0 {
-                beating()
-            } else {
-                current_sender()
-            })
-        })
+        .map(|n| world.connect(if n % 2 == 0 { beating() } else { answering() }))
         .collect();
     world.run_until(20_000);
     assert_eq!(
@@ -76,7 +70,7 @@ fn five_thousand_lines_fall_silent_at_once_and_none_is_early_or_late() {
 
 #[test]
 fn a_freeze_of_eight_seconds_evicts_nobody_who_lives() {
-    for (name, plan) in [("beating", beating()), ("current_sender", current_sender())] {
+    for (name, plan) in [("beating", beating()), ("answering", answering())] {
         let mut world = World::new(Setup::calm(config()));
         for n in 0..200 {
             // Frozen at any phase of their heartbeats.
@@ -97,7 +91,7 @@ fn a_freeze_of_eight_seconds_evicts_nobody_who_lives() {
 fn a_freeze_hides_the_dead_no_longer_than_it_lasts() {
     let mut world = World::new(Setup::calm(config()));
     for _ in 0..200 {
-        world.connect(current_sender());
+        world.connect(answering());
     }
     world.at(10_000, Action::Freeze(8000));
     world.run_until(10_001);
@@ -341,7 +335,7 @@ fn hung_program_is_closed_while_its_kernel_acknowledges() {
         send_buffer: 64 * 1024,
     });
     let mut world = World::new(setup);
-    let line = world.connect(current_sender());
+    let line = world.connect(answering());
     world.say(line, 300, 900);
     world.at(100, Action::Befall(line, Fate::Stall));
     world.run_until(2 * BOUND_MS);
@@ -382,7 +376,7 @@ fn floods_of_empty_messages_delay_neither_timeouts_nor_neighbours() {
     setup.budgets.unit_ns = 5000;
     let mut world = World::new(setup);
     let floods: Vec<usize> = (0..5).map(|_| world.connect(Plan::silent())).collect();
-    let living: Vec<usize> = (0..500).map(|_| world.connect(current_sender())).collect();
+    let living: Vec<usize> = (0..500).map(|_| world.connect(answering())).collect();
     let dead: Vec<usize> = (0..30).map(|_| world.connect(Plan::silent())).collect();
     for line in &dead {
         world.at(0, Action::Befall(*line, Fate::Vanish));
@@ -425,8 +419,8 @@ fn segment_of_broadcasts_closes_and_delays_no_connection() {
     let mut setup = at_a_cost(config());
     setup.habits.broadcast = 1000;
     let mut world = World::new(setup);
-    let sender = world.connect(current_sender());
-    let readers: Vec<usize> = (0..2000).map(|_| world.connect(current_sender())).collect();
+    let sender = world.connect(answering());
+    let readers: Vec<usize> = (0..2000).map(|_| world.connect(answering())).collect();
     world.run_until(100);
     world.say(sender, 2000, 0);
     world.run_until(BOUND_MS * 2);
@@ -447,7 +441,7 @@ fn drain_answers_rate_limited_messages() {
     let mut config = config();
     config.limits.max_message_rate = std::num::NonZeroU32::new(5);
     let mut world = World::new(Setup::calm(config));
-    let line = world.connect(current_sender());
+    let line = world.connect(answering());
     world.run_until(2000);
     world.say(line, 12, 10);
     world.at(2001, Action::Command(Command::Shutdown(30_000)));

@@ -351,12 +351,12 @@ impl World {
         let header = origin.header;
         self.app.add_line(origin);
         self.peers.push(peer);
-        self.handle_proxy_header(line, header);
+        self.send_proxy_header(line, header);
         line
     }
 
     /// What comes before all that is planned.
-    fn handle_proxy_header(&mut self, line: usize, header: Header) {
+    fn send_proxy_header(&mut self, line: usize, header: Header) {
         match header {
             Header::None
                 if self.setup.balancers

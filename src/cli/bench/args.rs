@@ -182,7 +182,7 @@ pub(super) struct DeadArgs {
     /// Connections that fall silent
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = connections())]
     pub(super) connections: u32,
-    /// Connections that go on current_sender and must not be closed
+    /// Connections that go on answering and must not be closed
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=MOST_CONNECTIONS))]
     pub(super) alive: u32,
     /// Time between two heartbeats of a live connection, or off to speak only when asked

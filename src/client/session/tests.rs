@@ -1,14 +1,14 @@
 use super::*;
 use crate::config::Heartbeat;
 
-const I: u64 = 1000;
-const BOUND: u64 = 4 * I;
+pub(super) const I: u64 = 1000;
+pub(super) const BOUND: u64 = 4 * I;
 
-fn at(ms: u64) -> Timestamp {
+pub(super) fn at(ms: u64) -> Timestamp {
     Timestamp::from_ms(ms)
 }
 
-fn config() -> ClientConfig {
+pub(super) fn config() -> ClientConfig {
     ClientConfig {
         heartbeat: Some(Heartbeat {
             interval: Duration::from_millis(I),
@@ -20,14 +20,14 @@ fn config() -> ClientConfig {
     }
 }
 
-fn session(change: impl FnOnce(&mut ClientConfig)) -> Session {
+pub(super) fn session(change: impl FnOnce(&mut ClientConfig)) -> Session {
     let mut config = config();
     change(&mut config);
     Session::new(&config, 7)
 }
 
 /// A session whose line was established at `now`.
-fn up_at(now: u64, change: impl FnOnce(&mut ClientConfig)) -> Session {
+pub(super) fn up_at(now: u64, change: impl FnOnce(&mut ClientConfig)) -> Session {
     let mut session = session(change);
     assert!(matches!(session.poll(at(now)), Some(Action::Dial(_))));
     assert_eq!(session.handle_dialled(at(now)), Some(1));
@@ -45,7 +45,7 @@ fn is_ask(action: &Action) -> bool {
 
 /// Steps from wake-up to wake-up until `end` or until the line is given up, as a driver would that
 /// finds nothing to read.
-fn run_silent(session: &mut Session, mut now: u64, end: u64) -> Vec<(u64, Action)> {
+pub(super) fn run_silent(session: &mut Session, mut now: u64, end: u64) -> Vec<(u64, Action)> {
     let mut seen = Vec::new();
     loop {
         while let Some(action) = session.poll(at(now)) {
@@ -359,73 +359,6 @@ fn who_wakes_from_a_freeze_has_asked_nobody_and_gives_up_nobody() {
 }
 
 #[test]
-fn partial_writes_of_a_stuck_queue_are_not_a_sign_of_life() {
-    let mut session = up_at(0, |config| config.write_timeout = None);
-    session.handle_sent(at(10), 100, true);
-    let seen = run_silent(&mut session, 10, 3 * I);
-    assert!(
-        seen.iter()
-            .all(|(_, action)| matches!(action, Action::Ask { ping: true, .. })),
-        "pings go out before messages that are not begun: {seen:?}"
-    );
-    session.handle_sent(at(3 * I), 5000, true);
-    session.handle_progress(at(3 * I), Some(0));
-    let seen = run_silent(&mut session, 3 * I + 1, BOUND + 1);
-    assert_eq!(seen.last(), Some(&(BOUND + 1, Action::Judge)));
-}
-
-#[test]
-fn raw_framing_sends_no_ping_into_a_stuck_queue() {
-    let mut session = up_at(0, |config| {
-        (config.framing, config.write_timeout) = (Framing::Raw, None);
-    });
-    session.handle_sent(at(10), 100, true);
-    let seen = run_silent(&mut session, 10, 3 * I);
-    assert!(
-        seen.iter()
-            .all(|(_, action)| matches!(action, Action::Ask { ping: false, .. })),
-        "{seen:?}"
-    );
-}
-
-/// When a server that beats all the while, and acknowledges so many bytes by then, is given up.
-fn given_up_at(heartbeat: Option<Heartbeat>, acknowledged: impl Fn(u64) -> u64) -> Option<u64> {
-    let mut session = up_at(0, |config| {
-        (config.heartbeat, config.write_timeout) = (heartbeat, Some(Duration::from_millis(4 * I)))
-    });
-    session.handle_sent(at(0), 1 << 20, true);
-    let unacknowledged = |now| Some((1 << 20) - acknowledged(now));
-    session.handle_first_progress(at(0), unacknowledged(0));
-    for now in 0..20 * I {
-        if now % I == 0 {
-            session.handle_received(at(now));
-        }
-        while let Some(action) = session.poll(at(now)) {
-            match action {
-                Action::Measure => session.handle_progress(at(now), unacknowledged(now)),
-                Action::Judge => {
-                    assert_eq!(session.verdict(at(now)), Some(CloseReason::SlowReader));
-                    return Some(now);
-                }
-                _ => {}
-            }
-        }
-    }
-    None
-}
-
-#[test]
-fn a_server_that_beats_and_never_reads_is_given_up_after_the_write_timeout() {
-    for heartbeat in [config().heartbeat, None] {
-        assert_eq!(given_up_at(heartbeat.clone(), |_| 0), Some(4 * I + 1));
-        let stops = |now: u64| now.min(2 * I) * 10;
-        let at = given_up_at(heartbeat.clone(), stops).expect("it stops");
-        assert!((6 * I..=7 * I + 4).contains(&at), "{at}");
-        assert_eq!(given_up_at(heartbeat, |now| now), None, "it reads steadily");
-    }
-}
-
-#[test]
 fn unacknowledged_bytes_are_reported_at_the_end() {
     let mut session = up_at(0, |_| ());
     session.handle_sent(at(1), 60, false);
@@ -558,139 +491,4 @@ fn who_finishes_before_the_first_line_still_wants_one() {
     assert!(matches!(session.poll(at(0)), Some(Action::Dial(_))));
     session.handle_dialled(at(5));
     assert!(session.handle_all_sent());
-}
-
-/// Sessions against peers of every temper, with a driver that lags. Prints the seed of a failure.
-#[test]
-fn the_dead_are_given_up_and_the_living_never() {
-    for seed in 0..300 {
-        simulate(seed);
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Temper {
-    Refuses,
-    SlamsTheDoor,
-    /// Answers each ping after so many milliseconds.
-    Answers(u64),
-    /// Speaks by itself every so many milliseconds.
-    Speaks(u64),
-    /// Dies at some point.
-    FallsSilent,
-}
-
-fn simulate(seed: u64) {
-    let mut rng = fastrand::Rng::with_seed(seed);
-    let mut session = session(|config| {
-        config.tries = if rng.bool() {
-            Some(rng.u32(1..6))
-        } else {
-            None
-        };
-        config.backoff =
-            Backoff::exponential(Duration::from_millis(100), Duration::from_millis(5000));
-    });
-    let (mut now, mut tries_used, mut epoch) = (0, 0, 0);
-    let mut temper = Temper::Refuses;
-    let mut heard = 0; // when the line last received anything
-    let mut asked = 0; // pings since then
-    let mut inbound: Vec<u64> = Vec::new();
-    for _ in 0..400 {
-        while let Some(action) = session.poll(at(now)) {
-            match action {
-                Action::Measure => session.handle_progress(at(now), None),
-                Action::Dial(dial) => {
-                    tries_used += 1;
-                    assert_eq!(dial.number, tries_used, "seed {seed}");
-                    temper = match rng.u8(0..5) {
-                        0 => Temper::Refuses,
-                        1 => Temper::SlamsTheDoor,
-                        2 => Temper::Answers(rng.u64(0..I - 200)),
-                        3 => Temper::Speaks(rng.u64(1..BOUND - 200)),
-                        _ => Temper::FallsSilent,
-                    };
-                    inbound.clear();
-                    if temper == Temper::Refuses {
-                        session.handle_dial_failed(at(now));
-                        continue;
-                    }
-                    epoch += 1;
-                    assert_eq!(session.handle_dialled(at(now)), Some(epoch), "seed {seed}");
-                    (heard, asked) = (now, 0);
-                    match temper {
-                        Temper::SlamsTheDoor => {
-                            session.handle_lost(at(now), CloseReason::PeerClosed, false, 0);
-                        }
-                        Temper::Speaks(every) => inbound.extend((1..500).map(|n| now + n * every)),
-                        _ => {}
-                    }
-                }
-                Action::AbandonDial => unreachable!("dials end at once here"),
-                Action::Ask { ping, .. } => {
-                    assert!(ping, "seed {seed}: nothing is ever stuck here");
-                    asked += 1;
-                    match temper {
-                        Temper::Answers(delay) => inbound.push(now + delay),
-                        Temper::FallsSilent if rng.u8(0..3) > 0 => {
-                            inbound.push(now + rng.u64(0..I))
-                        }
-                        _ => {}
-                    }
-                }
-                Action::Judge => {
-                    assert!(
-                        now - heard > BOUND,
-                        "seed {seed}: given up after only {} ms",
-                        now - heard
-                    );
-                    assert!(
-                        asked >= 3,
-                        "seed {seed}: given up after only {asked} questions"
-                    );
-                    assert!(
-                        temper == Temper::FallsSilent,
-                        "seed {seed}: {temper:?} lives"
-                    );
-                    assert_eq!(
-                        session.verdict(at(now)),
-                        Some(CloseReason::HeartbeatTimeout)
-                    );
-                    session.handle_lost(at(now), CloseReason::HeartbeatTimeout, false, 0);
-                }
-            }
-        }
-        if session.is_done() {
-            assert!(
-                matches!(session.state(), ClientState::Done(Outcome::GaveUp { tries }) if tries == tries_used),
-                "seed {seed}"
-            );
-            return;
-        }
-        let due = session
-            .poll_timeout()
-            .expect("a session that goes on has a next wake-up")
-            .as_ms();
-        inbound.sort_unstable();
-        // The driver is a little late now and then, but never for an arrival that its poll
-        // announces.
-        let wake = due.max(now)
-            + if rng.u8(0..4) == 0 {
-                rng.u64(0..100)
-            } else {
-                0
-            };
-        let ready = inbound.iter().filter(|&&arrival| arrival <= wake).count();
-        now = inbound
-            .first()
-            .map_or(wake, |&first| first.min(wake))
-            .max(now);
-        if ready > 0 && session.state() == ClientState::Up {
-            inbound.remove(0);
-            session.handle_received(at(now));
-            session.handle_pongs(at(now), 1);
-            (heard, asked) = (now, 0);
-            tries_used = 0;
-        }
-    }
 }

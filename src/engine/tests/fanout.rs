@@ -111,6 +111,22 @@ fn vacant_slots_cost_a_burst_next_to_nothing() {
 }
 
 #[test]
+fn broadcast_after_most_connections_have_left_stays_within_the_budget() {
+    let (mut rig, ids) = many();
+    for id in &ids[10..] {
+        rig.engine.close_on_request(*id, Close::Now);
+    }
+    rig.reasons();
+    rig.pending(b"all", None);
+    let mut work = Work::new(4);
+    rig.engine
+        .handle_fanouts(rig.now, &mut work, &mut rig.handler);
+    assert!(work.is_spent() && rig.completed().is_empty());
+    rig.fan_out(u32::MAX);
+    assert_eq!(rig.completed(), [10]);
+}
+
+#[test]
 fn pings_within_a_broadcast_delay_no_replies() {
     let mut rig = Rig::new(&Config {
         limits: Limits {
