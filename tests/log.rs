@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
 use common::{DEADLINE, Peer, without_pings};
+use rustix::fs::inotify;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// More lines than a pipe and the server's own buffer hold: two for each connection.
@@ -77,6 +78,14 @@ impl Unread {
     }
 }
 
+impl Drop for Unread {
+    fn drop(&mut self) {
+        // A test that fails must not leave its server behind.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// The line that says how many were dropped, read until it comes.
 fn log_dropped(log: impl Read) -> u64 {
     let mut lines = BufReader::new(log).lines();
@@ -129,6 +138,26 @@ fn connections_are_served_while_the_log_fifo_is_not_read() {
     assert!(dropped > 0);
     assert!(log_dropped(reader) >= dropped);
     server.end();
+}
+
+/// Its reader takes a close for the end of the log.
+#[test]
+fn log_fifo_is_not_closed_before_the_server_ends() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let fifo = dir.path().join("log");
+    make_fifo(&fifo);
+    let _reader = File::options()
+        .read(true)
+        .write(true)
+        .open(&fifo)
+        .expect("a FIFO");
+    let watch = inotify::init(inotify::CreateFlags::NONBLOCK).expect("inotify(7)");
+    inotify::add_watch(&watch, &fifo, inotify::WatchFlags::CLOSE_WRITE).expect("it is there");
+    let is_closed = || rustix::io::read(&watch, &mut [0; 64]).is_ok();
+    let server = Unread::start(|command| command.arg("--log-file").arg(&fifo));
+    assert!(!is_closed(), "opened and closed at the start");
+    server.end();
+    assert!(is_closed());
 }
 
 #[test]

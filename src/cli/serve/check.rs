@@ -17,12 +17,14 @@ const PROTECTS_NOTHING: &str = "there is no admin endpoint to protect: set --adm
 /// The resolved addresses of each listen argument.
 pub(super) type Names = Vec<Vec<SocketAddr>>;
 
-/// Returns every error that can be found without listening or creating a file.
-pub(super) fn examine(settings: &Settings) -> Result<Names, Vec<Error>> {
+/// Returns every error that can be found without listening or creating a file. `listens` is `false` if
+/// sockets were passed, which take the place of the addresses.
+pub(super) fn examine(settings: &Settings, listens: bool) -> Result<Names, Vec<Error>> {
     let args = settings.args();
     let config = args.config();
     let mut errors: Vec<Error> = config.problems().into_iter().map(Error::from).collect();
-    let names = resolve(&args.addrs).unwrap_or_else(|problems| {
+    let to_resolve: &[String] = if listens { &args.addrs } else { &[] };
+    let names = resolve(to_resolve).unwrap_or_else(|problems| {
         errors.extend(problems);
         Vec::new()
     });
@@ -48,7 +50,11 @@ pub(super) fn examine(settings: &Settings) -> Result<Names, Vec<Error>> {
         }
         Err(error) => errors.push(error),
     }
-    errors.extend(logging::check(&args.log, &settings.place("log-file")).err());
+    // A start opens the log at once. A FIFO must not be opened and closed before: its reader would
+    // take that for the end.
+    if settings.options.check {
+        errors.extend(logging::check(&args.log, &settings.place("log-file")).err());
+    }
     if errors.is_empty() {
         Ok(names)
     } else {

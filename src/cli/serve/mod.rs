@@ -38,14 +38,19 @@ pub(crate) fn run() -> Result<ExitCode, Error> {
             return Ok(ExitCode::from(2));
         }
     };
-    let names = match check::examine(&settings) {
+    let passed = if settings.options.check {
+        Vec::new()
+    } else {
+        passed_listeners()?
+    };
+    let names = match check::examine(&settings, passed.is_empty()) {
         Ok(names) => names,
         Err(errors) => return Ok(cannot_start(&settings, &errors)),
     };
     let done = if settings.options.check {
         check::run(&settings)
     } else {
-        hold(&mut settings, &names)
+        hold(&mut settings, passed, &names)
     };
     match done {
         Err(error @ Error::Config(_)) => Ok(cannot_start(&settings, &[error])),
@@ -66,20 +71,25 @@ fn cannot_start(settings: &Settings, errors: &[Error]) -> ExitCode {
 /// Serves as these flags say, whatever the environment does.
 pub(crate) fn run_with(args: ServeArgs) -> Result<ExitCode, Error> {
     let mut settings = Settings::fixed(args);
-    let names = check::examine(&settings).map_err(|mut errors| errors.swap_remove(0))?;
-    hold(&mut settings, &names).map(|()| ExitCode::SUCCESS)
+    let passed = passed_listeners()?;
+    let names =
+        check::examine(&settings, passed.is_empty()).map_err(|mut errors| errors.swap_remove(0))?;
+    hold(&mut settings, passed, &names).map(|()| ExitCode::SUCCESS)
 }
 
 /// Serves until a signal, or a request to the admin endpoint, ends it. Only the addresses listened
 /// on go to stdout, one `listening ADDR` per line, and `admin ADDR` where there is an admin
 /// endpoint.
-fn hold(settings: &mut Settings, names: &[Vec<SocketAddr>]) -> Result<(), Error> {
+fn hold(
+    settings: &mut Settings,
+    passed: Vec<TcpListener>,
+    names: &[Vec<SocketAddr>],
+) -> Result<(), Error> {
     let args = settings.args();
     logging::start(&args.log, &settings.place("log-file"))?;
     let config = args.config();
     let notes = check::notes(settings);
     let mut app = args.app;
-    let passed = passed_listeners()?;
     let mut server = if passed.is_empty() {
         Server::bind_names(names, config)?
     } else {
