@@ -442,6 +442,21 @@ fn result_file_name_need_not_be_utf8() {
 }
 
 #[test]
+fn result_file_behind_a_symbolic_link_is_written_and_the_link_stays() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+    fs::write(&file, "old").expect("room on the disk");
+    std::os::unix::fs::symlink(&file, &link).expect("a symbolic link");
+    let mut command = command(&["hold", "--connections", "1", "--for", "100ms"]);
+    let output = command.arg("--json").arg(&link).output();
+    let output = output.expect("the binary starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert!(link.is_symlink());
+    assert_ne!(fs::read_to_string(&file).expect("it is there"), "old");
+}
+
+#[test]
 fn failed_run_keeps_earlier_result_files() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let json = dir.path().join("results.json");

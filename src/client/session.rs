@@ -221,14 +221,14 @@ impl Session {
         }
     }
 
-    /// The same at the moment at which the kernel has no more room, if it was not measured yet.
-    pub(crate) fn handle_first_progress(&mut self, now: Timestamp, unacknowledged: Option<u64>) {
-        if self.write_timeout_ms.is_some()
-            && let State::Up(line) = &self.state
-            && line.stuck.is_some_and(|progress| !progress.is_measured())
-        {
-            self.handle_progress(now, unacknowledged);
-        }
+    /// Whether [`Session::handle_progress`] is to be called: when the kernel has just found no more
+    /// room, and before a write to it if the last measurement is a while ago. After the write,
+    /// bytes would be unacknowledged that the server cannot have seen.
+    pub(crate) fn wants_progress(&self, now: Timestamp) -> bool {
+        let (State::Up(line), Some(sample_at)) = (&self.state, self.sample_at()) else {
+            return false;
+        };
+        sample_at <= now || line.stuck.is_some_and(|progress| !progress.is_measured())
     }
 
     /// A ping went out between messages, because so many bytes had gone out since the last one.

@@ -247,6 +247,12 @@ impl Client {
         }
     }
 
+    fn measure_if_due(&mut self, now: Timestamp) {
+        if self.session.wants_progress(now) {
+            self.measure(now);
+        }
+    }
+
     /// Dials the next address, if the session still wants that; `error` is what was wrong with the
     /// one before.
     fn dial_next<H: ClientHandler + ?Sized>(
@@ -331,6 +337,7 @@ impl Client {
     pub(super) fn write<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Timestamp) {
         for _ in 0..WRITES_PER_TURN {
             self.take_mail();
+            self.measure_if_due(now);
             let total = self.queue.unsent();
             let Some(link) = self
                 .link
@@ -358,10 +365,8 @@ impl Client {
                         self.queue.push_ping();
                         self.session.handle_ping_amid(now);
                     }
-                    // The first measurement, which the others are compared with.
                     if !link.writable {
-                        let unacknowledged = link.unacknowledged();
-                        self.session.handle_first_progress(now, unacknowledged);
+                        self.measure_if_due(now);
                     }
                 }
                 Err(error) => {

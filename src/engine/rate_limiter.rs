@@ -89,9 +89,14 @@ impl RateLimiter {
         }
     }
 
-    /// When there is room for a message again.
+    /// When a paused connection is read again: when there is room for a message, or when the next
+    /// one ends it. A single read in `raw` may cost more than that time at the full rate.
     pub(super) fn resumes_at(&self, slot: usize) -> Timestamp {
-        Timestamp::from_ms(self.resumes_at_ns(slot).div_ceil(1_000_000))
+        let paid_at = Timestamp::from_ms(self.resumes_at_ns(slot).div_ceil(1_000_000));
+        match self.buckets[slot].over_since {
+            Some(since) => paid_at.min(since.plus_ms(FLOOD_MS)),
+            None => paid_at,
+        }
     }
 
     fn resumes_at_ns(&self, slot: usize) -> u64 {
@@ -143,6 +148,18 @@ mod tests {
             );
             assert!(flood(&mut rate_limiter(per_second), 20_000).1);
         }
+    }
+
+    #[test]
+    fn pause_ends_after_ten_seconds_and_the_next_message_is_too_many() {
+        let (mut rate_limiter, now) = (rate_limiter(1), Timestamp::from_ms(5000));
+        assert_eq!(rate_limiter.charge(now, 3, 100), RateDecision::Paused);
+        let resumes_at = rate_limiter.resumes_at(3);
+        assert_eq!(resumes_at, now.plus_ms(FLOOD_MS));
+        assert_eq!(
+            rate_limiter.charge(resumes_at, 3, 1),
+            RateDecision::Exceeded
+        );
     }
 
     #[test]

@@ -289,14 +289,19 @@ impl Engine {
         }
     }
 
-    /// Whether the driver is to say how many bytes the peer has not acknowledged: a bound on the
-    /// time for which it makes no progress counts from then.
+    /// Whether the driver is to call [`Engine::handle_progress`]: after [`Engine::handle_blocked`],
+    /// from which the time without progress counts, and before it writes to a blocked connection
+    /// that has not been measured for a while. After the write, bytes would be unacknowledged that
+    /// the peer cannot have seen.
     pub fn wants_progress(&self, id: ConnId) -> bool {
-        self.conn(id).is_some_and(|conn| {
-            let is_bounded = conn.phase != Phase::Open || self.deadlines.bounds_writing();
-            let progress = conn.outbox.progress();
-            is_bounded && progress.is_some_and(|progress| !progress.is_measured())
-        })
+        let Some((conn, progress)) = self
+            .conn(id)
+            .and_then(|conn| Some(conn).zip(conn.outbox.progress()))
+        else {
+            return false;
+        };
+        let is_bounded = conn.phase != Phase::Open || self.deadlines.bounds_writing();
+        is_bounded && (!progress.is_measured() || self.is_sample_due(conn))
     }
 
     /// Tells how many of the bytes written to the connection its peer has not acknowledged
@@ -328,6 +333,7 @@ impl Engine {
         {
             self.catch_up(id);
         }
+        let now = self.now;
         let Some(conn) = self.conn_mut(id) else {
             return;
         };
@@ -341,6 +347,10 @@ impl Engine {
         if conn.outbox.is_empty() {
             self.close(id, reason);
         } else {
+            // A broadcast that has just found room is waited for from now on.
+            if conn.outbox.progress().is_none() {
+                conn.begin_flush(now);
+            }
             self.schedule_check(id);
         }
     }

@@ -21,6 +21,8 @@ const MIN_UNACKNOWLEDGED_MS: u64 = 600;
 pub(super) struct Drain {
     from: Timestamp,
     until: Timestamp,
+    /// `until` has passed, and every connection that was left has been closed.
+    is_over: bool,
 }
 
 /// What a driver found at a final read.
@@ -41,8 +43,12 @@ impl Engine {
     /// all; if not, the rest is due at the next call still.
     pub fn handle_timers(&mut self, now: Timestamp, budget: usize) -> bool {
         self.advance(now);
-        if self.drain.is_some_and(|drain| drain.until < self.now) {
-            self.close_all(CloseReason::Shutdown);
+        if let Some(drain) = &mut self.drain
+            && drain.until < self.now
+        {
+            if !std::mem::replace(&mut drain.is_over, true) {
+                self.close_all(CloseReason::Shutdown);
+            }
             return true;
         }
         self.handle_memory_limit();
@@ -127,8 +133,12 @@ impl Engine {
         }
     }
 
-    fn is_sample_due(&self, conn: &Conn) -> bool {
-        let at = self.deadlines.next_sample(conn);
+    /// Whether the progress of a connection is to be measured again.
+    pub(super) fn is_sample_due(&self, conn: &Conn) -> bool {
+        let at = match conn.phase {
+            Phase::Open => self.deadlines.next_sample(conn),
+            _ => Some(self.deadlines.next_flush_sample(conn)),
+        };
         at.is_some_and(|at| at <= self.now)
     }
 
@@ -141,7 +151,7 @@ impl Engine {
     /// When a drain takes its leave of this connection: at random, so that the fleet does not come
     /// back as one herd, and always the same.
     fn leaves_at(&self, id: ConnId) -> Option<Timestamp> {
-        let Drain { from, until } = self.drain?;
+        let Drain { from, until, .. } = self.drain?;
         let grace_ms = until.ms_since(from);
         // Two ticks stay free: one by which the wheel may be late, one in which to flush.
         let spread_ms = (grace_ms / SPREAD_DENOMINATOR * SPREAD_NUMERATOR)
@@ -157,9 +167,13 @@ impl Engine {
         self.final_reads.pop_front().map(|(id, _)| id)
     }
 
-    /// The final read has used up its budget and goes on in the next turn.
-    pub fn postpone_last_look(&mut self, id: ConnId) {
-        self.final_reads.push_back((id, self.now));
+    /// The final read has used up its budget and there is more to read. The connection is checked
+    /// again in the next slot of the wheel: a turn makes no second final read of it.
+    pub fn postpone_final_read(&mut self, id: ConnId) {
+        let ended = |conn: &Conn| matches!(conn.phase, Phase::Closed(_) | Phase::Refused(_));
+        if self.conn(id).is_some_and(|conn| !ended(conn)) {
+            self.insert(id, self.now.plus_ms(1));
+        }
     }
 
     /// The final read has been made: decides.
@@ -278,6 +292,7 @@ impl Engine {
         self.drain = Some(Drain {
             from: self.now,
             until,
+            is_over: false,
         });
         for slot in 0..self.conns.capacity() {
             let Some(conn) = self.conns.get(slot) else {
@@ -312,7 +327,7 @@ impl Engine {
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let drain = self
             .drain
-            .filter(|_| !self.conns.is_empty())
+            .filter(|drain| !drain.is_over && !self.conns.is_empty())
             .map(|drain| drain.until.plus_ms(1));
         let memory = self
             .memory
@@ -403,12 +418,15 @@ impl Engine {
             .map(|liveness| liveness.judge(self.now, &evidence(id, conn)))
     }
 
+    /// Closes every connection. Nothing is due any more after that.
     fn close_all(&mut self, reason: CloseReason) {
         for slot in 0..self.conns.capacity() {
             if let Some(conn) = self.conns.get(slot) {
                 self.close(ConnId::new(slot, conn.generation), reason);
+                self.wheel.remove(slot);
             }
         }
+        self.final_reads.clear();
     }
 }
 

@@ -161,7 +161,7 @@ impl Server {
         }
         self.read_again(id, &mut Work::new(READ_WORK), handler);
         if self.ready.contains(id) {
-            return self.engine.postpone_last_look(id);
+            return self.engine.postpone_final_read(id);
         }
         let wants_read = self.engine.wants_read(id);
         let Some(stream) = self.sockets.get_mut(id) else {
@@ -305,10 +305,13 @@ impl Server {
     }
 
     fn write<H: Handler + ?Sized>(&mut self, id: ConnId, handler: &mut H) {
+        let was_blocked = self.engine.is_blocked(id);
+        if was_blocked && self.engine.wants_progress(id) {
+            self.measure_progress(id);
+        }
         let Some(stream) = self.sockets.get_mut(id) else {
             return;
         };
-        let was_blocked = self.engine.is_blocked(id);
         // Only a socket that was found full tells when it has room again.
         let mut full = false;
         for _ in 0..WRITES_PER_FLUSH {

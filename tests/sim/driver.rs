@@ -76,6 +76,10 @@ pub enum Command {
     Reconfigure(Box<Config>),
 }
 
+/// More rounds of checks than any run needs in one turn. Virtual time may stand still in them, so
+/// the share of the turn does not end them.
+const MAX_TIMER_ROUNDS: usize = 1_000_000;
+
 #[derive(Clone, Copy, PartialEq)]
 enum ReadEnd {
     Short,
@@ -552,7 +556,11 @@ impl Driver {
     fn check_the_quiet(&mut self, net: &mut Net, app: &mut App) {
         let began_ms = self.raw_ms;
         let share_ms = (began_ms - self.turn_began_ms) / 3;
-        loop {
+        for round in 0.. {
+            assert!(
+                round < MAX_TIMER_ROUNDS,
+                "the timers of one turn do not end"
+            );
             let all_done = self.engine.handle_timers(self.now, self.budgets.checks);
             self.spent_ns += self.budgets.checks as u64 * self.budgets.unit_ns;
             for _ in 0..self.budgets.checks {
@@ -578,7 +586,7 @@ impl Driver {
         let mut work = Work::new(self.budgets.read_work);
         self.read(id, ReadEnd::WouldBlock, false, &mut work, net, app);
         if self.ready_slots.contains(&id.slot()) {
-            return self.engine.postpone_last_look(id);
+            return self.engine.postpone_final_read(id);
         }
         let mut found = FinalRead::default();
         let wants_read = self.engine.wants_read(id);
@@ -606,6 +614,7 @@ impl Driver {
                     .alive(line, self.now, self.engine.is_blocked(id));
             }
             if was_open && !self.engine.is_open(id) {
+                self.oracle.judged(line, self.now, self.raw_ms, net);
                 self.oracle.flushing(line, self.now);
             }
         }
@@ -706,6 +715,9 @@ impl Driver {
             return;
         };
         let was_blocked = self.engine.is_blocked(id);
+        if was_blocked && self.engine.wants_progress(id) {
+            self.measure_progress(id, net);
+        }
         let mut edge_follows = false;
         for _ in 0..self.budgets.writes {
             let queued = self.engine.queued(id);
@@ -803,7 +815,7 @@ impl Driver {
                 .take()
                 .expect("what closes has a socket");
             self.oracle
-                .closed(line, self.now, self.raw_ms, &closed, net, &app.lines[line]);
+                .closed(line, self.now, &closed, &app.lines[line]);
             net.close(line);
             self.stale.push(id);
         }

@@ -66,6 +66,16 @@ struct Watch {
     moved: Timestamp,
     border: Border,
     tap: Tap,
+    verdict: Option<Verdict>,
+}
+
+/// What was true when a final read closed a connection. It is reaped later if memory is short.
+#[derive(Clone, Copy)]
+struct Verdict {
+    at: Timestamp,
+    raw_ms: u64,
+    silence_ms: u64,
+    unread: bool,
 }
 
 impl Oracle {
@@ -122,6 +132,7 @@ impl Oracle {
             moved: Timestamp::ZERO,
             border: Border::new(self.config.framing),
             tap: Tap::new(self.config.framing),
+            verdict: None,
         });
     }
 
@@ -261,6 +272,16 @@ impl Oracle {
         }
     }
 
+    /// A final read has closed the connection.
+    pub fn judged(&mut self, line: usize, at: Timestamp, raw_ms: u64, net: &Net) {
+        self.watches[line].verdict = Some(Verdict {
+            at,
+            raw_ms,
+            silence_ms: raw_ms - net.last_arrival_ms(line),
+            unread: net.has_unread(line),
+        });
+    }
+
     pub fn blocked(&mut self, line: usize, now: Timestamp) {
         if !self.watches[line].ever_blocked {
             self.watches[line].moved = now;
@@ -309,15 +330,7 @@ impl Oracle {
         &mut self.watches[line].tap
     }
 
-    pub fn closed(
-        &mut self,
-        line: usize,
-        now: Timestamp,
-        raw_ms: u64,
-        closed: &Closed,
-        net: &Net,
-        books: &Line,
-    ) {
+    pub fn closed(&mut self, line: usize, now: Timestamp, closed: &Closed, books: &Line) {
         self.assert_in_time(line, now);
         let watch = &mut self.watches[line];
         assert!(std::mem::take(&mut watch.open), "only the open close");
@@ -341,13 +354,13 @@ impl Oracle {
             );
         }
         match closed.reason {
-            CloseReason::HeartbeatTimeout => self.assert_dead(line, now, raw_ms, net),
+            CloseReason::HeartbeatTimeout => self.assert_dead(line),
             CloseReason::HalfOpen => {
                 assert!(
                     !closed.unacknowledged.is_zero(),
                     "line {line}: by what evidence?"
                 );
-                self.assert_dead(line, now, raw_ms, net);
+                self.assert_dead(line);
             }
             CloseReason::SlowReader => {
                 // A server that is slower than its own patience cannot tell who is to blame.
@@ -425,8 +438,14 @@ impl Oracle {
     }
 
     /// Evicted for silence: then it was silent, and had its chances to answer.
-    fn assert_dead(&self, line: usize, now: Timestamp, raw_ms: u64, net: &Net) {
+    fn assert_dead(&self, line: usize) {
         let watch = &self.watches[line];
+        let Verdict {
+            at: now,
+            raw_ms,
+            silence_ms,
+            unread,
+        } = watch.verdict.expect("a final read came before");
         let heartbeat = self
             .config
             .heartbeat
@@ -436,11 +455,7 @@ impl Oracle {
             duration_to_ms(heartbeat.bound()),
             duration_to_ms(heartbeat.interval),
         );
-        assert!(
-            !net.has_unread(line),
-            "line {line}: evicted with bytes unread"
-        );
-        let silence_ms = raw_ms - net.last_arrival_ms(line);
+        assert!(!unread, "line {line}: evicted with bytes unread");
         assert!(
             silence_ms >= bound_ms,
             "line {line}: evicted after {silence_ms} ms of silence, not {bound_ms}"

@@ -266,7 +266,7 @@ fn a_shared_backlog_larger_than_a_turns_writes_goes_out_without_a_further_event(
 }
 
 #[test]
-fn a_last_look_saves_those_whose_bytes_waited_out_a_lag() {
+fn final_read_saves_connections_whose_bytes_waited_out_a_lag() {
     let mut config = config();
     config.heartbeat = Some(Heartbeat {
         push: false,

@@ -161,53 +161,60 @@ fn watched(job: &Job, server: Option<&OwnServer>) -> Result<Watched, Error> {
 
 /// Writes to a temporary file and renames it when it is complete, so that a failed run keeps the
 /// old file.
-struct Aside {
+struct AtomicFile {
+    /// Where the file goes, without symbolic links: those stay.
     path: PathBuf,
     /// The temporary file; `None` if `path` is not a regular file, such as a pipe.
-    aside: Option<PathBuf>,
+    temporary: Option<PathBuf>,
     file: File,
 }
 
-impl Aside {
+impl AtomicFile {
     fn create(path: &Path) -> io::Result<Self> {
         let is_special = path.metadata().is_ok_and(|metadata| !metadata.is_file());
-        let aside = (!is_special).then(|| {
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let temporary = (!is_special).then(|| {
             let mut name = path.as_os_str().to_owned();
             name.push(format!(".{}.partial", std::process::id()));
             PathBuf::from(name)
         });
-        let file = match &aside {
-            Some(aside) => File::create(aside)?,
-            None => File::options().write(true).open(path)?,
+        let file = match &temporary {
+            Some(temporary) => File::create(temporary)?,
+            None => File::options().write(true).open(&path)?,
         };
-        let path = path.to_owned();
-        Ok(Aside { path, aside, file })
+        Ok(AtomicFile {
+            path,
+            temporary,
+            file,
+        })
     }
 
     fn finish(mut self, text: &str) -> io::Result<()> {
         self.file.write_all(text.as_bytes())?;
-        match self.aside.take() {
-            Some(aside) => std::fs::rename(aside, &self.path),
+        match self.temporary.take() {
+            Some(temporary) => std::fs::rename(temporary, &self.path),
             None => Ok(()),
         }
     }
 }
 
-impl Drop for Aside {
+impl Drop for AtomicFile {
     fn drop(&mut self) {
-        if let Some(aside) = &self.aside {
-            let _ = std::fs::remove_file(aside);
+        if let Some(temporary) = &self.temporary {
+            let _ = std::fs::remove_file(temporary);
         }
     }
 }
 
 /// Now, so that nobody measures for an hour and then cannot write it down.
-fn create(path: Option<&Path>) -> Result<Option<Aside>, Error> {
-    path.map(|path| Aside::create(path).map_err(Error::io(format!("write {}", path.display()))))
-        .transpose()
+fn create(path: Option<&Path>) -> Result<Option<AtomicFile>, Error> {
+    path.map(|path| {
+        AtomicFile::create(path).map_err(Error::io(format!("write {}", path.display())))
+    })
+    .transpose()
 }
 
-fn write(file: Aside, flag: &str, text: &str) -> Result<(), Error> {
+fn write(file: AtomicFile, flag: &str, text: &str) -> Result<(), Error> {
     file.finish(text)
         .map_err(Error::io(format!("write {flag}")))
 }

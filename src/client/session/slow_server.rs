@@ -41,7 +41,8 @@ fn given_up_at(heartbeat: Option<Heartbeat>, acknowledged: impl Fn(u64) -> u64) 
     });
     session.handle_sent(at(0), 1 << 20, true);
     let unacknowledged = |now| Some((1 << 20) - acknowledged(now));
-    session.handle_first_progress(at(0), unacknowledged(0));
+    assert!(session.wants_progress(at(0)), "the first measurement");
+    session.handle_progress(at(0), unacknowledged(0));
     for now in 0..20 * I {
         if now % I == 0 {
             session.handle_received(at(now));
@@ -69,4 +70,20 @@ fn a_server_that_beats_and_never_reads_is_given_up_after_the_write_timeout() {
         assert!((6 * I..=7 * I + 4).contains(&at), "{at}");
         assert_eq!(given_up_at(heartbeat, |now| now), None, "it reads steadily");
     }
+}
+
+#[test]
+fn progress_is_wanted_before_the_first_write_after_a_stall() {
+    let mut session = up_at(0, |config| {
+        (config.heartbeat, config.write_timeout) = (None, Some(Duration::from_millis(4 * I)));
+    });
+    session.handle_sent(at(0), 1000, true);
+    session.handle_progress(at(0), Some(1000));
+    assert!(!session.wants_progress(at(10)), "measured just now");
+    let later = at(30 * I);
+    assert!(session.wants_progress(later));
+    session.handle_progress(later, Some(0));
+    session.handle_sent(later, 5000, true);
+    assert!(!session.wants_progress(later));
+    assert_eq!(session.verdict(later), None, "it acknowledged everything");
 }

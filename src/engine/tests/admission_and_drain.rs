@@ -79,13 +79,7 @@ fn a_drain_of_a_few_ticks_still_looks_once_at_everybody() {
     rig.now = Timestamp::from_ms(50);
     rig.engine.handle_shutdown(rig.now, 100);
     let mut looked = 0;
-    while let Some(at) = rig
-        .engine
-        .poll_timeout()
-        .or(Some(rig.now))
-        .filter(|_| rig.engine.connections() > 0)
-    {
-        rig.now = rig.now.max(at);
+    while rig.engine.connections() > 0 {
         rig.engine.handle_timers(rig.now, usize::MAX);
         while let Some(id) = rig.engine.poll_final_read() {
             looked += 1;
@@ -93,6 +87,7 @@ fn a_drain_of_a_few_ticks_still_looks_once_at_everybody() {
                 .handle_final_read(rig.now, id, FinalRead::default());
         }
         rig.reap();
+        rig.now = rig.engine.poll_timeout().unwrap_or(rig.now);
     }
     assert_eq!(looked, ids.len());
 }
@@ -121,6 +116,20 @@ fn a_drain_without_grace_looks_once_at_everybody_and_is_over_a_millisecond_later
         (CloseReason::Shutdown, 8)
     );
     assert!(rig.engine.is_drained());
+}
+
+#[test]
+fn nothing_is_due_after_the_end_of_a_drain() {
+    let mut rig = Rig::new(&config());
+    let _ = (rig.open(), rig.open());
+    rig.engine.handle_shutdown(rig.now, 0);
+    rig.engine.handle_timers(rig.now, 1);
+    rig.now = Timestamp::from_ms(TICK_MS * 2);
+    assert!(rig.engine.handle_timers(rig.now, 1));
+    assert_eq!(rig.engine.poll_final_read(), None);
+    assert_eq!(rig.engine.oldest_due(rig.now), None);
+    assert_eq!(rig.engine.poll_timeout(), None);
+    assert_eq!(rig.reasons(), [CloseReason::Shutdown; 2]);
 }
 
 #[test]

@@ -70,6 +70,25 @@ fn who_never_speaks_is_ended_and_a_heartbeat_is_speech() {
     assert!(rig.engine.is_open(pongs) && !rig.engine.is_open(mute) && !rig.engine.is_open(mumbles));
 }
 
+#[test]
+fn progress_is_wanted_before_the_first_write_after_a_stall() {
+    let mut rig = with(|limits| limits.write_timeout = seconds(4));
+    let id = rig.open();
+    rig.engine.send(id, &[&[b'x'; 900]]).expect("room");
+    rig.write(id, 800);
+    assert!(rig.engine.wants_progress(id), "the first measurement");
+    rig.engine.handle_progress(rig.now, id, Some(800));
+    assert!(!rig.engine.wants_progress(id), "measured just now");
+
+    rig.now = Timestamp::from_ms(30_000);
+    rig.engine.advance(rig.now);
+    assert!(rig.engine.wants_progress(id));
+    rig.engine.handle_progress(rig.now, id, Some(0));
+    rig.write(id, 50);
+    rig.engine.handle_timers(rig.now, usize::MAX);
+    assert_eq!(rig.engine.poll_final_read(), None, "it took everything");
+}
+
 /// Bytes that the peer acknowledges, by time in milliseconds, and when it is closed as a slow
 /// reader.
 fn closed_at(acknowledged: impl Fn(u64) -> u64) -> Option<u64> {

@@ -216,6 +216,22 @@ fn closing_connection_gets_earlier_broadcasts_first() {
 }
 
 #[test]
+fn half_closed_connection_is_not_checked_before_its_last_broadcast_is_flushed() {
+    let (mut rig, ids) = many();
+    let id = ids[281];
+    rig.now = Timestamp::from_ms(60_000);
+    rig.engine.send(id, &[&[b'x'; 900]]).expect("room");
+    rig.engine.handle_eof(rig.now, id);
+    rig.pending(&[b'y'; 300], None);
+    rig.flush(id);
+    assert_eq!(rig.engine.queued(id), 301, "the broadcast found room");
+    while !rig.engine.handle_timers(rig.now, 1) {}
+    assert_eq!(rig.engine.oldest_due(rig.now), None);
+    rig.flush(id);
+    assert_eq!(rig.reasons(), [CloseReason::PeerClosed]);
+}
+
+#[test]
 fn broadcast_waits_for_unflushed_receivers_but_not_for_stuck_ones() {
     for (stuck, reasons) in [(false, vec![]), (true, vec![CloseReason::SlowReader])] {
         let (mut rig, ids) = many();

@@ -212,6 +212,29 @@ fn unread_bytes_behind_a_stuck_queue_count_from_their_arrival() {
 }
 
 #[test]
+fn postponed_final_read_comes_in_the_next_slot_and_not_in_the_same_turn() {
+    let mut rig = Rig::new(&config());
+    let id = rig.open();
+    let suspect = loop {
+        rig.now = rig.engine.poll_timeout().expect("a check is due");
+        while !rig.engine.handle_timers(rig.now, 1) {}
+        if let Some(id) = rig.engine.poll_final_read() {
+            break id;
+        }
+    };
+    assert_eq!(suspect, id);
+    rig.engine.postpone_final_read(id);
+    assert!(rig.engine.handle_timers(rig.now, 1));
+    assert_eq!(rig.engine.poll_final_read(), None);
+    assert_eq!(rig.engine.oldest_due(rig.now), None);
+
+    let next = rig.engine.poll_timeout().expect("the check is due again");
+    assert!((1..=TICK_MS / 8 + 1).contains(&next.ms_since(rig.now)));
+    rig.engine.handle_timers(next, 1);
+    assert_eq!(rig.engine.poll_final_read(), Some(id));
+}
+
+#[test]
 fn a_ping_follows_every_16_kib_of_output_and_nothing_that_comes_in_delays_it() {
     let mut config = config();
     config.limits.max_outbox = 1 << 20;

@@ -282,7 +282,7 @@ impl Run<'_> {
             return;
         };
         match self.data.below(3) {
-            0 => self.engine.postpone_last_look(id),
+            0 => self.engine.postpone_final_read(id),
             unread => {
                 let mut ms = || (self.data.below(4) == 1).then(|| u64::from(self.data.byte()) * 4);
                 let (unacknowledged, received_ms, unacknowledged_ms) = (ms(), ms(), ms());
