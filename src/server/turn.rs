@@ -22,6 +22,9 @@ pub(super) const READ_WORK: u32 = 128;
 /// Work per turn on all connections together that have more to read than their share. Replies leave
 /// at the end of a turn, so a turn has to end soon: this is about 0.1 ms.
 const LEFTOVER_WORK: u32 = 1024;
+/// At least so many of those connections are read in a turn that has taken too long already: events
+/// that keep every turn busy must not starve them.
+const MIN_LEFTOVER_READS: u32 = 4;
 /// Work on broadcasts per turn, one unit for every four receivers.
 const FANOUT_WORK: u32 = 4096;
 /// Checks of the timer wheel made at once, and final reads. A turn makes at least so many, and more
@@ -249,13 +252,16 @@ impl Server {
             self.ready.insert(id);
         }
         let mut work = Work::new(LEFTOVER_WORK);
+        let mut reads = 0;
         // Each costs work, if only that of the system call.
         while !self.ready.is_empty() {
-            if work.is_spent() || self.is_late() || self.engine.is_congested() {
+            let is_late = self.is_late() && reads >= MIN_LEFTOVER_READS;
+            if work.is_spent() || is_late || self.engine.is_congested() {
                 self.engine.stats_mut().yields += 1;
                 return;
             }
             let Some(id) = self.ready.pop() else { return };
+            reads += 1;
             let mut part = work.split(READ_WORK);
             self.read_again(id, &mut part, handler);
             work.give_back(part);

@@ -76,6 +76,9 @@ pub enum Command {
     Reconfigure(Box<Config>),
 }
 
+/// As in `src/server`.
+const MIN_LEFTOVER_READS: u32 = 4;
+
 /// More rounds of checks than any run needs in one turn. Virtual time may stand still in them, so
 /// the share of the turn does not end them.
 const MAX_TIMER_ROUNDS: usize = 1_000_000;
@@ -537,13 +540,16 @@ impl Driver {
             self.read_again(id);
         }
         let mut work = Work::new(self.budgets.leftover_work);
+        let mut reads = 0;
         while !self.ready.is_empty() {
-            if work.is_spent() || self.is_late() || self.engine.is_congested() {
+            let is_late = self.is_late() && reads >= MIN_LEFTOVER_READS;
+            if work.is_spent() || is_late || self.engine.is_congested() {
                 return;
             }
             let Some(id) = self.ready.pop_front() else {
                 return;
             };
+            reads += 1;
             self.ready_slots.remove(&id.slot());
             self.count_socket();
             let mut part = work.split(self.budgets.read_work);

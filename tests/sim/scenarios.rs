@@ -413,6 +413,26 @@ fn floods_of_empty_messages_delay_neither_timeouts_nor_neighbours() {
     );
 }
 
+/// Turns that events alone make too long still read what earlier turns have left over.
+#[test]
+fn busy_turns_do_not_starve_pipelined_messages() {
+    let mut setup = at_a_cost(config());
+    setup.budgets.call_ns = 100_000;
+    let mut world = World::new(setup);
+    let busy: Vec<usize> = (0..70).map(|_| world.connect(Plan::silent())).collect();
+    let pipeline = world.connect(answering());
+    world.run_until(100);
+    world.say(pipeline, 2000, 1);
+    while world.now_ms() < BOUND_MS {
+        for line in &busy {
+            world.say(*line, 1, 1);
+        }
+        world.run_until(world.now_ms() + 5);
+    }
+    assert!(world.driver.longest_turn_ms > 5, "every turn is late");
+    assert!(world.app.lines[pipeline].asked.is_empty());
+}
+
 /// C: one segment of empty lines, each of them for everybody.
 #[test]
 fn segment_of_broadcasts_closes_and_delays_no_connection() {
