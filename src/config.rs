@@ -166,42 +166,42 @@ impl Default for Limits {
 /// When silence becomes a question, and when the unanswered question becomes a verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// Silence after which a ping is pushed, and the time that each ping has to be answered. At
+    /// Silence after which a ping is sent, and the time that each ping has to be answered. At
     /// least 2 ms. Default: 5 s.
     pub interval: Duration,
-    /// Pings that may go unanswered: a silent peer is closed `interval * (missed + 1)` after its
+    /// Pings that may go unanswered: a silent peer is closed `interval * (max_missed + 1)` after its
     /// last byte. 1 to 255. Default: 3.
-    pub missed: u8,
-    /// Whether pings are pushed at all. `false` only listens: a peer must speak by itself within
-    /// `interval * (missed + 1)`. Default: `true`.
-    pub push: bool,
+    pub max_missed: u8,
+    /// Whether pings are sent at all. `false` only listens: a peer must speak by itself within
+    /// `interval * (max_missed + 1)`. Default: `true`.
+    pub send_pings: bool,
 }
 
 impl Default for Heartbeat {
     fn default() -> Self {
         Heartbeat {
             interval: Duration::from_secs(5),
-            missed: 3,
-            push: true,
+            max_missed: 3,
+            send_pings: true,
         }
     }
 }
 
 impl Heartbeat {
-    /// How long a peer may be silent before it is closed: `interval * (missed + 1)`. It is closed
+    /// How long a peer may be silent before it is closed: `interval * (max_missed + 1)`. It is closed
     /// no earlier, and no later than one tick and the lag of the loop after that.
-    pub fn bound(&self) -> Duration {
-        self.interval.saturating_mul(u32::from(self.missed) + 1)
+    pub fn timeout(&self) -> Duration {
+        self.interval.saturating_mul(u32::from(self.max_missed) + 1)
     }
 
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        if self.missed == 0 {
+        if self.max_missed == 0 {
             return Err(ConfigError::new(
                 "missed",
                 "at least one ping must have the chance to be answered: 1 to 255",
             ));
         }
-        if self.interval < Duration::from_millis(2) || self.interval > LONGEST {
+        if self.interval < Duration::from_millis(2) || self.interval > MAX_DURATION {
             return Err(ConfigError::new(
                 "heartbeat",
                 "must be at least 2 ms and at most 24 days",
@@ -212,7 +212,7 @@ impl Heartbeat {
 }
 
 /// 2^31 ms: as long as every timer that we and the kernel keep can be told to wait.
-const LONGEST: Duration = Duration::from_millis(1 << 31);
+const MAX_DURATION: Duration = Duration::from_millis(1 << 31);
 
 /// Checks the OS timeouts against each other and against the time that the heartbeat allows a live
 /// peer.
@@ -222,20 +222,20 @@ pub(crate) fn check_os_timeouts(
     heartbeat: Option<&Heartbeat>,
 ) -> Result<(), ConfigError> {
     if let Some(timeout) = user_timeout {
-        if timeout < Duration::from_millis(1) || timeout > LONGEST {
+        if timeout < Duration::from_millis(1) || timeout > MAX_DURATION {
             return Err(ConfigError::new(
                 "user_timeout",
                 "must be at least 1 ms and at most 24 days",
             ));
         }
         if let Some(heartbeat) = heartbeat
-            && timeout < heartbeat.bound()
+            && timeout < heartbeat.timeout()
         {
             return Err(ConfigError::new(
                 "user_timeout",
                 format!(
                     "{timeout:?} would let the kernel end a slow but live peer before the heartbeat's verdict at {:?}; make it at least that",
-                    heartbeat.bound()
+                    heartbeat.timeout()
                 ),
             )
             .against(&["heartbeat", "missed"]));
@@ -252,20 +252,20 @@ pub(crate) fn os_timeout_notes(
 ) -> Vec<String> {
     let mut notes = Vec::new();
     if let (Some(keepalive), Some(timeout)) = (keepalive, user_timeout)
-        && timeout > keepalive.bound()
+        && timeout > keepalive.timeout()
     {
         notes.push(format!(
             "user-timeout {timeout:?} takes the place of keepalive-count: an idle dead host is given up after {timeout:?}, not {:?}",
-            keepalive.bound()
+            keepalive.timeout()
         ));
     }
     if let (Some(keepalive), Some(heartbeat)) = (keepalive, heartbeat)
-        && keepalive.bound() < heartbeat.bound()
+        && keepalive.timeout() < heartbeat.timeout()
     {
         notes.push(format!(
             "keepalive gives a vanished host up after {:?}, before the heartbeat's verdict at {:?}",
-            keepalive.bound(),
-            heartbeat.bound()
+            keepalive.timeout(),
+            heartbeat.timeout()
         ));
     }
     if keepalive.is_none() && heartbeat.is_none() {
@@ -279,7 +279,7 @@ pub(crate) fn os_timeout_notes(
 
 fn check_timeout(field: &'static str, timeout: Option<Duration>) -> Result<(), ConfigError> {
     match timeout {
-        Some(timeout) if timeout < Duration::from_millis(1) || timeout > LONGEST => Err(
+        Some(timeout) if timeout < Duration::from_millis(1) || timeout > MAX_DURATION => Err(
             ConfigError::new(field, "must be at least 1 ms and at most 24 days"),
         ),
         _ => Ok(()),
@@ -287,7 +287,7 @@ fn check_timeout(field: &'static str, timeout: Option<Duration>) -> Result<(), C
 }
 
 /// The smallest sensible outbox: a heartbeat word and a short reply must fit.
-const SMALLEST_OUTBOX: usize = 256;
+const MIN_OUTBOX: usize = 256;
 
 impl Config {
     /// Checks every field, alone and against the others. The error names the first field at fault.
@@ -346,10 +346,10 @@ impl Config {
     }
 
     fn check_outbox(&self) -> Result<(), ConfigError> {
-        if self.limits.max_outbox < SMALLEST_OUTBOX {
+        if self.limits.max_outbox < MIN_OUTBOX {
             return Err(ConfigError::new(
                 "max_outbox",
-                format!("must be at least {SMALLEST_OUTBOX} bytes"),
+                format!("must be at least {MIN_OUTBOX} bytes"),
             ));
         }
         Ok(())
@@ -494,7 +494,7 @@ mod tests {
         );
         assert_eq!(
             field_at_fault(|config| config.heartbeat = Some(Heartbeat {
-                missed: 0,
+                max_missed: 0,
                 ..Heartbeat::default()
             })),
             "missed"

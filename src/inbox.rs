@@ -5,7 +5,7 @@ use crate::time::Timestamp;
 
 /// Bytes received and not yet consumed.
 ///
-/// Invariants: an inbox without unconsumed bytes owns no heap once [`Inbox::settle`] was called;
+/// Invariants: an inbox without unconsumed bytes owns no heap once [`Inbox::release_if_empty`] was called;
 /// memory follows bytes that really arrived, never a length that the peer claims; the frame never
 /// holds more than one frame.
 #[derive(Debug, Default)]
@@ -13,12 +13,12 @@ pub struct Inbox(Option<Box<Held>>);
 
 #[derive(Debug, Default)]
 struct Held {
-    /// The beginning of a frame, or a whole frame that is lent out (`lent`).
+    /// The beginning of a frame, or a whole frame that is lent out (`handed_out`).
     frame: Vec<u8>,
     /// When the unfinished frame began.
     since: Timestamp,
     /// The frame was completed and handed out; it goes at the next [`Inbox::begin`].
-    lent: bool,
+    handed_out: bool,
     /// Bytes after the frame that are not decoded yet.
     undecoded: Undecoded,
     /// Length of the unfinished frame when its bytes were dropped.
@@ -46,7 +46,7 @@ impl Inbox {
     pub fn frame_len(&self) -> usize {
         self.0
             .as_ref()
-            .map_or(0, |held| if held.lent { 0 } else { held.frame.len() })
+            .map_or(0, |held| if held.handed_out { 0 } else { held.frame.len() })
     }
 
     /// Memory held, in bytes: what the buffers have room for.
@@ -66,10 +66,10 @@ impl Inbox {
     /// Drops the frame that was lent out last, if any. A decoder calls it first.
     pub fn begin(&mut self) {
         if let Some(held) = &mut self.0
-            && held.lent
+            && held.handed_out
         {
             held.frame.clear();
-            held.lent = false;
+            held.handed_out = false;
         }
     }
 
@@ -77,7 +77,7 @@ impl Inbox {
     pub fn extend(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
             let held = self.0.get_or_insert_default();
-            debug_assert!(!held.lent, "begin() comes before extend()");
+            debug_assert!(!held.handed_out, "begin() comes before extend()");
             held.frame.extend_from_slice(bytes);
         }
     }
@@ -86,14 +86,14 @@ impl Inbox {
     pub fn frame(&self) -> &[u8] {
         self.0
             .as_ref()
-            .map_or(&[], |held| if held.lent { &[] } else { &held.frame })
+            .map_or(&[], |held| if held.handed_out { &[] } else { &held.frame })
     }
 
     /// When the unfinished frame began, if there is one.
     pub fn frame_since(&self) -> Option<Timestamp> {
         self.0
             .as_ref()
-            .filter(|held| !held.lent && !held.frame.is_empty())
+            .filter(|held| !held.handed_out && !held.frame.is_empty())
             .map(|held| held.since)
     }
 
@@ -107,7 +107,7 @@ impl Inbox {
     /// Declares the frame finished and lends it out, until the next [`Inbox::begin`].
     pub fn complete(&mut self) -> &[u8] {
         let held = self.0.get_or_insert_default();
-        held.lent = true;
+        held.handed_out = true;
         &held.frame
     }
 
@@ -159,7 +159,7 @@ impl Inbox {
     }
 
     /// Gives the heap back if there is nothing left to keep.
-    pub fn settle(&mut self) {
+    pub fn release_if_empty(&mut self) {
         self.begin();
         if self
             .0
@@ -185,10 +185,10 @@ mod tests {
         let mut inbox = Inbox::default();
         assert!(!inbox.owns_heap());
         inbox.extend(b"half");
-        inbox.settle();
+        inbox.release_if_empty();
         assert_eq!(inbox.frame(), b"half");
         assert_eq!(inbox.complete(), b"half");
-        inbox.settle();
+        inbox.release_if_empty();
         assert!(!inbox.owns_heap());
     }
 
@@ -208,7 +208,7 @@ mod tests {
         let mut inbox = Inbox::default();
         inbox.extend(b"frame");
         inbox.keep_undecoded(b"later");
-        inbox.settle();
+        inbox.release_if_empty();
         assert!(inbox.has_undecoded());
         let taken = inbox.take_undecoded();
         assert_eq!(taken.bytes(), b"later");

@@ -31,7 +31,7 @@ impl Default for Keepalive {
 
 impl Keepalive {
     /// How long an idle connection to a vanished host survives: `idle + interval * count`.
-    pub fn bound(&self) -> Duration {
+    pub fn timeout(&self) -> Duration {
         self.idle
             .saturating_add(self.interval.saturating_mul(self.count))
     }
@@ -60,13 +60,13 @@ impl Keepalive {
             ));
         }
         match user_timeout {
-            Some(timeout) if timeout < self.bound() => Err(ConfigError::new(
+            Some(timeout) if timeout < self.timeout() => Err(ConfigError::new(
                 "user_timeout",
                 format!(
                     "{timeout:?} would overrule the keepalive probe count: the kernel would give up before {} probes went unanswered \
                      ({:?}); make it longer, or lower --keepalive-idle, --keepalive-interval or --keepalive-count, or turn keepalive off",
                     self.count,
-                    self.bound()
+                    self.timeout()
                 ),
             )
             .against(&["keepalive_idle", "keepalive_interval", "keepalive_count"])),

@@ -31,8 +31,8 @@ struct Queue {
     /// Bytes of the first segment that were sent already.
     sent: usize,
     len: usize,
-    /// What the queue costs in memory: see [`Outbox::charge`].
-    charge: usize,
+    /// What the queue costs in memory: see [`Outbox::held`].
+    held: usize,
     /// Once somebody waits for the peer to take what is queued.
     progress: Option<Progress>,
 }
@@ -77,7 +77,7 @@ impl Segment {
         }
     }
 
-    fn charge(&self) -> usize {
+    fn held(&self) -> usize {
         match self {
             Segment::Own(bytes) => SEGMENT_OVERHEAD + bytes.capacity(),
             Segment::Shared(_) => SEGMENT_OVERHEAD,
@@ -98,8 +98,8 @@ impl Outbox {
 
     /// What the queue costs in memory, in bytes: the room of its own segments, until they are
     /// sent, and the overhead of every segment.
-    pub fn charge(&self) -> usize {
-        self.0.as_ref().map_or(0, |queue| queue.charge)
+    pub fn held(&self) -> usize {
+        self.0.as_ref().map_or(0, |queue| queue.held)
     }
 
     /// How the peer takes what is queued; `None` before [`Outbox::set_progress`].
@@ -122,7 +122,7 @@ impl Outbox {
             Some(Segment::Own(tail)) if tail.len() < SEGMENT_BYTES => tail,
             _ => {
                 queue.segments.push_back(Segment::Own(Vec::new()));
-                queue.charge += SEGMENT_OVERHEAD;
+                queue.held += SEGMENT_OVERHEAD;
                 match queue.segments.back_mut() {
                     Some(Segment::Own(tail)) => tail,
                     _ => unreachable!("an own segment was pushed just now"),
@@ -133,10 +133,10 @@ impl Outbox {
         let result = fill(tail);
         let added = tail.len() - before;
         queue.len += added;
-        queue.charge += tail.capacity() - room;
+        queue.held += tail.capacity() - room;
         if added == 0 {
             queue.drop_empty_back();
-            self.settle(pool);
+            self.release_if_empty(pool);
         }
         result
     }
@@ -148,7 +148,7 @@ impl Outbox {
             queue.drop_empty_front();
             queue.len += shared.bytes.len();
             let segment = Segment::Shared(Arc::clone(shared));
-            queue.charge += segment.charge();
+            queue.held += segment.held();
             queue.segments.push_back(segment);
         }
     }
@@ -185,10 +185,10 @@ impl Outbox {
         {
             if let Some(spent) = queue.segments.pop_front() {
                 queue.sent -= spent.bytes().len();
-                queue.charge -= spent.charge();
+                queue.held -= spent.held();
             }
         }
-        self.settle(pool);
+        self.release_if_empty(pool);
     }
 
     /// Drops the bytes and frees their memory, but [`Outbox::len`] still says how many there were.
@@ -196,18 +196,18 @@ impl Outbox {
     pub fn drop_bytes(&mut self) {
         if let Some(queue) = &mut self.0 {
             queue.segments = VecDeque::new();
-            queue.charge = 0;
+            queue.held = 0;
         }
     }
 
     /// Drops everything that is queued.
     pub fn clear(&mut self, pool: &mut Pool) {
         if let Some(queue) = self.0.take() {
-            pool.give_back(queue);
+            pool.recycle(queue);
         }
     }
 
-    fn settle(&mut self, pool: &mut Pool) {
+    fn release_if_empty(&mut self, pool: &mut Pool) {
         if self.is_empty() {
             self.clear(pool);
         }
@@ -224,7 +224,7 @@ impl Queue {
                 .is_some_and(|last| last.bytes().is_empty())
         {
             let last = self.segments.pop_back();
-            self.charge -= last.map_or(0, |last| last.charge());
+            self.held -= last.map_or(0, |last| last.held());
         }
     }
 
@@ -233,7 +233,7 @@ impl Queue {
         if self.len == 0 {
             self.segments.clear();
             self.sent = 0;
-            self.charge = 0;
+            self.held = 0;
         }
     }
 }
@@ -256,7 +256,7 @@ impl Pool {
         self.0.pop().unwrap_or_default()
     }
 
-    fn give_back(&mut self, mut queue: Box<Queue>) {
+    fn recycle(&mut self, mut queue: Box<Queue>) {
         if self.0.len() >= POOLED_QUEUES {
             return;
         }
@@ -270,7 +270,7 @@ impl Pool {
         }
         queue.sent = 0;
         queue.len = 0;
-        queue.charge = queue.segments.iter().map(Segment::charge).sum();
+        queue.held = queue.segments.iter().map(Segment::held).sum();
         queue.progress = None;
         self.0.push(queue);
     }
@@ -365,11 +365,11 @@ mod tests {
                 prop_assert_eq!(outbox.len(), model.len());
                 prop_assert_eq!(outbox.0.is_none(), model.is_empty());
                 let segments = outbox.0.iter().flat_map(|queue| &queue.segments);
-                let (charge, shared) = segments.fold((0, 0), |(charge, shared), segment| match segment {
-                    Segment::Own(_) => (charge + segment.charge(), shared),
-                    Segment::Shared(bytes) => (charge + segment.charge(), shared + bytes.bytes.len()),
+                let (own, shared) = segments.fold((0, 0), |(own, shared), segment| match segment {
+                    Segment::Own(_) => (own + segment.held(), shared),
+                    Segment::Shared(bytes) => (own + segment.held(), shared + bytes.bytes.len()),
                 });
-                prop_assert_eq!((outbox.charge(), held.load(Relaxed)), (charge, shared));
+                prop_assert_eq!((outbox.held(), held.load(Relaxed)), (own, shared));
                 prop_assert_eq!(&unsent(&outbox)[..], &model[..]);
             }
         }

@@ -33,7 +33,7 @@ use std::str::FromStr;
 /// Most bytes of a header that are accepted. The specification's own bound is 65,551, far more than
 /// the addresses and any sane number of type-length-value fields need; 4 KiB leave room for a
 /// certificate's name and a unique id.
-pub const LONGEST: usize = 4096;
+pub const MAX_HEADER: usize = 4096;
 
 /// Most bytes of a header of version 1, its CRLF included. Section 2.1: "If the CRLF sequence is
 /// not found in the first 107 characters, the receiver should declare the line invalid."
@@ -72,7 +72,7 @@ pub enum ProxyError {
     Family,
     /// Version 2: the length has no room for the addresses of the family.
     TooShort,
-    /// Version 2: the length makes the header longer than [`LONGEST`].
+    /// Version 2: the length makes the header longer than [`MAX_HEADER`].
     TooLong,
 }
 
@@ -96,7 +96,7 @@ impl std::error::Error for ProxyError {}
 /// Reads the header at the beginning of a connection from all `bytes` received on it so far.
 ///
 /// Verdicts are final: more bytes change nothing but [`Header::Incomplete`], and that only comes
-/// for fewer than [`LONGEST`] bytes, and only as long as some continuation would make a header of
+/// for fewer than [`MAX_HEADER`] bytes, and only as long as some continuation would make a header of
 /// them. What cannot become one is an error with the first byte that shows it.
 pub fn parse(bytes: &[u8]) -> Result<Header, ProxyError> {
     if agrees(bytes, V2_SIGNATURE) {
@@ -264,7 +264,7 @@ fn parse_v2(bytes: &[u8]) -> Result<Header, ProxyError> {
     };
     let low = rest.get(3);
     let len = V2_FIXED + usize::from(u16::from_be_bytes([high, low.copied().unwrap_or(0)]));
-    if len > LONGEST {
+    if len > MAX_HEADER {
         return Err(ProxyError::TooLong);
     }
     if low.is_some() && len < V2_FIXED + addresses {
@@ -574,7 +574,7 @@ mod tests {
         ]
         .concat();
         check(&encode_v2_proxy(source, destination, &tlvs), Some(source));
-        let largest = LONGEST - V2_FIXED - 12 - 3;
+        let largest = MAX_HEADER - V2_FIXED - 12 - 3;
         check(
             &encode_v2_proxy(source, destination, &tlv(0x04, &vec![0; largest])),
             Some(source),
@@ -644,7 +644,7 @@ mod tests {
     /// header is whole.
     fn grow(bytes: &mut Vec<u8>, from: u8) {
         while parse(bytes) == Ok(Incomplete) {
-            assert!(bytes.len() < LONGEST);
+            assert!(bytes.len() < MAX_HEADER);
             let next = (0..=255)
                 .map(|offset| from.wrapping_add(offset))
                 .find(|next| parse(&[&bytes[..], &[*next]].concat()).is_ok());
@@ -666,7 +666,7 @@ mod tests {
                 let next = parse(&bytes[..end]);
                 if verdict == Ok(Incomplete) {
                     verdict = next;
-                    let bound = if bytes.first() == Some(&b'P') { LONGEST_V1 } else { LONGEST };
+                    let bound = if bytes.first() == Some(&b'P') { LONGEST_V1 } else { MAX_HEADER };
                     prop_assert!(next != Ok(Incomplete) || end < bound);
                 }
                 prop_assert_eq!(next, verdict);

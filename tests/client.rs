@@ -33,11 +33,11 @@ fn config() -> ClientConfig {
     }
 }
 
-fn heartbeat(interval: Duration, missed: u8) -> Option<Heartbeat> {
+fn heartbeat(interval: Duration, max_missed: u8) -> Option<Heartbeat> {
     Some(Heartbeat {
         interval,
-        missed,
-        push: true,
+        max_missed,
+        send_pings: true,
     })
 }
 
@@ -630,7 +630,7 @@ fn a_reset_after_everything_was_sent_is_no_success() {
     client.finish();
     assert_eq!(
         outcome(&mut client, &mut Notes::default()),
-        Outcome::CutOff(CloseReason::PeerReset)
+        Outcome::ConnectionLost(CloseReason::PeerReset)
     );
     server.join().expect("the server is content");
 }

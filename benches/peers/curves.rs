@@ -9,7 +9,7 @@ use plotters::style::text_anchor::HPos;
 use crate::child::Failure;
 use crate::engine_alone::growth;
 use crate::plots::{
-    Area, Drawn, FAINT, FLOOR, GOAL, INK, LABEL, MARGIN, OTHERS, OURS, TITLE, WIDTH, write,
+    Area, BASELINE, Drawn, FAINT, INK, LABEL, MARGIN, OTHERS, OURS, TARGET, TITLE, WIDTH, write,
 };
 use crate::report::Report;
 use crate::stats::{Spread, Unit};
@@ -38,7 +38,7 @@ struct Chart {
     unit: Unit,
     curves: Vec<Curve>,
     /// What should not be passed by the most lines.
-    goal: f64,
+    target: f64,
     /// Whether to show where the first point would lead if each line cost the same.
     proportion: bool,
 }
@@ -65,14 +65,14 @@ fn memory(report: &Report) -> Chart {
     Chart {
         file: "engine-memory",
         title: "resident memory of the engine alone",
-        subtitle: "MB, by virtual lines; dashed: as many bytes per line as with the fewest; red: the goal for 1,000,000",
+        subtitle: "MB, by virtual lines; dashed: as many bytes per line as with the fewest; red: the target for 1,000,000",
         unit: Unit::Megabytes,
         curves: vec![Curve {
             name: "engine",
             points: growth(report, "resident"),
             colour: OURS,
         }],
-        goal: 160.0,
+        target: 160.0,
         proportion: true,
     }
 }
@@ -86,14 +86,14 @@ fn time(report: &Report) -> Chart {
     Chart {
         file: "engine-time",
         title: "work of the engine alone",
-        subtitle: "ns of CPU, by virtual lines; red: the goal for wheel insert and expiry at 1,000,000",
+        subtitle: "ns of CPU, by virtual lines; red: the target for wheel insert and expiry at 1,000,000",
         unit: Unit::Nanoseconds,
         curves: vec![
-            curve("line and interval", "interval", FLOOR),
+            curve("line and interval", "interval", BASELINE),
             curve("wheel insert", "insert", OURS),
             curve("wheel expiry", "expiry", EXPIRY),
         ],
-        goal: 50.0,
+        target: 50.0,
         proportion: false,
     }
 }
@@ -179,11 +179,11 @@ fn render(chart: &Chart, path: &Path) -> Drawn {
     );
     let costs = points
         .flat_map(|(_, spread)| [spread.min, spread.max])
-        .chain([chart.goal]);
+        .chain([chart.target]);
     let y = Scale::around(costs, HEIGHT - FOOT, HEAD);
     grid(&area, &x, &y)?;
 
-    draw_goal(&area, chart, x.to, y.at(chart.goal))?;
+    draw_target(&area, chart, x.to, y.at(chart.target))?;
     for curve in &chart.curves {
         if chart.proportion {
             dashes(&area, curve, &x, &y)?;
@@ -230,17 +230,17 @@ fn grid(area: &Area, x: &Scale, y: &Scale) -> Drawn {
 }
 
 /// Its name stands left of it: right of it are those of the curves.
-fn draw_goal(area: &Area, chart: &Chart, x: i32, y: i32) -> Drawn {
+fn draw_target(area: &Area, chart: &Chart, x: i32, y: i32) -> Drawn {
     area.draw(&PathElement::new(
         [(x - GOAL_WIDTH, y), (x, y)],
-        GOAL.stroke_width(2),
+        TARGET.stroke_width(2),
     ))?;
     write(
         area,
-        &format!("goal {} {}", chart.goal, chart.unit.name()),
+        &format!("target {} {}", chart.target, chart.unit.name()),
         (x - GOAL_WIDTH - 8, y),
         HPos::Right,
-        (LABEL, GOAL),
+        (LABEL, TARGET),
     )
 }
 
@@ -288,7 +288,7 @@ fn dashes(area: &Area, curve: &Curve, x: &Scale, y: &Scale) -> Drawn {
         (at, y.at(first.median * lines / fewest))
     };
     for at in (x.at(*fewest)..x.to - 4).step_by(8) {
-        area.draw(&PathElement::new([height(at), height(at + 4)], FLOOR))?;
+        area.draw(&PathElement::new([height(at), height(at + 4)], BASELINE))?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The engine without sockets: how its memory and its work grow with the lines, up to a million.
 //! Each number of lines has a process of its own, which is this program once more
-//! (`virtual_lines.rs`).
+//! (`virtual_connections.rs`).
 
 use std::env;
 use std::fs::{self, File};
@@ -14,7 +14,7 @@ use crate::report::{MetricReport, Report};
 use crate::rounds::Bench;
 use crate::scenarios::{Measured, Metric, metric};
 use crate::stats::{Spread, Unit};
-use crate::virtual_lines::Costs;
+use crate::virtual_connections::Costs;
 
 pub const ID: &str = "engine";
 /// What tells this program to be such a process.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
-use crate::aside::Aside;
+use crate::background::Background;
 use crate::child::{Child, Failure, check_interrupt};
 use crate::harness::{self, Found, Urgency};
 use crate::peers::{Mode, Ready, Server, Wire};
@@ -135,9 +135,9 @@ enum Beside {
     #[expect(dead_code, reason = "held for its drop")]
     Harness(Child),
     #[expect(dead_code, reason = "held for its drop")]
-    Storm(Aside<Vec<TcpStream>>),
+    Storm(Background<Vec<TcpStream>>),
     #[expect(dead_code, reason = "held for its drop")]
-    Flood(Aside<()>),
+    Flood(Background<()>),
     #[expect(dead_code, reason = "held for its drop")]
     Mute(Vec<TcpStream>),
 }
@@ -174,7 +174,7 @@ fn empty_lines(senders: usize, readers: usize, server: &Server) -> Result<Beside
     let mut all = all
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| Failure::Failed(format!("dial: {error}")))?;
-    Ok(Beside::Flood(Aside::start(move |over| {
+    Ok(Beside::Flood(Background::start(move |over| {
         let (lines, mut scratch) = ([b'\n'; 64 << 10], vec![0; 256 << 10]);
         let mut read_at = Instant::now();
         while !over.is_over() {
@@ -200,7 +200,7 @@ const CALM_BEFORE: Duration = Duration::from_millis(500);
 /// disturbance.
 fn accepts(bench: &Bench, server: &Server) -> Result<Beside, Failure> {
     let (dials, to) = (bench.size.many, server.addr);
-    Ok(Beside::Storm(Aside::start(move |over| {
+    Ok(Beside::Storm(Background::start(move |over| {
         thread::sleep(CALM_BEFORE);
         let dials = (0..dials).take_while(|_| !over.is_over());
         // Who is not let in is part of any storm.

@@ -4,26 +4,26 @@
 //!
 //!     cargo bench --bench peers
 
-mod aside;
+mod background;
 mod child;
 mod curves;
 mod docs;
 mod engine_alone;
 mod fairness;
-mod goals;
 mod harness;
-mod kept;
 mod machine;
 mod peers;
 mod plots;
 mod proc;
 mod report;
+mod retained;
 mod rounds;
 mod scenarios;
 mod sizes;
 mod stats;
 mod table;
-mod virtual_lines;
+mod targets;
+mod virtual_connections;
 mod watched;
 
 use std::path::PathBuf;
@@ -92,7 +92,7 @@ fn main() -> ExitCode {
 
 /// The other end of `engine_alone::measure`.
 fn be_alone(lines: u32) -> Result<(), Failure> {
-    let costs = virtual_lines::measure(lines)?;
+    let costs = virtual_connections::measure(lines)?;
     println!(
         "{}",
         serde_json::to_string(&costs).map_err(|error| error.to_string())?

@@ -17,7 +17,7 @@ use crate::machine;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Peer {
-    Floor,
+    Baseline,
     Heartline,
     Tokio,
     Go,
@@ -26,13 +26,13 @@ pub enum Peer {
     Mosquitto,
 }
 
-use Peer::{Floor, Go, Heartline, Mosquitto, Nats, Redis, Tokio};
+use Peer::{Baseline, Go, Heartline, Mosquitto, Nats, Redis, Tokio};
 
 /// As they stand in the tables.
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Floor => "floor",
+            Baseline => "baseline",
             Heartline => "heartline",
             Tokio => "tokio",
             Go => "Go",
@@ -55,12 +55,12 @@ pub struct Ready {
 pub fn prepare(peer: Peer, dir: &Path) -> Result<Ready, String> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers");
     let (program, version) = match peer {
-        Floor => {
-            let program = dir.join("floor");
+        Baseline => {
+            let program = dir.join("baseline");
             run(Command::new("cc")
                 .args(["-O2", "-o"])
                 .arg(&program)
-                .arg(sources.join("floor.c")))
+                .arg(sources.join("baseline.c")))
             .map_err(|problem| install(&problem, "gcc"))?;
             (
                 program,
@@ -204,7 +204,7 @@ impl Peer {
             answer: "off",
         };
         match self {
-            Floor | Tokio | Go => lines,
+            Baseline | Tokio | Go => lines,
             Heartline => Wire {
                 answer: r"ping\n=pong\n",
                 ..lines
@@ -245,7 +245,7 @@ impl Peer {
     /// What to send to see that it really answers, and with what the answer ends.
     fn probe(self) -> (&'static [u8], &'static [u8]) {
         match self {
-            Floor | Heartline | Tokio | Go => (b"probe\n", b"echo: probe\n"),
+            Baseline | Heartline | Tokio | Go => (b"probe\n", b"echo: probe\n"),
             Redis => (b"PING\r\n", b"+PONG\r\n"),
             Nats => (b"CONNECT {\"verbose\":false}\r\nPING\r\n", b"PONG\r\n"),
             Mosquitto => (b"\x10\x0c\0\x04MQTT\x04\x02\0\x3c\0\0", b"\x20\x02\0\0"),
@@ -302,7 +302,7 @@ impl Ready {
         let port = port.to_string();
         command.current_dir(&self.dir);
         match self.peer {
-            Floor => command.args([
+            Baseline => command.args([
                 port.as_str(),
                 if mode == Mode::FanOut {
                     "fan-out"

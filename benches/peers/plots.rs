@@ -30,9 +30,9 @@ pub const LABEL: i32 = 14;
 pub const INK: RGBColor = RGBColor(0x22, 0x2b, 0x36);
 pub const FAINT: RGBColor = RGBColor(0x8a, 0x94, 0xa0);
 pub const OURS: RGBColor = RGBColor(0x1f, 0x77, 0xb4);
-pub const FLOOR: RGBColor = RGBColor(0x5b, 0x66, 0x73);
+pub const BASELINE: RGBColor = RGBColor(0x5b, 0x66, 0x73);
 pub const OTHERS: RGBColor = RGBColor(0xc3, 0xcb, 0xd4);
-pub const GOAL: RGBColor = RGBColor(0xc6, 0x28, 0x28);
+pub const TARGET: RGBColor = RGBColor(0xc6, 0x28, 0x28);
 
 struct Bar {
     label: String,
@@ -41,7 +41,7 @@ struct Bar {
     figure: String,
     colour: RGBColor,
     /// What should not be passed.
-    goal: Option<f64>,
+    target: Option<f64>,
 }
 
 struct Chart {
@@ -55,7 +55,7 @@ struct Chart {
 /// Draws into `dir`, and returns for each plot its path from there and what it shows.
 pub fn draw(report: &Report, dir: &Path) -> Result<Vec<(String, String)>, Failure> {
     let mut plots = Vec::new();
-    let all = std::iter::once(("goals".to_string(), ratios(report))).chain(peers(report));
+    let all = std::iter::once(("targets".to_string(), ratios(report))).chain(peers(report));
     for (name, chart) in all.filter(|(_, chart)| !chart.bars.is_empty()) {
         let path = dir.join(format!("{name}.svg"));
         render(&chart, &path).map_err(|error| format!("draw {}: {error}", path.display()))?;
@@ -65,13 +65,13 @@ pub fn draw(report: &Report, dir: &Path) -> Result<Vec<(String, String)>, Failur
     Ok(plots)
 }
 
-/// Where heartline stands to the floor, and where it should.
+/// Where heartline stands to the baseline, and where it should.
 fn ratios(report: &Report) -> Chart {
     let bar = |(scenario, metric, most): (&str, &str, f64)| {
         let metric = report.metric(scenario, metric)?;
-        let spread = metric.of(Peer::Heartline)?.to_floor?;
+        let spread = metric.of(Peer::Heartline)?.to_baseline?;
         let figure = format!(
-            "{} ×  (goal {})",
+            "{} ×  (target {})",
             Unit::Times.number(spread.median),
             Unit::Times.number(most)
         );
@@ -80,16 +80,16 @@ fn ratios(report: &Report) -> Chart {
             spread,
             figure,
             colour: OURS,
-            goal: Some(most),
+            target: Some(most),
         })
     };
     Chart {
-        title: "heartline's ratio to the floor, and the goals".to_string(),
-        subtitle: "less is better; dashed: the floor; red: the goal".to_string(),
+        title: "heartline's ratio to the baseline, and the targets".to_string(),
+        subtitle: "less is better; dashed: the baseline; red: the target".to_string(),
         bars: report
-            .goals
+            .targets
             .iter()
-            .flat_map(|goal| &goal.ratio_bounds)
+            .flat_map(|target| &target.ratio_bounds)
             .filter_map(|bound| bar(*bound))
             .collect(),
         line_at: Some(1.0),
@@ -107,13 +107,15 @@ fn peers(report: &Report) -> impl Iterator<Item = (String, Chart)> {
     let charts = metrics.map(|(scenario, metric)| {
         let bars = metric.peers.iter().filter_map(|figures| {
             let spread = figures.spread?;
-            let ratio = figures.to_floor.filter(|_| figures.peer != Peer::Floor);
+            let ratio = figures
+                .to_baseline
+                .filter(|_| figures.peer != Peer::Baseline);
             let ratio = ratio.map_or_else(String::new, |ratio| {
-                format!("  ({} × floor)", Unit::Times.number(ratio.median))
+                format!("  ({} × baseline)", Unit::Times.number(ratio.median))
             });
             let colour = match figures.peer {
                 Peer::Heartline => OURS,
-                Peer::Floor => FLOOR,
+                Peer::Baseline => BASELINE,
                 _ => OTHERS,
             };
             let figure = format!("{}{ratio}", metric.unit.written(spread.median));
@@ -122,7 +124,7 @@ fn peers(report: &Report) -> impl Iterator<Item = (String, Chart)> {
                 spread,
                 figure,
                 colour,
-                goal: None,
+                target: None,
             })
         });
         let subtitle = format!("{}, less is better", metric.unit.name());
@@ -169,7 +171,7 @@ fn render(chart: &Chart, path: &Path) -> Drawn {
     let most = chart
         .bars
         .iter()
-        .flat_map(|bar| [bar.spread.max, bar.goal.unwrap_or(0.0)])
+        .flat_map(|bar| [bar.spread.max, bar.target.unwrap_or(0.0)])
         .fold(f64::MIN_POSITIVE, f64::max);
     let scale = f64::from(WIDTH as i32 - MARGIN - FIGURE_WIDTH - left) / most;
     // A little less than nothing is drawn as nothing.
@@ -200,13 +202,13 @@ fn render(chart: &Chart, path: &Path) -> Drawn {
                 ))?;
             }
         }
-        if let Some(goal) = bar.goal {
+        if let Some(target) = bar.target {
             area.draw(&PathElement::new(
-                [(x(goal), top - 4), (x(goal), bottom + 4)],
-                GOAL.stroke_width(2),
+                [(x(target), top - 4), (x(target), bottom + 4)],
+                TARGET.stroke_width(2),
             ))?;
         }
-        let end = high.max(bar.goal.map_or(0, x));
+        let end = high.max(bar.target.map_or(0, x));
         write(
             &area,
             &bar.figure,
@@ -218,7 +220,10 @@ fn render(chart: &Chart, path: &Path) -> Drawn {
     if let Some(at) = chart.line_at {
         let dashes = (HEAD..height - FOOT).step_by(8);
         for top in dashes {
-            area.draw(&PathElement::new([(x(at), top), (x(at), top + 4)], FLOOR))?;
+            area.draw(&PathElement::new(
+                [(x(at), top), (x(at), top + 4)],
+                BASELINE,
+            ))?;
         }
     }
     area.present()?;

@@ -10,7 +10,7 @@ use crate::child::{Failure, pause};
 /// than so long to come to rest.
 const AT_REST: f64 = 0.05;
 const REST_LOOK: Duration = Duration::from_millis(150);
-const LONGEST_REST: Duration = Duration::from_secs(5);
+const MAX_SAMPLE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Resident memory in bytes, counted page by page.
 pub fn rss(pid: u32) -> Result<f64, Failure> {
@@ -32,7 +32,7 @@ pub fn sleeps(pid: u32) -> Result<f64, Failure> {
 }
 
 pub fn rest(pid: u32) -> Result<(), Failure> {
-    let until = Instant::now() + LONGEST_REST;
+    let until = Instant::now() + MAX_SAMPLE_PAUSE;
     let mut before = cpu_ns(pid)?;
     loop {
         pause(REST_LOOK)?;

@@ -5,11 +5,11 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use crate::goals::{self, Outcome};
 use crate::machine::Machine;
 use crate::peers::{Peer, Ready};
 use crate::scenarios::{Measured, Metric, Scenario};
 use crate::stats::{Spread, Unit};
+use crate::targets::{self, Outcome};
 
 #[derive(Serialize)]
 pub struct Report {
@@ -22,7 +22,7 @@ pub struct Report {
     pub machine: Machine,
     pub peers: Vec<PeerNote>,
     pub scenarios: Vec<ScenarioReport>,
-    pub goals: Vec<Outcome>,
+    pub targets: Vec<Outcome>,
 }
 
 #[derive(Serialize)]
@@ -78,8 +78,8 @@ pub struct Figures {
     /// For each round; null if it failed.
     pub values: Vec<Option<f64>>,
     pub spread: Option<Spread>,
-    /// The ratio to what the floor had in the same round.
-    pub to_floor: Option<Spread>,
+    /// The ratio to what the baseline had in the same round.
+    pub to_baseline: Option<Spread>,
     #[serde(skip)]
     compares: bool,
 }
@@ -110,8 +110,8 @@ impl Report {
                 missing: note.missing.is_some(),
                 values: Vec::new(),
                 spread: None,
-                to_floor: None,
-                compares: metric.to_floor,
+                to_baseline: None,
+                compares: metric.to_baseline,
             };
             MetricReport {
                 id: metric.id,
@@ -143,7 +143,7 @@ impl Report {
             machine: Machine::look(),
             scenarios: scenarios.iter().map(scenario).collect(),
             peers,
-            goals: Vec::new(),
+            targets: Vec::new(),
         }
     }
 
@@ -177,23 +177,23 @@ impl Report {
             .iter_mut()
             .flat_map(|scenario| &mut scenario.metrics)
         {
-            let floor = metric
+            let baseline = metric
                 .peers
                 .iter()
-                .find(|figures| figures.peer == Peer::Floor)
+                .find(|figures| figures.peer == Peer::Baseline)
                 .map(|figures| figures.values.clone());
             for figures in &mut metric.peers {
                 figures.spread = Spread::of(figures.values.iter().copied().flatten());
-                let floor = floor.iter().filter(|_| figures.compares).flatten();
+                let baseline = baseline.iter().filter(|_| figures.compares).flatten();
                 let ratios = figures
                     .values
                     .iter()
-                    .zip(floor)
-                    .filter_map(|(value, floor)| Some((*value)? / (*floor)?));
-                figures.to_floor = Spread::of(ratios);
+                    .zip(baseline)
+                    .filter_map(|(value, baseline)| Some((*value)? / (*baseline)?));
+                figures.to_baseline = Spread::of(ratios);
             }
         }
-        self.goals = goals::judge(self);
+        self.targets = targets::judge(self);
     }
 
     pub fn metric(&self, scenario: &str, metric: &str) -> Option<&MetricReport> {

@@ -7,10 +7,10 @@ use crate::child::{Failure, pause};
 use crate::engine_alone;
 use crate::fairness;
 use crate::harness::{self, Found};
-use crate::kept;
-use crate::peers::Peer::{self, Floor, Go, Heartline, Mosquitto, Nats, Redis, Tokio};
+use crate::peers::Peer::{self, Baseline, Go, Heartline, Mosquitto, Nats, Redis, Tokio};
 use crate::peers::{Mode, Ready, free_port};
 use crate::proc;
+use crate::retained;
 use crate::rounds::Bench;
 use crate::sizes;
 use crate::stats::{Spread, Unit};
@@ -20,8 +20,8 @@ pub struct Metric {
     pub id: &'static str,
     pub title: &'static str,
     pub unit: Unit,
-    /// Whether its ratio to the floor says something.
-    pub to_floor: bool,
+    /// Whether its ratio to the baseline says something.
+    pub to_baseline: bool,
 }
 
 pub struct Scenario {
@@ -39,17 +39,22 @@ pub struct Measured {
     pub remarks: Vec<String>,
 }
 
-pub const fn metric(id: &'static str, title: &'static str, unit: Unit, to_floor: bool) -> Metric {
+pub const fn metric(
+    id: &'static str,
+    title: &'static str,
+    unit: Unit,
+    to_baseline: bool,
+) -> Metric {
     Metric {
         id,
         title,
         unit,
-        to_floor,
+        to_baseline,
     }
 }
 
-const ALL: &[Peer] = &[Floor, Heartline, Tokio, Go, Redis, Nats, Mosquitto];
-const ECHOES: &[Peer] = &[Floor, Heartline, Tokio, Go, Redis, Nats];
+const ALL: &[Peer] = &[Baseline, Heartline, Tokio, Go, Redis, Nats, Mosquitto];
+const ECHOES: &[Peer] = &[Baseline, Heartline, Tokio, Go, Redis, Nats];
 
 const HUGE: &str = "huge";
 
@@ -103,7 +108,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         id: "kept",
-        peers: &[Floor, Heartline, Tokio, Go],
+        peers: &[Baseline, Heartline, Tokio, Go],
         metrics: &[metric(
             "memory",
             "kept per connection after 16 KiB echoed once",
@@ -111,7 +116,7 @@ pub const SCENARIOS: &[Scenario] = &[
             false,
         )],
         once: false,
-        measure: kept::measure,
+        measure: retained::measure,
     },
     Scenario {
         id: "echo",
@@ -175,7 +180,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         id: "fan-out",
-        peers: &[Floor, Heartline, Redis, Nats],
+        peers: &[Baseline, Heartline, Redis, Nats],
         metrics: &[
             metric(
                 "last",

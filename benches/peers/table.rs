@@ -24,7 +24,7 @@ pub fn plain(report: &Report) -> String {
     }
     line!(
         out,
-        "median (min–max) over {} rounds; × floor: median of the ratios in the same round (min–max)\n",
+        "median (min–max) over {} rounds; × baseline: median of the ratios in the same round (min–max)\n",
         report.rounds
     );
     for scenario in &report.scenarios {
@@ -40,14 +40,14 @@ pub fn plain(report: &Report) -> String {
             .for_each(|remark| line!(out, "  ! {remark}"));
         line!(out, "");
     }
-    for goal in &report.goals {
+    for target in &report.targets {
         line!(
             out,
             "{:<12}  {}  [{}]  {}",
-            goal.verdict,
-            goal.title,
-            goal.goal,
-            goal.measured
+            target.verdict,
+            target.title,
+            target.target,
+            target.measured
         );
     }
     for peer in report.peers.iter().filter(|peer| peer.missing.is_some()) {
@@ -77,16 +77,19 @@ pub fn markdown(report: &Report, plots: &[(String, String)]) -> String {
     line!(out, "{:.0} GB of memory.\n", machine.memory_bytes / 1e9);
     report.peers.iter().for_each(|peer| line!(out, "* {peer}"));
 
-    line!(out, "\n### Goals\n");
-    line!(out, "| scenario | goal | heartline | |\n|---|---|---|---|");
-    for goal in &report.goals {
+    line!(out, "\n### Targets\n");
+    line!(
+        out,
+        "| scenario | target | heartline | |\n|---|---|---|---|"
+    );
+    for target in &report.targets {
         line!(
             out,
             "| {} | {} | {} | {} |",
-            goal.title,
-            goal.goal,
-            goal.measured,
-            goal.verdict
+            target.title,
+            target.target,
+            target.measured,
+            target.verdict
         );
     }
 
@@ -128,7 +131,7 @@ fn peers(out: &mut String, report: &Report) {
     line!(out, "\n### All peers\n");
     line!(
         out,
-        "Each cell: median (min–max), and the median of the ratios to the floor in the same round. A dash: not part of the scenario.\n"
+        "Each cell: median (min–max), and the median of the ratios to the baseline in the same round. A dash: not part of the scenario.\n"
     );
     let names: Vec<String> = report
         .peers
@@ -220,7 +223,10 @@ fn value(figures: &Figures, unit: Unit) -> String {
 }
 
 fn cell(figures: &Figures, unit: Unit) -> String {
-    match figures.to_floor.filter(|_| figures.peer != Peer::Floor) {
+    match figures
+        .to_baseline
+        .filter(|_| figures.peer != Peer::Baseline)
+    {
         None => value(figures, unit),
         Some(ratio) => format!(
             "{}, {} ×",
@@ -231,10 +237,13 @@ fn cell(figures: &Figures, unit: Unit) -> String {
 }
 
 fn ratio_range(figures: &Figures) -> String {
-    match figures.to_floor.filter(|_| figures.peer != Peer::Floor) {
+    match figures
+        .to_baseline
+        .filter(|_| figures.peer != Peer::Baseline)
+    {
         None => String::new(),
         Some(ratio) => format!(
-            "{} × floor ({})",
+            "{} × baseline ({})",
             Unit::Times.number(ratio.median),
             Unit::Times.range(&ratio)
         ),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::aside::{Aside, Over};
+use crate::background::{Background, Over};
 use crate::child::{Failure, pause};
 use crate::fairness::{P99, mute_lines, quiet};
 use crate::peers::{Mode, Ready};
@@ -164,7 +164,8 @@ fn beside<T>(
     wishes: &'static [Wish],
     run: impl FnOnce() -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let operators: Vec<Aside<u32>> = wishes.iter().map(|wish| operator(socket, wish)).collect();
+    let operators: Vec<Background<u32>> =
+        wishes.iter().map(|wish| operator(socket, wish)).collect();
     let done = run()?;
     let answers: Vec<u32> = operators
         .into_iter()
@@ -179,9 +180,9 @@ fn beside<T>(
 }
 
 /// Asks for one thing again and again, and says how often it was answered.
-fn operator(socket: &Path, wish: &'static Wish) -> Aside<u32> {
+fn operator(socket: &Path, wish: &'static Wish) -> Background<u32> {
     let socket = PathBuf::from(socket);
-    Aside::start(move |over| {
+    Background::start(move |over| {
         let mut answers = 0;
         while !over.is_over() {
             // An error is no answer, and none at all is a failure of the scenario.

@@ -58,11 +58,11 @@ pub(crate) struct HeartbeatArgs {
 
 impl HeartbeatArgs {
     /// The heartbeat, if it is on. `push` tells whether pings are sent at all.
-    pub(crate) fn heartbeat(&self, push: bool) -> Option<Heartbeat> {
+    pub(crate) fn heartbeat(&self, send_pings: bool) -> Option<Heartbeat> {
         self.heartbeat.0.map(|interval| Heartbeat {
             interval,
-            missed: self.missed,
-            push,
+            max_missed: self.missed,
+            send_pings,
         })
     }
 }

@@ -6,7 +6,7 @@ mod apps;
 mod args;
 mod bench;
 mod connect;
-mod figures;
+mod humanize;
 mod logging;
 mod manual;
 mod output;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::admin_client::{AdminArgs, AdminClient, AdminError, Histogram, Status, printable};
-use super::figures::{bound, bytes, duration, grouped, span};
+use super::humanize::{bound, bytes, duration, grouped, span};
 use crate::error::Error;
 
 /// What a script is told of a server that is on its way out; 2 is taken by wrong usage.

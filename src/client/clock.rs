@@ -7,7 +7,7 @@ use crate::time::{AwakeClock, Timestamp, duration_to_ms};
 
 /// A shorter distance between boot time and monotonic time is drift of their readings, or a nap
 /// that no peer and no NAT noticed.
-const SHORTEST_SUSPENSION_MS: u64 = 1000;
+const MIN_SUSPENSION_MS: u64 = 1000;
 
 /// Reads the clocks and knows how long the driver meant to wait between two readings.
 pub(super) struct Clock {
@@ -53,6 +53,6 @@ impl Clock {
     /// Whether the machine was suspended since the last call.
     pub(super) fn was_suspended(&mut self) -> bool {
         let before = std::mem::replace(&mut self.suspended_ms, SuspendClock::suspended_ms());
-        self.suspended_ms.saturating_sub(before) >= SHORTEST_SUSPENSION_MS
+        self.suspended_ms.saturating_sub(before) >= MIN_SUSPENSION_MS
     }
 }

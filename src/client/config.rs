@@ -74,8 +74,8 @@ impl Default for ClientConfig {
 }
 
 /// The smallest sensible queue: a short message must fit.
-const SMALLEST_QUEUE: usize = 256;
-const _: () = assert!(SMALLEST_QUEUE > MESSAGE_OVERHEAD);
+const MIN_QUEUE: usize = 256;
+const _: () = assert!(MIN_QUEUE > MESSAGE_OVERHEAD);
 
 impl ClientConfig {
     /// Checks every field, alone and against the others. The error names the first field at fault.
@@ -87,10 +87,10 @@ impl ClientConfig {
             ));
         }
         self.codec()?;
-        if self.max_queue < SMALLEST_QUEUE {
+        if self.max_queue < MIN_QUEUE {
             return Err(ConfigError::new(
                 "max_queue",
-                format!("must be at least {SMALLEST_QUEUE} bytes"),
+                format!("must be at least {MIN_QUEUE} bytes"),
             ));
         }
         if self.tries == Some(0) {
@@ -172,7 +172,7 @@ mod tests {
         );
         assert_eq!(
             field_at_fault(|config| config.heartbeat = Some(Heartbeat {
-                missed: 0,
+                max_missed: 0,
                 ..Heartbeat::default()
             })),
             "missed"

@@ -12,7 +12,7 @@ use crate::close::{CloseReason, Origin};
 #[non_exhaustive]
 pub enum Event {
     /// A dial begins.
-    Dialing(Try),
+    Dialing(Attempt),
     /// A dial failed: the name does not resolve, or no address of it answered. The error is that of
     /// the last address.
     DialFailed(io::Error),
@@ -39,7 +39,7 @@ pub enum Event {
     /// The client waits, then dials again.
     Reconnecting {
         /// The dial that comes next.
-        next: Try,
+        next: Attempt,
         /// The wait before it.
         delay: Duration,
     },
@@ -80,7 +80,7 @@ impl fmt::Display for Event {
 
 /// A dial, by its number. Counting starts over when a line receives its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Try {
+pub struct Attempt {
     /// From 1.
     pub number: u32,
     /// How many there are before the client gives up. `None`: it never does.
@@ -88,7 +88,7 @@ pub struct Try {
 }
 
 /// `try 2 of 5`, or `try 2`.
-impl fmt::Display for Try {
+impl fmt::Display for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "try {}", self.number)?;
         self.of.map_or(Ok(()), |of| write!(f, " of {of}"))
@@ -103,7 +103,7 @@ pub enum ClientState {
     /// It dials.
     Dialing,
     /// The line is up.
-    Up,
+    Connected,
     /// It has ended, and stays so.
     Done(Outcome),
 }
@@ -118,7 +118,7 @@ pub enum Outcome {
     Finished,
     /// Everything was handed to the kernel, then the line broke for this reason: whether the server
     /// got all of it is not known.
-    CutOff(CloseReason),
+    ConnectionLost(CloseReason),
     /// Everything was handed to the kernel, and the server's had not acknowledged these bytes when
     /// the line ended for this reason: they are probably lost.
     Unacknowledged {
@@ -142,7 +142,7 @@ impl Outcome {
         if reason == CloseReason::PeerClosed {
             Outcome::Finished
         } else {
-            Outcome::CutOff(reason)
+            Outcome::ConnectionLost(reason)
         }
     }
 }
@@ -152,10 +152,10 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Outcome::Finished => f.write_str("finished"),
-            Outcome::CutOff(reason) if reason.origin() == Origin::Peer => {
+            Outcome::ConnectionLost(reason) if reason.origin() == Origin::Peer => {
                 write!(f, "cut off by the server ({reason})")
             }
-            Outcome::CutOff(reason) => write!(f, "cut off ({reason})"),
+            Outcome::ConnectionLost(reason) => write!(f, "cut off ({reason})"),
             Outcome::Unacknowledged { bytes, reason } => {
                 write!(
                     f,

@@ -23,15 +23,15 @@ impl ClientHandle {
     /// called or the client is gone, and with [`SendError::InvalidMessage`].
     pub fn send(&self, message: &[u8]) -> Result<(), SendError> {
         let charge = self.0.charge(message)?;
-        let mut mailbox = self.0.lock();
-        if mailbox.closed {
+        let mut command_queue = self.0.lock();
+        if command_queue.closed {
             return Err(SendError::Closed);
         }
-        if mailbox.bytes + charge > self.0.max_bytes {
+        if command_queue.bytes + charge > self.0.max_bytes {
             return Err(SendError::Full);
         }
-        mailbox.put(message, charge);
-        drop(mailbox);
+        command_queue.put(message, charge);
+        drop(command_queue);
         self.0.wake();
         Ok(())
     }
@@ -47,18 +47,19 @@ impl ClientHandle {
         if charge > self.0.max_bytes {
             return Err(SendError::Full);
         }
-        let full =
-            |mailbox: &mut Mailbox| !mailbox.closed && mailbox.bytes + charge > self.0.max_bytes;
-        let mut mailbox = self
+        let full = |command_queue: &mut CommandQueue| {
+            !command_queue.closed && command_queue.bytes + charge > self.0.max_bytes
+        };
+        let mut command_queue = self
             .0
             .room
             .wait_while(self.0.lock(), full)
             .expect(UNPOISONED);
-        if mailbox.closed {
+        if command_queue.closed {
             return Err(SendError::Closed);
         }
-        mailbox.put(message, charge);
-        drop(mailbox);
+        command_queue.put(message, charge);
+        drop(command_queue);
         self.0.wake();
         Ok(())
     }
@@ -66,28 +67,28 @@ impl ClientHandle {
     /// As [`ClientContext::finish`](super::ClientContext::finish), after all that was queued
     /// before. Never lost, however full the queue is; calling again changes nothing.
     pub fn finish(&self) {
-        self.0.close(|mailbox| mailbox.finish = true);
+        self.0.close(|command_queue| command_queue.finish = true);
     }
 
     /// As [`ClientContext::stop`](super::ClientContext::stop). Never lost; calling again changes
     /// nothing.
     pub fn stop(&self) {
-        self.0.close(|mailbox| mailbox.stop = true);
+        self.0.close(|command_queue| command_queue.stop = true);
     }
 }
 
-/// A message in the mailbox is charged its header and what the heap adds, so that the bound in
+/// A message in the command queue is charged its header and what the heap adds, so that the bound in
 /// bytes also bounds how many there are. More than in the client's own queue, so that whatever fits
-/// the mailbox fits there too.
-const MAIL_OVERHEAD: usize = 32;
-const _: () = assert!(MAIL_OVERHEAD > super::queue::MESSAGE_OVERHEAD);
+/// the command queue fits there too.
+const COMMAND_OVERHEAD: usize = 32;
+const _: () = assert!(COMMAND_OVERHEAD > super::queue::MESSAGE_OVERHEAD);
 
-const UNPOISONED: &str = "nothing that can panic runs while the mailbox is locked";
+const UNPOISONED: &str = "nothing that can panic runs while the command queue is locked";
 
 /// What handles and client share.
 pub(super) struct Shared {
-    mailbox: Mutex<Mailbox>,
-    /// Signalled when the mailbox gets room or is closed.
+    command_queue: Mutex<CommandQueue>,
+    /// Signalled when the command queue gets room or is closed.
     room: Condvar,
     waker: Waker,
     /// Whether the client was woken and has not looked yet: one system call wakes it for any number
@@ -98,7 +99,7 @@ pub(super) struct Shared {
 }
 
 #[derive(Default)]
-struct Mailbox {
+struct CommandQueue {
     messages: VecDeque<Vec<u8>>,
     /// The charges of the messages.
     bytes: usize,
@@ -108,15 +109,15 @@ struct Mailbox {
     stop: bool,
 }
 
-impl Mailbox {
+impl CommandQueue {
     fn put(&mut self, message: &[u8], charge: usize) {
         self.bytes += charge;
         self.messages.push_back(message.to_vec());
     }
 }
 
-/// What was found in the mailbox beside messages.
-pub(super) struct Mail {
+/// What was found in the command queue beside messages.
+pub(super) struct Taken {
     pub(super) stop: bool,
     pub(super) finish: bool,
     /// Messages are left for which the client's queue has no room yet.
@@ -126,7 +127,7 @@ pub(super) struct Mail {
 impl Shared {
     pub(super) fn new(waker: Waker, codec: Codec, max_bytes: usize) -> Arc<Self> {
         Arc::new(Shared {
-            mailbox: Mutex::default(),
+            command_queue: Mutex::default(),
             room: Condvar::new(),
             waker,
             woken: AtomicBool::new(false),
@@ -140,25 +141,25 @@ impl Shared {
     }
 
     /// Moves messages to the client's queue while it has room.
-    pub(super) fn take(&self, queue: &mut SendQueue) -> Mail {
-        // Before the look into the mailbox: whatever is put in later wakes again.
+    pub(super) fn take(&self, queue: &mut SendQueue) -> Taken {
+        // Before the look into the command queue: whatever is put in later wakes again.
         self.woken.store(false, Ordering::SeqCst);
-        let mut mailbox = self.lock();
+        let mut command_queue = self.lock();
         let mut taken = false;
-        while let Some(message) = mailbox.messages.front()
+        while let Some(message) = command_queue.messages.front()
             && queue.push(message) != Err(SendError::Full)
         {
-            mailbox.bytes -= self.charge(message).expect("framed once, framed again");
-            mailbox.messages.pop_front();
+            command_queue.bytes -= self.charge(message).expect("framed once, framed again");
+            command_queue.messages.pop_front();
             taken = true;
         }
         if taken {
             self.room.notify_all();
         }
-        Mail {
-            stop: mailbox.stop,
-            finish: mailbox.finish,
-            left: !mailbox.messages.is_empty(),
+        Taken {
+            stop: command_queue.stop,
+            finish: command_queue.finish,
+            left: !command_queue.messages.is_empty(),
         }
     }
 
@@ -168,11 +169,11 @@ impl Shared {
         self.room.notify_all();
     }
 
-    fn close(&self, how: impl FnOnce(&mut Mailbox)) {
-        let mut mailbox = self.lock();
-        mailbox.closed = true;
-        how(&mut mailbox);
-        drop(mailbox);
+    fn close(&self, how: impl FnOnce(&mut CommandQueue)) {
+        let mut command_queue = self.lock();
+        command_queue.closed = true;
+        how(&mut command_queue);
+        drop(command_queue);
         self.room.notify_all();
         self.wake();
     }
@@ -181,7 +182,7 @@ impl Shared {
         Ok(self
             .codec
             .encoded_len(&[message])?
-            .saturating_add(MAIL_OVERHEAD))
+            .saturating_add(COMMAND_OVERHEAD))
     }
 
     fn wake(&self) {
@@ -194,7 +195,7 @@ impl Shared {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Mailbox> {
-        self.mailbox.lock().expect(UNPOISONED)
+    fn lock(&self) -> MutexGuard<'_, CommandQueue> {
+        self.command_queue.lock().expect(UNPOISONED)
     }
 }

@@ -11,16 +11,16 @@ use crate::time::{Timestamp, duration_to_ms};
 #[derive(Debug)]
 pub(super) struct Beat {
     pub(super) interval_ms: u64,
-    pub(super) missed: u32,
-    pub(super) push: bool,
+    pub(super) max_missed: u32,
+    pub(super) send_pings: bool,
 }
 
 impl Beat {
     pub(super) fn new(heartbeat: &Heartbeat) -> Self {
         Beat {
             interval_ms: duration_to_ms(heartbeat.interval),
-            missed: u32::from(heartbeat.missed),
-            push: heartbeat.push,
+            max_missed: u32::from(heartbeat.max_missed),
+            send_pings: heartbeat.send_pings,
         }
     }
 
@@ -46,7 +46,7 @@ pub(super) struct Question {
 pub(super) struct Line {
     pub(super) since: Timestamp,
     /// When the peer last gave a sign of life: it sent something.
-    pub(super) life: Timestamp,
+    pub(super) last_activity: Timestamp,
     /// When the kernel last took bytes from us.
     pub(super) last_out: Timestamp,
     /// When the last question was asked, and how many were since the last sign of life.
@@ -76,7 +76,7 @@ impl Line {
     pub(super) fn new(now: Timestamp) -> Self {
         Line {
             since: now,
-            life: now,
+            last_activity: now,
             last_out: now,
             last_asked: now,
             asked: 0,
@@ -101,7 +101,7 @@ impl Line {
         let silence = (self.asked > 0).then(|| self.silence(now));
         self.last_asked = now;
         self.asked += 1;
-        if self.asked == beat.missed {
+        if self.asked == beat.max_missed {
             self.all_asked = Some(now);
         }
         if self.probe == Probe::Due {
@@ -118,15 +118,15 @@ impl Line {
     /// the directions was last busy. `None` if none can be asked, or all were asked and what is
     /// left is to wait for the verdict.
     pub(super) fn ask_at(&self, beat: &Beat) -> Option<Timestamp> {
-        if !beat.push || self.half_closed {
+        if !beat.send_pings || self.half_closed {
             return None;
         }
         match self.probe {
             Probe::Due => Some(Timestamp::ZERO),
             Probe::Asked { .. } => None,
-            Probe::None if self.asked >= beat.missed => None,
+            Probe::None if self.asked >= beat.max_missed => None,
             Probe::None => Some(
-                self.life
+                self.last_activity
                     .min(self.last_out)
                     .max(self.last_asked)
                     .plus_ms(beat.interval_ms),
@@ -139,9 +139,9 @@ impl Line {
     /// Whoever wakes from a freeze has asked nobody, so it owes `missed` questions, and the last of
     /// them an interval to be answered.
     pub(super) fn verdict_at(&self, beat: &Beat) -> Option<Timestamp> {
-        let bound = beat.surely_after(self.life, u64::from(beat.missed) + 1);
+        let bound = beat.surely_after(self.last_activity, u64::from(beat.max_missed) + 1);
         match self.probe {
-            _ if self.half_closed || !beat.push => Some(bound),
+            _ if self.half_closed || !beat.send_pings => Some(bound),
             Probe::Due => None,
             Probe::Asked { at } => Some(beat.surely_after(at, 1)),
             Probe::None => self.all_asked.map(|at| bound.max(beat.surely_after(at, 1))),
@@ -155,7 +155,7 @@ impl Line {
     }
 
     pub(super) fn handle_life(&mut self, now: Timestamp) {
-        self.life = now;
+        self.last_activity = now;
         self.asked = 0;
         self.all_asked = None;
         self.probe = Probe::None;
@@ -171,6 +171,6 @@ impl Line {
     }
 
     pub(super) fn silence(&self, now: Timestamp) -> Duration {
-        Duration::from_millis(now.ms_since(self.life))
+        Duration::from_millis(now.ms_since(self.last_activity))
     }
 }

@@ -45,7 +45,7 @@ mod turn;
 
 pub use backoff::Backoff;
 pub use config::ClientConfig;
-pub use event::{ClientState, Event, Outcome, Try};
+pub use event::{Attempt, ClientState, Event, Outcome};
 pub use handle::ClientHandle;
 pub use handler::{ClientContext, ClientHandler};
 pub use rtt::RttStats;
@@ -180,7 +180,7 @@ impl Client {
             log::info!("client-resumed addr={}", self.addr);
             self.session.handle_resumed(now);
         }
-        self.take_mail();
+        self.take_commands();
         self.progress_dial(handler, now);
         self.read(handler, now);
         self.obey(handler, now);

@@ -35,7 +35,7 @@ pub(crate) const MESSAGE_OVERHEAD: usize = size_of::<usize>();
 
 /// Answers that may wait for a peer which asks and does not read. Further ones are dropped: any
 /// byte of ours is an answer.
-const MOST_HEARTBEAT_BYTES: usize = 4 * 1024;
+const MAX_HEARTBEAT_BYTES: usize = 4 * 1024;
 
 /// A ping follows the message in which this many bytes went out since the last one.
 pub(crate) const PING_EVERY_BYTES: usize = 16 * 1024;
@@ -194,7 +194,7 @@ impl SendQueue {
 }
 
 fn push_heartbeat(heartbeats: &mut Vec<u8>, word: &[u8]) {
-    if heartbeats.len() + word.len() <= MOST_HEARTBEAT_BYTES {
+    if heartbeats.len() + word.len() <= MAX_HEARTBEAT_BYTES {
         heartbeats.extend_from_slice(word);
     }
 }
@@ -285,7 +285,7 @@ mod tests {
     fn a_peer_that_asks_and_does_not_read_grows_nothing() {
         let mut queue = queue(Framing::Lines, 1000);
         (0..100_000).for_each(|_| queue.push_pong());
-        assert!(queue.unsent() <= MOST_HEARTBEAT_BYTES);
+        assert!(queue.unsent() <= MAX_HEARTBEAT_BYTES);
         assert_eq!(queue.push(b"there is still room for messages"), Ok(()));
     }
 

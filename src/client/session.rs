@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::backoff::Backoff;
 use super::config::ClientConfig;
-use super::event::{ClientState, Outcome, Try};
+use super::event::{Attempt, ClientState, Outcome};
 use super::line::{Beat, Line, Probe, Question};
 use super::rtt::RttStats;
 use crate::close::CloseReason;
@@ -51,7 +51,7 @@ pub(crate) struct Session {
 enum State {
     Waiting { until: Timestamp },
     Dialing { deadline: Timestamp },
-    Up(Line),
+    Connected(Line),
     Done(Outcome),
 }
 
@@ -59,27 +59,27 @@ enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Dial, and report `handle_dialled` or `handle_dial_failed`.
-    Dial(Try),
+    Dial(Attempt),
     /// The address being dialled has had its time: dial the next one and report
     /// `handle_next_address`, or report `handle_dial_failed`.
     AbandonDial,
     /// Ask whether the peer lives. `ping` is off in raw framing when bytes are stuck in the queue:
     /// a ping amid other bytes is not recognized there. `silence` is set when an earlier question
     /// got no answer.
-    Ask {
+    Ping {
         ping: bool,
         silence: Option<Duration>,
     },
     /// Report [`Session::handle_progress`].
     Measure,
     /// The line is about to be given up. Read and write once more, then ask [`Session::verdict`].
-    Judge,
+    FinalRead,
 }
 
 /// What comes after a failed dial or a lost line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    Retry { next: Try, delay_ms: u64 },
+    Retry { next: Attempt, delay_ms: u64 },
     Done(Outcome),
 }
 
@@ -110,7 +110,7 @@ impl Session {
     /// The next thing to do at `now`, if any. Call until `None`.
     pub(crate) fn poll(&mut self, now: Timestamp) -> Option<Action> {
         if self.verdict(now).is_some() {
-            return Some(Action::Judge);
+            return Some(Action::FinalRead);
         }
         if self.sample_at().is_some_and(|at| at <= now) {
             return Some(Action::Measure);
@@ -122,16 +122,16 @@ impl Session {
                 self.state = State::Dialing {
                     deadline: now.plus_ms(self.dial_timeout_ms),
                 };
-                Some(Action::Dial(Try {
+                Some(Action::Dial(Attempt {
                     number: self.tries_used,
                     of: self.tries,
                 }))
             }
             State::Dialing { deadline } if *deadline <= now => Some(Action::AbandonDial),
-            State::Up(line) => {
+            State::Connected(line) => {
                 let beat = self.heartbeat.as_ref()?;
                 let Question { ping, silence } = line.poll(now, beat, self.pings_amid)?;
-                Some(Action::Ask { ping, silence })
+                Some(Action::Ping { ping, silence })
             }
             _ => None,
         }
@@ -143,7 +143,7 @@ impl Session {
         match &self.state {
             State::Waiting { until } => Some(*until),
             State::Dialing { deadline } => Some(*deadline),
-            State::Up(line) => {
+            State::Connected(line) => {
                 let ask_at = self.heartbeat.as_ref().and_then(|beat| line.ask_at(beat));
                 let ends = self.ends_of(line).map(|(at, _)| at);
                 ends.chain(ask_at).chain(self.sample_at()).min()
@@ -166,7 +166,7 @@ impl Session {
             return None;
         };
         self.epoch += 1;
-        self.state = State::Up(Line::new(now));
+        self.state = State::Connected(Line::new(now));
         Some(self.epoch)
     }
 
@@ -180,7 +180,7 @@ impl Session {
 
     /// Bytes arrived, of whatever kind.
     pub(crate) fn handle_received(&mut self, now: Timestamp) {
-        if let State::Up(line) = &mut self.state {
+        if let State::Connected(line) = &mut self.state {
             line.handle_life(now);
             self.tries_used = 0;
         }
@@ -188,7 +188,7 @@ impl Session {
 
     /// `pongs` answers arrived. Returns the round-trip time of the last one that can be told.
     pub(crate) fn handle_pongs(&mut self, now: Timestamp, pongs: u32) -> Option<Duration> {
-        let State::Up(line) = &mut self.state else {
+        let State::Connected(line) = &mut self.state else {
             return None;
         };
         (0..pongs).fold(None, |last, _| {
@@ -198,14 +198,14 @@ impl Session {
 
     /// A message arrived that may have had a pong in it, which only raw framing lets happen.
     pub(crate) fn handle_pongs_unclear(&mut self) {
-        if let State::Up(line) = &mut self.state {
+        if let State::Connected(line) = &mut self.state {
             line.outstanding.forget();
         }
     }
 
     /// When the server's progress in reading is to be measured next.
     fn sample_at(&self) -> Option<Timestamp> {
-        let State::Up(line) = &self.state else {
+        let State::Connected(line) = &self.state else {
             return None;
         };
         Some(line.stuck?.next_sample(self.write_timeout_ms?))
@@ -214,7 +214,7 @@ impl Session {
     /// How many of the bytes that the kernel took the server has not acknowledged (`SIOCOUTQ` of
     /// tcp(7)); `None` where the system does not tell.
     pub(crate) fn handle_progress(&mut self, now: Timestamp, unacknowledged: Option<u64>) {
-        if let State::Up(line) = &mut self.state
+        if let State::Connected(line) = &mut self.state
             && let Some(progress) = &mut line.stuck
         {
             progress.measure(now, line.written, unacknowledged);
@@ -225,7 +225,7 @@ impl Session {
     /// room, and before a write to it if the last measurement is a while ago. After the write,
     /// bytes would be unacknowledged that the server cannot have seen.
     pub(crate) fn wants_progress(&self, now: Timestamp) -> bool {
-        let (State::Up(line), Some(sample_at)) = (&self.state, self.sample_at()) else {
+        let (State::Connected(line), Some(sample_at)) = (&self.state, self.sample_at()) else {
             return false;
         };
         sample_at <= now || line.stuck.is_some_and(|progress| !progress.is_measured())
@@ -233,14 +233,14 @@ impl Session {
 
     /// A ping went out between messages, because so many bytes had gone out since the last one.
     pub(crate) fn handle_ping_amid(&mut self, now: Timestamp) {
-        if let State::Up(line) = &mut self.state {
+        if let State::Connected(line) = &mut self.state {
             line.outstanding.handle_ping(now);
         }
     }
 
     /// Whether pings are to go out between messages.
     pub(crate) fn pings_amid(&self) -> bool {
-        self.pings_amid && self.heartbeat.as_ref().is_some_and(|beat| beat.push)
+        self.pings_amid && self.heartbeat.as_ref().is_some_and(|beat| beat.send_pings)
     }
 
     pub(crate) fn pause_reads(&mut self, paused: bool) {
@@ -254,7 +254,7 @@ impl Session {
     /// The kernel took `sent` bytes. `stuck` tells whether it left some in the queue because it has
     /// no room.
     pub(crate) fn handle_sent(&mut self, now: Timestamp, sent: usize, stuck: bool) {
-        if let State::Up(line) = &mut self.state {
+        if let State::Connected(line) = &mut self.state {
             line.handle_sent(now, sent, stuck);
         }
     }
@@ -268,7 +268,7 @@ impl Session {
         unsent: bool,
         unacknowledged: u64,
     ) -> Option<Next> {
-        let State::Up(line) = &self.state else {
+        let State::Connected(line) = &self.state else {
             return None;
         };
         let half_closed = line.half_closed;
@@ -301,7 +301,7 @@ impl Session {
     pub(crate) fn wants_to_finish(&self) -> bool {
         self.finishing
             && match &self.state {
-                State::Up(line) => !line.half_closed,
+                State::Connected(line) => !line.half_closed,
                 // A client that never had a line still wants one: the server may have something to
                 // say.
                 State::Waiting { .. } | State::Dialing { .. } => self.last_loss.is_some(),
@@ -315,7 +315,7 @@ impl Session {
     pub(crate) fn handle_all_sent(&mut self) -> bool {
         match (&self.state, self.last_loss) {
             _ if !self.wants_to_finish() => false,
-            (State::Up(_), _) => true,
+            (State::Connected(_), _) => true,
             (_, last_loss) => {
                 let reason = last_loss.expect("between two lines, one was lost");
                 self.done(Outcome::after_everything_sent(reason));
@@ -327,7 +327,7 @@ impl Session {
     /// Our writing side was shut: no ping can be sent from here on, and the server has the silence
     /// bound from now to say more.
     pub(crate) fn handle_half_closed(&mut self, now: Timestamp) {
-        if let State::Up(line) = &mut self.state {
+        if let State::Connected(line) = &mut self.state {
             line.handle_life(now);
             line.half_closed = true;
         }
@@ -338,8 +338,9 @@ impl Session {
     pub(crate) fn handle_resumed(&mut self, now: Timestamp) {
         match &mut self.state {
             State::Waiting { until } => *until = now.min(*until),
-            State::Up(line)
-                if self.heartbeat.as_ref().is_some_and(|beat| beat.push) && !line.half_closed =>
+            State::Connected(line)
+                if self.heartbeat.as_ref().is_some_and(|beat| beat.send_pings)
+                    && !line.half_closed =>
             {
                 line.probe = Probe::Due;
             }
@@ -355,7 +356,7 @@ impl Session {
     /// Why the line is to be given up, if it is: the server has been silent for too long, or has
     /// not read for too long.
     pub(crate) fn verdict(&self, now: Timestamp) -> Option<CloseReason> {
-        let State::Up(line) = &self.state else {
+        let State::Connected(line) = &self.state else {
             return None;
         };
         self.ends_of(line)
@@ -380,7 +381,7 @@ impl Session {
 
     /// Time since the line's last sign of life; nothing if there is no line.
     pub(crate) fn silence(&self, now: Timestamp) -> Duration {
-        if let State::Up(line) = &self.state {
+        if let State::Connected(line) = &self.state {
             line.silence(now)
         } else {
             Duration::ZERO
@@ -389,7 +390,7 @@ impl Session {
 
     /// Whether bytes may be written.
     pub(crate) fn is_open(&self) -> bool {
-        matches!(&self.state, State::Up(line) if !line.half_closed)
+        matches!(&self.state, State::Connected(line) if !line.half_closed)
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -404,7 +405,7 @@ impl Session {
         match &self.state {
             State::Waiting { .. } => ClientState::Waiting,
             State::Dialing { .. } => ClientState::Dialing,
-            State::Up(_) => ClientState::Up,
+            State::Connected(_) => ClientState::Connected,
             State::Done(outcome) => ClientState::Done(*outcome),
         }
     }
@@ -428,7 +429,7 @@ impl Session {
             until: now.plus_ms(delay_ms),
         };
         Next::Retry {
-            next: Try {
+            next: Attempt {
                 number: self.tries_used.saturating_add(1),
                 of: self.tries,
             },

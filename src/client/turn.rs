@@ -72,7 +72,7 @@ impl Client {
         }
     }
 
-    pub(super) fn take_mail(&mut self) {
+    pub(super) fn take_commands(&mut self) {
         if self.mail_left {
             let mail = self.shared.take(&mut self.queue);
             self.mail_left = mail.left;
@@ -133,8 +133,8 @@ impl Client {
                     self.scratch = scratch;
                 }
                 Ok(Found::Nothing) => return,
-                Ok(Found::End) => self.lose(handler, now, CloseReason::PeerClosed),
-                Err(error) => self.lose(handler, now, CloseReason::from_read_error(&error)),
+                Ok(Found::End) => self.disconnect(handler, now, CloseReason::PeerClosed),
+                Err(error) => self.disconnect(handler, now, CloseReason::from_read_error(&error)),
             }
             if self.session.is_done() {
                 return;
@@ -183,9 +183,9 @@ impl Client {
                 break false;
             }
         };
-        inbox.settle();
+        inbox.release_if_empty();
         if too_large {
-            self.lose(handler, now, CloseReason::FrameTooLarge);
+            self.disconnect(handler, now, CloseReason::FrameTooLarge);
         }
     }
 
@@ -212,7 +212,7 @@ impl Client {
                     now,
                     io::Error::new(io::ErrorKind::TimedOut, "the dial timed out"),
                 ),
-                Action::Ask { ping, silence } => {
+                Action::Ping { ping, silence } => {
                     if ping {
                         self.queue.push_ping();
                     }
@@ -221,7 +221,7 @@ impl Client {
                     }
                 }
                 Action::Measure => self.measure(now),
-                Action::Judge => {
+                Action::FinalRead => {
                     self.measure(now);
                     // Unread bytes prove that the server is alive, even if this process reads them
                     // late, or has paused reading.
@@ -234,7 +234,7 @@ impl Client {
                     self.read(handler, now);
                     self.write(handler, now);
                     if let Some(reason) = self.session.verdict(now) {
-                        self.lose(handler, now, reason);
+                        self.disconnect(handler, now, reason);
                     }
                 }
             }
@@ -293,7 +293,7 @@ impl Client {
     }
 
     /// The line is gone: the one door through which every line leaves.
-    fn lose<H: ClientHandler + ?Sized>(
+    fn disconnect<H: ClientHandler + ?Sized>(
         &mut self,
         handler: &mut H,
         now: Timestamp,
@@ -336,7 +336,7 @@ impl Client {
 
     pub(super) fn write<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Timestamp) {
         for _ in 0..WRITES_PER_TURN {
-            self.take_mail();
+            self.take_commands();
             self.measure_if_due(now);
             let total = self.queue.unsent();
             let Some(link) = self
@@ -373,7 +373,7 @@ impl Client {
                     // The server may have said why before it went.
                     link.readable = true;
                     self.read(handler, now);
-                    self.lose(handler, now, CloseReason::from_write_error(&error));
+                    self.disconnect(handler, now, CloseReason::from_write_error(&error));
                 }
             }
         }
@@ -385,13 +385,15 @@ impl Client {
             self.shared.shut();
             // What handles queued before the door shut is still to be sent.
             self.mail_left = true;
-            self.take_mail();
+            self.take_commands();
             let half_close =
                 self.queue.unsent() == 0 && !self.mail_left && self.session.handle_all_sent();
             if let Some(link) = self.link.as_mut().filter(|_| half_close) {
                 match link.shut_write() {
                     Ok(()) => self.session.handle_half_closed(now),
-                    Err(error) => self.lose(handler, now, CloseReason::from_write_error(&error)),
+                    Err(error) => {
+                        self.disconnect(handler, now, CloseReason::from_write_error(&error))
+                    }
                 }
             }
         }
@@ -400,7 +402,7 @@ impl Client {
             let watch = stuck && !link.writable;
             if let Err(error) = link.watch_writes(watch, self.poll.registry()) {
                 log::error!("client-register-failed addr={} error={error:?}", self.addr);
-                self.lose(handler, now, CloseReason::WriteFailed);
+                self.disconnect(handler, now, CloseReason::WriteFailed);
             }
         }
         if let ClientState::Done(outcome) = self.state()

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 
 use super::conn::{Conn, Phase};
-use super::{Context, Engine, Handler, live};
+use super::{Context, Engine, Handler, get_live_mut};
 use crate::close::{CloseReason, RejectReason};
 use crate::config::OnFull;
 use crate::id::ConnId;
@@ -92,10 +92,10 @@ impl Engine {
         bytes: &[u8],
         handler: &mut H,
     ) -> Option<usize> {
-        let conn = live(&mut self.conns, id)?;
-        let (before, charge) = (conn.inbox.frame_len(), conn.inbox.held());
+        let conn = get_live_mut(&mut self.conns, id)?;
+        let (before, held) = (conn.inbox.frame_len(), conn.inbox.held());
         conn.inbox.extend(bytes);
-        self.memory.recount_inbox(charge, conn.inbox.held());
+        self.memory.adjust_inbox(held, conn.inbox.held());
         let (len, source) = match proxy::parse(conn.inbox.frame()) {
             Ok(Header::Incomplete) => {
                 self.enforce_memory_limit();
@@ -107,7 +107,7 @@ impl Engine {
                 return None;
             }
         };
-        self.memory.recount_inbox(conn.inbox.held(), 0);
+        self.memory.adjust_inbox(conn.inbox.held(), 0);
         conn.inbox = Inbox::default();
         if let Some(source) = source {
             conn.set_peer(source);
@@ -161,8 +161,8 @@ impl Engine {
         let Phase::Refused(refusal) = conn.phase else {
             unreachable!("only the refused are in the list of the refused")
         };
-        self.memory.recount_inbox(conn.inbox.held(), 0);
-        self.memory.recount_outbox(conn.outbox.charge(), 0);
+        self.memory.adjust_inbox(conn.inbox.held(), 0);
+        self.memory.adjust_outbox(conn.outbox.held(), 0);
         self.wheel.remove(id.slot());
         self.admission.leave(None);
         self.handle_rejection(refusal);

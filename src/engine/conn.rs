@@ -55,7 +55,7 @@ pub(super) enum Phase {
     /// Both directions work.
     Open,
     /// The peer has shut its writing side; what is queued for it goes out, then it is closed.
-    PeerShut,
+    HalfClosed,
     /// We end it for this reason as soon as what is queued has gone out; what still comes in is not
     /// looked at.
     Flushing(CloseReason),
@@ -64,23 +64,23 @@ pub(super) enum Phase {
 }
 
 /// Whether bytes may be read from a connection: only while nothing has stopped it. The upper bits
-/// keep its [`Speech`], which finds no byte of its own within the 80.
+/// keep its [`PeerActivity`], which finds no byte of its own within the 80.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Reading(u8);
 
 const STOPS: u8 = 0x0f;
-const SPOKEN: u8 = 0x10;
+const ACTIVE: u8 = 0x10;
 const BEATING: u8 = 0x20;
 
 /// What the peer has said of its own accord.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Speech {
+pub(super) enum PeerActivity {
     /// Not one whole frame yet.
     None,
     /// A message or a heartbeat at least.
-    Spoken,
+    Active,
     /// A ping: it asks by itself, and has not been silent since for long enough to be asked.
-    Beating,
+    Pinging,
 }
 
 /// What becomes of queued bytes.
@@ -149,19 +149,19 @@ impl Conn {
         }
     }
 
-    pub(super) fn speech(&self) -> Speech {
-        match self.reading.0 & (SPOKEN | BEATING) {
-            0 => Speech::None,
-            SPOKEN => Speech::Spoken,
-            _ => Speech::Beating,
+    pub(super) fn activity(&self) -> PeerActivity {
+        match self.reading.0 & (ACTIVE | BEATING) {
+            0 => PeerActivity::None,
+            ACTIVE => PeerActivity::Active,
+            _ => PeerActivity::Pinging,
         }
     }
 
-    pub(super) fn set_speech(&mut self, speech: Speech) {
-        let bits = match speech {
-            Speech::None => 0,
-            Speech::Spoken => SPOKEN,
-            Speech::Beating => SPOKEN | BEATING,
+    pub(super) fn set_activity(&mut self, activity: PeerActivity) {
+        let bits = match activity {
+            PeerActivity::None => 0,
+            PeerActivity::Active => ACTIVE,
+            PeerActivity::Pinging => ACTIVE | BEATING,
         };
         self.reading.0 = (self.reading.0 & STOPS) | bits;
     }
@@ -220,8 +220,8 @@ impl Conn {
     }
 
     pub(super) fn pinged(&mut self, now: Timestamp) {
-        if self.speech() == Speech::Beating {
-            self.set_speech(Speech::Spoken);
+        if self.activity() == PeerActivity::Pinging {
+            self.set_activity(PeerActivity::Active);
         }
         self.pings_out = self.pings_out.saturating_add(1);
         self.ping_ms = u32::try_from(now.ms_since(self.last_seen)).unwrap_or(u32::MAX);
@@ -236,8 +236,8 @@ impl Conn {
         self.outbox.set_progress(Progress::since(now));
     }
 
-    pub(super) fn has_spoken(&self) -> bool {
-        self.reading.0 & SPOKEN != 0
+    pub(super) fn was_active(&self) -> bool {
+        self.reading.0 & ACTIVE != 0
     }
 
     pub(super) fn is_throttled(&self) -> bool {
@@ -250,7 +250,7 @@ impl Conn {
 
     /// Whether messages may still be queued for the peer.
     pub(super) fn takes_messages(&self) -> bool {
-        matches!(self.phase, Phase::Open | Phase::PeerShut)
+        matches!(self.phase, Phase::Open | Phase::HalfClosed)
     }
 }
 

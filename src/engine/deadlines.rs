@@ -83,7 +83,7 @@ impl Deadlines {
         let is_read = conn.reading.is_flowing();
         let first_message = self
             .first_message
-            .filter(|_| !conn.has_spoken() && is_read)
+            .filter(|_| !conn.was_active() && is_read)
             .map(|timeout| (timeout.after(conn.opened), CloseReason::FirstMessageTimeout));
         let frame = self
             .frame

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::conn::{Conn, Reading, Writing};
 use super::sending::PING_EVERY_BYTES;
-use super::{Context, Engine, Handler, Work, live};
+use super::{Context, Engine, Handler, Work, get_live_mut};
 use crate::error::SendError;
 use crate::id::ConnId;
 use crate::outbox::{Outbox, Pool, Shared};
@@ -196,7 +196,7 @@ impl Engine {
 
     /// Whether memory is above half while connections wait to be flushed.
     fn must_wait_for_flush(&self) -> bool {
-        self.memory.is_tight() && self.is_flush_due()
+        self.memory.is_under_pressure() && self.is_flush_due()
     }
 
     fn is_flush_due(&self) -> bool {
@@ -301,7 +301,7 @@ impl Engine {
             return false;
         };
         let id = ConnId::new(slot, conn.generation);
-        let (before, len) = (conn.outbox.charge(), burst.wire.bytes().len());
+        let (before, len) = (conn.outbox.held(), burst.wire.bytes().len());
         let is_receiver = !is_later(conn, burst.generation)
             && conn.takes_messages()
             && conn.outbox.len() + len <= self.max_outbox
@@ -342,10 +342,10 @@ impl Engine {
                 ahead.insert(slot, fanout.id.0);
                 return false;
             }
-            self.has_no_room(id);
+            self.handle_full_outbox(id);
             return true;
         }
-        let (before, len) = (conn.outbox.charge(), bytes.len());
+        let (before, len) = (conn.outbox.held(), bytes.len());
         append(&mut conn.outbox, &mut self.pool, &fanout.wire);
         fanout.receivers += 1;
         self.stats.messages_out += 1;
@@ -361,7 +361,7 @@ impl Engine {
         let must_wait = self.must_wait_for_flush();
         let is_pending = self.has_broadcasts(id);
         if (is_pending || must_wait)
-            && let Some(conn) = live(&mut self.conns, id)
+            && let Some(conn) = get_live_mut(&mut self.conns, id)
         {
             conn.reading.stop(Reading::FANOUT);
             if !is_pending {

@@ -60,7 +60,7 @@ impl Engine {
     fn view(&self, id: ConnId, conn: &Conn) -> Option<Connection> {
         let closing = match conn.phase {
             Phase::Open => false,
-            Phase::PeerShut | Phase::Flushing(_) => true,
+            Phase::HalfClosed | Phase::Flushing(_) => true,
             Phase::AwaitingProxyHeader | Phase::Refused(_) | Phase::Closed(_) => return None,
         };
         Some(Connection {

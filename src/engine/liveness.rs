@@ -29,8 +29,8 @@ use crate::time::{Timestamp, duration_to_ms};
 pub(super) struct Liveness {
     interval_ms: u64,
     bound_ms: u64,
-    missed: u8,
-    push: bool,
+    max_missed: u8,
+    send_pings: bool,
     tick_ms: u64,
     /// Whether a peer that beats by itself is asked a little later.
     defers_to_peer_pings: bool,
@@ -63,11 +63,11 @@ impl Liveness {
     pub(super) fn new(heartbeat: &Heartbeat, tick_ms: u64, in_force_since: Timestamp) -> Self {
         Liveness {
             interval_ms: duration_to_ms(heartbeat.interval),
-            bound_ms: duration_to_ms(heartbeat.bound()),
-            missed: heartbeat.missed,
-            push: heartbeat.push,
+            bound_ms: duration_to_ms(heartbeat.timeout()),
+            max_missed: heartbeat.max_missed,
+            send_pings: heartbeat.send_pings,
             tick_ms,
-            defers_to_peer_pings: heartbeat.missed >= 2
+            defers_to_peer_pings: heartbeat.max_missed >= 2
                 && duration_to_ms(heartbeat.interval) >= 8 * tick_ms,
             in_force_since,
         }
@@ -133,12 +133,12 @@ impl Liveness {
 
     /// Whether peers are sent pings.
     pub(super) fn pings(&self) -> bool {
-        self.push
+        self.send_pings
     }
 
     /// Whether the next thing to do about a silent peer is to ask; if not, it is the verdict.
     pub(super) fn asks(&self, evidence: &Evidence) -> bool {
-        self.push && evidence.pings_out < self.missed
+        self.send_pings && evidence.pings_out < self.max_missed
     }
 
     /// Shortens a wait by a fixed amount per connection and ping, so that lines opened together
@@ -155,12 +155,12 @@ mod tests {
     use proptest::prelude::*;
     use std::time::Duration;
 
-    fn liveness(interval_ms: u64, missed: u8, push: bool, tick_ms: u64) -> Liveness {
+    fn liveness(interval_ms: u64, max_missed: u8, send_pings: bool, tick_ms: u64) -> Liveness {
         Liveness::new(
             &Heartbeat {
                 interval: Duration::from_millis(interval_ms),
-                missed,
-                push,
+                max_missed,
+                send_pings,
             },
             tick_ms,
             Timestamp::ZERO,
@@ -204,18 +204,18 @@ mod tests {
             tick_ms in 1u64..200,
             ticks_per_interval in 2u64..60,
             odd_ms in 0u64..200,
-            missed in 1u8..8,
+            max_missed in 1u8..8,
             last_seen_ms in 0u64..1_000_000,
             salt in any::<u64>(),
-            push in any::<bool>(),
+            send_pings in any::<bool>(),
             beats in any::<bool>(),
         ) {
             let interval_ms = ticks_per_interval * tick_ms + odd_ms;
-            let bound_ms = interval_ms * (u64::from(missed) + 1);
-            let (pings, verdict) = play(&liveness(interval_ms, missed, push, tick_ms), Evidence { salt, beats, ..silent_since(last_seen_ms) });
+            let bound_ms = interval_ms * (u64::from(max_missed) + 1);
+            let (pings, verdict) = play(&liveness(interval_ms, max_missed, send_pings, tick_ms), Evidence { salt, beats, ..silent_since(last_seen_ms) });
             prop_assert!(verdict > last_seen_ms + bound_ms);
             prop_assert!(verdict <= last_seen_ms + bound_ms + tick_ms);
-            prop_assert_eq!(pings.len(), if push { usize::from(missed) } else { 0 });
+            prop_assert_eq!(pings.len(), if send_pings { usize::from(max_missed) } else { 0 });
             for (k, ping) in pings.iter().enumerate() {
                 let courtesy_ms = if beats && k == 0 { 2 * tick_ms } else { 0 };
                 prop_assert!(*ping <= last_seen_ms + (k as u64 + 1) * interval_ms + courtesy_ms, "jitter only ever shortens");

@@ -14,11 +14,11 @@ use crate::time::Timestamp;
 
 /// When the bound is reached, room is made down to this share of it, so that the search for the
 /// largest is worth its while.
-const ROOM_NUMERATOR: usize = 7;
-const ROOM_DENOMINATOR: usize = 8;
+const TARGET_NUMERATOR: usize = 7;
+const TARGET_DENOMINATOR: usize = 8;
 
 /// Where memory is tight, reading stops with so much queued for a peer already.
-pub(super) const TIGHT_THROTTLE: usize = 4096;
+pub(super) const PRESSURE_THROTTLE: usize = 4096;
 
 /// Memory held by inboxes and outboxes: what their buffers have room for, and what their segments
 /// cost beside it.
@@ -59,12 +59,12 @@ impl Memory {
     }
 
     /// What an inbox holds has changed.
-    pub(super) fn recount_inbox(&mut self, before: usize, after: usize) {
+    pub(super) fn adjust_inbox(&mut self, before: usize, after: usize) {
         self.inbound = self.inbound + after - before;
     }
 
     /// What an outbox holds has changed.
-    pub(super) fn recount_outbox(&mut self, before: usize, after: usize) {
+    pub(super) fn adjust_outbox(&mut self, before: usize, after: usize) {
         self.outbound = self.outbound + after - before;
     }
 
@@ -83,7 +83,7 @@ impl Memory {
     }
 
     /// Whether what is to be sent holds over half of the limit: what leads to more of it waits.
-    pub(super) fn is_tight(&self) -> bool {
+    pub(super) fn is_under_pressure(&self) -> bool {
         let max = self.next_max.map_or(self.max, |(_, max)| max);
         self.queued() > max / 2
     }
@@ -107,8 +107,8 @@ impl Memory {
         self.held() > self.max
     }
 
-    fn has_room(&self) -> bool {
-        self.held() <= self.max / ROOM_DENOMINATOR * ROOM_NUMERATOR
+    fn is_below_target(&self) -> bool {
+        self.held() <= self.max / TARGET_DENOMINATOR * TARGET_NUMERATOR
     }
 }
 
@@ -124,7 +124,7 @@ impl Engine {
     #[inline]
     pub(super) fn enforce_memory_limit(&mut self) {
         if self.memory.is_over() {
-            self.make_room();
+            self.evict_largest();
         }
     }
 
@@ -142,7 +142,7 @@ impl Engine {
     /// not take, bytes that they sent. Only if that is not enough, as when one callback queues more
     /// than the limit, those whose queues are only waiting for this turn's flush.
     #[cold]
-    fn make_room(&mut self) {
+    fn evict_largest(&mut self) {
         for index in 0..self.closed.len() {
             self.drop_bytes(self.closed[index]);
         }
@@ -162,7 +162,7 @@ impl Engine {
             .collect();
         holders.sort_unstable();
         for (_, _, id) in holders {
-            if self.memory.has_room() {
+            if self.memory.is_below_target() {
                 return;
             }
             self.close(id, CloseReason::MemoryLimit);
@@ -173,11 +173,11 @@ impl Engine {
     /// Drops what a closed connection still holds.
     fn drop_bytes(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get_mut(id.slot()) {
-            let before = (conn.inbox.held(), conn.outbox.charge());
+            let before = (conn.inbox.held(), conn.outbox.held());
             conn.outbox.drop_bytes();
             conn.inbox.drop_bytes();
-            self.memory.recount_inbox(before.0, conn.inbox.held());
-            self.memory.recount_outbox(before.1, conn.outbox.charge());
+            self.memory.adjust_inbox(before.0, conn.inbox.held());
+            self.memory.adjust_outbox(before.1, conn.outbox.held());
         }
     }
 }

@@ -238,8 +238,8 @@ impl Engine {
         };
         let peer = conn.peer();
         let unsent = conn.outbox.len();
-        self.memory.recount_inbox(conn.inbox.held(), 0);
-        self.memory.recount_outbox(conn.outbox.charge(), 0);
+        self.memory.adjust_inbox(conn.inbox.held(), 0);
+        self.memory.adjust_outbox(conn.outbox.held(), 0);
         conn.outbox.clear(&mut self.pool);
         self.wheel.remove(id.slot());
         if reason != CloseReason::Evicted {
@@ -275,7 +275,7 @@ impl Engine {
     }
 
     /// The connection that a poll token names, if it still lives.
-    pub(crate) fn resolve(&self, token: usize) -> Option<ConnId> {
+    pub(crate) fn conn_by_token(&self, token: usize) -> Option<ConnId> {
         let slot = ConnId::slot_of_token(token);
         let id = ConnId::new(slot, self.conns.get(slot)?.generation);
         (id.token() == token).then_some(id)
@@ -327,7 +327,7 @@ impl Engine {
     }
 
     fn conn_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
-        live(&mut self.conns, id)
+        get_live_mut(&mut self.conns, id)
     }
 
     /// The one door out. The first reason wins; a connection that is being flushed keeps the reason
@@ -337,7 +337,7 @@ impl Engine {
             return;
         };
         conn.phase = match conn.phase {
-            Phase::Open | Phase::PeerShut => Phase::Closed(reason),
+            Phase::Open | Phase::HalfClosed => Phase::Closed(reason),
             Phase::Flushing(first) => Phase::Closed(first),
             Phase::AwaitingProxyHeader if reason.origin() == Origin::Peer => {
                 return self.reject_cut_short(id);
@@ -352,20 +352,20 @@ impl Engine {
     /// already.
     fn close_after_flush(&mut self, id: ConnId, reason: CloseReason) {
         let now = self.now;
-        let Some(conn) = live(&mut self.conns, id) else {
+        let Some(conn) = get_live_mut(&mut self.conns, id) else {
             return;
         };
         if conn.takes_messages() {
             // What was sent to everybody before comes before the end.
             self.catch_up(id);
         }
-        let Some(conn) = live(&mut self.conns, id) else {
+        let Some(conn) = get_live_mut(&mut self.conns, id) else {
             return;
         };
         if conn.takes_messages() {
             conn.phase = Phase::Flushing(reason);
             conn.begin_flush(now);
-            self.memory.recount_inbox(conn.inbox.held(), 0);
+            self.memory.adjust_inbox(conn.inbox.held(), 0);
             conn.inbox.drop_bytes();
             let was_reading = conn.reading.is_flowing();
             conn.reading.let_all_go();
@@ -403,7 +403,7 @@ fn max_connections(config: &Config) -> usize {
 
 /// The connection of that id, if it still lives; the engine's other fields stay free to be
 /// borrowed.
-fn live(conns: &mut Slab<Conn>, id: ConnId) -> Option<&mut Conn> {
+fn get_live_mut(conns: &mut Slab<Conn>, id: ConnId) -> Option<&mut Conn> {
     conns
         .get_mut(id.slot())
         .filter(|conn| conn.generation == id.generation())

@@ -1,9 +1,9 @@
 //! From the wire to the handler: decoding, rate limiting, pausing.
 
-use super::conn::{Phase, Reading, Speech};
+use super::conn::{PeerActivity, Phase, Reading};
 use super::rate_limiter::RateDecision;
 use super::work::frame_units;
-use super::{Context, Engine, Handler, Work, live};
+use super::{Context, Engine, Handler, Work, get_live_mut};
 use crate::close::CloseReason;
 use crate::framing::{Frame, FrameTooLarge};
 use crate::id::ConnId;
@@ -52,7 +52,7 @@ impl Engine {
                     self.decode(id, Input::Read(&bytes[header..]), work, handler);
                 }
             }
-            Phase::PeerShut | Phase::Flushing(_) | Phase::Closed(_) | Phase::Refused(_) => {}
+            Phase::HalfClosed | Phase::Flushing(_) | Phase::Closed(_) | Phase::Refused(_) => {}
         }
     }
 
@@ -90,7 +90,7 @@ impl Engine {
         // The inbox leaves the slab while frames that may borrow from it are with the handler. It
         // counts as held for as long.
         let mut inbox = std::mem::take(&mut conn.inbox);
-        let charge = inbox.held();
+        let held = inbox.held();
         let kept = match input {
             Input::Read(_) => Undecoded::default(),
             Input::Kept => inbox.take_undecoded(),
@@ -102,7 +102,10 @@ impl Engine {
         let mut began = inbox.frame_since();
         let mut is_first = true;
         self.fanouts.has_broadcast = false;
-        while !work.is_spent() && !self.is_congested() && (is_first || !self.memory.is_tight()) {
+        while !work.is_spent()
+            && !self.is_congested()
+            && (is_first || !self.memory.is_under_pressure())
+        {
             is_first = false;
             let (frames, bytes) = match self.codec.decode(&mut inbox, &mut left) {
                 Ok(None) => break,
@@ -134,14 +137,14 @@ impl Engine {
             began = None;
             match self.conn_mut(id).filter(|conn| conn.phase == Phase::Open) {
                 Some(conn) => {
-                    if conn.speech() == Speech::None {
-                        conn.set_speech(Speech::Spoken);
+                    if conn.activity() == PeerActivity::None {
+                        conn.set_activity(PeerActivity::Active);
                     }
                     if !conn.reading.is_flowing() {
                         break;
                     }
                 }
-                None => return self.memory.recount_inbox(charge, 0),
+                None => return self.memory.adjust_inbox(held, 0),
             }
         }
         match input {
@@ -151,14 +154,14 @@ impl Engine {
                 inbox.return_undecoded(kept, left);
             }
         }
-        inbox.settle();
+        inbox.release_if_empty();
         self.hold_sender(id);
         let now = self.now;
-        let Some(conn) = live(&mut self.conns, id) else {
+        let Some(conn) = get_live_mut(&mut self.conns, id) else {
             return;
         };
         conn.inbox = inbox;
-        self.memory.recount_inbox(charge, conn.inbox.held());
+        self.memory.adjust_inbox(held, conn.inbox.held());
         if conn.inbox.frame_len() > 0 && began.is_none() {
             conn.inbox.set_frame_since(now);
             self.schedule_check(id);
@@ -167,22 +170,23 @@ impl Engine {
     }
 
     fn has_never_spoken(&self, id: ConnId) -> bool {
-        self.conn(id).is_some_and(|conn| !conn.has_spoken())
+        self.conn(id).is_some_and(|conn| !conn.was_active())
     }
 
     /// Counts frames that have come against the rate at which they may.
     #[inline]
     fn limit_rate(&mut self, id: ConnId, frames: u32) {
         if self.rate_limiter.is_some() {
-            self.charge_ration(id, frames);
+            self.charge_rate(id, frames);
         }
     }
 
-    fn charge_ration(&mut self, id: ConnId, frames: u32) {
+    fn charge_rate(&mut self, id: ConnId, frames: u32) {
         let Some(rate_limiter) = &mut self.rate_limiter else {
             return;
         };
-        let Some(conn) = live(&mut self.conns, id).filter(|conn| conn.phase == Phase::Open) else {
+        let Some(conn) = get_live_mut(&mut self.conns, id).filter(|conn| conn.phase == Phase::Open)
+        else {
             return;
         };
         match rate_limiter.charge(self.now, id.slot(), frames) {
@@ -204,20 +208,20 @@ impl Engine {
         if self.is_open(id) {
             self.catch_up(id);
         }
-        let Some(conn) = live(&mut self.conns, id) else {
+        let Some(conn) = get_live_mut(&mut self.conns, id) else {
             return;
         };
         match conn.phase {
             Phase::Open => {
                 conn.seen(now);
-                conn.phase = Phase::PeerShut;
+                conn.phase = Phase::HalfClosed;
                 conn.begin_flush(now);
-                self.memory.recount_inbox(conn.inbox.held(), 0);
+                self.memory.adjust_inbox(conn.inbox.held(), 0);
                 conn.inbox.drop_bytes();
                 self.finish_if_flushed(id);
             }
             Phase::AwaitingProxyHeader => self.reject_cut_short(id),
-            Phase::PeerShut | Phase::Flushing(_) | Phase::Closed(_) | Phase::Refused(_) => {}
+            Phase::HalfClosed | Phase::Flushing(_) | Phase::Closed(_) | Phase::Refused(_) => {}
         }
     }
 
@@ -230,7 +234,7 @@ impl Engine {
             // What still comes in is read to be thrown away, so that it does not turn the close
             // into a reset.
             Phase::Flushing(_) | Phase::AwaitingProxyHeader => true,
-            Phase::PeerShut | Phase::Closed(_) | Phase::Refused(_) => false,
+            Phase::HalfClosed | Phase::Closed(_) | Phase::Refused(_) => false,
         })
     }
 

@@ -56,7 +56,7 @@ impl Engine {
             config.access.clone(),
             named,
         );
-        self.set_ration(config.limits.max_message_rate);
+        self.set_rate_limit(config.limits.max_message_rate);
         self.reschedule();
         Ok(())
     }
@@ -71,7 +71,7 @@ impl Engine {
     }
 
     /// Every bucket is full anew, and who was held back goes on.
-    fn set_ration(&mut self, rate: Option<NonZeroU32>) {
+    fn set_rate_limit(&mut self, rate: Option<NonZeroU32>) {
         self.rate_limiter = rate.map(RateLimiter::new);
         for slot in 0..self.conns.capacity() {
             let Some(conn) = self.conns.get(slot) else {
@@ -101,7 +101,7 @@ impl Phase {
     /// it, and not once it was evicted for another.
     fn is_counted_by_address(self) -> bool {
         match self {
-            Phase::Open | Phase::PeerShut => true,
+            Phase::Open | Phase::HalfClosed => true,
             Phase::Flushing(reason) | Phase::Closed(reason) => reason != CloseReason::Evicted,
             Phase::AwaitingProxyHeader | Phase::Refused(_) => false,
         }

@@ -2,9 +2,9 @@
 
 use std::io::IoSlice;
 
-use super::conn::{Conn, Phase, Reading, Speech, Writing};
-use super::memory::TIGHT_THROTTLE;
-use super::{Context, Engine, Handler, THROTTLE_ABOVE, THROTTLE_BELOW, live};
+use super::conn::{Conn, PeerActivity, Phase, Reading, Writing};
+use super::memory::PRESSURE_THROTTLE;
+use super::{Context, Engine, Handler, THROTTLE_ABOVE, THROTTLE_BELOW, get_live_mut};
 use crate::close::CloseReason;
 use crate::config::OnSlow;
 use crate::error::SendError;
@@ -24,7 +24,8 @@ impl Engine {
         if !self.fanouts.is_empty() && self.is_open(id) && !self.catch_up(id) {
             return Err(SendError::Full);
         }
-        let Some(conn) = live(&mut self.conns, id).filter(|conn| conn.takes_messages()) else {
+        let Some(conn) = get_live_mut(&mut self.conns, id).filter(|conn| conn.takes_messages())
+        else {
             return Err(SendError::Closed);
         };
         let len = self.codec.wire_len(parts)?;
@@ -33,17 +34,17 @@ impl Engine {
         if conn.outbox.len() + len > self.max_outbox {
             // What cannot be framed is its sender's mistake, and the peer does not pay for it.
             self.codec.encoded_len(parts)?;
-            self.has_no_room(id);
+            self.handle_full_outbox(id);
             return Err(SendError::Full);
         }
-        let before = conn.outbox.charge();
+        let before = conn.outbox.held();
         let encoded = conn.outbox.append(&mut self.pool, |buffer| {
             buffer.reserve(len);
             self.codec.try_encode(parts, buffer)
         });
         if let Err(error) = encoded {
             // The buffer has grown nevertheless.
-            self.memory.recount_outbox(before, conn.outbox.charge());
+            self.memory.adjust_outbox(before, conn.outbox.held());
             self.enforce_memory_limit();
             return Err(error);
         }
@@ -53,7 +54,7 @@ impl Engine {
     }
 
     /// A message does not fit.
-    pub(super) fn has_no_room(&mut self, id: ConnId) {
+    pub(super) fn handle_full_outbox(&mut self, id: ConnId) {
         if self.on_slow == OnSlow::Drop && self.current_sender != Some(id) {
             self.stats.messages_dropped += 1;
         } else {
@@ -65,13 +66,13 @@ impl Engine {
     pub(super) fn handle_heartbeats(&mut self, id: ConnId, pings: u32, pongs: u32) {
         self.stats.pings_in += u64::from(pings);
         self.stats.pongs_in += u64::from(pongs);
-        let Some(conn) = live(&mut self.conns, id) else {
+        let Some(conn) = get_live_mut(&mut self.conns, id) else {
             return;
         };
         if pings == 0 {
             return;
         }
-        conn.set_speech(Speech::Beating);
+        conn.set_activity(PeerActivity::Pinging);
         if !conn.takes_messages() {
             return;
         }
@@ -80,7 +81,7 @@ impl Engine {
         // well.
         let room = self.max_outbox.saturating_sub(conn.outbox.len()) / pong.len();
         let answers = room.min(pings as usize);
-        let before = conn.outbox.charge();
+        let before = conn.outbox.held();
         conn.outbox.append(&mut self.pool, |buffer| {
             (0..answers).for_each(|_| buffer.extend_from_slice(pong))
         });
@@ -92,7 +93,7 @@ impl Engine {
     /// stuck outbox in raw framing, where a ping amid other bytes is not recognized.
     pub(super) fn push_ping(&mut self, id: ConnId) {
         let now = self.now;
-        let Some(conn) = live(&mut self.conns, id) else {
+        let Some(conn) = get_live_mut(&mut self.conns, id) else {
             return;
         };
         conn.pinged(now);
@@ -102,12 +103,13 @@ impl Engine {
     }
 
     fn enqueue_ping(&mut self, id: ConnId, writing: Writing) {
-        let Some(conn) = live(&mut self.conns, id).filter(|conn| conn.takes_messages()) else {
+        let Some(conn) = get_live_mut(&mut self.conns, id).filter(|conn| conn.takes_messages())
+        else {
             return;
         };
         let ping = self.codec.ping();
         if conn.outbox.len() + ping.len() <= self.max_outbox {
-            let before = conn.outbox.charge();
+            let before = conn.outbox.held();
             conn.outbox
                 .append(&mut self.pool, |buffer| buffer.extend_from_slice(ping));
             conn.mark_ping();
@@ -118,20 +120,14 @@ impl Engine {
 
     /// To be called after every append of `len` bytes: sees to it that they are flushed, that a
     /// ping follows where one is due, that a peer which does not read is not read from, and that
-    /// memory suffices. `charge` is that of the outbox before; `writing` says in which list the
+    /// memory suffices. `held` is that of the outbox before; `writing` says in which list the
     /// connection is to be flushed.
-    pub(super) fn after_enqueue(
-        &mut self,
-        id: ConnId,
-        charge: usize,
-        len: usize,
-        writing: Writing,
-    ) {
+    pub(super) fn after_enqueue(&mut self, id: ConnId, held: usize, len: usize, writing: Writing) {
         let pings = self.liveness.is_some_and(|liveness| liveness.pings()) && !self.codec.is_raw();
         let Some(conn) = self.conns.get(id.slot()) else {
             return;
         };
-        self.memory.recount_outbox(charge, conn.outbox.charge());
+        self.memory.adjust_outbox(held, conn.outbox.held());
         let most = self.throttle_above();
         let Some(conn) = self.conns.get_mut(id.slot()) else {
             return;
@@ -166,8 +162,8 @@ impl Engine {
     /// Reading from a peer stops with more than this queued for it.
     fn throttle_above(&self) -> usize {
         let most = self.max_outbox / THROTTLE_ABOVE;
-        if self.memory.is_tight() {
-            most.min(TIGHT_THROTTLE)
+        if self.memory.is_under_pressure() {
+            most.min(PRESSURE_THROTTLE)
         } else {
             most
         }
@@ -234,12 +230,12 @@ impl Engine {
     ) {
         self.advance(now);
         let resume_below = self.resume_below();
-        let Some(conn) = live(&mut self.conns, id) else {
+        let Some(conn) = get_live_mut(&mut self.conns, id) else {
             return;
         };
-        let charge = conn.outbox.charge();
+        let held = conn.outbox.held();
         conn.outbox.advance(n, &mut self.pool);
-        self.memory.recount_outbox(charge, conn.outbox.charge());
+        self.memory.adjust_outbox(held, conn.outbox.held());
         conn.bytes_out += n as u64;
         self.stats.bytes_out += n as u64;
         let left = conn.outbox.len();
@@ -280,7 +276,7 @@ impl Engine {
     /// The driver has written as much as it may to one connection in a turn, and the kernel may
     /// have room for more: the connection goes to the end of those to be flushed.
     pub fn handle_write_budget_spent(&mut self, id: ConnId) {
-        if let Some(conn) = live(&mut self.conns, id)
+        if let Some(conn) = get_live_mut(&mut self.conns, id)
             && !conn.outbox.is_empty()
             && matches!(conn.writing, Writing::Idle | Writing::Blocked)
         {
@@ -310,7 +306,7 @@ impl Engine {
     pub fn handle_progress(&mut self, now: Timestamp, id: ConnId, unacknowledged: Option<u64>) {
         self.advance(now);
         let now = self.now;
-        if let Some(conn) = live(&mut self.conns, id)
+        if let Some(conn) = get_live_mut(&mut self.conns, id)
             && let Some(mut progress) = conn.outbox.progress()
         {
             progress.measure(now, conn.bytes_out, unacknowledged);
@@ -329,7 +325,7 @@ impl Engine {
         // There may be room now for broadcasts that the sweep has not brought it yet.
         if self
             .conn(id)
-            .is_some_and(|conn| conn.phase == Phase::PeerShut)
+            .is_some_and(|conn| conn.phase == Phase::HalfClosed)
         {
             self.catch_up(id);
         }
@@ -338,7 +334,7 @@ impl Engine {
             return;
         };
         let reason = match conn.phase {
-            Phase::PeerShut => CloseReason::PeerClosed,
+            Phase::HalfClosed => CloseReason::PeerClosed,
             Phase::Flushing(reason) => reason,
             Phase::AwaitingProxyHeader | Phase::Open | Phase::Closed(_) | Phase::Refused(_) => {
                 return;

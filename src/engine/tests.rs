@@ -26,8 +26,8 @@ fn config() -> Config {
     Config {
         heartbeat: Some(Heartbeat {
             interval: Duration::from_millis(INTERVAL_MS),
-            missed: 3,
-            push: true,
+            max_missed: 3,
+            send_pings: true,
         }),
         limits: Limits {
             max_outbox: 1000,

@@ -1,7 +1,7 @@
 //! What happens by the passing of time alone: pings, verdicts, the end of patience, and the drain.
 
 use super::Engine;
-use super::conn::{Conn, Phase, Reading, Speech};
+use super::conn::{Conn, PeerActivity, Phase, Reading};
 use super::liveness::{Evidence, Verdict};
 use crate::close::{CloseReason, RejectReason};
 use crate::id::ConnId;
@@ -111,10 +111,10 @@ impl Engine {
             Phase::AwaitingProxyHeader if Self::proxy_header_deadline(conn) <= self.now => {
                 self.final_reads.push_back((id, due))
             }
-            Phase::PeerShut | Phase::Flushing(_) if self.flush_check_at(conn) <= self.now => {
+            Phase::HalfClosed | Phase::Flushing(_) if self.flush_check_at(conn) <= self.now => {
                 self.final_reads.push_back((id, due))
             }
-            Phase::PeerShut | Phase::Flushing(_) | Phase::AwaitingProxyHeader => {
+            Phase::HalfClosed | Phase::Flushing(_) | Phase::AwaitingProxyHeader => {
                 self.schedule_check(id)
             }
             Phase::Closed(_) | Phase::Refused(_) => {}
@@ -124,7 +124,7 @@ impl Engine {
     /// During a drain: the final read, at the connection's own instant. That may lie beyond the
     /// wheel's horizon.
     fn check_drain(&mut self, id: ConnId, due: Timestamp) {
-        match self.leaves_at(id) {
+        match self.drain_at(id) {
             Some(at) if self.now < at => self.schedule_check(id),
             _ => {
                 self.wheel.remove(id.slot());
@@ -150,7 +150,7 @@ impl Engine {
 
     /// When a drain takes its leave of this connection: at random, so that the fleet does not come
     /// back as one herd, and always the same.
-    fn leaves_at(&self, id: ConnId) -> Option<Timestamp> {
+    fn drain_at(&self, id: ConnId) -> Option<Timestamp> {
         let Drain { from, until, .. } = self.drain?;
         let grace_ms = until.ms_since(from);
         // Two ticks stay free: one by which the wheel may be late, one in which to flush.
@@ -192,7 +192,7 @@ impl Engine {
             Phase::AwaitingProxyHeader if Self::proxy_header_deadline(conn) <= now => {
                 return self.refuse(id, RejectReason::ProxyHeader);
             }
-            Phase::PeerShut | Phase::Flushing(_) => return self.end_flush_if_stuck(id),
+            Phase::HalfClosed | Phase::Flushing(_) => return self.end_flush_if_stuck(id),
             Phase::Open => {}
             Phase::AwaitingProxyHeader | Phase::Closed(_) | Phase::Refused(_) => {
                 return self.schedule_check(id);
@@ -302,7 +302,7 @@ impl Engine {
             match conn.phase {
                 Phase::Open => self.check_drain(id, self.now),
                 Phase::AwaitingProxyHeader => self.refuse(id, RejectReason::ShuttingDown),
-                Phase::PeerShut | Phase::Flushing(_) | Phase::Closed(_) | Phase::Refused(_) => {}
+                Phase::HalfClosed | Phase::Flushing(_) | Phase::Closed(_) | Phase::Refused(_) => {}
             }
         }
     }
@@ -363,7 +363,7 @@ impl Engine {
         let at = match conn.phase {
             Phase::Open if self.is_draining() => {
                 let rate_limited_until = self.rate_limited_until(id, conn);
-                self.leaves_at(id)
+                self.drain_at(id)
                     .into_iter()
                     .chain(rate_limited_until)
                     .min()
@@ -377,7 +377,7 @@ impl Engine {
                     .chain(self.next_deadline(id, conn))
                     .min()
             }
-            Phase::PeerShut | Phase::Flushing(_) => Some(self.flush_check_at(conn)),
+            Phase::HalfClosed | Phase::Flushing(_) => Some(self.flush_check_at(conn)),
             Phase::AwaitingProxyHeader => Some(Self::proxy_header_deadline(conn)),
             Phase::Closed(_) | Phase::Refused(_) => None,
         };
@@ -435,7 +435,7 @@ fn evidence(id: ConnId, conn: &Conn) -> Evidence {
         last_seen: conn.last_seen,
         pings_out: conn.pings_out,
         last_ping: conn.last_ping(),
-        beats: conn.speech() == Speech::Beating,
+        beats: conn.activity() == PeerActivity::Pinging,
         salt: id.as_u64(),
     }
 }

@@ -32,7 +32,7 @@ impl Work {
     }
 
     /// Splits a part of at most `units` off. What is left of the part is returned with
-    /// [`Work::give_back`].
+    /// [`Work::refund`].
     pub fn split(&mut self, units: u32) -> Work {
         let part = Work::new(units.min(self.left));
         self.left -= part.left;
@@ -40,7 +40,7 @@ impl Work {
     }
 
     /// Adds what is left of `part`.
-    pub fn give_back(&mut self, part: Work) {
+    pub fn refund(&mut self, part: Work) {
         self.left = self.left.saturating_add(part.left);
     }
 }
@@ -60,7 +60,7 @@ mod tests {
         let mut part = work.split(6);
         part.spend(2);
         assert_eq!((work.left(), part.left()), (4, 4));
-        work.give_back(part);
+        work.refund(part);
         assert_eq!(work.left(), 8);
         work.spend(9);
         assert!(work.is_spent());

@@ -42,7 +42,7 @@ impl Default for HeartbeatWords {
 }
 
 /// Longer words would be messages.
-const LONGEST_WORD: usize = 64;
+const MAX_WORD_BYTES: usize = 64;
 
 /// What was on the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +90,7 @@ impl Codec {
         max_message: usize,
     ) -> Result<Self, ConfigError> {
         for word in [&words.ping, &words.pong] {
-            if word.is_empty() || word.len() > LONGEST_WORD {
+            if word.is_empty() || word.len() > MAX_WORD_BYTES {
                 return Err(ConfigError::new(
                     "words",
                     "a heartbeat word has 1 to 64 bytes",

@@ -31,7 +31,7 @@ fn decode_reads<'a>(codec: &Codec, reads: impl IntoIterator<Item = &'a [u8]>) ->
                 }
             }
         }
-        inbox.settle();
+        inbox.release_if_empty();
     }
     seen
 }

@@ -146,7 +146,7 @@ impl Handle {
 
 impl Commands {
     /// Called before the queue is read, so that a command which comes later wakes the server again.
-    pub(super) fn look(&self) {
+    pub(super) fn clear_wake_flag(&self) {
         self.shared.woken.store(false, Ordering::SeqCst);
     }
 

@@ -3,13 +3,13 @@
 
 mod descriptors;
 mod handle;
+mod io;
 mod linger;
 mod listener;
-mod report;
-mod sleep;
+mod log_limiter;
 mod sockets;
-mod traffic;
 mod turn;
+mod wake_timer;
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -32,10 +32,10 @@ use crate::time::{AwakeClock, Timestamp, duration_to_ms};
 use handle::Commands;
 use linger::Lingering;
 use listener::{Listeners, MAX_LISTENERS, check_listeners};
-use report::Report;
-use sleep::Sleep;
+use log_limiter::LogLimiter;
 use sockets::{ReadySet, Sockets};
 use turn::EVENTS_PER_TURN;
+use wake_timer::WakeTimer;
 
 const WAKER: Token = Token(usize::MAX);
 const ALARM: Token = Token(usize::MAX - 1);
@@ -44,7 +44,7 @@ const ALARM: Token = Token(usize::MAX - 1);
 const FIRST_LISTENER: usize = ALARM.0 - MAX_LISTENERS;
 /// Tokens from here up to the first listener's are guests': what else the binary watches on the
 /// same loop.
-const FIRST_GUEST: usize = FIRST_LISTENER - 1024;
+const FIRST_EVENT_SOURCE: usize = FIRST_LISTENER - 1024;
 
 /// Size of the one buffer that all connections are read into.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -70,7 +70,7 @@ pub struct Server {
     /// Connections that have, or may have, more to read than their budget allowed.
     ready: ReadySet,
     /// Guests with readiness in the last turn.
-    ready_guests: Vec<usize>,
+    ready_event_sources: Vec<usize>,
     scratch: Box<[u8]>,
     handle: Handle,
     commands: Commands,
@@ -81,11 +81,11 @@ pub struct Server {
     /// The next turn logs a shortage of descriptors, if there is one.
     shortage_unsaid: bool,
     options: SocketOptions,
-    report: Report,
+    log_limiter: LogLimiter,
     clock: MonotonicClock,
     /// The clock's last reading, from which `now` was made.
     reading: Duration,
-    sleep: Sleep,
+    wake_timer: WakeTimer,
     awake: AwakeClock,
     now: Timestamp,
     /// Sockets and units of work since the clock was read.
@@ -179,7 +179,8 @@ impl Server {
 
         let poll = Poll::new().map_err(Error::io("make a poll"))?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(Error::io("make a waker"))?;
-        let sleep = Sleep::register(poll.registry(), ALARM).map_err(Error::io("make a timer"))?;
+        let wake_timer =
+            WakeTimer::register(poll.registry(), ALARM).map_err(Error::io("make a timer"))?;
         listeners.register(poll.registry(), |index| Token(FIRST_LISTENER + index))?;
         let (handle, commands) = handle::channel(waker, config.codec()?);
         let mut engine = Engine::new(&descriptors.within(&config))?;
@@ -193,7 +194,7 @@ impl Server {
             listeners,
             lingering: Lingering::new(descriptors.max_lingering),
             ready: ReadySet::default(),
-            ready_guests: Vec::new(),
+            ready_event_sources: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             handle,
             commands,
@@ -201,10 +202,10 @@ impl Server {
             descriptors,
             shortage_unsaid: true,
             options,
-            report: Report::new(),
+            log_limiter: LogLimiter::new(),
             clock: MonotonicClock::start(),
             reading: Duration::ZERO,
-            sleep,
+            wake_timer,
             now: Timestamp::ZERO,
             since_clock: 0,
             turn_began: Duration::ZERO,
@@ -296,7 +297,7 @@ impl Server {
     }
 
     /// Where the binary registers what else it watches on this loop, each under a
-    /// [`Server::guest_token`] of its own.
+    /// [`Server::event_source_token`] of its own.
     #[cfg(feature = "cli")]
     pub(crate) fn registry(&self) -> &mio::Registry {
         self.poll.registry()
@@ -304,14 +305,14 @@ impl Server {
 
     /// The token of the guest of that index, below 1024.
     #[cfg(feature = "cli")]
-    pub(crate) fn guest_token(index: usize) -> Token {
-        Token(FIRST_GUEST + index)
+    pub(crate) fn event_source_token(index: usize) -> Token {
+        Token(FIRST_EVENT_SOURCE + index)
     }
 
     /// The guests that became ready in the last turn.
     #[cfg(feature = "cli")]
-    pub(crate) fn ready_guests(&self) -> &[usize] {
-        &self.ready_guests
+    pub(crate) fn ready_event_sources(&self) -> &[usize] {
+        &self.ready_event_sources
     }
 }
 

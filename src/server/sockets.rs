@@ -30,7 +30,7 @@ impl Sockets {
 
 /// How far to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ReadEnd {
+pub(super) enum ReadUntil {
     /// Until a read returns less than it could: the socket was empty then, and whatever comes later
     /// brings an event of its own (epoll(7), "Possible pitfalls"). It saves the second read that
     /// nearly always would block.

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::handle::Command;
-use super::report::Kind;
+use super::log_limiter::Kind;
 use super::sockets::Sockets;
 use super::{Server, Turn};
 use crate::engine::{Engine, Handler, Work};
@@ -78,7 +78,7 @@ impl Server {
             log::warn!("{shortage}");
         }
         let due_ms = self.due_ms();
-        let wait = self.fall_asleep(max_wait);
+        let wait = self.arm_wake_timer(max_wait);
         match self.poll.poll(&mut self.events, wait) {
             Ok(()) => {}
             // A signal: no events, and whoever asked for signals wants the turn to end.
@@ -115,7 +115,7 @@ impl Server {
             u64::from(flushes_left == 0) + u64::from(broadcasts_left == 0);
         self.reap(handler, REAPS_PER_TURN);
         self.lingering.handle_timers(self.now);
-        self.report.handle_timers(self.now);
+        self.log_limiter.handle_timers(self.now);
         self.end_turn(late_ms);
         self.in_turn = false;
         Ok(self.state_after_turn())
@@ -135,7 +135,7 @@ impl Server {
             self.engine.poll_timeout(),
             self.listeners.poll_timeout(),
             self.lingering.poll_timeout(),
-            self.report.poll_timeout(),
+            self.log_limiter.poll_timeout(),
             // What lingers does not outlive the drain.
             self.engine
                 .drain_deadline()
@@ -155,7 +155,7 @@ impl Server {
     }
 
     /// Sees to it that the poll ends in time, and returns the timeout that it needs for that.
-    fn fall_asleep(&mut self, max_wait: Option<Duration>) -> Option<Duration> {
+    fn arm_wake_timer(&mut self, max_wait: Option<Duration>) -> Option<Duration> {
         let next = self.next_wait();
         // Who does not sleep, or is to be woken sooner, needs no alarm.
         if next == Some(Duration::ZERO)
@@ -167,7 +167,7 @@ impl Server {
         let reading = Duration::from_millis(Timestamp::from_duration(self.reading).as_ms());
         let clock = &self.clock;
         let timeout = self
-            .sleep
+            .wake_timer
             .until(self.reading, next.map(|next| reading + next), || {
                 clock.elapsed()
             });
@@ -210,7 +210,7 @@ impl Server {
     }
 
     fn run_commands<H: Handler + ?Sized>(&mut self, handler: &mut H) {
-        self.commands.look();
+        self.commands.clear_wake_flag();
         if let Some(grace) = self.commands.take_shutdown() {
             self.accept_backlog(handler);
             let connections = self.engine.connections();
@@ -233,7 +233,7 @@ impl Server {
                 Command::Send(id, message) => drop(self.engine.send(id, &[&message])),
                 Command::Broadcast(message) => {
                     if let Err(error) = self.engine.broadcast(&message, None)
-                        && self.report.admits(self.now, Kind::Dropped)
+                        && self.log_limiter.allow(self.now, Kind::Dropped)
                     {
                         log::warn!("dropped-broadcast error=\"{error}\"");
                     }
@@ -264,7 +264,7 @@ impl Server {
             reads += 1;
             let mut part = work.split(READ_WORK);
             self.read_again(id, &mut part, handler);
-            work.give_back(part);
+            work.refund(part);
             work.spend(SOCKET_WORK);
         }
     }

@@ -128,12 +128,12 @@ fn a_fin_before_a_queue_that_nobody_reads_is_waited_for_no_longer_than_a_silent_
 }
 
 /// A thread that sends a heartbeat every 100 ms, and reads nothing.
-struct Beating {
+struct Pinging {
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-fn keep_beating(peer: &Peer) -> Beating {
+fn keep_beating(peer: &Peer) -> Pinging {
     let mut stream = peer.stream.try_clone().expect("a second descriptor");
     let over = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&over);
@@ -142,13 +142,13 @@ fn keep_beating(peer: &Peer) -> Beating {
             thread::sleep(ms(100));
         }
     });
-    Beating {
+    Pinging {
         over,
         thread: Some(thread),
     }
 }
 
-impl Beating {
+impl Pinging {
     fn stop(mut self) {
         self.over.store(true, Ordering::Relaxed);
         self.thread

@@ -12,12 +12,12 @@ mod churn;
 #[path = "../common/mod.rs"]
 mod common;
 mod connect;
-mod dawdling;
 mod death;
 mod endings;
+mod exhaustion;
 mod injected;
 mod network;
-mod shortage;
+mod slow_peers;
 
 use std::time::Duration;
 

@@ -99,7 +99,7 @@ fn decode(codec: &Codec, framing: Framing, reads: &[&[u8]]) -> Vec<Seen> {
             "no frame, no error, and {} bytes left",
             input.len()
         );
-        inbox.settle();
+        inbox.release_if_empty();
         let unfinished = if framing == Framing::Raw {
             0
         } else {

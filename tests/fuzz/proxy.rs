@@ -1,11 +1,11 @@
 //! PROXY headers: a verdict comes in time, and no further byte changes it.
 
-use heartline::proxy::{Header, LONGEST, LONGEST_V1, ProxyError, parse};
+use heartline::proxy::{Header, LONGEST_V1, MAX_HEADER, ProxyError, parse};
 
 /// The beginning of a connection, asked about at every length. A little more than the longest
 /// header is enough.
 pub fn proxy(data: &[u8]) {
-    let data = &data[..data.len().min(LONGEST + 64)];
+    let data = &data[..data.len().min(MAX_HEADER + 64)];
     let mut verdict = Ok(Header::Incomplete);
     for end in 0..=data.len() {
         let next = parse(&data[..end]);
@@ -18,12 +18,12 @@ pub fn proxy(data: &[u8]) {
     if verdict == Ok(Header::Incomplete) {
         // The fuzzer hardly ever sends as much as would have to be refused.
         assert_ne!(
-            parse(&[data, &[0; LONGEST]].concat()),
+            parse(&[data, &[0; MAX_HEADER]].concat()),
             verdict,
             "waiting without a bound"
         );
     } else {
-        for behind in [&b"\r\n"[..], b"ping\n", &[0; LONGEST]] {
+        for behind in [&b"\r\n"[..], b"ping\n", &[0; MAX_HEADER]] {
             assert_eq!(parse(&[data, behind].concat()), verdict);
         }
     }
@@ -35,7 +35,7 @@ fn assert_in_time(verdict: Result<Header, ProxyError>, bytes: &[u8]) {
     let bound = if bytes.first() == Some(&b'P') {
         LONGEST_V1
     } else {
-        LONGEST
+        MAX_HEADER
     };
     match verdict {
         Ok(Header::Incomplete) => assert!(

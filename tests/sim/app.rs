@@ -15,7 +15,7 @@ use crate::trace::Trace;
 
 /// What the application does with a message, in parts of a thousand; the rest is echoed.
 #[derive(Clone, Debug, Default)]
-pub struct Habits {
+pub struct AppBehavior {
     pub broadcast: u32,
     pub close_after_flush: u32,
     pub close_now: u32,
@@ -28,7 +28,7 @@ pub struct Habits {
 
 pub struct App {
     framing: Framing,
-    habits: Habits,
+    behavior: AppBehavior,
     rng: fastrand::Rng,
     pub trace: Trace,
     pub lines: Vec<Line>,
@@ -51,7 +51,7 @@ pub struct Line {
     pub origin: Origin,
     pub id: Option<ConnId>,
     /// Whether the application knows of it. Who is half in has an id already.
-    pub told: bool,
+    pub broadcast_flushes: bool,
     /// From the peer to the application.
     pub asked: Ledger,
     /// From the application to the peer.
@@ -66,10 +66,10 @@ pub struct Line {
 }
 
 impl App {
-    pub fn new(framing: Framing, habits: Habits, seed: u64) -> Self {
+    pub fn new(framing: Framing, behavior: AppBehavior, seed: u64) -> Self {
         App {
             framing,
-            habits,
+            behavior,
             rng: fastrand::Rng::with_seed(seed),
             trace: Trace::default(),
             lines: Vec::new(),
@@ -87,11 +87,12 @@ impl App {
     /// Called in the order of the lines' numbers.
     pub fn add_line(&mut self, origin: Origin) {
         let (asked, answered) = (Ledger::new(self.framing), Ledger::new(self.framing));
-        let (id, told, closed, asked_to_close, overfilled) = (None, false, None, false, false);
+        let (id, broadcast_flushes, closed, asked_to_close, overfilled) =
+            (None, false, None, false, false);
         self.lines.push(Line {
             origin,
             id,
-            told,
+            broadcast_flushes,
             asked,
             answered,
             closed,
@@ -186,7 +187,7 @@ impl Handler for App {
             "ids are never used again"
         );
         assert!(
-            !std::mem::replace(&mut self.lines[line].told, true),
+            !std::mem::replace(&mut self.lines[line].broadcast_flushes, true),
             "one on_open for each connection"
         );
         assert_eq!(*self.lines[line].id.get_or_insert(id), id);
@@ -210,29 +211,29 @@ impl Handler for App {
         );
         self.lines[line].asked.take(message);
         self.messages += 1;
-        if self.chance(self.habits.resume_another) && !self.paused.is_empty() {
+        if self.chance(self.behavior.resume_another) && !self.paused.is_empty() {
             let other = self
                 .paused
                 .swap_remove(self.rng.usize(0..self.paused.len()));
             cx.resume_reads(other);
         }
-        if self.chance(self.habits.broadcast) {
+        if self.chance(self.behavior.broadcast) {
             return self.broadcast(cx, message, Some(id));
         }
         let reply: Rc<[u8]> = [b"E:", message].concat().into();
         let result = cx.send_parts(id, &[b"E:", message]);
         self.sent(id, &reply, result);
-        if self.chance(self.habits.close_after_flush) {
+        if self.chance(self.behavior.close_after_flush) {
             self.lines[line].asked_to_close |= cx.close(id, Close::AfterFlush);
             assert!(!cx.is_open(id));
-        } else if self.chance(self.habits.close_now) {
+        } else if self.chance(self.behavior.close_now) {
             self.lines[line].asked_to_close |= cx.close(id, Close::Now);
             assert!(!cx.close(id, Close::Now), "the second close does nothing");
-        } else if self.chance(self.habits.pause) {
+        } else if self.chance(self.behavior.pause) {
             cx.pause_reads(id);
             self.paused.push(id);
             self.pauses
-                .push((self.rng.u64(0..=self.habits.longest_pause_ms), id));
+                .push((self.rng.u64(0..=self.behavior.longest_pause_ms), id));
         }
     }
 
@@ -241,7 +242,7 @@ impl Handler for App {
         assert!(cx.is_open(id) && cx.queued(id) == 0);
         self.lines[line].drained += 1;
         self.trace.note("drained", cx.now().as_ms(), &[line as u64]);
-        if self.chance(self.habits.send_when_drained) {
+        if self.chance(self.behavior.send_when_drained) {
             self.send(cx, id, b"MORE");
         }
     }
@@ -276,7 +277,7 @@ impl Handler for App {
         assert_eq!(cx.send(id, b"LATE"), Err(SendError::Closed));
         assert!(!cx.close(id, Close::AfterFlush) && !cx.close(id, Close::Now));
         assert!(closed.reason != CloseReason::Requested || self.lines[line].asked_to_close);
-        if self.chance(self.habits.broadcast_on_close) {
+        if self.chance(self.behavior.broadcast_on_close) {
             self.broadcast(cx, b"GONE", None);
         }
     }

@@ -27,7 +27,7 @@ pub struct Budgets {
     pub leftover_work: u32,
     pub fanout_work: u32,
     pub flushes: usize,
-    pub told: usize,
+    pub broadcast_flushes: usize,
     pub writes: usize,
     pub slices: usize,
     pub sockets_per_clock_reading: u32,
@@ -55,7 +55,7 @@ impl Default for Budgets {
             leftover_work: 1024,
             fanout_work: 4096,
             flushes: 256,
-            told: 64,
+            broadcast_flushes: 64,
             writes: 4,
             slices: 16,
             sockets_per_clock_reading: 16,
@@ -84,7 +84,7 @@ const MIN_LEFTOVER_READS: u32 = 4;
 const MAX_TIMER_ROUNDS: usize = 1_000_000;
 
 #[derive(Clone, Copy, PartialEq)]
-enum ReadEnd {
+enum ReadUntil {
     Short,
     WouldBlock,
 }
@@ -176,7 +176,7 @@ impl Driver {
         let due = self.engine.oldest_due(self.now);
         app.trace.note("turn", self.raw_ms, &[self.now.as_ms()]);
         let events = net.poll(self.budgets.events);
-        self.obey_commands(app);
+        self.run_commands(app);
         self.disturb_with_stale_ids(app);
         for event in &events {
             if let Some(id) = app.lines[event.line].id {
@@ -190,9 +190,14 @@ impl Driver {
         if let Some(due) = due {
             self.max_lag_ms = self.max_lag_ms.max(self.now.ms_since(due));
         }
-        self.check_the_quiet(net, app);
+        self.run_timers(net, app);
         self.flush(net, app, flushes_left, Engine::poll_dirty);
-        self.flush(net, app, self.budgets.told, Engine::poll_broadcast_only);
+        self.flush(
+            net,
+            app,
+            self.budgets.broadcast_flushes,
+            Engine::poll_broadcast_only,
+        );
         self.reap(net, app);
         self.read_clock();
         let turn_ms = self.raw_ms - self.turn_began_ms;
@@ -266,7 +271,7 @@ impl Driver {
         self.count_work(units);
     }
 
-    fn obey_commands(&mut self, app: &mut App) {
+    fn run_commands(&mut self, app: &mut App) {
         for _ in 0..self.budgets.commands {
             if self.engine.is_congested() {
                 return;
@@ -348,7 +353,7 @@ impl Driver {
         let flush_ms = config
             .heartbeat
             .as_ref()
-            .map_or(20_000, |heartbeat| duration_to_ms(heartbeat.bound()));
+            .map_or(20_000, |heartbeat| duration_to_ms(heartbeat.timeout()));
         let max = |config: &Config| config.limits.max_memory.unwrap_or(usize::MAX);
         if self.engine.buffered() > max(&config) {
             let (allowed, until) = self.memory_allowance;
@@ -427,9 +432,9 @@ impl Driver {
                 }
                 let ended = event.read_closed || event.error;
                 let end = if ended {
-                    ReadEnd::WouldBlock
+                    ReadUntil::WouldBlock
                 } else {
-                    ReadEnd::Short
+                    ReadUntil::Short
                 };
                 let mut work = Work::new(self.budgets.read_work);
                 self.read(id, end, true, &mut work, net, app);
@@ -443,7 +448,7 @@ impl Driver {
     fn read(
         &mut self,
         id: ConnId,
-        end: ReadEnd,
+        end: ReadUntil,
         faults: bool,
         work: &mut Work,
         net: &mut Net,
@@ -460,7 +465,7 @@ impl Driver {
     fn read_within(
         &mut self,
         id: ConnId,
-        end: ReadEnd,
+        end: ReadUntil,
         faults: bool,
         work: &mut Work,
         net: &mut Net,
@@ -512,7 +517,7 @@ impl Driver {
                     if half_in && app.opening.take().is_none() {
                         self.oracle.opened(line, self.now, &app.lines[line]);
                     }
-                    if end == ReadEnd::Short && n < self.scratch.len() {
+                    if end == ReadUntil::Short && n < self.scratch.len() {
                         return false;
                     }
                     budget = budget.saturating_sub(n);
@@ -553,13 +558,13 @@ impl Driver {
             self.ready_slots.remove(&id.slot());
             self.count_socket();
             let mut part = work.split(self.budgets.read_work);
-            self.read(id, ReadEnd::WouldBlock, true, &mut part, net, app);
-            work.give_back(part);
+            self.read(id, ReadUntil::WouldBlock, true, &mut part, net, app);
+            work.refund(part);
             work.spend(16);
         }
     }
 
-    fn check_the_quiet(&mut self, net: &mut Net, app: &mut App) {
+    fn run_timers(&mut self, net: &mut Net, app: &mut App) {
         let began_ms = self.raw_ms;
         let share_ms = (began_ms - self.turn_began_ms) / 3;
         for round in 0.. {
@@ -590,7 +595,7 @@ impl Driver {
             self.write(id, net, app);
         }
         let mut work = Work::new(self.budgets.read_work);
-        self.read(id, ReadEnd::WouldBlock, false, &mut work, net, app);
+        self.read(id, ReadUntil::WouldBlock, false, &mut work, net, app);
         if self.ready_slots.contains(&id.slot()) {
             return self.engine.postpone_final_read(id);
         }
@@ -658,7 +663,7 @@ impl Driver {
             } else {
                 Err(RejectReason::ShuttingDown)
             };
-            let told = app.opening.take().is_none();
+            let broadcast_flushes = app.opening.take().is_none();
             let id = match admitted {
                 Ok(id) => id,
                 Err(refusal) => {
@@ -673,7 +678,7 @@ impl Driver {
                 }
             };
             app.lines[line].id = Some(id);
-            if told {
+            if broadcast_flushes {
                 self.oracle.opened(line, self.now, &app.lines[line]);
             } else {
                 self.oracle.half_in(line, self.now, &app.lines[line]);

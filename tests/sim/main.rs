@@ -5,9 +5,9 @@
 //! replays it.
 
 mod app;
-mod border;
-mod dice;
 mod driver;
+mod frame_boundary;
+mod generator;
 mod ledger;
 mod million;
 mod net;

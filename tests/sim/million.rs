@@ -3,8 +3,8 @@
 
 use heartline::{CloseReason, Config, Heartbeat};
 
-use crate::dice::{self, Scale};
 use crate::driver::Command;
+use crate::generator::{self, Scale};
 use crate::world::{Action, World};
 
 const LINES: usize = 1_000_000;
@@ -24,19 +24,19 @@ fn a_million_lines_for_hours() {
     let _replay = Replay(seed);
     let mut rng = fastrand::Rng::with_seed(seed);
     let scale = Scale::of_hours(&mut rng, LINES);
-    let setup = dice::setup(&mut rng, seed, &scale);
+    let setup = generator::setup(&mut rng, seed, &scale);
     println!("seed {seed}: {setup:?}");
     let changes: Vec<Config> = (0..rng.u8(0..4))
-        .map(|_| dice::config(&mut rng, &scale))
+        .map(|_| generator::config(&mut rng, &scale))
         .collect();
     let strictest = strictest(changes.iter().chain([&setup.config]));
-    let (interval_ms, bound_ms) = dice::rhythm_ms(&strictest);
+    let (interval_ms, bound_ms) = generator::rhythm_ms(&strictest);
     let mut world = World::new(setup);
     for line in 0..LINES {
         if line % CONNECTS_PER_MS == 0 {
             world.run_until(world.now_ms() + 1);
         }
-        world.connect(dice::plan(&mut rng, &strictest, &scale));
+        world.connect(generator::plan(&mut rng, &strictest, &scale));
     }
     let (begin_ms, end_ms) = (world.now_ms(), HOURS * 60 * MINUTE_MS);
     for _ in 0..rng.u8(1..=3) {
@@ -97,8 +97,8 @@ fn stricter(mut one: Config, other: Config) -> Config {
         .zip(other.heartbeat)
         .map(|(one, other)| Heartbeat {
             interval: one.interval.min(other.interval),
-            missed: one.missed.min(other.missed),
-            push: one.push && other.push,
+            max_missed: one.max_missed.min(other.max_missed),
+            send_pings: one.send_pings && other.send_pings,
         });
     one
 }
@@ -129,16 +129,16 @@ fn assert_the_living_are_spared(world: &World, strictest: &Config) {
     let pushes = strictest
         .heartbeat
         .as_ref()
-        .is_some_and(|heartbeat| heartbeat.push);
+        .is_some_and(|heartbeat| heartbeat.send_pings);
     let mut living = 0;
     for (line, books) in world.app.lines.iter().enumerate() {
-        if !books.told {
+        if !books.broadcast_flushes {
             continue;
         }
         let peer = &world.peers[line];
         let plan = &peer.plan;
         let answers = pushes && plan.answer_ms.is_some() && plan.read_delay_ms == 0;
-        if plan.fate_ms.is_some()
+        if plan.fault_every_ms.is_some()
             || peer.ever_cut_off
             || peer.vanished
             || !(plan.beat_ms.is_some() || answers)

@@ -8,7 +8,7 @@ use heartline::time::{Timestamp, duration_to_ms};
 use heartline::{CloseReason, Closed, Config, Framing, OnFull, RejectReason, Stats};
 
 use crate::app::{App, Line};
-use crate::border::Border;
+use crate::frame_boundary::FrameBoundary;
 use crate::ledger::{Ledger, Tap};
 use crate::net::Net;
 use crate::origin::{Header, Origin, Rules};
@@ -64,7 +64,7 @@ struct Watch {
     spoke: Timestamp,
     /// When the kernel last took something, or first had no room.
     moved: Timestamp,
-    border: Border,
+    frame_boundary: FrameBoundary,
     tap: Tap,
     verdict: Option<Verdict>,
 }
@@ -130,7 +130,7 @@ impl Oracle {
             opened: Timestamp::ZERO,
             spoke: Timestamp::ZERO,
             moved: Timestamp::ZERO,
-            border: Border::new(self.config.framing),
+            frame_boundary: FrameBoundary::new(self.config.framing),
             tap: Tap::new(self.config.framing),
             verdict: None,
         });
@@ -218,7 +218,7 @@ impl Oracle {
     ) {
         let watch = &mut self.watches[line];
         assert!(
-            std::mem::take(&mut watch.half_in) && !books.told,
+            std::mem::take(&mut watch.half_in) && !books.broadcast_flushes,
             "only those who are half in, and only once"
         );
         self.half_in -= 1;
@@ -298,7 +298,7 @@ impl Oracle {
         let header = watch.header_left.min(bytes.len());
         watch.header_left -= header;
         if header < bytes.len() {
-            watch.border.read(now, &bytes[header..]);
+            watch.frame_boundary.read(now, &bytes[header..]);
         }
     }
 
@@ -405,7 +405,10 @@ impl Oracle {
             ),
             CloseReason::Evicted => assert_eq!(self.config.limits.on_full, OnFull::EvictIdlest),
             CloseReason::FrameTimeout => {
-                let since = watch.border.open_since.expect("an unfinished frame");
+                let since = watch
+                    .frame_boundary
+                    .open_since
+                    .expect("an unfinished frame");
                 assert_had(
                     now.ms_since(since),
                     self.config.limits.frame_timeout,
@@ -414,7 +417,7 @@ impl Oracle {
                 );
             }
             CloseReason::FirstMessageTimeout => {
-                assert_eq!(watch.border.whole, 0, "line {line} did speak");
+                assert_eq!(watch.frame_boundary.whole, 0, "line {line} did speak");
                 assert_had(
                     now.ms_since(watch.opened),
                     self.config.limits.first_message_timeout,
@@ -452,7 +455,7 @@ impl Oracle {
             .as_ref()
             .expect("no heartbeat, no verdict");
         let (bound_ms, interval_ms) = (
-            duration_to_ms(heartbeat.bound()),
+            duration_to_ms(heartbeat.timeout()),
             duration_to_ms(heartbeat.interval),
         );
         assert!(!unread, "line {line}: evicted with bytes unread");
@@ -468,13 +471,13 @@ impl Oracle {
         // Raw echoes may look like pings; and in a loop that lags by the heartbeat itself, pings
         // wait for their flush.
         let lag_ms = self.lag_ms - watch.lag_at_life_ms;
-        if heartbeat.push
+        if heartbeat.send_pings
             && !watch.blocked_since_life
             && self.config.framing != Framing::Raw
             && lag_ms < interval_ms
         {
             // More than were missed stand amid answers, or were asked for before a change.
-            let (pings, missed) = (watch.tap.pings_since_life, u64::from(heartbeat.missed));
+            let (pings, missed) = (watch.tap.pings_since_life, u64::from(heartbeat.max_missed));
             assert!(
                 pings >= missed,
                 "line {line}: {pings} pings before the verdict, not {missed}"
@@ -575,5 +578,5 @@ fn bound_ms(config: &Config) -> Option<u64> {
     config
         .heartbeat
         .as_ref()
-        .map(|heartbeat| duration_to_ms(heartbeat.bound()))
+        .map(|heartbeat| duration_to_ms(heartbeat.timeout()))
 }

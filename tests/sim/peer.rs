@@ -22,7 +22,7 @@ pub struct Plan {
     pub read_bytes: u64,
     pub read_delay_ms: u64,
     /// Something befalls it after at most so long, again and again.
-    pub fate_ms: Option<u64>,
+    pub fault_every_ms: Option<u64>,
     /// Comes back this long after its connection has ended.
     pub reconnect_ms: Option<u64>,
     /// No trouble of the network's reaches it either.
@@ -57,7 +57,7 @@ impl Plan {
             piece_gap_ms: 0,
             read_bytes: u64::MAX,
             read_delay_ms: 0,
-            fate_ms: None,
+            fault_every_ms: None,
             reconnect_ms: None,
             sheltered: false,
         }
@@ -66,7 +66,7 @@ impl Plan {
 
 /// What can befall a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fate {
+pub enum Fault {
     /// Vanishes without a word: sends nothing, reads nothing, for good.
     Vanish,
     /// Stops reading; what it says by itself still comes.

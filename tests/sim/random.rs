@@ -2,8 +2,8 @@
 
 use heartline::{CloseReason, RejectReason, Stats};
 
-use crate::dice::{self, Scale};
 use crate::driver::Command;
+use crate::generator::{self, Scale};
 use crate::world::{Action, World};
 
 /// Runs that every `cargo test` makes, always the same.
@@ -99,15 +99,15 @@ fn play(seed: u64) -> (u64, Stats) {
     let _replay = Replay(seed);
     let mut rng = fastrand::Rng::with_seed(seed);
     let scale = Scale::of_seconds(&mut rng);
-    let setup = dice::setup(&mut rng, seed, &scale);
+    let setup = generator::setup(&mut rng, seed, &scale);
     if std::env::var_os("HEARTLINE_SIM_TRACE").is_some() {
         println!("{setup:#?}");
     }
-    let (interval_ms, bound_ms) = dice::rhythm_ms(&setup.config);
+    let (interval_ms, bound_ms) = generator::rhythm_ms(&setup.config);
     let end_ms = bound_ms * if scale.peers > 400 { 3 } else { rng.u64(3..=8) };
     let mut world = World::new(setup);
     for _ in 0..scale.peers {
-        let plan = dice::plan(&mut rng, &world.setup.config, &scale);
+        let plan = generator::plan(&mut rng, &world.setup.config, &scale);
         let at_ms = if rng.bool() { 0 } else { rng.u64(0..=bound_ms) };
         world.at(at_ms, Action::Connect(plan));
     }
@@ -131,7 +131,7 @@ fn play(seed: u64) -> (u64, Stats) {
     }
     let mut always_a_heartbeat = world.setup.config.heartbeat.is_some();
     for _ in 0..if rng.bool() { rng.u8(1..5) } else { 0 } {
-        let mut config = dice::config(&mut rng, &scale);
+        let mut config = generator::config(&mut rng, &scale);
         if rng.u8(0..8) == 0 {
             config.limits.max_outbox = 0;
         }

@@ -6,7 +6,7 @@ use heartline::{CloseReason, Config, Heartbeat, Limits};
 
 use crate::driver::Command;
 use crate::net::Link;
-use crate::peer::{Fate, Plan, Talk};
+use crate::peer::{Fault, Plan, Talk};
 use crate::world::{Action, Setup, World};
 
 const INTERVAL_MS: u64 = 1000;
@@ -16,8 +16,8 @@ const TICK_MS: u64 = 100;
 fn config() -> Config {
     let heartbeat = Heartbeat {
         interval: Duration::from_millis(INTERVAL_MS),
-        missed: 3,
-        push: true,
+        max_missed: 3,
+        send_pings: true,
     };
     Config {
         heartbeat: Some(heartbeat),
@@ -53,7 +53,7 @@ fn five_thousand_lines_fall_silent_at_once_and_none_is_early_or_late() {
         "nobody who lives is evicted"
     );
     for line in &lines {
-        world.at(20_000, Action::Befall(*line, Fate::Vanish));
+        world.at(20_000, Action::Inject(*line, Fault::Vanish));
     }
     world.run_until(20_000 + 2 * BOUND_MS);
     assert_eq!(world.closed_for(CloseReason::HeartbeatTimeout), lines.len());
@@ -96,7 +96,7 @@ fn a_freeze_hides_the_dead_no_longer_than_it_lasts() {
     world.at(10_000, Action::Freeze(8000));
     world.run_until(10_001);
     for line in 0..200 {
-        world.at(12_000, Action::Befall(line, Fate::Vanish));
+        world.at(12_000, Action::Inject(line, Fault::Vanish));
     }
     world.run_until(18_000 + BOUND_MS + 2 * TICK_MS);
     assert_eq!(world.closed_for(CloseReason::HeartbeatTimeout), 200);
@@ -160,7 +160,7 @@ fn twenty_thousand_pipelined_messages_come_back_through_a_tiny_outbox() {
         ..Plan::silent()
     });
     world.say(line, 20_000, 40);
-    world.at(1, Action::Befall(line, Fate::HalfClose));
+    world.at(1, Action::Inject(line, Fault::HalfClose));
     // One round for each buffer full, a millisecond each: if a wake-up were lost anywhere, nothing
     // would happen ever after.
     world.run_until(10_000);
@@ -207,7 +207,7 @@ fn a_shutdown_with_a_stuck_peer_ends_at_its_deadline() {
         ..Plan::silent()
     });
     world.say(line, 100, 64);
-    world.at(0, Action::Befall(line, Fate::Stall));
+    world.at(0, Action::Inject(line, Fault::Stall));
     world.run_until(1000);
     assert!(world.driver.engine.connections() == 1 && world.app.lines[line].closed.is_none());
     world.at(1000, Action::Command(Command::Shutdown(1500)));
@@ -223,7 +223,7 @@ fn a_shutdown_with_a_stuck_peer_ends_at_its_deadline() {
 fn nobody_connected_means_no_turn_at_all() {
     let mut world = World::new(Setup::calm(config()));
     let line = world.connect(beating());
-    world.at(5000, Action::Befall(line, Fate::HalfClose));
+    world.at(5000, Action::Inject(line, Fault::HalfClose));
     world.run_until(10_000);
     let turns = world.turns;
     world.run_until(10_000_000);
@@ -269,7 +269,7 @@ fn a_shared_backlog_larger_than_a_turns_writes_goes_out_without_a_further_event(
 fn final_read_saves_connections_whose_bytes_waited_out_a_lag() {
     let mut config = config();
     config.heartbeat = Some(Heartbeat {
-        push: false,
+        send_pings: false,
         ..config.heartbeat.expect("set above")
     });
     let mut setup = Setup::calm(config);
@@ -337,7 +337,7 @@ fn hung_program_is_closed_while_its_kernel_acknowledges() {
     let mut world = World::new(setup);
     let line = world.connect(answering());
     world.say(line, 300, 900);
-    world.at(100, Action::Befall(line, Fate::Stall));
+    world.at(100, Action::Inject(line, Fault::Stall));
     world.run_until(2 * BOUND_MS);
     let closed = world.app.lines[line].closed.as_ref().expect("given up");
     assert!(
@@ -360,7 +360,7 @@ fn steady_reader_gets_everything_after_its_fin() {
     let mut world = World::new(setup);
     let line = world.connect(Plan::silent());
     world.say(line, 1000, 400);
-    world.at(1, Action::Befall(line, Fate::HalfClose));
+    world.at(1, Action::Inject(line, Fault::HalfClose));
     world.run_until(60_000);
     let books = &world.app.lines[line];
     let closed = books.closed.as_ref().expect("it has ended");
@@ -379,7 +379,7 @@ fn floods_of_empty_messages_delay_neither_timeouts_nor_neighbours() {
     let living: Vec<usize> = (0..500).map(|_| world.connect(answering())).collect();
     let dead: Vec<usize> = (0..30).map(|_| world.connect(Plan::silent())).collect();
     for line in &dead {
-        world.at(0, Action::Befall(*line, Fate::Vanish));
+        world.at(0, Action::Inject(*line, Fault::Vanish));
     }
     while world.now_ms() < BOUND_MS + 1000 {
         for line in &floods {
@@ -437,7 +437,7 @@ fn busy_turns_do_not_starve_pipelined_messages() {
 #[test]
 fn segment_of_broadcasts_closes_and_delays_no_connection() {
     let mut setup = at_a_cost(config());
-    setup.habits.broadcast = 1000;
+    setup.behavior.broadcast = 1000;
     let mut world = World::new(setup);
     let sender = world.connect(answering());
     let readers: Vec<usize> = (0..2000).map(|_| world.connect(answering())).collect();

@@ -6,12 +6,12 @@ use std::rc::Rc;
 
 use heartline::{Close, CloseReason, Config, ConnId, Framing};
 
-use crate::app::{App, Habits};
+use crate::app::{App, AppBehavior};
 use crate::driver::{Budgets, Command, Driver};
 use crate::ledger::encode;
 use crate::net::{Link, Net};
 use crate::origin::{Header, Origin};
-use crate::peer::{Fate, Peer, Plan, pattern};
+use crate::peer::{Fault, Peer, Plan, pattern};
 
 /// Everything that a run depends on but the peers.
 #[derive(Clone, Debug)]
@@ -19,7 +19,7 @@ pub struct Setup {
     pub seed: u64,
     pub config: Config,
     pub budgets: Budgets,
-    pub habits: Habits,
+    pub behavior: AppBehavior,
     /// Buffers of each connection's wire, to the server and to the peer.
     pub inbound_capacity: usize,
     pub outbound_capacity: usize,
@@ -38,7 +38,7 @@ impl Setup {
             seed: 0,
             config,
             budgets: Budgets::default(),
-            habits: Habits::default(),
+            behavior: AppBehavior::default(),
             inbound_capacity: 256 * 1024,
             outbound_capacity: 256 * 1024,
             link: None,
@@ -60,7 +60,7 @@ pub enum Action {
     Transmit(usize),
     /// Something at random befalls this peer, and will again.
     Chance(usize),
-    Befall(usize, Fate),
+    Inject(usize, Fault),
     /// Most peers vanish in the same instant.
     Blackout,
     /// A quarter of the peers is cut off for so long, and then everything arrives that was said
@@ -103,7 +103,7 @@ impl World {
         let mut rng = fastrand::Rng::with_seed(setup.seed ^ 0x5eed);
         World {
             net: Net::default(),
-            app: App::new(setup.config.framing, setup.habits.clone(), rng.u64(..)),
+            app: App::new(setup.config.framing, setup.behavior.clone(), rng.u64(..)),
             driver: Driver::new(&setup.config, setup.budgets.clone(), rng.u64(..)),
             peers: Vec::new(),
             pattern: pattern(&mut rng),
@@ -271,11 +271,11 @@ impl World {
             Action::Read(line) => self.read(line),
             Action::Transmit(line) => self.transmit(line),
             Action::Chance(line) => self.chance(line),
-            Action::Befall(line, fate) => self.befall(line, fate),
+            Action::Inject(line, fault) => self.inject(line, fault),
             Action::Blackout => {
                 for line in 0..self.peers.len() {
                     if !self.peers[line].plan.sheltered && self.rng.u8(0..10) > 0 {
-                        self.befall(line, Fate::Vanish);
+                        self.inject(line, Fault::Vanish);
                     }
                 }
             }
@@ -343,8 +343,8 @@ impl World {
             let delay_ms = peer.rng.u64(0..=beat_ms);
             self.after(delay_ms, Action::Beat(line));
         }
-        if let Some(fate_ms) = plan.fate_ms {
-            let delay_ms = peer.rng.u64(0..=fate_ms);
+        if let Some(fault_every_ms) = plan.fault_every_ms {
+            let delay_ms = peer.rng.u64(0..=fault_every_ms);
             self.after(delay_ms, Action::Chance(line));
         }
         peer.unsent = first;
@@ -381,7 +381,7 @@ impl World {
                 self.deliver_later(line, delay_ms);
                 if header == Header::Torn && self.rng.bool() {
                     let delay_ms = self.rng.u64(0..=12_000);
-                    self.after(delay_ms, Action::Befall(line, Fate::HalfClose));
+                    self.after(delay_ms, Action::Inject(line, Fault::HalfClose));
                 }
             }
         }
@@ -498,21 +498,21 @@ impl World {
     }
 
     fn chance(&mut self, line: usize) {
-        let Some(fate_ms) = self.peers[line]
+        let Some(fault_every_ms) = self.peers[line]
             .plan
-            .fate_ms
+            .fault_every_ms
             .filter(|_| !self.peers[line].over && self.talking)
         else {
             return;
         };
-        let fate = match self.peers[line].rng.u8(0..24) {
-            0..=3 => Fate::Vanish,
-            4..=7 => Fate::Stall,
-            8..=11 => Fate::Recover,
-            12..=15 => Fate::HalfClose,
-            16 => Fate::HalfCloseTorn,
-            17..=18 => Fate::Reset,
-            19 => Fate::Oversize,
+        let fault = match self.peers[line].rng.u8(0..24) {
+            0..=3 => Fault::Vanish,
+            4..=7 => Fault::Stall,
+            8..=11 => Fault::Recover,
+            12..=15 => Fault::HalfClose,
+            16 => Fault::HalfCloseTorn,
+            17..=18 => Fault::Reset,
+            19 => Fault::Oversize,
             _ => {
                 let longest = self.peers[line]
                     .plan
@@ -524,15 +524,15 @@ impl World {
                     self.peers[line].plan.piece,
                     self.peers[line].plan.piece_gap_ms,
                 ) = (piece, gap_ms);
-                Fate::Recover
+                Fault::Recover
             }
         };
-        self.befall(line, fate);
-        let delay_ms = self.peers[line].rng.u64(1..=fate_ms);
+        self.inject(line, fault);
+        let delay_ms = self.peers[line].rng.u64(1..=fault_every_ms);
         self.after(delay_ms, Action::Chance(line));
     }
 
-    fn befall(&mut self, line: usize, fate: Fate) {
+    fn inject(&mut self, line: usize, fault: Fault) {
         let max_message = self.driver.config.limits.max_message;
         let peer = &mut self.peers[line];
         if peer.vanished || peer.over || self.net.is_reset(line) {
@@ -540,25 +540,25 @@ impl World {
         }
         self.app
             .trace
-            .note("fate", self.net.now_ms, &[line as u64, fate as u64]);
-        match fate {
-            Fate::Vanish => peer.vanished = true,
-            Fate::Stall => peer.reading = false,
-            Fate::Recover => {
+            .note("fault", self.net.now_ms, &[line as u64, fault as u64]);
+        match fault {
+            Fault::Vanish => peer.vanished = true,
+            Fault::Stall => peer.reading = false,
+            Fault::Recover => {
                 peer.reading = true;
                 self.tell(line);
             }
-            Fate::HalfClose => peer.closing = true,
-            Fate::HalfCloseTorn if !peer.closing => {
+            Fault::HalfClose => peer.closing = true,
+            Fault::HalfCloseTorn if !peer.closing => {
                 peer.tear();
                 peer.closing = true;
             }
-            Fate::Oversize if !peer.closing => {
+            Fault::Oversize if !peer.closing => {
                 peer.exceed(max_message);
                 peer.closing = true;
             }
-            Fate::HalfCloseTorn | Fate::Oversize => {}
-            Fate::Reset => {
+            Fault::HalfCloseTorn | Fault::Oversize => {}
+            Fault::Reset => {
                 peer.over = true;
                 self.net.reset(line);
             }
@@ -582,8 +582,8 @@ impl World {
                     plan.read_bytes,
                     plan.read_delay_ms,
                 ) = (usize::MAX, 0, u64::MAX, 0);
-                self.befall(line, Fate::Recover);
-                self.befall(line, Fate::HalfClose);
+                self.inject(line, Fault::Recover);
+                self.inject(line, Fault::HalfClose);
             }
         }
         // A drain has its own deadline, and begins later on a server that is frozen; without one,

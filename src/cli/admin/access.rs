@@ -14,9 +14,9 @@ use super::http::{Failure, Head};
 use crate::error::{ConfigError, Error};
 
 /// Shorter tokens could be guessed.
-const SHORTEST_TOKEN: usize = 16;
+const MIN_TOKEN_BYTES: usize = 16;
 /// Longer ones are a wrong file; and they must fit a header.
-const LONGEST_TOKEN: usize = 1024;
+const MAX_TOKEN_BYTES: usize = 1024;
 
 /// What a request must carry, if anything. Never logged.
 #[derive(Clone)]
@@ -31,7 +31,7 @@ impl Token {
         // A file that is not there yet is no fault of the settings.
         File::open(path)
             .and_then(|file| {
-                file.take(LONGEST_TOKEN as u64 + 3)
+                file.take(MAX_TOKEN_BYTES as u64 + 3)
                     .read_to_string(&mut text)
             })
             .map_err(Error::io(format!("read the token in {}", path.display())))?;
@@ -44,9 +44,9 @@ impl Token {
         if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("a token is one line of visible ASCII characters".into());
         }
-        if !(SHORTEST_TOKEN..=LONGEST_TOKEN).contains(&token.len()) {
+        if !(MIN_TOKEN_BYTES..=MAX_TOKEN_BYTES).contains(&token.len()) {
             return Err(format!(
-                "a token has {SHORTEST_TOKEN} to {LONGEST_TOKEN} characters"
+                "a token has {MIN_TOKEN_BYTES} to {MAX_TOKEN_BYTES} characters"
             ));
         }
         Ok(Token(token.into()))
@@ -215,7 +215,7 @@ mod tests {
                 "{text:?}"
             );
         }
-        let long = "x".repeat(LONGEST_TOKEN + 1);
+        let long = "x".repeat(MAX_TOKEN_BYTES + 1);
         for text in [
             "",
             "\n",

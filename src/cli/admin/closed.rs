@@ -169,12 +169,12 @@ fn view(Entry { id, at, closed }: &Entry) -> ClosedView {
 }
 
 /// A handler whose closes and complete broadcasts are remembered, where there is a memory for them.
-pub(crate) struct Remembering<'a, H> {
+pub(crate) struct RecordingHandler<'a, H> {
     pub(crate) handler: &'a mut H,
     pub(crate) memory: Option<(&'a mut ClosedRing, &'a mut Broadcasts)>,
 }
 
-impl<H: Handler> Handler for Remembering<'_, H> {
+impl<H: Handler> Handler for RecordingHandler<'_, H> {
     fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId) {
         self.handler.on_open(cx, id);
     }
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn the_newest_are_remembered_and_all_are_counted() {
         let mut ring = ClosedRing::default();
-        let mut handler = Remembering {
+        let mut handler = RecordingHandler {
             handler: &mut Nothing,
             memory: Some((&mut ring, &mut Broadcasts::default())),
         };

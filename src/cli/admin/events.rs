@@ -11,7 +11,7 @@ use super::http::Response;
 /// From one event to the next.
 pub(super) const PERIOD: Duration = Duration::from_secs(1);
 /// Closes told in one event; more than a person can read in a second. The rest are counted.
-const MOST_CLOSES: u64 = 50;
+const MAX_CLOSES: u64 = 50;
 
 pub(super) fn response() -> Response {
     // Proxies that follow nginx would keep the events back until their buffer is full.
@@ -31,7 +31,7 @@ pub(super) fn closed(ring: &ClosedRing, told: u64) -> Option<Vec<u8>> {
         more: u64,
     }
     let untold = ring.total() - told;
-    let shown = untold.min(MOST_CLOSES);
+    let shown = untold.min(MAX_CLOSES);
     (untold > 0).then(|| {
         event(
             "closed",

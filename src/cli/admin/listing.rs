@@ -11,9 +11,9 @@ use crate::engine::{Connection, Context};
 use crate::id::ConnId;
 
 /// Most connections in one listing.
-pub(crate) const MOST_LISTED: usize = 1000;
+pub(crate) const MAX_LISTED: usize = 1000;
 /// How far down a listing may reach, which bounds what it keeps to 1.6 MB.
-pub(crate) const DEEPEST: usize = 100_000;
+pub(crate) const MAX_OFFSET: usize = 100_000;
 /// Slots looked at per turn: some 50 us.
 const SLOTS_PER_TURN: usize = 1024;
 
@@ -65,21 +65,21 @@ impl Sort {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
+pub(super) enum Direction {
     Descending,
     Ascending,
 }
 
-impl Order {
+impl Direction {
     fn as_str(self) -> &'static str {
         match self {
-            Order::Descending => "desc",
-            Order::Ascending => "asc",
+            Direction::Descending => "desc",
+            Direction::Ascending => "asc",
         }
     }
 
     pub(super) fn from_name(name: &str) -> Option<Self> {
-        [Order::Descending, Order::Ascending]
+        [Direction::Descending, Direction::Ascending]
             .into_iter()
             .find(|order| order.as_str() == name)
     }
@@ -89,7 +89,7 @@ impl Order {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Query {
     pub(super) sort: Sort,
-    pub(super) order: Order,
+    pub(super) order: Direction,
     pub(super) offset: usize,
     pub(super) limit: usize,
     /// What an address, with its port, must begin with.
@@ -100,7 +100,7 @@ impl Default for Query {
     fn default() -> Self {
         Query {
             sort: Sort::Silence,
-            order: Order::Descending,
+            order: Direction::Descending,
             offset: 0,
             limit: 100,
             address: String::new(),
@@ -201,8 +201,8 @@ fn matches(prefix: &str, connection: &Connection, text: &mut String) -> bool {
 fn rank(query: &Query, connection: &Connection) -> Rank {
     let rank = match (query.sort.key(connection), query.order) {
         (None, _) => 0,
-        (Some(key), Order::Descending) => key.saturating_add(1),
-        (Some(key), Order::Ascending) => u64::MAX - key,
+        (Some(key), Direction::Descending) => key.saturating_add(1),
+        (Some(key), Direction::Ascending) => u64::MAX - key,
     };
     (rank, Reverse(connection.id))
 }
@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn pages_follow_one_another_in_either_order() {
         let mut engine = engine(3000);
-        for order in [Order::Descending, Order::Ascending] {
+        for order in [Direction::Descending, Direction::Ascending] {
             let mut all = Vec::new();
             for offset in (0..3500).step_by(700) {
                 let query = Query {
@@ -318,7 +318,7 @@ mod tests {
             }
             // The oldest came first, and has the lowest port.
             let mut expected: Vec<u16> = (1000..4000).collect();
-            if order == Order::Ascending {
+            if order == Direction::Ascending {
                 expected.reverse();
             }
             assert_eq!(all, expected, "{order:?}");
@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn those_alike_keep_their_places_and_those_without_a_figure_come_last() {
         let mut engine = engine(2100);
-        for order in [Order::Descending, Order::Ascending] {
+        for order in [Direction::Descending, Direction::Ascending] {
             let query = Query {
                 sort: Sort::RoundTrip,
                 order,

@@ -29,8 +29,8 @@ use slab::Slab;
 
 pub(crate) use access::Token;
 pub(crate) use args::AdminArgs;
-pub(crate) use closed::Remembering;
-pub(crate) use listing::{DEEPEST, MOST_LISTED, Sort};
+pub(crate) use closed::RecordingHandler;
+pub(crate) use listing::{MAX_LISTED, MAX_OFFSET, Sort};
 
 use crate::cli::apps::App;
 use crate::engine::Handler;
@@ -44,7 +44,7 @@ use connection::{Connection, READ_BYTES};
 use http::{Failure, Response};
 use listener::Listener;
 use metrics::Requests;
-use requests::{Listings, Moment};
+use requests::{Listings, RequestContext};
 use status::Identity;
 
 /// Guests of the server's loop: 0 is for the signals.
@@ -110,7 +110,7 @@ impl Admin {
         };
         let mut listener = Listener::open(address, &access)?;
         listener
-            .register(server.registry(), Server::guest_token(LISTENER))
+            .register(server.registry(), Server::event_source_token(LISTENER))
             .map_err(Error::io("poll the admin socket"))?;
         let max_connections = max_connections();
         server.reserve_descriptors(max_connections)?;
@@ -157,8 +157,8 @@ impl Admin {
     pub(crate) fn remembering<'a, H: Handler>(
         admin: Option<&'a mut Self>,
         handler: &'a mut H,
-    ) -> Remembering<'a, H> {
-        Remembering {
+    ) -> RecordingHandler<'a, H> {
+        RecordingHandler {
             handler,
             memory: admin.map(|admin| (&mut admin.closed, &mut admin.broadcasts)),
         }
@@ -180,7 +180,7 @@ impl Admin {
     /// One turn, after one of the server's. `drain` is how long a shutdown takes if nothing else is
     /// said.
     pub(crate) fn turn(&mut self, server: &mut Server, drain: Duration) {
-        for guest in server.ready_guests() {
+        for guest in server.ready_event_sources() {
             match *guest {
                 LISTENER => self.accepting = true,
                 guest if guest >= FIRST_CONNECTION => self.handle_event(guest - FIRST_CONNECTION),
@@ -192,7 +192,7 @@ impl Admin {
         }
         let now = Instant::now();
         self.accept(server, now);
-        let mut cx = Moment { now, server, drain };
+        let mut cx = RequestContext { now, server, drain };
         for _ in 0..self.work.len().min(STEPS_PER_TURN) {
             if let Some(key) = self.work.pop_front() {
                 self.step(key, &mut cx);
@@ -282,7 +282,7 @@ impl Admin {
         let key = entry.key();
         if let Err(error) = stream.register(
             server.registry(),
-            Server::guest_token(FIRST_CONNECTION + key),
+            Server::event_source_token(FIRST_CONNECTION + key),
         ) {
             return log::warn!("admin accept-error error=\"{error}\"");
         }

@@ -29,7 +29,7 @@ pub(super) struct Process {
 
 impl Process {
     /// To be called while hardly anything is open: it counts.
-    pub(super) fn look() -> Self {
+    pub(super) fn read() -> Self {
         // One of them is that of the directory.
         Process {
             at_start: fs::read_dir(DESCRIPTORS)
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn the_figures_are_those_of_this_process() {
-        let usage = Process::look().usage(0);
+        let usage = Process::read().usage(0);
         // A test of Rust takes megabytes, three standard streams and some time.
         assert!(
             (1 << 20..1 << 34).contains(&usage.resident_bytes),

@@ -36,7 +36,7 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style
 
 /// What a request is answered from: this turn, the server, and how long a shutdown takes if nothing
 /// else is said.
-pub(super) struct Moment<'a> {
+pub(super) struct RequestContext<'a> {
     pub(super) now: Instant,
     pub(super) server: &'a mut Server,
     pub(super) drain: Duration,
@@ -63,7 +63,7 @@ impl Listings {
 }
 
 impl Admin {
-    pub(super) fn step(&mut self, key: usize, cx: &mut Moment<'_>) {
+    pub(super) fn step(&mut self, key: usize, cx: &mut RequestContext<'_>) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
@@ -74,19 +74,19 @@ impl Admin {
             Step::Gone => return self.remove(key),
             Step::Refuse(failure) => return self.refuse(key, cx.now, failure),
             Step::Whole => {}
-            Step::Head(head) => self.decide(key, cx.now, &head, cx.server),
+            Step::Head(head) => self.authorize(key, cx.now, &head, cx.server),
         }
         if let Some((asked, route, body)) = self
             .connections
             .get_mut(key)
             .and_then(|connection| connection.take_request())
         {
-            self.perform(key, asked, route, &body, cx);
+            self.dispatch(key, asked, route, &body, cx);
         }
     }
 
     /// Sees whether a request may be answered, before its body is read.
-    fn decide(&mut self, key: usize, now: Instant, head: &Head, server: &Server) {
+    fn authorize(&mut self, key: usize, now: Instant, head: &Head, server: &Server) {
         let mut asked = Asked {
             method: head.method.clone(),
             path: head.path.clone(),
@@ -139,13 +139,13 @@ impl Admin {
         Ok(length)
     }
 
-    fn perform(
+    fn dispatch(
         &mut self,
         key: usize,
         asked: Asked,
         route: Route,
         body: &[u8],
-        cx: &mut Moment<'_>,
+        cx: &mut RequestContext<'_>,
     ) {
         let response = match route {
             Route::Connections(query) => {

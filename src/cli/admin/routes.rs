@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::closed::REMEMBERED;
 use super::http::{Failure, Head};
-use super::listing::{DEEPEST, MOST_LISTED, Order, Query, Sort};
+use super::listing::{Direction, MAX_LISTED, MAX_OFFSET, Query, Sort};
 use crate::cli::values;
 use crate::engine::Close;
 use crate::id::ConnId;
@@ -104,18 +104,18 @@ fn connections(query: &str) -> Result<Route, Failure> {
             }
             "order" => {
                 wanted.order =
-                    Order::from_name(&value).ok_or_else(|| bad("order", "desc or asc"))?
+                    Direction::from_name(&value).ok_or_else(|| bad("order", "desc or asc"))?
             }
-            "offset" => wanted.offset = number("offset", &value, DEEPEST)?,
-            "limit" => wanted.limit = number("limit", &value, MOST_LISTED)?,
+            "offset" => wanted.offset = number("offset", &value, MAX_OFFSET)?,
+            "limit" => wanted.limit = number("limit", &value, MAX_LISTED)?,
             "address" => wanted.address = value.into_owned(),
             key => return Err(unknown(key)),
         }
     }
-    if wanted.offset + wanted.limit > DEEPEST {
+    if wanted.offset + wanted.limit > MAX_OFFSET {
         return Err(Failure::new(
             400,
-            format!("offset and limit together are at most {DEEPEST}"),
+            format!("offset and limit together are at most {MAX_OFFSET}"),
         ));
     }
     Ok(Route::Connections(wanted))
@@ -268,7 +268,7 @@ mod tests {
     fn a_listing_is_as_the_query_says() {
         let expected = Query {
             sort: Sort::Bytes,
-            order: Order::Ascending,
+            order: Direction::Ascending,
             offset: 99_000,
             limit: 1000,
             address: "[::1]:".into(),

@@ -25,7 +25,7 @@ impl Identity {
             app,
             started: SystemTime::now(),
             since: Instant::now(),
-            process: Process::look(),
+            process: Process::read(),
         }
     }
 
@@ -134,7 +134,7 @@ impl<'a> Status<'a> {
             uptime_s: identity.since.elapsed().as_secs_f64(),
             draining,
             heartbeat_s: heartbeat.map(|heartbeat| heartbeat.interval.as_secs_f64()),
-            missed: heartbeat.map(|heartbeat| heartbeat.missed),
+            missed: heartbeat.map(|heartbeat| heartbeat.max_missed),
             bound_s: bound(server).map(|bound| bound.as_secs_f64()),
             connections: Connections {
                 open: server.connections(),
@@ -175,7 +175,7 @@ impl<'a> Status<'a> {
 
 /// How long a peer may be silent.
 pub(super) fn bound(server: &Server) -> Option<Duration> {
-    server.config().heartbeat.as_ref().map(Heartbeat::bound)
+    server.config().heartbeat.as_ref().map(Heartbeat::timeout)
 }
 
 fn framing(framing: Framing) -> &'static str {

@@ -117,7 +117,7 @@ pub(super) struct EchoArgs {
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = connections())]
     pub(super) active: u32,
     /// Connections beside them that only beat
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=MOST_CONNECTIONS))]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=MAX_CONNECTIONS))]
     pub(super) idle: u32,
     /// Time between two heartbeats of an idle connection, or off
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = interval_or_off)]
@@ -183,7 +183,7 @@ pub(super) struct DeadArgs {
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = connections())]
     pub(super) connections: u32,
     /// Connections that go on answering and must not be closed
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=MOST_CONNECTIONS))]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=MAX_CONNECTIONS))]
     pub(super) alive: u32,
     /// Time between two heartbeats of a live connection, or off to speak only when asked
     #[arg(long, value_name = "TIME", default_value = "off", value_parser = interval_or_off)]
@@ -202,19 +202,19 @@ pub(super) struct DeadArgs {
 }
 
 /// More than one machine can hold, and few enough for every sum to fit.
-const MOST_CONNECTIONS: i64 = 10_000_000;
+const MAX_CONNECTIONS: i64 = 10_000_000;
 
 fn connections() -> clap::builder::RangedI64ValueParser<u32> {
-    clap::value_parser!(u32).range(1..=MOST_CONNECTIONS)
+    clap::value_parser!(u32).range(1..=MAX_CONNECTIONS)
 }
 
 /// A year: far from where sums of nanoseconds would end.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+const MAX_RUN: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 fn above_zero(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Err("must be above zero".to_string()),
-        duration if duration > LONGEST => Err("is longer than a year".to_string()),
+        duration if duration > MAX_RUN => Err("is longer than a year".to_string()),
         duration => Ok(duration),
     }
 }

@@ -3,33 +3,33 @@
 
 use std::time::Duration;
 
-use super::crew::{Crew, News};
+use super::counters::Counters;
 use super::job::Job;
-use super::plan::{Order, Progress, Report};
+use super::plan::{Progress, WorkerCommand, WorkerReport};
 use super::process::{self, Cpu, Usage, Watched};
 use super::progress::Display;
-use super::tally::Tally;
+use super::workers::{WorkerEvent, Workers};
 use crate::error::Error;
 use crate::net::monotonic_ns;
 
-/// Time between two samples, until there are [`MOST_SAMPLES`]; then twice as long, and so on.
+/// Time between two samples, until there are [`MAX_SAMPLES`]; then twice as long, and so on.
 const SAMPLE_NS: u64 = 100_000_000;
 /// More would not show in a plot.
-const MOST_SAMPLES: usize = 1200;
+const MAX_SAMPLES: usize = 1200;
 /// From the order to begin to the beginning: the order has reached every worker by then.
 const LEAD_NS: u64 = 50_000_000;
 /// A server is at rest when it uses less than this share of a core; and is given no more than so
 /// long to come to rest.
 const AT_REST: f64 = 0.05;
 const REST_LOOK: Duration = Duration::from_millis(150);
-const LONGEST_REST: Duration = Duration::from_secs(3);
+const MAX_SAMPLE_PAUSE: Duration = Duration::from_secs(3);
 /// Workers that are told to stop and do not report by then have hung.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Everything that was measured.
 #[derive(Default)]
 pub(super) struct Record {
-    pub(super) tally: Tally,
+    pub(super) counters: Counters,
     pub(super) interrupted: bool,
     /// From the first dial to the last connection, without the rests between steps.
     pub(super) connecting_s: f64,
@@ -76,31 +76,33 @@ impl From<Error> for Stop {
 
 pub(super) struct Coordinator<'a> {
     job: &'a Job,
-    crew: Crew,
+    workers: Workers,
     server: &'a Watched,
     crew_watched: Watched,
     display: Display,
     started_ns: u64,
     /// For each worker: its counts, whether its last order to connect is carried out, and its
     /// tally.
-    seats: Vec<Seat>,
+    states: Vec<WorkerState>,
     sampling: Sampling,
     record: Record,
 }
 
 #[derive(Default)]
-struct Seat {
+struct WorkerState {
     progress: Progress,
     connected: bool,
-    tally: Option<Tally>,
+    counters: Option<Counters>,
 }
 
 impl<'a> Coordinator<'a> {
-    pub(super) fn new(job: &'a Job, crew: Crew, server: &'a Watched) -> Self {
+    pub(super) fn new(job: &'a Job, workers: Workers, server: &'a Watched) -> Self {
         let started_ns = monotonic_ns();
         Coordinator {
-            seats: (0..crew.len()).map(|_| Seat::default()).collect(),
-            crew_watched: Watched { pids: crew.pids() },
+            states: (0..workers.len()).map(|_| WorkerState::default()).collect(),
+            crew_watched: Watched {
+                pids: workers.pids(),
+            },
             display: Display::new(),
             sampling: Sampling {
                 every_ns: SAMPLE_NS,
@@ -109,7 +111,7 @@ impl<'a> Coordinator<'a> {
             },
             record: Record::default(),
             job,
-            crew,
+            workers,
             server,
             started_ns,
         }
@@ -123,10 +125,10 @@ impl<'a> Coordinator<'a> {
             Err(Stop::Failed(error)) => return Err(error),
         }
         self.display.finish();
-        for tally in self.seats.iter().filter_map(|seat| seat.tally.as_ref()) {
-            match self.record.tally.groups.len() {
-                0 => self.record.tally = tally.clone(),
-                _ => self.record.tally.merge(tally),
+        for counters in self.states.iter().filter_map(|seat| seat.counters.as_ref()) {
+            match self.record.counters.groups.len() {
+                0 => self.record.counters = counters.clone(),
+                _ => self.record.counters.merge(counters),
             }
         }
         Ok(self.record)
@@ -136,8 +138,8 @@ impl<'a> Coordinator<'a> {
         self.connect()?;
         if self.progress().established == 0 {
             // Nothing can be measured: the workers' reports will say why.
-            self.crew.order_all(Order::Stop)?;
-            return self.wait_for_all(|seat| seat.tally.is_some());
+            self.workers.command_all(WorkerCommand::Stop)?;
+            return self.wait_for_all(|seat| seat.counters.is_some());
         }
         self.display.stage("living", self.job.before.as_secs_f64());
         self.pause(self.job.before)?;
@@ -149,7 +151,7 @@ impl<'a> Coordinator<'a> {
         );
         let at_ns = monotonic_ns() + LEAD_NS;
         self.record.began_s = Some((at_ns - self.started_ns) as f64 / 1e9);
-        self.crew.order_all(Order::Go { at_ns })?;
+        self.workers.command_all(WorkerCommand::Go { at_ns })?;
         let plan = &self.job.plan;
         let wait_ns = if plan.bound_ns.is_some() {
             plan.bound_ns.unwrap_or(0)
@@ -157,7 +159,7 @@ impl<'a> Coordinator<'a> {
             plan.duration_ns
         };
         self.display.stage(self.job.scenario, wait_ns as f64 / 1e9);
-        let outcome = self.wait_for_all(|seat| seat.tally.is_some());
+        let outcome = self.wait_for_all(|seat| seat.counters.is_some());
 
         self.sample(monotonic_ns());
         self.record.measured_s = monotonic_ns().saturating_sub(at_ns) as f64 / 1e9;
@@ -196,15 +198,16 @@ impl<'a> Coordinator<'a> {
         }
         for step in 1..=steps {
             let began_ns = monotonic_ns();
-            for worker in 0..self.seats.len() {
+            for worker in 0..self.states.len() {
                 let all: u32 = self
                     .job
                     .plan
-                    .share(worker as u32, self.seats.len() as u32)
+                    .share(worker as u32, self.states.len() as u32)
                     .connections();
                 let upto = (u64::from(all) * u64::from(step) / u64::from(steps)) as u32;
-                self.seats[worker].connected = false;
-                self.crew.order(worker, Order::Connect { upto })?;
+                self.states[worker].connected = false;
+                self.workers
+                    .command(worker, WorkerCommand::Connect { upto })?;
             }
             self.wait_for_all(|seat| seat.connected)?;
             self.record.connecting_s += (monotonic_ns() - began_ns) as f64 / 1e9;
@@ -231,7 +234,7 @@ impl<'a> Coordinator<'a> {
     /// Waits until the server has done what the connections gave it to do: a connection that the
     /// kernel has accepted is still to be accepted by the server.
     fn rest(&mut self) -> Result<(), Stop> {
-        let until_ns = monotonic_ns() + LONGEST_REST.as_nanos() as u64;
+        let until_ns = monotonic_ns() + MAX_SAMPLE_PAUSE.as_nanos() as u64;
         loop {
             let before = self.server.cpu_ns();
             self.pause(REST_LOOK)?;
@@ -249,9 +252,9 @@ impl<'a> Coordinator<'a> {
     /// Has the workers report what there is.
     fn stop_early(&mut self) -> Result<(), Error> {
         self.record.interrupted = true;
-        self.crew.order_all(Order::Stop)?;
+        self.workers.command_all(WorkerCommand::Stop)?;
         let until_ns = monotonic_ns() + STOP_PATIENCE.as_nanos() as u64;
-        while self.seats.iter().any(|seat| seat.tally.is_none()) && monotonic_ns() < until_ns {
+        while self.states.iter().any(|seat| seat.counters.is_none()) && monotonic_ns() < until_ns {
             match self.turn(until_ns) {
                 Ok(()) | Err(Stop::Interrupted) => {}
                 Err(Stop::Failed(error)) => return Err(error),
@@ -268,8 +271,8 @@ impl<'a> Coordinator<'a> {
         Ok(())
     }
 
-    fn wait_for_all(&mut self, done: impl Fn(&Seat) -> bool) -> Result<(), Stop> {
-        while !self.seats.iter().all(&done) {
+    fn wait_for_all(&mut self, done: impl Fn(&WorkerState) -> bool) -> Result<(), Stop> {
+        while !self.states.iter().all(&done) {
             self.turn(u64::MAX)?;
         }
         Ok(())
@@ -284,39 +287,41 @@ impl<'a> Coordinator<'a> {
         }
         let wait_ns = until_ns.min(self.sampling.next_ns).saturating_sub(now_ns);
         let mut wait = Duration::from_nanos(wait_ns);
-        while let Some(news) = self.crew.next(wait) {
-            self.hear(news)?;
+        while let Some(news) = self.workers.next(wait) {
+            self.update(news)?;
             wait = Duration::ZERO;
         }
         Ok(())
     }
 
-    fn hear(&mut self, news: News) -> Result<(), Stop> {
+    fn update(&mut self, news: WorkerEvent) -> Result<(), Stop> {
         let ended = |worker: usize, how: &str| {
             Stop::Failed(Error::io(format!("measure: worker {worker}"))(
                 std::io::Error::other(how),
             ))
         };
         match news {
-            News::Interrupt => return Err(Stop::Interrupted),
-            News::Report(worker, Report::Progress(progress)) => {
-                self.seats[worker].progress = progress
+            WorkerEvent::Interrupt => return Err(Stop::Interrupted),
+            WorkerEvent::WorkerReport(worker, WorkerReport::Progress(progress)) => {
+                self.states[worker].progress = progress
             }
-            News::Report(worker, Report::Connected(progress)) => {
-                (self.seats[worker].progress, self.seats[worker].connected) = (progress, true);
+            WorkerEvent::WorkerReport(worker, WorkerReport::Connected(progress)) => {
+                (self.states[worker].progress, self.states[worker].connected) = (progress, true);
             }
-            News::Report(worker, Report::Done(tally)) => {
-                self.seats[worker].progress = tally.progress;
-                self.seats[worker].tally = Some(*tally);
+            WorkerEvent::WorkerReport(worker, WorkerReport::Done(counters)) => {
+                self.states[worker].progress = counters.progress;
+                self.states[worker].counters = Some(*counters);
             }
-            News::Report(worker, Report::Failed(how)) => return Err(ended(worker, &how)),
-            News::Gone(worker) => return Err(ended(worker, "it has ended")),
+            WorkerEvent::WorkerReport(worker, WorkerReport::Failed(how)) => {
+                return Err(ended(worker, &how));
+            }
+            WorkerEvent::Gone(worker) => return Err(ended(worker, "it has ended")),
         }
         Ok(())
     }
 
     fn progress(&self) -> Progress {
-        self.seats
+        self.states
             .iter()
             .fold(Progress::default(), |sum, seat| sum.plus(seat.progress))
     }
@@ -351,7 +356,7 @@ impl<'a> Coordinator<'a> {
         // Counted from the end, so that a look that takes long leaves time for the news.
         self.sampling.next_ns = monotonic_ns() + self.sampling.every_ns;
         self.record.samples.push(sample);
-        if self.record.samples.len() >= MOST_SAMPLES {
+        if self.record.samples.len() >= MAX_SAMPLES {
             let mut index = 0;
             self.record.samples.retain(|_| {
                 index += 1;

@@ -4,7 +4,7 @@
 use super::plot::{Curve, Plot};
 use super::results::{Results, Series};
 use super::table::{counted, facts, rows};
-use crate::cli::figures::duration;
+use crate::cli::humanize::duration;
 
 pub(super) fn render(results: &Results) -> String {
     let run = &results.run;

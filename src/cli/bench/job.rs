@@ -37,7 +37,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// The last answer of a storm may take so long.
 const STORM_GRACE: Duration = Duration::from_secs(30);
 /// The most that closed loops may have under way on one connection.
-const MOST_UNDER_WAY_BYTES: usize = 64 * 1024 * 1024;
+const MAX_PENDING_BYTES: usize = 64 * 1024 * 1024;
 /// A server of its own is not to ask while the load does: it would answer twice what is measured
 /// once.
 const NOT_ASKING: &[(&str, &str)] = &[("--heartbeat", "60s")];
@@ -67,7 +67,7 @@ impl Job {
     pub(super) fn echo(args: EchoArgs) -> Result<Self, Error> {
         let wire = &args.common.wire;
         let message = wire.sized(args.size.0);
-        if message.len().saturating_mul(args.depth as usize) > MOST_UNDER_WAY_BYTES {
+        if message.len().saturating_mul(args.depth as usize) > MAX_PENDING_BYTES {
             return Err(ConfigError::new(
                 "depth",
                 "more than 64 MiB would be under way on each connection",
@@ -357,7 +357,7 @@ fn bound(options: &[String]) -> Result<Option<Duration>, Error> {
     Ok(config.heartbeat.map(|heartbeat| {
         heartbeat
             .interval
-            .saturating_mul(u32::from(heartbeat.missed) + 1)
+            .saturating_mul(u32::from(heartbeat.max_missed) + 1)
     }))
 }
 

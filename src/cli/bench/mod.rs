@@ -8,7 +8,7 @@
 
 mod args;
 mod coordinator;
-mod crew;
+mod counters;
 mod histogram;
 mod html;
 mod job;
@@ -22,9 +22,9 @@ mod scan;
 mod server;
 mod setup;
 mod table;
-mod tally;
 mod values;
 mod worker;
+mod workers;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -38,12 +38,12 @@ use crate::error::{ConfigError, Error};
 use crate::net;
 use args::BenchCommand;
 use coordinator::{Coordinator, Record};
-use crew::Crew;
 use job::Job;
 use plan::Plan;
 use process::{Machine, Watched};
 use results::{Results, Run};
 use server::OwnServer;
+use workers::Workers;
 
 /// As a shell has it for whoever is ended by SIGINT.
 const EXIT_INTERRUPTED: u8 = 130;
@@ -97,8 +97,8 @@ fn measure(mut job: Job) -> Result<ExitCode, Error> {
     let plans: Vec<Plan> = (0..workers)
         .map(|worker| job.plan.share(worker, workers))
         .collect();
-    let record = Coordinator::new(&job, Crew::hire(&plans)?, &watched).run()?;
-    if record.tally.progress.established == 0 && !record.interrupted {
+    let record = Coordinator::new(&job, Workers::spawn(&plans)?, &watched).run()?;
+    if record.counters.progress.established == 0 && !record.interrupted {
         return Err(none_established(&record));
     }
     let run = Run {
@@ -107,7 +107,7 @@ fn measure(mut job: Job) -> Result<ExitCode, Error> {
             .map(|arg| arg.to_string_lossy().into_owned())
             .collect(),
         started,
-        machine: Machine::look(),
+        machine: Machine::read(),
         addr: job.plan.addr,
         own_server: server.is_some(),
         serve_options: if server.is_some() {
@@ -117,7 +117,7 @@ fn measure(mut job: Job) -> Result<ExitCode, Error> {
         },
         pids: watched.pids.clone(),
         workers,
-        sources: record.tally.sources.iter().copied().collect(),
+        sources: record.counters.sources.iter().copied().collect(),
         seed: job.common.seed,
     };
     let results = Results::new(&job, run, &record);
@@ -221,7 +221,7 @@ fn write(file: AtomicFile, flag: &str, text: &str) -> Result<(), Error> {
 
 fn none_established(record: &Record) -> Error {
     let causes: Vec<String> = record
-        .tally
+        .counters
         .failed
         .iter()
         .map(|(cause, count)| format!("{count} {cause}"))

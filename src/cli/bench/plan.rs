@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::tally::Tally;
+use super::counters::Counters;
 use super::values::{Answer, Expect};
 
 /// What a worker is there for. Instants are counted from the beginning of the measurement, in
@@ -99,7 +99,7 @@ pub(super) enum WaitFor {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Order {
+pub(super) enum WorkerCommand {
     /// Open connections until so many were dialled in all.
     Connect { upto: u32 },
     /// The measurement begins at this instant of the machine's monotonic clock.
@@ -109,12 +109,12 @@ pub(super) enum Order {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Report {
+pub(super) enum WorkerReport {
     /// Every dial that was ordered has come to an end, good or bad.
     Connected(Progress),
     Progress(Progress),
     /// The measurement is over. Connections stay open until stdin ends.
-    Done(Box<Tally>),
+    Done(Box<Counters>),
     /// The worker cannot go on.
     Failed(String),
 }
@@ -187,12 +187,12 @@ mod tests {
 
     #[test]
     fn orders_and_reports_are_single_lines() {
-        let order =
-            serde_json::to_string(&Order::Go { at_ns: u64::MAX }).expect("it can be written");
-        assert!(!order.contains('\n'));
+        let command = serde_json::to_string(&WorkerCommand::Go { at_ns: u64::MAX })
+            .expect("it can be written");
+        assert!(!command.contains('\n'));
         assert_eq!(
-            serde_json::from_str::<Order>(&order).expect("it can be read"),
-            Order::Go { at_ns: u64::MAX }
+            serde_json::from_str::<WorkerCommand>(&command).expect("it can be read"),
+            WorkerCommand::Go { at_ns: u64::MAX }
         );
     }
 }

@@ -11,7 +11,7 @@ use super::histogram::{Durations, Summary};
 use super::job::Job;
 use super::plan::WaitFor;
 use super::process::Machine;
-use super::{notes, tally};
+use super::{counters, notes};
 
 /// Raised when a field changes its meaning or goes; new ones may come without.
 const FORMAT: u32 = 1;
@@ -200,9 +200,9 @@ impl Results {
     }
 
     pub(super) fn new(job: &Job, run: Run, record: &Record) -> Self {
-        let tally = &record.tally;
-        let measured_s = if tally.lasted_ns > 0 {
-            tally.lasted_ns as f64 / 1e9
+        let counters = &record.counters;
+        let measured_s = if counters.lasted_ns > 0 {
+            counters.lasted_ns as f64 / 1e9
         } else {
             record.measured_s
         };
@@ -214,15 +214,15 @@ impl Results {
             run,
             connecting: connecting(job, record),
             connections: Connections {
-                open: tally.progress.open,
-                lost: tally.lost(),
+                open: counters.progress.open,
+                lost: counters.lost(),
             },
             measured_s,
             groups: job
                 .plan
                 .groups
                 .iter()
-                .zip(&tally.groups)
+                .zip(&counters.groups)
                 .map(|(plan, load)| group(plan, load, measured_s))
                 .collect(),
             server: server(job, record),
@@ -234,10 +234,10 @@ impl Results {
             series: series(record),
         };
         match job.plan.wait_for {
-            WaitFor::Replies if job.scenario == "storm" => results.storm = storm(tally),
+            WaitFor::Replies if job.scenario == "storm" => results.storm = storm(counters),
             WaitFor::Replies => {}
-            WaitFor::Pushes => results.push = Some(push(job, tally)),
-            WaitFor::Closes => results.dead = Some(dead(job, tally)),
+            WaitFor::Pushes => results.push = Some(push(job, counters)),
+            WaitFor::Closes => results.dead = Some(dead(job, counters)),
         }
         notes::take(&mut results);
         results
@@ -245,22 +245,22 @@ impl Results {
 }
 
 fn connecting(job: &Job, record: &Record) -> Connecting {
-    let established = record.tally.progress.established;
+    let established = record.counters.progress.established;
     let per = |all: f64, count: f64| if count > 0.0 { all / count } else { 0.0 };
     Connecting {
         asked: job.plan.connections(),
         established,
-        failed: record.tally.failed.clone(),
+        failed: record.counters.failed.clone(),
         lasted_s: record.connecting_s,
         established_per_s: per(f64::from(established), record.connecting_s),
-        latency_us: record.tally.connecting.summary(),
+        latency_us: record.counters.connecting.summary(),
         server_cpu_us_per_connection: record
             .connecting_cpu_ns
             .map(|ns| per(ns as f64 / 1e3, f64::from(established))),
     }
 }
 
-fn group(plan: &super::plan::Group, load: &tally::Load, measured_s: f64) -> Group {
+fn group(plan: &super::plan::Group, load: &counters::Load, measured_s: f64) -> Group {
     Group {
         name: plan.name.clone(),
         connections: plan.connections,
@@ -305,7 +305,7 @@ fn percentiles(durations: &Durations) -> Vec<(f64, f64)> {
 
 fn server(job: &Job, record: &Record) -> Option<Server> {
     let used = record.server?;
-    let primary = record.tally.groups.get(job.primary)?;
+    let primary = record.counters.groups.get(job.primary)?;
     let units = match job.scenario {
         // A heartbeat costs the server a read and a write, whoever asked.
         "hold" | "beat" => primary.answered + primary.asks,
@@ -359,23 +359,23 @@ fn memory(points: &[(u32, u64)]) -> Option<Memory> {
     })
 }
 
-fn storm(tally: &tally::Tally) -> Option<Storm> {
-    let load = tally.groups.first()?;
+fn storm(counters: &counters::Counters) -> Option<Storm> {
+    let load = counters.groups.first()?;
     Some(Storm {
         last_answer_ms: load.latency.summary()?.max / 1e3,
         last_written_ms: load.last_sent_ns as f64 / 1e6,
     })
 }
 
-fn push(job: &Job, tally: &tally::Tally) -> Push {
+fn push(job: &Job, counters: &counters::Counters) -> Push {
     let mut first_to_last = Durations::default();
-    tally
+    counters
         .pushes
         .iter()
         .filter(|push| push.received > 0)
         .for_each(|push| first_to_last.record(push.last_ns - push.first_ns));
     let us = |ns: u64| ns as f64 / 1e3;
-    let messages = tally.pushes.iter();
+    let messages = counters.pushes.iter();
     let messages: Vec<Message> = messages
         .map(|push| Message {
             received: push.received,
@@ -384,7 +384,7 @@ fn push(job: &Job, tally: &tally::Tally) -> Push {
         })
         .collect();
     let delivered = messages.iter().map(|message| message.received).sum();
-    let sent = tally.groups.first().map_or(0, |speaker| speaker.sent);
+    let sent = counters.groups.first().map_or(0, |speaker| speaker.sent);
     let all = sent * u64::from(job.plan.groups[job.primary].connections);
     Push {
         delivered,
@@ -394,8 +394,8 @@ fn push(job: &Job, tally: &tally::Tally) -> Push {
     }
 }
 
-fn dead(job: &Job, tally: &tally::Tally) -> Dead {
-    let evictions = &tally.evictions;
+fn dead(job: &Job, counters: &counters::Counters) -> Dead {
+    let evictions = &counters.evictions;
     let s = |ns: u64| ns as f64 / 1e9;
     let mut closed = 0;
     let mut count = |(ns, count): (u64, u64)| {
@@ -420,7 +420,7 @@ fn dead(job: &Job, tally: &tally::Tally) -> Dead {
                 .collect(),
             _ => evictions.silence.buckets().map(count).collect(),
         },
-        alive_lost: tally.lost().values().sum(),
+        alive_lost: counters.lost().values().sum(),
     }
 }
 
@@ -434,7 +434,7 @@ fn client(record: &Record) -> Client {
             .iter()
             .map(|usage| usage.as_ref().map(worker))
             .collect(),
-        longest_turn_ms: record.tally.longest_turn_ns as f64 / 1e6,
+        longest_turn_ms: record.counters.longest_turn_ns as f64 / 1e6,
     }
 }
 

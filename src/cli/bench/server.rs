@@ -36,7 +36,7 @@ impl OwnServer {
     }
 
     fn start_one(&mut self, reuse_port: bool, options: &[String]) -> std::io::Result<()> {
-        let mut command = super::crew::own_command("server")?;
+        let mut command = super::workers::own_command("server")?;
         command.arg(self.addr.to_string()).args(options);
         if reuse_port && !has_flag(options, "--reuse-port") {
             command.arg("--reuse-port");

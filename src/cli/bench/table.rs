@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::histogram::Summary;
 use super::results::{Group, Results};
-use crate::cli::figures::duration;
+use crate::cli::humanize::duration;
 
 /// Everything worth a look, as text.
 pub(super) fn render(results: &Results) -> String {

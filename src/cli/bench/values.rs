@@ -55,7 +55,7 @@ pub(super) enum Expect {
 
 /// Beyond this it would not be a sign of a reply any more; and the count of what has matched fits
 /// 16 bits.
-const LONGEST_TEXT: usize = 4096;
+const MAX_TEXT_BYTES: usize = 4096;
 
 impl FromStr for Expect {
     type Err = String;
@@ -68,8 +68,8 @@ impl FromStr for Expect {
             };
         }
         let Text(bytes) = text.parse()?;
-        if bytes.len() > LONGEST_TEXT {
-            Err(format!("longer than {LONGEST_TEXT} bytes"))
+        if bytes.len() > MAX_TEXT_BYTES {
+            Err(format!("longer than {MAX_TEXT_BYTES} bytes"))
         } else {
             Ok(Expect::Text(bytes))
         }
@@ -88,7 +88,7 @@ pub(super) struct Answer {
 pub(super) struct AnswerOrOff(pub(super) Option<Answer>);
 
 /// The count of what has matched fits 8 bits.
-const LONGEST_ASK: usize = 128;
+const MAX_EXPECTED_BYTES: usize = 128;
 
 impl FromStr for AnswerOrOff {
     type Err = String;
@@ -102,10 +102,10 @@ impl FromStr for AnswerOrOff {
             .ok_or("write QUESTION=ANSWER, as ping\\n=pong\\n, or off")?;
         let (Text(ask), Text(reply)) = (ask.parse()?, reply.parse()?);
         if ask.iter().position(|byte| *byte == b'\n') != Some(ask.len() - 1)
-            || ask.len() > LONGEST_ASK
+            || ask.len() > MAX_EXPECTED_BYTES
         {
             return Err(format!(
-                "the question is one line of at most {LONGEST_ASK} bytes and ends with \\n"
+                "the question is one line of at most {MAX_EXPECTED_BYTES} bytes and ends with \\n"
             ));
         }
         Ok(AnswerOrOff(Some(Answer { ask, reply })))
@@ -148,7 +148,7 @@ impl FromStr for Ramp {
 pub(super) struct Sources(pub(super) Vec<IpAddr>);
 
 /// More would not fit a /22, and 1,024 addresses are good for 28 million ports.
-pub(super) const MOST_SOURCES: u32 = 1024;
+pub(super) const MAX_SOURCES: u32 = 1024;
 
 impl FromStr for Sources {
     type Err = String;
@@ -161,11 +161,11 @@ impl FromStr for Sources {
         let first: Ipv4Addr = first.parse().map_err(wrong)?;
         let last: Ipv4Addr = last.parse().map_err(wrong)?;
         match u32::from(last).checked_sub(u32::from(first)) {
-            Some(0..MOST_SOURCES) => Ok(Sources::range(
+            Some(0..MAX_SOURCES) => Ok(Sources::range(
                 first,
                 u32::from(last) - u32::from(first) + 1,
             )),
-            Some(_) => Err(format!("more than {MOST_SOURCES} addresses")),
+            Some(_) => Err(format!("more than {MAX_SOURCES} addresses")),
             None => Err("the last address comes before the first".to_string()),
         }
     }

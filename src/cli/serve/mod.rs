@@ -23,7 +23,7 @@ use crate::error::Error;
 use crate::server::{Server, Turn};
 pub(crate) use args::{Options, ServeArgs};
 use notify::Manager;
-use settings::{Fault, Settings};
+use settings::{LoadError, Settings};
 use signals::{Signal, Signals};
 pub(crate) use sources::is_switch;
 
@@ -31,9 +31,9 @@ pub(crate) use sources::is_switch;
 pub(crate) fn run() -> Result<ExitCode, Error> {
     let mut settings = match reload::load() {
         Ok(settings) => settings,
-        Err(Fault::Usage(error)) => return crate::cli::explain(&error),
-        Err(Fault::Io(error)) => return Err(error),
-        Err(Fault::Settings(problems)) => {
+        Err(LoadError::Usage(error)) => return crate::cli::explain(&error),
+        Err(LoadError::Io(error)) => return Err(error),
+        Err(LoadError::Settings(problems)) => {
             problems.iter().for_each(|problem| status(problem));
             return Ok(ExitCode::from(2));
         }

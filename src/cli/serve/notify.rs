@@ -23,7 +23,7 @@ const RETRY: Duration = Duration::from_millis(100);
 /// are lost.
 const MAX_UNSENT: usize = 8;
 /// A watchdog is not fed more often, however short it is: the poll does not wait for less.
-const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
+const MIN_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The service manager that started this process, if one did.
 pub(super) struct Manager(Option<Link>);
@@ -187,7 +187,7 @@ fn watchdog_interval() -> Option<Duration> {
     let number = |name| env::var(name).ok()?.parse::<u64>().ok();
     let is_other = number("WATCHDOG_PID").is_some_and(|pid| pid != u64::from(process::id()));
     let limit = number("WATCHDOG_USEC").filter(|usec| *usec > 0 && !is_other)?;
-    Some((Duration::from_micros(limit) / 2).max(SHORTEST_INTERVAL))
+    Some((Duration::from_micros(limit) / 2).max(MIN_INTERVAL))
 }
 
 /// The line that `systemctl status` shows.

@@ -38,7 +38,7 @@ impl Origin {
     }
 
     /// Where it was written, if that is not where whoever reads the message has just typed.
-    pub(super) fn elsewhere(&self) -> Option<String> {
+    pub(super) fn source_location(&self) -> Option<String> {
         match self {
             Origin::File { path, line } => Some(format!("{}:{line}", path.display())),
             Origin::Environment(variable) => Some(variable.clone()),

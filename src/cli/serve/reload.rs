@@ -4,7 +4,7 @@ use std::env;
 
 use clap::CommandFactory;
 
-use super::settings::{Fault, Settings};
+use super::settings::{LoadError, Settings};
 use crate::cli::logging;
 use crate::error::Error;
 use crate::server::Server;
@@ -13,7 +13,7 @@ use crate::server::Server;
 const KEPT: [&str; 4] = ["addr", "app", "admin", "admin-token-file"];
 
 /// Reads the settings of this process's command line, environment and file.
-pub(super) fn load() -> Result<Settings, Fault> {
+pub(super) fn load() -> Result<Settings, LoadError> {
     Settings::load(
         &crate::cli::Cli::command(),
         &env::args_os().collect::<Vec<_>>(),
@@ -109,11 +109,11 @@ fn listed(keys: &[&str]) -> String {
     }
 }
 
-fn describe(fault: &Fault) -> String {
+fn describe(fault: &LoadError) -> String {
     match fault {
-        Fault::Settings(problems) => problems.join("; "),
-        Fault::Io(error) => error.to_string(),
-        Fault::Usage(error) => error
+        LoadError::Settings(problems) => problems.join("; "),
+        LoadError::Io(error) => error.to_string(),
+        LoadError::Usage(error) => error
             .render()
             .to_string()
             .lines()

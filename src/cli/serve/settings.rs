@@ -18,8 +18,8 @@ use clap::{Arg, ArgMatches, Command, FromArgMatches};
 use super::args::{Options, ServeArgs};
 use super::origin::Origin;
 use super::sources::{
-    PREFIX, Problem, Said, Unreadable, Value, Variables, from_environment, from_file, is_list,
-    is_switch, key, set, unknown_variables,
+    LayeredValue, PREFIX, Problem, Unreadable, Value, Variables, from_environment, from_file,
+    is_list, is_switch, key, set, unknown_variables,
 };
 use crate::cli;
 use crate::error::{ConfigError, Error};
@@ -49,7 +49,7 @@ pub(super) struct Settings {
 
 /// Why there are no settings.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum LoadError {
     /// Of the command line, in clap's words.
     Usage(clap::Error),
     /// Errors in the environment or the file, ordered by place.
@@ -58,25 +58,25 @@ pub(super) enum Fault {
     Io(Error),
 }
 
-impl From<Unreadable> for Fault {
+impl From<Unreadable> for LoadError {
     fn from(why: Unreadable) -> Self {
         match why {
-            Unreadable::Io(error) => Fault::Io(error),
-            Unreadable::Wrong(problem) => Fault::Settings(vec![problem]),
+            Unreadable::Io(error) => LoadError::Io(error),
+            Unreadable::Wrong(problem) => LoadError::Settings(vec![problem]),
         }
     }
 }
 
-impl From<clap::Error> for Fault {
+impl From<clap::Error> for LoadError {
     fn from(error: clap::Error) -> Self {
-        Fault::Usage(error)
+        LoadError::Usage(error)
     }
 }
 
 impl Settings {
     /// Reads them anew, for the command line `argv`, which begins with the program's name and
     /// `serve`. `program` is the whole program's.
-    pub(super) fn load(program: &Command, argv: &[OsString]) -> Result<Self, Fault> {
+    pub(super) fn load(program: &Command, argv: &[OsString]) -> Result<Self, LoadError> {
         Settings::layer(
             program,
             argv,
@@ -86,7 +86,11 @@ impl Settings {
         )
     }
 
-    fn layer(program: &Command, argv: &[OsString], variables: &Variables) -> Result<Self, Fault> {
+    fn layer(
+        program: &Command,
+        argv: &[OsString],
+        variables: &Variables,
+    ) -> Result<Self, LoadError> {
         let serve = program
             .find_subcommand("serve")
             .expect("the program has this subcommand");
@@ -118,7 +122,7 @@ impl Settings {
         for arg in &known {
             let key = key(arg);
             let given = flags.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
-            if let Some(Said { value, origin }) = said.get(key).filter(|_| !given) {
+            if let Some(LayeredValue { value, origin }) = said.get(key).filter(|_| !given) {
                 let as_flags = as_flags(arg, value);
                 if let Err(problem) = check_alone(program, arg, &as_flags) {
                     let text = format!("{}: {problem}", origin.place(key));
@@ -133,7 +137,7 @@ impl Settings {
         if !problems.is_empty() {
             problems.sort_by_key(|problem| problem.origin.rank());
             let texts = problems.into_iter().map(|problem| problem.text);
-            return Err(Fault::Settings(texts.collect()));
+            return Err(LoadError::Settings(texts.collect()));
         }
         let merged = if argv.len() > before {
             matches(program, &argv)?
@@ -204,7 +208,7 @@ impl Settings {
             .iter()
             .filter_map(|field| self.find(&key(field)))
         {
-            if let Some(place) = other.origin.elsewhere() {
+            if let Some(place) = other.origin.source_location() {
                 text += &format!("; {} is from {place}", other.key);
             }
         }
@@ -216,7 +220,7 @@ impl Settings {
     }
 }
 
-fn matches(program: &Command, argv: &[OsString]) -> Result<ArgMatches, Fault> {
+fn matches(program: &Command, argv: &[OsString]) -> Result<ArgMatches, LoadError> {
     let mut matches = program.clone().try_get_matches_from(argv)?;
     let (_, serve) = matches
         .remove_subcommand()
@@ -225,7 +229,7 @@ fn matches(program: &Command, argv: &[OsString]) -> Result<ArgMatches, Fault> {
 }
 
 /// A warning if an empty variable overrides a list in the file.
-fn emptied(key: &str, variable: &Said, in_file: &Said) -> Option<String> {
+fn emptied(key: &str, variable: &LayeredValue, in_file: &LayeredValue) -> Option<String> {
     let none = Value::Many(Vec::new());
     (variable.value == none && in_file.value != none).then(|| {
         let (variable, place) = (variable.origin.place(key), in_file.origin.place(key));
@@ -290,7 +294,7 @@ fn effective(
     arg: &Arg,
     flags: &ArgMatches,
     merged: &ArgMatches,
-    said: &HashMap<String, Said>,
+    said: &HashMap<String, LayeredValue>,
 ) -> Setting {
     let id = arg.get_id().as_str();
     let values: Vec<String> = merged
@@ -332,7 +336,7 @@ mod tests {
         flags: &[&str],
         variables: &[(&str, &str)],
         file: Option<&str>,
-    ) -> Result<Settings, Fault> {
+    ) -> Result<Settings, LoadError> {
         let mut argv: Vec<OsString> = ["heartline", "serve"]
             .iter()
             .chain(flags)
@@ -364,9 +368,9 @@ mod tests {
 
     fn fault(flags: &[&str], variables: &[(&str, &str)], file: Option<&str>) -> String {
         match layer(flags, variables, file) {
-            Err(Fault::Settings(problems)) => problems.join("\n"),
-            Err(Fault::Io(error)) => error.to_string(),
-            Err(Fault::Usage(error)) => panic!("{error}"),
+            Err(LoadError::Settings(problems)) => problems.join("\n"),
+            Err(LoadError::Io(error)) => error.to_string(),
+            Err(LoadError::Usage(error)) => panic!("{error}"),
             Ok(_) => panic!("it was accepted"),
         }
     }
@@ -412,8 +416,8 @@ mod tests {
         assert_eq!(
             config.heartbeat.map(|heartbeat| (
                 heartbeat.interval.as_secs(),
-                heartbeat.missed,
-                heartbeat.push
+                heartbeat.max_missed,
+                heartbeat.send_pings
             )),
             Some((3, 2, true))
         );
@@ -657,11 +661,11 @@ mod tests {
     fn wrong_flags_are_clap_s_to_name() {
         assert!(matches!(
             layer(&["--missed", "many"], &[], None),
-            Err(Fault::Usage(_))
+            Err(LoadError::Usage(_))
         ));
         assert!(matches!(
             layer(&["--no-ping=maybe"], &[], None),
-            Err(Fault::Usage(_))
+            Err(LoadError::Usage(_))
         ));
     }
 }

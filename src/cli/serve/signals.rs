@@ -52,7 +52,7 @@ impl Signals {
             .registry()
             .register(
                 &mut signals,
-                Server::guest_token(SIGNALS),
+                Server::event_source_token(SIGNALS),
                 Interest::READABLE,
             )
             .map_err(Error::io(WATCH_SIGNALS))?;
@@ -64,7 +64,7 @@ impl Signals {
 
     /// The next signal that has come. Several of a kind may be one.
     pub(super) fn next(&mut self, server: &Server) -> Option<Signal> {
-        if !server.ready_guests().contains(&SIGNALS) {
+        if !server.ready_event_sources().contains(&SIGNALS) {
             return None;
         }
         Some(match self.signals.pending().next()? {

@@ -15,7 +15,7 @@ use crate::error::Error;
 /// Environment variables that mean settings begin with this.
 pub(super) const PREFIX: &str = "HEARTLINE_";
 /// Maximum size of the file.
-const MOST_BYTES: u64 = 1024 * 1024;
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// Minimum similarity for "did you mean".
 const LIKENESS: f64 = 0.8;
 
@@ -31,7 +31,7 @@ pub(super) enum Value {
 }
 
 /// What the environment or the file says of one key.
-pub(super) struct Said {
+pub(super) struct LayeredValue {
     pub(super) value: Value,
     pub(super) origin: Origin,
 }
@@ -45,7 +45,7 @@ pub(super) struct Problem {
 /// The settings of one source.
 #[derive(Default)]
 pub(super) struct Source {
-    pub(super) said: HashMap<String, Said>,
+    pub(super) said: HashMap<String, LayeredValue>,
     pub(super) problems: Vec<Problem>,
 }
 
@@ -53,7 +53,8 @@ impl Source {
     fn note(&mut self, key: &str, origin: Origin, value: Result<Value, String>) {
         match value {
             Ok(value) => {
-                self.said.insert(key.to_owned(), Said { value, origin });
+                self.said
+                    .insert(key.to_owned(), LayeredValue { value, origin });
             }
             Err(problem) => {
                 let text = format!("{}: {problem}", origin.place(key));
@@ -189,9 +190,9 @@ fn read(path: &Path) -> Result<String, Unreadable> {
     }
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(io)?;
-    let read = file.take(MOST_BYTES + 1).read_to_end(&mut bytes);
-    if read.map_err(io)? as u64 > MOST_BYTES {
-        return wrong(&format!("longer than {MOST_BYTES} bytes"));
+    let read = file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes);
+    if read.map_err(io)? as u64 > MAX_FILE_BYTES {
+        return wrong(&format!("longer than {MAX_FILE_BYTES} bytes"));
     }
     String::from_utf8(bytes).or_else(|_| wrong("not UTF-8"))
 }

@@ -7,7 +7,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use super::history::History;
 use super::input::Input;
 use super::list::List;
-use super::poller::{Action, News};
+use super::poller::{Action, Update};
 use crate::cli::admin::Sort;
 use crate::cli::admin_client::{Closed, Connection};
 
@@ -82,17 +82,17 @@ impl App {
         }
     }
 
-    pub(super) fn hear(&mut self, news: News, now: Instant) {
+    pub(super) fn update(&mut self, news: Update, now: Instant) {
         match news {
-            News::Status(status, closes) => {
+            Update::Status(status, closes) => {
                 (self.closes, self.answered, self.trouble) = (closes, now, None);
                 if self.history.add(*status) {
                     self.tell("the server was started anew".to_string(), now);
                 }
             }
-            News::Lines(query, part) => self.list.take(&query, part),
-            News::Trouble(sentence) => self.trouble = Some(sentence),
-            News::Done(sentence) => self.tell(sentence, now),
+            Update::Lines(query, part) => self.list.take(&query, part),
+            Update::Trouble(sentence) => self.trouble = Some(sentence),
+            Update::Done(sentence) => self.tell(sentence, now),
         }
     }
 
@@ -222,12 +222,12 @@ mod tests {
     use super::*;
     use crate::cli::admin_client::{Connections, Status};
 
-    struct Try {
+    struct Fixture {
         app: App,
         now: Instant,
     }
 
-    impl Try {
+    impl Fixture {
         /// Two lines are there: 0.1 and 1.1.
         fn new() -> Self {
             let now = Instant::now();
@@ -243,8 +243,8 @@ mod tests {
                 offset: 0,
                 connections: vec![line("0.1"), line("1.1")],
             };
-            app.hear(News::Lines(app.list.query(), part), now);
-            Try { app, now }
+            app.update(Update::Lines(app.list.query(), part), now);
+            Fixture { app, now }
         }
 
         fn keys(&mut self, keys: &str) -> Option<Effect> {
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn there_are_three_ways_out_and_escape_first_leaves_what_is_open() {
-        let mut try_ = Try::new();
+        let mut try_ = Fixture::new();
         assert_eq!(try_.keys("q"), Some(Effect::Quit));
         assert_eq!(try_.code(KeyCode::Esc), Some(Effect::Quit));
         for open in ["?", "k", "b", "/", "m"] {
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn only_a_yes_closes_and_it_closes_the_line_that_was_asked_about() {
-        let mut try_ = Try::new();
+        let mut try_ = Fixture::new();
         try_.code(KeyCode::Down);
         for no in ["kn", "kq", "kx \n"] {
             assert_eq!(try_.keys(no), None, "{no:?}");
@@ -310,7 +310,7 @@ mod tests {
             }],
         };
         try_.app
-            .hear(News::Lines(try_.app.list.query(), gone), try_.now);
+            .update(Update::Lines(try_.app.list.query(), gone), try_.now);
         let peer = Peer {
             id: "1.1".into(),
             address: "192.0.2.1.1".into(),
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn messages_are_written_and_letters_are_no_commands_meanwhile() {
-        let mut try_ = Try::new();
+        let mut try_ = Fixture::new();
         assert_eq!(
             try_.keys("bqk?B\n"),
             Some(Effect::Act(Action::Broadcast("qk?B".into())))
@@ -340,7 +340,7 @@ mod tests {
 
     #[test]
     fn what_is_pasted_is_no_command() {
-        let mut try_ = Try::new();
+        let mut try_ = Fixture::new();
         try_.app.paste("k");
         assert!(matches!(try_.app.mode, Mode::Watch));
         try_.keys("b");
@@ -353,7 +353,7 @@ mod tests {
 
     #[test]
     fn keys_sort_and_the_same_key_turns_it_round() {
-        let mut try_ = Try::new();
+        let mut try_ = Fixture::new();
         for (key, sort) in [
             ("A", Sort::Age),
             ("Q", Sort::Queued),
@@ -378,9 +378,9 @@ mod tests {
 
     #[test]
     fn without_a_line_nothing_is_done_to_one() {
-        let mut try_ = Try::new();
-        try_.app.hear(
-            News::Lines(try_.app.list.query(), Connections::default()),
+        let mut try_ = Fixture::new();
+        try_.app.update(
+            Update::Lines(try_.app.list.query(), Connections::default()),
             try_.now,
         );
         assert_eq!(try_.keys("ky"), None);
@@ -389,7 +389,7 @@ mod tests {
 
     #[test]
     fn a_lost_server_is_told_until_it_answers() {
-        let mut try_ = Try::new();
+        let mut try_ = Fixture::new();
         assert_eq!(try_.app.lost(try_.now), None);
         let later = try_.now + Duration::from_secs(5);
         assert_eq!(
@@ -397,23 +397,23 @@ mod tests {
             Some((Duration::from_secs(5), "waiting for an answer")),
             "no question has failed, but none was answered"
         );
-        try_.app.hear(News::Trouble("refused".into()), later);
+        try_.app.update(Update::Trouble("refused".into()), later);
         assert_eq!(
             try_.app.lost(later),
             Some((Duration::from_secs(5), "refused"))
         );
         try_.app
-            .hear(News::Status(Box::default(), Vec::new()), later);
+            .update(Update::Status(Box::default(), Vec::new()), later);
         assert_eq!(try_.app.lost(later), None);
     }
 
     #[test]
     fn another_server_under_the_same_address_is_mentioned() {
-        let mut try_ = Try::new();
+        let mut try_ = Fixture::new();
         for pid in [7, 7, 8] {
             assert_eq!(try_.app.note(try_.now), None, "{pid}");
-            try_.app.hear(
-                News::Status(
+            try_.app.update(
+                Update::Status(
                     Box::new(Status {
                         pid,
                         ..Status::default()

@@ -1,7 +1,7 @@
 //! The list of lines: how it is sorted and searched, which part of it is seen, and which line is
 //! selected.
 
-use crate::cli::admin::{DEEPEST, MOST_LISTED, Sort};
+use crate::cli::admin::{MAX_LISTED, MAX_OFFSET, Sort};
 use crate::cli::admin_client::{Connection, Connections};
 
 /// What the server is asked for.
@@ -91,8 +91,8 @@ impl List {
         let page = self.top / self.rows * self.rows;
         let offset = page.saturating_sub(self.rows);
         let limit = (self.rows * 4)
-            .min(MOST_LISTED)
-            .min(DEEPEST - offset.min(DEEPEST - 1));
+            .min(MAX_LISTED)
+            .min(MAX_OFFSET - offset.min(MAX_OFFSET - 1));
         Query {
             sort: self.sort,
             descending: self.descending,
@@ -127,7 +127,7 @@ impl List {
 
     /// So many lines are seen.
     pub(super) fn fit(&mut self, rows: usize) {
-        self.rows = rows.clamp(1, MOST_LISTED / 4);
+        self.rows = rows.clamp(1, MAX_LISTED / 4);
         self.keep_in_view();
     }
 
@@ -199,7 +199,7 @@ impl List {
     fn reachable(&self) -> usize {
         usize::try_from(self.part.matched)
             .unwrap_or(usize::MAX)
-            .min(DEEPEST)
+            .min(MAX_OFFSET)
     }
 
     /// The place of the first line that is here.

@@ -27,7 +27,7 @@ use super::values::duration;
 use crate::error::{ConfigError, Error};
 use app::{App, Effect};
 use list::Query;
-use poller::{News, Order};
+use poller::{Command, Update};
 use screen::Screen;
 use view::Theme;
 
@@ -65,8 +65,8 @@ pub(crate) struct TopArgs {
 enum Event {
     Terminal(TerminalEvent),
     /// The terminal cannot be read any more.
-    Deaf(io::Error),
-    News(News),
+    TerminalError(io::Error),
+    Update(Update),
     Signal(i32),
 }
 
@@ -84,10 +84,10 @@ pub(crate) fn run(args: TopArgs) -> Result<ExitCode, Error> {
     let mut app = App::new(client.addr(), args.interval, Instant::now());
     // Before the terminal is taken: what is wrong with the address or the token is better said
     // where it was written.
-    match poller::first_look(&client, &app.list.query()) {
+    match poller::first_refresh(&client, &app.list.query()) {
         Ok(news) => news
             .into_iter()
-            .for_each(|news| app.hear(news, Instant::now())),
+            .for_each(|news| app.update(news, Instant::now())),
         Err(error) => {
             super::status(&error.to_string());
             return Ok(ExitCode::FAILURE);
@@ -117,7 +117,7 @@ struct Session {
     events: Receiver<Event>,
     /// The signal that ends it; zero as long as there is none.
     ended_by: Arc<AtomicI32>,
-    poller: SyncSender<Order>,
+    poller: SyncSender<Command>,
     /// Actions whose outcome is not known yet.
     unfinished: usize,
 }
@@ -169,9 +169,9 @@ impl Session {
             }
             // A new size is found when it is drawn.
             Event::Terminal(_) => None,
-            Event::News(news) => {
-                self.unfinished -= usize::from(matches!(news, News::Done(_)));
-                self.app.hear(news, now);
+            Event::Update(news) => {
+                self.unfinished -= usize::from(matches!(news, Update::Done(_)));
+                self.app.update(news, now);
                 None
             }
             Event::Signal(SIGTSTP) => Some(Effect::Suspend),
@@ -183,13 +183,13 @@ impl Session {
             }
             // What ends it is seen in any case, above.
             Event::Signal(_) => None,
-            Event::Deaf(error) => return Err(Error::io("read from the terminal")(error)),
+            Event::TerminalError(error) => return Err(Error::io("read from the terminal")(error)),
         };
         match effect {
             None => {}
             Some(Effect::Quit) => return Ok(Some(ExitCode::SUCCESS)),
             Some(Effect::Suspend) => screen.suspend().map_err(Error::io("stop"))?,
-            Some(Effect::Act(action)) => match self.poller.try_send(Order::Act(action)) {
+            Some(Effect::Act(action)) => match self.poller.try_send(Command::Act(action)) {
                 Ok(()) => self.unfinished += 1,
                 Err(TrySendError::Full(_)) => self
                     .app
@@ -205,7 +205,7 @@ impl Session {
     fn order_lines(&self, shown: &mut Option<Query>) -> Result<(), Error> {
         let wanted = self.app.list.query();
         if shown.as_ref() != Some(&wanted) {
-            match self.poller.try_send(Order::Show(wanted.clone())) {
+            match self.poller.try_send(Command::Show(wanted.clone())) {
                 Ok(()) => *shown = Some(wanted),
                 Err(TrySendError::Full(_)) => {}
                 Err(TrySendError::Disconnected(_)) => return Err(poller_ended()),
@@ -225,7 +225,7 @@ impl Session {
                 .events
                 .recv_timeout(deadline.saturating_duration_since(Instant::now()))
             {
-                Ok(Event::News(News::Done(sentence))) => {
+                Ok(Event::Update(Update::Done(sentence))) => {
                     super::status(&sentence);
                     unfinished -= 1;
                 }
@@ -245,12 +245,12 @@ fn start_poller(
     interval: Duration,
     query: Query,
     tell: SyncSender<Event>,
-) -> Result<SyncSender<Order>, Error> {
+) -> Result<SyncSender<Command>, Error> {
     let (order, orders) = sync_channel(ORDERS);
     start_thread("poller", move || {
         poller::work(&client, interval, query, &orders, |news| {
             // Nobody listens any more at the end of the process.
-            let _ = tell.send(Event::News(news));
+            let _ = tell.send(Event::Update(news));
         });
     })?;
     Ok(order)
@@ -283,7 +283,7 @@ fn read_terminal(tell: &SyncSender<Event>) {
     loop {
         let (event, last) = match event::read() {
             Ok(event) => (Event::Terminal(event), false),
-            Err(error) => (Event::Deaf(error), true),
+            Err(error) => (Event::TerminalError(error), true),
         };
         if tell.send(event).is_err() || last {
             return;

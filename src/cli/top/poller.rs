@@ -8,12 +8,12 @@ use super::list::Query;
 use crate::cli::admin_client::{
     AdminClient, AdminError, Closed, Closes, Connections, Status, printable,
 };
-use crate::cli::figures::lines as lines_of;
+use crate::cli::humanize::lines as lines_of;
 
 /// Most closes that are asked for: as many as the tallest terminal has room for.
 const CLOSES: usize = 20;
 
-pub(super) enum Order {
+pub(super) enum Command {
     /// From now on this part of the list is wanted.
     Show(Query),
     Act(Action),
@@ -26,7 +26,7 @@ pub(super) enum Action {
     Broadcast(String),
 }
 
-pub(super) enum News {
+pub(super) enum Update {
     Status(Box<Status>, Vec<Closed>),
     Lines(Query, Connections),
     /// The server was asked in vain.
@@ -41,22 +41,22 @@ pub(super) fn work(
     client: &AdminClient,
     interval: Duration,
     mut query: Query,
-    orders: &Receiver<Order>,
-    mut tell: impl FnMut(News),
+    orders: &Receiver<Command>,
+    mut tell: impl FnMut(Update),
 ) {
     let mut next = Instant::now() + interval;
     loop {
         match orders.recv_timeout(next.saturating_duration_since(Instant::now())) {
-            Ok(Order::Show(wanted)) => {
+            Ok(Command::Show(wanted)) => {
                 query = wanted;
                 tell(lines(client, &query).unwrap_or_else(trouble));
             }
-            Ok(Order::Act(action)) => {
-                tell(News::Done(act(client, &action)));
-                look(client, &query, &mut tell);
+            Ok(Command::Act(action)) => {
+                tell(Update::Done(act(client, &action)));
+                refresh(client, &query, &mut tell);
             }
             Err(RecvTimeoutError::Timeout) => {
-                look(client, &query, &mut tell);
+                refresh(client, &query, &mut tell);
                 // A server that takes longer than the interval is not asked more often than it
                 // answers.
                 next = (next + interval).max(Instant::now());
@@ -67,29 +67,32 @@ pub(super) fn work(
 }
 
 /// Asks for everything that is shown.
-fn look(client: &AdminClient, query: &Query, tell: &mut impl FnMut(News)) {
+fn refresh(client: &AdminClient, query: &Query, tell: &mut impl FnMut(Update)) {
     // Who does not answer the one question will not answer the other.
-    match first_look(client, query) {
+    match first_refresh(client, query) {
         Ok(news) => news.into_iter().for_each(tell),
         Err(error) => tell(trouble(error)),
     }
 }
 
-pub(super) fn first_look(client: &AdminClient, query: &Query) -> Result<[News; 2], AdminError> {
+pub(super) fn first_refresh(
+    client: &AdminClient,
+    query: &Query,
+) -> Result<[Update; 2], AdminError> {
     let status = client.read("/status")?;
     let closes: Closes = client.read(&format!("/closed?limit={CLOSES}"))?;
     Ok([
-        News::Status(Box::new(status), closes.closed),
+        Update::Status(Box::new(status), closes.closed),
         lines(client, query)?,
     ])
 }
 
-fn lines(client: &AdminClient, query: &Query) -> Result<News, AdminError> {
-    Ok(News::Lines(query.clone(), client.read(&query.path())?))
+fn lines(client: &AdminClient, query: &Query) -> Result<Update, AdminError> {
+    Ok(Update::Lines(query.clone(), client.read(&query.path())?))
 }
 
-fn trouble(error: AdminError) -> News {
-    News::Trouble(error.to_string())
+fn trouble(error: AdminError) -> Update {
+    Update::Trouble(error.to_string())
 }
 
 /// Does it, and says what has become of it.

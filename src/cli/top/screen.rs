@@ -28,7 +28,7 @@ pub(super) struct Screen {
 
 /// Maximum columns and rows drawn. Any program can set an absurd size (TIOCSWINSZ(2const)), and
 /// every cell takes memory.
-const LARGEST: (u16, u16) = (1000, 500);
+const MAX_SIZE: (u16, u16) = (1000, 500);
 /// Size of a terminal that does not report one, such as a serial line.
 const USUAL: (u16, u16) = (80, 24);
 
@@ -37,7 +37,7 @@ fn window() -> Rect {
         Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col, size.ws_row),
         _ => USUAL,
     };
-    Rect::new(0, 0, columns.min(LARGEST.0), rows.min(LARGEST.1))
+    Rect::new(0, 0, columns.min(MAX_SIZE.0), rows.min(MAX_SIZE.1))
 }
 
 fn terminal(window: Rect) -> io::Result<ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>> {

@@ -63,7 +63,7 @@ fn dials(backoff: &Backoff, seed: u64, end: u64, server: impl Fn(u64) -> Answer)
     let mut dials = Vec::new();
     while let Some(Reverse((at, client))) = due.pop().filter(|Reverse((at, _))| *at <= end) {
         let (session, now) = (&mut fleet[client], Timestamp::from_ms(at));
-        if session.state() == ClientState::Up {
+        if session.state() == ClientState::Connected {
             session.handle_lost(now, CloseReason::PeerReset, false, 0);
         }
         let mut wake = session.poll_timeout();
@@ -83,7 +83,7 @@ fn dials(backoff: &Backoff, seed: u64, end: u64, server: impl Fn(u64) -> Answer)
             dials.push(Dial {
                 at,
                 client,
-                succeeds: session.state() == ClientState::Up,
+                succeeds: session.state() == ClientState::Connected,
             });
         }
         due.push(Reverse((wake.expect("nobody gives up").as_ms(), client)));
@@ -176,10 +176,12 @@ fn without_jitter_the_fleet_is_one_herd() {
 /// Greeted or refused, the waits grow to the longest where no line outlives its wait.
 #[test]
 fn a_server_that_greets_and_dies_is_not_hammered() {
-    for life in [0, 50, BASE - 1] {
-        let server = |now| Answer::Greets { until: now + life };
+    for last_activity in [0, 50, BASE - 1] {
+        let server = |now| Answer::Greets {
+            until: now + last_activity,
+        };
         // Each client dials once per life and mean wait.
-        assert_settles(life, life + MAX / 2, server);
+        assert_settles(last_activity, last_activity + MAX / 2, server);
     }
 }
 

@@ -70,7 +70,7 @@ fn simulate(seed: u64) {
                     }
                 }
                 Action::AbandonDial => unreachable!("dials end at once here"),
-                Action::Ask { ping, .. } => {
+                Action::Ping { ping, .. } => {
                     assert!(ping, "seed {seed}: nothing is ever stuck here");
                     asked += 1;
                     match temper {
@@ -81,7 +81,7 @@ fn simulate(seed: u64) {
                         _ => {}
                     }
                 }
-                Action::Judge => {
+                Action::FinalRead => {
                     assert!(
                         now - heard > BOUND,
                         "seed {seed}: given up after only {} ms",
@@ -128,7 +128,7 @@ fn simulate(seed: u64) {
             .first()
             .map_or(wake, |&first| first.min(wake))
             .max(now);
-        if ready > 0 && session.state() == ClientState::Up {
+        if ready > 0 && session.state() == ClientState::Connected {
             inbound.remove(0);
             session.handle_received(at(now));
             session.handle_pongs(at(now), 1);

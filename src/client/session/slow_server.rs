@@ -11,13 +11,13 @@ fn partial_writes_of_a_stuck_queue_are_not_a_sign_of_life() {
     let seen = run_silent(&mut session, 10, 3 * I);
     assert!(
         seen.iter()
-            .all(|(_, action)| matches!(action, Action::Ask { ping: true, .. })),
+            .all(|(_, action)| matches!(action, Action::Ping { ping: true, .. })),
         "pings go out before messages that are not begun: {seen:?}"
     );
     session.handle_sent(at(3 * I), 5000, true);
     session.handle_progress(at(3 * I), Some(0));
     let seen = run_silent(&mut session, 3 * I + 1, BOUND + 1);
-    assert_eq!(seen.last(), Some(&(BOUND + 1, Action::Judge)));
+    assert_eq!(seen.last(), Some(&(BOUND + 1, Action::FinalRead)));
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn raw_framing_sends_no_ping_into_a_stuck_queue() {
     let seen = run_silent(&mut session, 10, 3 * I);
     assert!(
         seen.iter()
-            .all(|(_, action)| matches!(action, Action::Ask { ping: false, .. })),
+            .all(|(_, action)| matches!(action, Action::Ping { ping: false, .. })),
         "{seen:?}"
     );
 }
@@ -50,7 +50,7 @@ fn given_up_at(heartbeat: Option<Heartbeat>, acknowledged: impl Fn(u64) -> u64) 
         while let Some(action) = session.poll(at(now)) {
             match action {
                 Action::Measure => session.handle_progress(at(now), unacknowledged(now)),
-                Action::Judge => {
+                Action::FinalRead => {
                     assert_eq!(session.verdict(at(now)), Some(CloseReason::SlowReader));
                     return Some(now);
                 }

@@ -12,8 +12,8 @@ pub(super) fn config() -> ClientConfig {
     ClientConfig {
         heartbeat: Some(Heartbeat {
             interval: Duration::from_millis(I),
-            missed: 3,
-            push: true,
+            max_missed: 3,
+            send_pings: true,
         }),
         backoff: Backoff::fixed(Duration::from_millis(300)),
         ..ClientConfig::default()
@@ -34,13 +34,13 @@ pub(super) fn up_at(now: u64, change: impl FnOnce(&mut ClientConfig)) -> Session
     session
 }
 
-const PING: Action = Action::Ask {
+const PING: Action = Action::Ping {
     ping: true,
     silence: None,
 };
 
-fn is_ask(action: &Action) -> bool {
-    matches!(action, Action::Ask { ping: true, .. })
+fn is_ping(action: &Action) -> bool {
+    matches!(action, Action::Ping { ping: true, .. })
 }
 
 /// Steps from wake-up to wake-up until `end` or until the line is given up, as a driver would that
@@ -50,7 +50,7 @@ pub(super) fn run_silent(session: &mut Session, mut now: u64, end: u64) -> Vec<(
     loop {
         while let Some(action) = session.poll(at(now)) {
             seen.push((now, action));
-            if action == Action::Judge {
+            if action == Action::FinalRead {
                 assert_eq!(
                     session.verdict(at(now)),
                     Some(CloseReason::HeartbeatTimeout)
@@ -78,7 +78,7 @@ fn the_first_dial_is_immediate_and_is_try_one() {
     assert_eq!(session.poll_timeout(), Some(Timestamp::ZERO));
     assert_eq!(
         session.poll(at(0)),
-        Some(Action::Dial(Try {
+        Some(Action::Dial(Attempt {
             number: 1,
             of: Some(5)
         }))
@@ -88,7 +88,7 @@ fn the_first_dial_is_immediate_and_is_try_one() {
     assert_eq!(
         next,
         Some(Next::Retry {
-            next: Try {
+            next: Attempt {
                 number: 2,
                 of: Some(5)
             },
@@ -98,7 +98,7 @@ fn the_first_dial_is_immediate_and_is_try_one() {
     assert_eq!(session.poll(at(309)), None);
     assert_eq!(
         session.poll(at(310)),
-        Some(Action::Dial(Try {
+        Some(Action::Dial(Attempt {
             number: 2,
             of: Some(5)
         }))
@@ -147,7 +147,7 @@ fn tries_for_ever_never_run_out() {
         let now = at(u64::from(number) * 300);
         assert_eq!(
             session.poll(now),
-            Some(Action::Dial(Try { number, of: None }))
+            Some(Action::Dial(Attempt { number, of: None }))
         );
         assert!(matches!(
             session.handle_dial_failed(now),
@@ -163,7 +163,7 @@ fn a_door_that_slams_uses_tries_up_and_one_byte_gives_them_back() {
     for number in [1, 2] {
         assert_eq!(
             session.poll(at(now)),
-            Some(Action::Dial(Try {
+            Some(Action::Dial(Attempt {
                 number,
                 of: Some(3)
             }))
@@ -179,7 +179,7 @@ fn a_door_that_slams_uses_tries_up_and_one_byte_gives_them_back() {
     assert_eq!(
         next,
         Some(Next::Retry {
-            next: Try {
+            next: Attempt {
                 number: 1,
                 of: Some(3)
             },
@@ -201,10 +201,12 @@ fn each_line_has_an_epoch_and_begins_anew() {
     assert_eq!(session.handle_pongs(at(5 * I), 3), None);
     let seen = run_silent(&mut session, 5 * I, 20 * I);
     assert_eq!(
-        seen.iter().take_while(|(_, action)| is_ask(action)).count(),
+        seen.iter()
+            .take_while(|(_, action)| is_ping(action))
+            .count(),
         3
     );
-    assert_eq!(seen[3], (9 * I + 1, Action::Judge));
+    assert_eq!(seen[3], (9 * I + 1, Action::FinalRead));
 }
 
 #[test]
@@ -235,7 +237,7 @@ fn late_events_of_a_line_that_is_gone_change_nothing() {
     let dial = session.poll(due.expect("it dials again"));
     assert_eq!(
         dial,
-        Some(Action::Dial(Try {
+        Some(Action::Dial(Attempt {
             number: 2,
             of: Some(5)
         })),
@@ -253,7 +255,7 @@ fn a_pong_after_an_unclear_one_answers_only_what_was_asked_since() {
     assert!(
         session
             .poll(at(2 * I))
-            .is_some_and(|action| is_ask(&action))
+            .is_some_and(|action| is_ping(&action))
     );
     assert_eq!(
         session.handle_pongs(at(2 * I + 9), 1),
@@ -266,7 +268,7 @@ fn a_silent_line_is_asked_each_interval_and_given_up_exactly_at_the_bound() {
     let mut session = up_at(0, |_| ());
     session.handle_received(at(500));
     let seen = run_silent(&mut session, 500, 500 + BOUND + 1);
-    let silent = |ms| Action::Ask {
+    let silent = |ms| Action::Ping {
         ping: true,
         silence: Some(Duration::from_millis(ms)),
     };
@@ -276,7 +278,7 @@ fn a_silent_line_is_asked_each_interval_and_given_up_exactly_at_the_bound() {
         (I, PING),
         (2 * I, silent(2 * I - 500)),
         (3 * I, silent(3 * I - 500)),
-        (500 + BOUND + 1, Action::Judge),
+        (500 + BOUND + 1, Action::FinalRead),
     ];
     assert_eq!(seen, expected);
 }
@@ -318,7 +320,7 @@ fn no_beat_while_both_directions_are_busy() {
                 session.handle_sent(at(now), 10, false);
             }
             if let Some(action) = session.poll(at(now)) {
-                assert!(is_ask(&action));
+                assert!(is_ping(&action));
                 beats[index] += 1;
                 session.handle_received(at(now));
             }
@@ -334,13 +336,13 @@ fn a_byte_found_by_the_last_read_is_life() {
         session.poll(at(beat * I));
     }
     assert_eq!(session.poll(at(BOUND)), None);
-    assert_eq!(session.poll(at(BOUND + 1)), Some(Action::Judge));
+    assert_eq!(session.poll(at(BOUND + 1)), Some(Action::FinalRead));
     session.handle_received(at(BOUND + 1));
     assert_eq!(session.verdict(at(BOUND + 1)), None);
     assert!(
         session
             .poll(at(BOUND + 1))
-            .is_none_or(|action| is_ask(&action))
+            .is_none_or(|action| is_ping(&action))
     );
 }
 
@@ -351,11 +353,11 @@ fn who_wakes_from_a_freeze_has_asked_nobody_and_gives_up_nobody() {
     let seen = run_silent(&mut session, wake, wake + 3 * I + 1);
     let asks: Vec<u64> = seen
         .iter()
-        .filter(|(_, action)| is_ask(action))
+        .filter(|(_, action)| is_ping(action))
         .map(|(at, _)| *at)
         .collect();
     assert_eq!(asks, [wake, wake + I, wake + 2 * I]);
-    assert_eq!(seen.last(), Some(&(wake + 3 * I + 1, Action::Judge)));
+    assert_eq!(seen.last(), Some(&(wake + 3 * I + 1, Action::FinalRead)));
 }
 
 #[test]
@@ -392,12 +394,12 @@ fn without_a_heartbeat_nobody_is_asked_or_judged() {
 #[test]
 fn a_client_that_only_listens_judges_without_asking() {
     let mut session = up_at(0, |config| {
-        config.heartbeat.as_mut().expect("on").push = false
+        config.heartbeat.as_mut().expect("on").send_pings = false
     });
     session.handle_resumed(at(5));
     assert_eq!(
         run_silent(&mut session, 5, BOUND + 1),
-        [(BOUND + 1, Action::Judge)]
+        [(BOUND + 1, Action::FinalRead)]
     );
 }
 
@@ -408,8 +410,8 @@ fn a_resumed_machine_asks_at_once_and_waits_one_interval() {
     // 400 ms before the verdict, the machine slept; the answer has a whole interval all the same.
     session.handle_resumed(at(BOUND - 400));
     let seen = run_silent(&mut session, BOUND - 400, 10 * I);
-    assert!(is_ask(&seen[0].1) && seen[0].0 == BOUND - 400);
-    assert_eq!(seen[1], (BOUND - 400 + I + 1, Action::Judge));
+    assert!(is_ping(&seen[0].1) && seen[0].0 == BOUND - 400);
+    assert_eq!(seen[1], (BOUND - 400 + I + 1, Action::FinalRead));
 }
 
 #[test]
@@ -419,8 +421,8 @@ fn an_answered_probe_leaves_an_ordinary_line() {
     assert_eq!(session.poll(at(500)), Some(PING));
     session.handle_received(at(600));
     let seen = run_silent(&mut session, 600, 600 + BOUND + 1);
-    assert_eq!(seen.iter().filter(|(_, action)| is_ask(action)).count(), 3);
-    assert_eq!(seen.last(), Some(&(600 + BOUND + 1, Action::Judge)));
+    assert_eq!(seen.iter().filter(|(_, action)| is_ping(action)).count(), 3);
+    assert_eq!(seen.last(), Some(&(600 + BOUND + 1, Action::FinalRead)));
 }
 
 #[test]
@@ -442,7 +444,7 @@ fn after_the_half_close_nothing_is_asked_and_the_server_has_the_bound() {
     assert!(!session.is_open() && !session.handle_all_sent());
     session.handle_received(at(200));
     let seen = run_silent(&mut session, 200, 10 * I);
-    assert_eq!(seen, [(200 + BOUND + 1, Action::Judge)]);
+    assert_eq!(seen, [(200 + BOUND + 1, Action::FinalRead)]);
     assert_eq!(session.state(), ClientState::Done(Outcome::Finished));
 }
 
@@ -463,7 +465,7 @@ fn how_a_finishing_line_ends_decides_the_outcome() {
     );
     assert_eq!(
         lost(CloseReason::PeerReset, false),
-        Some(Next::Done(Outcome::CutOff(CloseReason::PeerReset)))
+        Some(Next::Done(Outcome::ConnectionLost(CloseReason::PeerReset)))
     );
     assert!(matches!(
         lost(CloseReason::PeerReset, true),
@@ -479,7 +481,7 @@ fn who_finishes_between_two_lines_with_nothing_to_send_is_done() {
     assert!(session.wants_to_finish() && !session.handle_all_sent());
     assert_eq!(
         session.state(),
-        ClientState::Done(Outcome::CutOff(CloseReason::PeerReset))
+        ClientState::Done(Outcome::ConnectionLost(CloseReason::PeerReset))
     );
 }
 

@@ -112,8 +112,8 @@ fn a_stale_id_does_nothing_to_the_next_tenant_of_its_slot() {
     assert_eq!(
         (
             old.slot(),
-            rig.engine.resolve(old.token()),
-            rig.engine.resolve(new.token())
+            rig.engine.conn_by_token(old.token()),
+            rig.engine.conn_by_token(new.token())
         ),
         (new.slot(), None, Some(new))
     );

@@ -81,7 +81,7 @@ fn every_byte_is_life_and_so_is_that_of_an_unfinished_frame() {
 fn who_only_listens_pushes_no_pings() {
     let mut config = config();
     config.heartbeat = Some(Heartbeat {
-        push: false,
+        send_pings: false,
         ..config.heartbeat.expect("set above")
     });
     let mut rig = Rig::new(&config);

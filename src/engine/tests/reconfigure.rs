@@ -7,8 +7,8 @@ use super::*;
 fn interval(ms: u64) -> Option<Heartbeat> {
     Some(Heartbeat {
         interval: Duration::from_millis(ms),
-        missed: 3,
-        push: true,
+        max_missed: 3,
+        send_pings: true,
     })
 }
 
@@ -52,13 +52,13 @@ fn a_shorter_heartbeat_asks_anew_before_it_gives_anybody_up() {
 fn who_is_not_asked_has_the_new_bound_from_the_change_on_and_no_longer() {
     for heartbeat in [
         Heartbeat {
-            push: false,
+            send_pings: false,
             ..interval(60_000).expect("one")
         },
         interval(60_000).expect("one"),
     ] {
         let unasked = Some(Heartbeat {
-            push: false,
+            send_pings: false,
             ..interval(1000).expect("one")
         });
         let mut rig = Rig::new(&Config {

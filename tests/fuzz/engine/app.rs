@@ -186,7 +186,7 @@ impl App {
                 Err(FrameTooLarge) => return line.incoming.push_back(None),
             }
         }
-        line.inbox.settle();
+        line.inbox.release_if_empty();
     }
 
     /// Bytes that were read, but of a connection whose bytes nobody looks at any more.
@@ -290,8 +290,9 @@ impl App {
             CloseReason::Evicted => limits.on_full == OnFull::EvictIdlest,
             CloseReason::HeartbeatTimeout | CloseReason::HalfOpen => {
                 config.heartbeat.is_some_and(|heartbeat| {
-                    let asked = !heartbeat.push || closed.pings_unanswered >= heartbeat.missed;
-                    asked && closed.silence >= heartbeat.bound()
+                    let asked =
+                        !heartbeat.send_pings || closed.pings_unanswered >= heartbeat.max_missed;
+                    asked && closed.silence >= heartbeat.timeout()
                 })
             }
             _ => true,

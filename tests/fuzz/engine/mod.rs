@@ -54,8 +54,8 @@ fn config(data: &mut Reader) -> Config {
     let tick_ms = data.pick(&[1, 7, 10, 100]);
     let heartbeat = Heartbeat {
         interval: Duration::from_millis(tick_ms * 2 + u64::from(data.byte())),
-        missed: 1 + data.below(3) as u8,
-        push: data.below(2) == 0,
+        max_missed: 1 + data.below(3) as u8,
+        send_pings: data.below(2) == 0,
     };
     let (max_message, max_outbox) = (4 + data.below(64), 256 + data.below(256) * 4);
     let timeouts = [None, Some(50), Some(1), Some(3000), Some(1 << 31)]
@@ -88,7 +88,7 @@ fn config(data: &mut Reader) -> Config {
 }
 
 /// No more are held open at once, so that what is checked after each operation stays cheap.
-const MOST_LINES: usize = 8;
+const MAX_CONNECTIONS: usize = 8;
 
 struct Run<'a> {
     data: Reader<'a>,
@@ -160,7 +160,7 @@ impl Run<'_> {
     }
 
     fn open(&mut self) {
-        if self.engine.connections() >= MOST_LINES {
+        if self.engine.connections() >= MAX_CONNECTIONS {
             return;
         }
         let host = self.data.byte();
@@ -471,7 +471,7 @@ impl Run<'_> {
             .rev()
             .filter(|line| !line.open)
             .map(|line| line.id)
-            .take(MOST_LINES);
+            .take(MAX_CONNECTIONS);
         let ids: Vec<ConnId> = gone.chain(never).collect();
         for id in ids {
             self.disturb(id);
@@ -733,7 +733,7 @@ impl Run<'_> {
         }
         // Pings that a late driver has not sent are still sent, half an interval apart at least.
         let patience_ms =
-            2 * duration_to_ms(heartbeat.bound()) + 4 * duration_to_ms(self.config.tick);
+            2 * duration_to_ms(heartbeat.timeout()) + 4 * duration_to_ms(self.config.tick);
         let latest = self.latest.plus_ms(patience_ms);
         for _ in 0..10_000 {
             if self.engine.connections() == 0 {

@@ -14,7 +14,7 @@ use crate::net::{dial_from, monotonic_ns};
 const DIALS_PER_TURN: u32 = 64;
 /// Dials under way at once. More would only lengthen the server's queue, and beyond its backlog
 /// they are lost and repeated a second later.
-const MOST_UNDER_WAY: u32 = 1024;
+const MAX_PENDING_DIALS: u32 = 1024;
 /// A dial that takes longer has failed: time enough for two repetitions of a lost SYN.
 const DIAL_TIMEOUT_NS: u64 = 10_000_000_000;
 
@@ -37,7 +37,7 @@ pub(super) struct Dialing {
 }
 
 impl Dialing {
-    pub(super) fn order(&mut self, upto: u32, per_s: Option<f64>) {
+    pub(super) fn command(&mut self, upto: u32, per_s: Option<f64>) {
         self.upto = upto.max(self.next);
         (self.began_ns, self.began_with, self.owed) = (monotonic_ns(), self.next, true);
         self.every_ns = per_s.map_or(0.0, |per_s| 1e9 / per_s);
@@ -50,7 +50,7 @@ impl Dialing {
     /// When there is something to do by time alone.
     pub(super) fn next_ns(&self) -> Option<u64> {
         let dial =
-            (self.next < self.upto && self.under_way < MOST_UNDER_WAY).then(|| self.due_ns());
+            (self.next < self.upto && self.under_way < MAX_PENDING_DIALS).then(|| self.due_ns());
         let timeout = self
             .oldest
             .front()
@@ -77,7 +77,7 @@ impl Worker {
         for _ in 0..DIALS_PER_TURN {
             let dialing = &self.dialing;
             if dialing.next >= dialing.upto
-                || dialing.under_way >= MOST_UNDER_WAY
+                || dialing.under_way >= MAX_PENDING_DIALS
                 || dialing.due_ns() > now_ns
             {
                 break;
@@ -131,7 +131,7 @@ impl Worker {
                 self.progress.established += 1;
                 self.progress.open += 1;
                 if self.stage == Stage::Before {
-                    self.tally
+                    self.counters
                         .connecting
                         .record(monotonic_ns().saturating_sub(line.dialled_ns));
                 }
@@ -150,6 +150,6 @@ impl Worker {
         self.lines[index as usize].stream = None;
         self.dialing.under_way -= 1;
         self.progress.failed += 1;
-        *self.tally.failed.entry(cause.to_string()).or_default() += 1;
+        *self.counters.failed.entry(cause.to_string()).or_default() += 1;
     }
 }

@@ -20,9 +20,9 @@ use std::time::Duration;
 
 use mio::{Events, Poll, Token};
 
-use super::plan::{Order, Plan, Progress, Report, Role, WaitFor};
+use super::counters::Counters;
+use super::plan::{Plan, Progress, Role, WaitFor, WorkerCommand, WorkerReport};
 use super::scan::Matcher;
-use super::tally::Tally;
 use crate::error::Error;
 use crate::net::{self, PreciseTimer, monotonic_ns, reset_on_close};
 use control::Control;
@@ -48,7 +48,7 @@ pub(super) fn run() -> Result<ExitCode, Error> {
     match outcome {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
-            let _ = tell(&Report::Failed(error.to_string()));
+            let _ = tell(&WorkerReport::Failed(error.to_string()));
             Ok(ExitCode::FAILURE)
         }
     }
@@ -74,7 +74,7 @@ struct Worker {
     /// Replies under way, mute connections that are open, pushed messages that have not arrived:
     /// what the end waits for.
     pending: u64,
-    tally: Tally,
+    counters: Counters,
     scratch: Box<[u8]>,
     next_progress_ns: u64,
 }
@@ -119,7 +119,7 @@ impl Worker {
                 .iter()
                 .map(|group| group.message.repeat(batch(&group.role)))
                 .collect(),
-            tally: Tally::new(&plan),
+            counters: Counters::new(&plan),
             dialing: dialing::Dialing::default(),
             origins: Origins::new(&plan),
             poll,
@@ -141,8 +141,8 @@ impl Worker {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         loop {
             // Before the wait: what was read together with the plan is announced by no event.
-            while let Some(order) = self.control.take_line() {
-                self.obey(order?)?;
+            while let Some(command) = self.control.take_line() {
+                self.run_command(command?)?;
             }
             if self.control.has_ended() {
                 self.release();
@@ -197,13 +197,13 @@ impl Worker {
         Ok(Some(Duration::from_nanos(wait_ns)))
     }
 
-    fn obey(&mut self, order: Order) -> io::Result<()> {
-        match order {
-            Order::Connect { upto } => self
+    fn run_command(&mut self, command: WorkerCommand) -> io::Result<()> {
+        match command {
+            WorkerCommand::Connect { upto } => self
                 .dialing
-                .order(upto.min(self.plan.connections()), self.plan.ramp_per_s),
-            Order::Go { at_ns } => self.begin(at_ns),
-            Order::Stop => self.finish()?,
+                .command(upto.min(self.plan.connections()), self.plan.ramp_per_s),
+            WorkerCommand::Go { at_ns } => self.begin(at_ns),
+            WorkerCommand::Stop => self.finish()?,
         }
         Ok(())
     }
@@ -252,11 +252,12 @@ impl Worker {
     fn end_turn(&mut self, began_ns: u64) -> io::Result<()> {
         let now_ns = monotonic_ns();
         if let Some(progress) = self.dialing.take_completion(self.progress) {
-            tell(&Report::Connected(progress))?;
+            tell(&WorkerReport::Connected(progress))?;
         }
         if let Stage::Measuring(at_ns) = self.stage {
             if began_ns >= at_ns {
-                self.tally.longest_turn_ns = self.tally.longest_turn_ns.max(now_ns - began_ns);
+                self.counters.longest_turn_ns =
+                    self.counters.longest_turn_ns.max(now_ns - began_ns);
             }
             let end_ns = at_ns + self.plan.duration_ns;
             let settled = self.pending == 0
@@ -275,7 +276,7 @@ impl Worker {
         if now_ns >= self.next_progress_ns {
             self.next_progress_ns = now_ns + PROGRESS_NS;
             if self.stage != Stage::After {
-                tell(&Report::Progress(self.progress))?;
+                tell(&WorkerReport::Progress(self.progress))?;
             }
         }
         Ok(())
@@ -287,18 +288,21 @@ impl Worker {
             return Ok(());
         }
         if let Stage::Measuring(at_ns) = self.stage {
-            self.tally.lasted_ns = monotonic_ns().saturating_sub(at_ns);
+            self.counters.lasted_ns = monotonic_ns().saturating_sub(at_ns);
         }
         self.stage = Stage::After;
         self.due.clear();
         self.dialing.stop();
         for line in &self.lines {
-            self.tally.groups[usize::from(line.group)].unanswered += line.outstanding.len() as u64;
-            self.tally.evictions.open += u64::from(line.mute && line.stream.is_some());
+            self.counters.groups[usize::from(line.group)].unanswered +=
+                line.outstanding.len() as u64;
+            self.counters.evictions.open += u64::from(line.mute && line.stream.is_some());
         }
-        self.tally.progress = self.progress;
-        self.tally.sources = self.origins.addrs().collect();
-        tell(&Report::Done(Box::new(std::mem::take(&mut self.tally))))
+        self.counters.progress = self.progress;
+        self.counters.sources = self.origins.addrs().collect();
+        tell(&WorkerReport::Done(Box::new(std::mem::take(
+            &mut self.counters,
+        ))))
     }
 
     /// Lets all connections go in such a way that their ports are free at once.
@@ -310,7 +314,7 @@ impl Worker {
     }
 }
 
-fn tell(report: &Report) -> io::Result<()> {
+fn tell(report: &WorkerReport) -> io::Result<()> {
     let mut line = serde_json::to_vec(report)?;
     line.push(b'\n');
     let mut stdout = io::stdout().lock();

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::cli::bench::plan::{Plan, Ports};
-use crate::cli::bench::values::MOST_SOURCES;
+use crate::cli::bench::values::MAX_SOURCES;
 
 /// Origins that are tried for one dial, should they be taken.
 const TRIES_PER_DIAL: usize = 1024;
@@ -98,7 +98,7 @@ impl Origins {
             .map_or(KERNELS_CHOICE, |source| source.addr);
         let IpAddr::V4(last) = last else { return false };
         let addr = Ipv4Addr::from(u32::from(last).saturating_add(1));
-        if !self.extensible || self.sources.len() >= MOST_SOURCES as usize || !addr.is_loopback() {
+        if !self.extensible || self.sources.len() >= MAX_SOURCES as usize || !addr.is_loopback() {
             return false;
         }
         self.turn = self.sources.len();

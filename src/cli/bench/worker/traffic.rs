@@ -105,14 +105,14 @@ impl Worker {
             let _ = line.write(&answer.reply);
         }
         if matches!(self.stage, Stage::Measuring(_)) {
-            self.tally.groups[usize::from(line.group)].asks += u64::from(asks);
+            self.counters.groups[usize::from(line.group)].asks += u64::from(asks);
         }
     }
 
     fn handle_replies(&mut self, index: u32, replies: u32, now_ns: u64) {
         let line = &mut self.lines[index as usize];
         let group = usize::from(line.group);
-        let load = &mut self.tally.groups[group];
+        let load = &mut self.counters.groups[group];
         let mut matched = 0;
         for _ in 0..replies {
             // Nobody has asked for more than is outstanding: a greeting, or the server's own idea.
@@ -141,10 +141,10 @@ impl Worker {
             return;
         };
         let line = &mut self.lines[index as usize];
-        let load = &mut self.tally.groups[usize::from(line.group)];
+        let load = &mut self.counters.groups[usize::from(line.group)];
         for _ in 0..messages {
             // TCP keeps the order, so the n-th to arrive is the n-th that was sent.
-            let Some(push) = self.tally.pushes.get_mut(line.received as usize) else {
+            let Some(push) = self.counters.pushes.get_mut(line.received as usize) else {
                 return;
             };
             let intended_ns = at_ns + u64::from(line.received) * self.plan.push_every_ns;
@@ -176,7 +176,7 @@ impl Worker {
             self.due.pop();
             let line = &self.lines[index as usize];
             let group = usize::from(line.group);
-            let load = &mut self.tally.groups[group];
+            let load = &mut self.counters.groups[group];
             if line.stream.is_none() {
                 load.unsent += 1;
             } else if line.is_stuck() {
@@ -220,7 +220,7 @@ impl Worker {
             self.end(index, cause(&error));
             return;
         }
-        self.tally.groups[group].sent += u64::from(count);
+        self.counters.groups[group].sent += u64::from(count);
         self.progress.sent += u64::from(count);
         let replies = match self.plan.groups[group].role {
             Role::Paced(pace) => pace.replies,
@@ -247,7 +247,7 @@ impl Worker {
         if self.stage == Stage::After {
             return;
         }
-        self.tally.groups[group].unanswered += unanswered;
+        self.counters.groups[group].unanswered += unanswered;
         match self.plan.wait_for {
             WaitFor::Replies => self.pending -= unanswered,
             WaitFor::Pushes
@@ -263,11 +263,11 @@ impl Worker {
             WaitFor::Pushes | WaitFor::Closes => {}
         }
         if line.mute {
-            self.tally
+            self.counters
                 .evictions
                 .record(now_ns - line.last_sent_ns, self.plan.bound_ns);
         } else {
-            *self.tally.groups[group]
+            *self.counters.groups[group]
                 .lost
                 .entry(cause.to_string())
                 .or_default() += 1;

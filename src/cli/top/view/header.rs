@@ -10,7 +10,7 @@ use ratatui::widgets::{Sparkline, Widget};
 
 use super::{Theme, fitting, put};
 use crate::cli::admin_client::Status;
-use crate::cli::figures::{bound, bytes, duration, grouped, rate, span};
+use crate::cli::humanize::{bound, bytes, duration, grouped, rate, span};
 use crate::cli::top::app::App;
 use crate::cli::top::history::Series;
 

@@ -8,7 +8,7 @@ use ratatui::text::{Line, Span};
 use super::{Theme, put};
 use crate::cli::admin::Sort;
 use crate::cli::admin_client::{Closed, Connection};
-use crate::cli::figures::{bytes, lines as lines_of, short_bytes, span};
+use crate::cli::humanize::{bytes, lines as lines_of, short_bytes, span};
 use crate::cli::top::app::App;
 
 struct Column {
@@ -74,7 +74,7 @@ const COLUMNS: [Column; 8] = [
 const ADDRESS: u16 = 21;
 
 /// Room for any IPv6 address with its port; more would only keep it away from its figures.
-const LONGEST_ADDRESS: u16 = 47;
+const MAX_ADDRESS_WIDTH: u16 = 47;
 
 fn round_trip(line: &Connection) -> String {
     line.round_trip_ms.map_or("-".to_string(), |ms| match ms {
@@ -93,7 +93,7 @@ fn columns(width: u16) -> (u16, &'static [Column]) {
     });
     let columns = &COLUMNS[..fitting.count()];
     let beside: u16 = columns.iter().map(|column| 1 + column.width).sum();
-    (width.saturating_sub(beside).min(LONGEST_ADDRESS), columns)
+    (width.saturating_sub(beside).min(MAX_ADDRESS_WIDTH), columns)
 }
 
 pub(super) fn draw_lines(

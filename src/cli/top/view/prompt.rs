@@ -9,7 +9,7 @@ use ratatui::text::Line;
 use ratatui::widgets::{Clear, Widget};
 
 use super::{Theme, fitting, put};
-use crate::cli::figures::lines;
+use crate::cli::humanize::lines;
 use crate::cli::top::app::{App, Mode, Purpose};
 use crate::cli::top::input::Input;
 

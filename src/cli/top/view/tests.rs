@@ -7,7 +7,7 @@ use ratatui::style::{Color, Modifier};
 
 use super::*;
 use crate::cli::admin_client::{Connections, Status};
-use crate::cli::top::poller::News;
+use crate::cli::top::poller::Update;
 
 fn status(uptime_s: f64, messages: u64) -> Status {
     let mut status = Status {
@@ -30,8 +30,8 @@ fn app(now: Instant) -> App {
         "silence_s": 20.0, "pings_unanswered": 3, "bytes_in": 6, "bytes_out": 27, "unsent": 0}]"#;
     for second in 0..3 {
         let closes = serde_json::from_str(closes).expect("closes");
-        app.hear(
-            News::Status(
+        app.update(
+            Update::Status(
                 Box::new(status(
                     11_520.0 + f64::from(second),
                     1000 * u64::from(second as u16),
@@ -51,7 +51,7 @@ fn app(now: Instant) -> App {
         offset: 0,
         connections: (0..3).map(line).collect(),
     };
-    app.hear(News::Lines(app.list.query(), part), now);
+    app.update(Update::Lines(app.list.query(), part), now);
     app
 }
 
@@ -171,8 +171,8 @@ fn the_selected_line_the_sorted_column_and_the_unanswered_stand_out() {
 fn a_server_that_is_lost_is_shown_with_the_reason_and_what_was_known_of_it() {
     let now = Instant::now();
     let mut app = app(now);
-    app.hear(
-        News::Trouble("cannot connect to 127.0.0.1:7879: Connection refused".into()),
+    app.update(
+        Update::Trouble("cannot connect to 127.0.0.1:7879: Connection refused".into()),
         now,
     );
     let later = now + Duration::from_secs(12);
@@ -188,8 +188,8 @@ fn a_server_that_is_lost_is_shown_with_the_reason_and_what_was_known_of_it() {
 fn a_server_that_drains_says_so_where_there_is_hardly_room() {
     let now = Instant::now();
     let mut app = app(now);
-    app.hear(
-        News::Status(
+    app.update(
+        Update::Status(
             Box::new(Status {
                 draining: true,
                 ..status(11_530.0, 0)

@@ -24,8 +24,8 @@ const SLICES_PER_WRITE: usize = 16;
 /// Few lines get more repetitions: so many line intervals, or operations on the wheel, are measured
 /// in all, between these bounds.
 const OPERATIONS: u32 = 4_000_000;
-const FEWEST_REPETITIONS: u32 = 4;
-const MOST_REPETITIONS: u32 = 400;
+const MIN_REPETITIONS: u32 = 4;
+const MAX_REPETITIONS: u32 = 400;
 
 const WARM_UP_LINES: u32 = 100;
 
@@ -70,7 +70,7 @@ pub fn measure(lines: u32) -> Result<Costs, Failure> {
 }
 
 fn repetitions(lines: u32) -> u32 {
-    (OPERATIONS / lines).clamp(FEWEST_REPETITIONS, MOST_REPETITIONS)
+    (OPERATIONS / lines).clamp(MIN_REPETITIONS, MAX_REPETITIONS)
 }
 
 /// Of this thread, which is the only one: whoever else was on the core does not count.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 /// Goes on until it is ended, or dropped.
-pub struct Aside<T> {
+pub struct Background<T> {
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<T>>,
 }
@@ -19,18 +19,18 @@ impl Over {
     }
 }
 
-impl<T: Send + 'static> Aside<T> {
+impl<T: Send + 'static> Background<T> {
     pub fn start(run: impl FnOnce(&Over) -> T + Send + 'static) -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let told = Over(Arc::clone(&over));
-        Aside {
+        Background {
             over,
             thread: Some(thread::spawn(move || run(&told))),
         }
     }
 }
 
-impl<T> Aside<T> {
+impl<T> Background<T> {
     /// Waits for its end. Nothing comes of it if it panicked, which has been printed.
     pub fn end(mut self) -> Option<T> {
         self.join()
@@ -42,7 +42,7 @@ impl<T> Aside<T> {
     }
 }
 
-impl<T> Drop for Aside<T> {
+impl<T> Drop for Background<T> {
     fn drop(&mut self) {
         self.join();
     }

@@ -8,10 +8,10 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Token};
 
 use super::listener::Accepted;
-use super::report::Kind;
-use super::sockets::ReadEnd;
+use super::log_limiter::Kind;
+use super::sockets::ReadUntil;
 use super::turn::{ACCEPTS_PER_TURN, EVENTS_PER_TURN, MIN_FLUSHES, READ_WORK, SOCKET_WORK};
-use super::{ALARM, FIRST_GUEST, FIRST_LISTENER, Server, WAKER};
+use super::{ALARM, FIRST_EVENT_SOURCE, FIRST_LISTENER, Server, WAKER};
 use crate::close::{CloseReason, RejectReason};
 use crate::engine::{CloseMode, Closed, Engine, FinalRead, Handler, Work};
 use crate::id::ConnId;
@@ -25,7 +25,7 @@ const READ_BUDGET: usize = 128 * 1024;
 const SLICES_PER_WRITE: usize = 16;
 /// More than any kernel queues for a listener, so that a storm of dials cannot hold up the end for
 /// ever.
-const MOST_BACKLOG: usize = 65_536;
+const MAX_BACKLOG: usize = 65_536;
 /// Writes to one connection per flush; one that takes more is written to again after all others.
 const WRITES_PER_FLUSH: usize = 4;
 
@@ -33,15 +33,17 @@ impl Server {
     pub(super) fn handle_events<H: Handler + ?Sized>(&mut self, handler: &mut H) {
         let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         self.more_events = events.iter().count() >= EVENTS_PER_TURN;
-        self.ready_guests.clear();
+        self.ready_event_sources.clear();
         for event in &events {
             match event.token() {
                 WAKER | ALARM => {}
                 Token(token) if token >= FIRST_LISTENER => {
                     self.listeners.handle_readable(token - FIRST_LISTENER)
                 }
-                Token(token) if token >= FIRST_GUEST => self.ready_guests.push(token - FIRST_GUEST),
-                Token(token) => match self.engine.resolve(token) {
+                Token(token) if token >= FIRST_EVENT_SOURCE => {
+                    self.ready_event_sources.push(token - FIRST_EVENT_SOURCE)
+                }
+                Token(token) => match self.engine.conn_by_token(token) {
                     Some(id) => self.handle_ready(id, event, handler),
                     None => self.lingering.handle_readable(token, &mut self.scratch),
                 },
@@ -65,9 +67,9 @@ impl Server {
                 }
                 let ended = event.is_read_closed() || event.is_error();
                 let end = if ended {
-                    ReadEnd::WouldBlock
+                    ReadUntil::WouldBlock
                 } else {
-                    ReadEnd::Short
+                    ReadUntil::Short
                 };
                 self.read(id, end, &mut Work::new(READ_WORK), handler);
             }
@@ -86,7 +88,7 @@ impl Server {
     fn read<H: Handler + ?Sized>(
         &mut self,
         id: ConnId,
-        end: ReadEnd,
+        end: ReadUntil,
         work: &mut Work,
         handler: &mut H,
     ) {
@@ -103,7 +105,7 @@ impl Server {
     fn read_within<H: Handler + ?Sized>(
         &mut self,
         id: ConnId,
-        end: ReadEnd,
+        end: ReadUntil,
         work: &mut Work,
         handler: &mut H,
     ) -> bool {
@@ -124,7 +126,7 @@ impl Server {
                 Ok(n) => {
                     let bytes = &self.scratch[..n];
                     self.engine.handle_bytes(self.now, id, bytes, work, handler);
-                    if end == ReadEnd::Short && n < self.scratch.len() {
+                    if end == ReadUntil::Short && n < self.scratch.len() {
                         return false;
                     }
                     budget = budget.saturating_sub(n);
@@ -149,7 +151,7 @@ impl Server {
         handler: &mut H,
     ) {
         self.count_work(SOCKET_WORK);
-        self.read(id, ReadEnd::WouldBlock, work, handler);
+        self.read(id, ReadUntil::WouldBlock, work, handler);
     }
 
     /// The final read, which decides whether a silent peer is dead, and answers what a leaving one
@@ -213,7 +215,7 @@ impl Server {
                     self.log_refusal(peer, RejectReason::NoDescriptors);
                 }
                 Accepted::Paused(error) => {
-                    if self.report.admits(self.now, Kind::AcceptError) {
+                    if self.log_limiter.allow(self.now, Kind::AcceptError) {
                         log::warn!(
                             "accept-error error=\"{error}\" connections={}",
                             self.engine.connections()
@@ -231,7 +233,7 @@ impl Server {
     /// that somebody is here. Closing the listeners would reset them.
     pub(super) fn accept_backlog<H: Handler + ?Sized>(&mut self, handler: &mut H) {
         self.listeners.look_again();
-        for _ in 0..MOST_BACKLOG / ACCEPTS_PER_TURN {
+        for _ in 0..MAX_BACKLOG / ACCEPTS_PER_TURN {
             if !self.listeners.is_pending() {
                 return;
             }
@@ -263,7 +265,7 @@ impl Server {
         if self.engine.is_over_full() {
             self.reap(handler, usize::MAX);
         }
-        if self.report.admits(self.now, Kind::Open) {
+        if self.log_limiter.allow(self.now, Kind::Open) {
             log::debug!("open id={id} addr={peer}");
         }
     }
@@ -274,7 +276,7 @@ impl Server {
             _ => (Kind::Refuse, log::Level::Warn),
         };
         let (reason, ip) = (refusal.as_str(), peer.ip());
-        if self.report.admits_of(self.now, kind, reason, ip) {
+        if self.log_limiter.allow_about(self.now, kind, reason, ip) {
             log::log!(
                 level,
                 "refuse addr={peer} reason={refusal} connections={}",
@@ -386,7 +388,10 @@ impl Server {
             };
             let stream = self.sockets.remove(id);
             let (reason, ip) = (closed.reason.as_str(), closed.peer.ip());
-            if self.report.admits_of(self.now, Kind::Close, reason, ip) {
+            if self
+                .log_limiter
+                .allow_about(self.now, Kind::Close, reason, ip)
+            {
                 log_close(id, &closed);
             }
             let Some(stream) = stream else { continue };

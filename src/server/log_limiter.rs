@@ -36,7 +36,7 @@ const LINES_PER_WINDOW: u64 = 1000;
 const WINDOW_MS: u64 = 1000;
 
 /// Decides which lines are written.
-pub(super) struct Report {
+pub(super) struct LogLimiter {
     window_ends: Timestamp,
     written: [u64; KINDS.len()],
     suppressed: [u64; KINDS.len()],
@@ -44,9 +44,9 @@ pub(super) struct Report {
     totals: [Totals; KINDS.len()],
 }
 
-impl Report {
+impl LogLimiter {
     pub(super) fn new() -> Self {
-        Report {
+        LogLimiter {
             window_ends: Timestamp::ZERO,
             written: [0; KINDS.len()],
             suppressed: [0; KINDS.len()],
@@ -56,13 +56,13 @@ impl Report {
 
     /// Whether a line of this kind is written; if there were too many, it is counted. Lines below
     /// the log's level are neither.
-    pub(super) fn admits(&mut self, now: Timestamp, kind: Kind) -> bool {
-        log::log_enabled!(KINDS[kind as usize].2) && self.has_room(now, kind)
+    pub(super) fn allow(&mut self, now: Timestamp, kind: Kind) -> bool {
+        log::log_enabled!(KINDS[kind as usize].2) && self.is_below_limit(now, kind)
     }
 
     /// The same for an event of the peer at `ip`. A suppressed line is counted by `reason` and
     /// network.
-    pub(super) fn admits_of(
+    pub(super) fn allow_about(
         &mut self,
         now: Timestamp,
         kind: Kind,
@@ -70,14 +70,14 @@ impl Report {
         ip: IpAddr,
     ) -> bool {
         let before = self.suppressed[kind as usize];
-        let admitted = self.admits(now, kind);
+        let admitted = self.allow(now, kind);
         if self.suppressed[kind as usize] > before {
             self.totals[kind as usize].count(reason, ip);
         }
         admitted
     }
 
-    fn has_room(&mut self, now: Timestamp, kind: Kind) -> bool {
+    fn is_below_limit(&mut self, now: Timestamp, kind: Kind) -> bool {
         self.handle_timers(now);
         let kind = kind as usize;
         if self.written[kind] < LINES_PER_WINDOW {
@@ -132,18 +132,18 @@ mod tests {
 
     #[test]
     fn a_flood_is_counted_and_the_next_second_is_heard_again() {
-        let mut report = Report::new();
+        let mut log_limiter = LogLimiter::new();
         let now = Timestamp::from_ms(5000);
         let written = (0..15_000)
-            .filter(|_| report.has_room(now, Kind::Close))
+            .filter(|_| log_limiter.is_below_limit(now, Kind::Close))
             .count();
         assert_eq!(written as u64, LINES_PER_WINDOW);
         assert!(
-            report.has_room(now, Kind::Refuse),
+            log_limiter.is_below_limit(now, Kind::Refuse),
             "each kind has its own budget"
         );
-        assert_eq!(report.poll_timeout(), Some(Timestamp::from_ms(6000)));
-        assert!(report.has_room(Timestamp::from_ms(6000), Kind::Close));
-        assert_eq!(report.poll_timeout(), None);
+        assert_eq!(log_limiter.poll_timeout(), Some(Timestamp::from_ms(6000)));
+        assert!(log_limiter.is_below_limit(Timestamp::from_ms(6000), Kind::Close));
+        assert_eq!(log_limiter.poll_timeout(), None);
     }
 }

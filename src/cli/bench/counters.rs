@@ -10,7 +10,7 @@ use super::plan::{Plan, Progress};
 
 /// Everything that a worker measures. Tallies of several workers can be merged.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Tally {
+pub(super) struct Counters {
     /// The counts at the end.
     pub(super) progress: Progress,
     /// Dials that failed, by cause.
@@ -77,16 +77,16 @@ pub(super) struct Evictions {
     pub(super) open: u64,
 }
 
-impl Tally {
+impl Counters {
     pub(super) fn new(plan: &Plan) -> Self {
-        Tally {
+        Counters {
             groups: plan.groups.iter().map(|_| Load::default()).collect(),
             pushes: vec![Push::default(); plan.pushes as usize],
-            ..Tally::default()
+            ..Counters::default()
         }
     }
 
-    pub(super) fn merge(&mut self, other: &Tally) {
+    pub(super) fn merge(&mut self, other: &Counters) {
         self.progress = self.progress.plus(other.progress);
         add(&mut self.failed, &other.failed);
         self.sources.extend(&other.sources);
@@ -226,15 +226,15 @@ mod tests {
                 ("reset".to_string(), reset),
             ])
         };
-        let mut tally = Tally {
+        let mut counters = Counters {
             failed: causes(1, 2),
-            ..Tally::default()
+            ..Counters::default()
         };
-        tally.merge(&Tally {
+        counters.merge(&Counters {
             failed: causes(10, 20),
-            ..Tally::default()
+            ..Counters::default()
         });
-        assert_eq!(tally.failed, causes(11, 22));
+        assert_eq!(counters.failed, causes(11, 22));
     }
 
     #[test]
@@ -243,20 +243,20 @@ mod tests {
             lost: BTreeMap::from([(cause.to_string(), count)]),
             ..Load::default()
         };
-        let mut tally = Tally {
+        let mut counters = Counters {
             groups: vec![load("reset", 1), load("timeout", 2)],
-            ..Tally::default()
+            ..Counters::default()
         };
-        tally.merge(&Tally {
+        counters.merge(&Counters {
             groups: vec![load("reset", 10), load("reset", 20)],
-            ..Tally::default()
+            ..Counters::default()
         });
         assert_eq!(
-            tally.groups[0].lost,
+            counters.groups[0].lost,
             BTreeMap::from([("reset".to_string(), 11)])
         );
         assert_eq!(
-            tally.lost(),
+            counters.lost(),
             BTreeMap::from([("reset".to_string(), 31), ("timeout".to_string(), 2)])
         );
     }

@@ -10,14 +10,14 @@ use std::time::Duration;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::plan::{Order, Plan, Report};
+use super::plan::{Plan, WorkerCommand, WorkerReport};
 use crate::error::Error;
 
 /// The workers of one measurement. They end with this value, or when this process does, because
 /// then their pipes end.
-pub(super) struct Crew {
+pub(super) struct Workers {
     workers: Vec<Worker>,
-    news: Receiver<News>,
+    news: Receiver<WorkerEvent>,
 }
 
 struct Worker {
@@ -26,17 +26,17 @@ struct Worker {
 }
 
 /// What the coordinator waits for.
-pub(super) enum News {
-    Report(usize, Report),
+pub(super) enum WorkerEvent {
+    WorkerReport(usize, WorkerReport),
     /// A worker is gone, and how it ended.
     Gone(usize),
     /// Ctrl-C.
     Interrupt,
 }
 
-impl Crew {
+impl Workers {
     /// Starts one worker per plan, and takes over SIGINT and SIGTERM.
-    pub(super) fn hire(plans: &[Plan]) -> Result<Self, Error> {
+    pub(super) fn spawn(plans: &[Plan]) -> Result<Self, Error> {
         // Workers report ten times a second at most, and the coordinator does little else than to
         // listen.
         let (sender, news) = mpsc::channel();
@@ -46,7 +46,7 @@ impl Crew {
         let watch = move || {
             let mut signals = signals.forever();
             if signals.next().is_some() {
-                let _ = interrupts.send(News::Interrupt);
+                let _ = interrupts.send(WorkerEvent::Interrupt);
             }
             // Whoever asks twice does not want to wait for figures. The children end with this
             // process.
@@ -58,18 +58,24 @@ impl Crew {
             .name("signals".into())
             .spawn(watch)
             .map_err(Error::io("start a thread"))?;
-        let mut crew = Crew {
+        let mut workers = Workers {
             workers: Vec::new(),
             news,
         };
         for (index, plan) in plans.iter().enumerate() {
-            crew.hire_one(index, plan, sender.clone())
+            workers
+                .spawn_one(index, plan, sender.clone())
                 .map_err(Error::io("start a worker"))?;
         }
-        Ok(crew)
+        Ok(workers)
     }
 
-    fn hire_one(&mut self, index: usize, plan: &Plan, sender: Sender<News>) -> io::Result<()> {
+    fn spawn_one(
+        &mut self,
+        index: usize,
+        plan: &Plan,
+        sender: Sender<WorkerEvent>,
+    ) -> io::Result<()> {
         let mut child = own_command("worker")?
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -86,11 +92,14 @@ impl Crew {
                 let Ok(report) = serde_json::from_str(&line) else {
                     break;
                 };
-                if sender.send(News::Report(index, report)).is_err() {
+                if sender
+                    .send(WorkerEvent::WorkerReport(index, report))
+                    .is_err()
+                {
                     return;
                 }
             }
-            let _ = sender.send(News::Gone(index));
+            let _ = sender.send(WorkerEvent::Gone(index));
         };
         thread::Builder::new().name("worker".into()).spawn(listen)?;
         self.write(index, &serde_json::to_string(plan)?)
@@ -107,15 +116,15 @@ impl Crew {
         self.workers.len()
     }
 
-    pub(super) fn order(&mut self, worker: usize, order: Order) -> Result<(), Error> {
-        let tell = serde_json::to_string(&order)
+    pub(super) fn command(&mut self, worker: usize, command: WorkerCommand) -> Result<(), Error> {
+        let tell = serde_json::to_string(&command)
             .map_err(io::Error::from)
             .and_then(|line| self.write(worker, &line));
         tell.map_err(Error::io("talk to a worker"))
     }
 
-    pub(super) fn order_all(&mut self, order: Order) -> Result<(), Error> {
-        (0..self.len()).try_for_each(|worker| self.order(worker, order))
+    pub(super) fn command_all(&mut self, command: WorkerCommand) -> Result<(), Error> {
+        (0..self.len()).try_for_each(|worker| self.command(worker, command))
     }
 
     fn write(&mut self, worker: usize, line: &str) -> io::Result<()> {
@@ -126,17 +135,17 @@ impl Crew {
     }
 
     /// The next news, or `None` if there is none for so long.
-    pub(super) fn next(&mut self, wait: Duration) -> Option<News> {
+    pub(super) fn next(&mut self, wait: Duration) -> Option<WorkerEvent> {
         match self.news.recv_timeout(wait) {
             Ok(news) => Some(news),
             Err(RecvTimeoutError::Timeout) => None,
             // The signal thread holds a sender for as long as the process lives.
-            Err(RecvTimeoutError::Disconnected) => Some(News::Interrupt),
+            Err(RecvTimeoutError::Disconnected) => Some(WorkerEvent::Interrupt),
         }
     }
 }
 
-impl Drop for Crew {
+impl Drop for Workers {
     fn drop(&mut self) {
         // All pipes first, so that they end side by side.
         self.workers

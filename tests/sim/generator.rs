@@ -8,7 +8,7 @@ use std::time::Duration;
 use heartline::networks::{AccessList, Networks};
 use heartline::{Config, Framing, Heartbeat, Limits, OnFull, OnSlow};
 
-use crate::app::Habits;
+use crate::app::AppBehavior;
 use crate::driver::Budgets;
 use crate::origin;
 use crate::peer::{Plan, Talk};
@@ -128,7 +128,7 @@ pub fn setup(rng: &mut fastrand::Rng, seed: u64, scale: &Scale) -> Setup {
         leftover_work: 1 << rng.u32(6..12),
         fanout_work: 1 << rng.u32(0..12),
         flushes: rng.usize(64..=1024),
-        told: rng.usize(least..=256),
+        broadcast_flushes: rng.usize(least..=256),
         writes: rng.usize(1..=4),
         slices: rng.usize(1..=16),
         sockets_per_clock_reading: rng.u32(scale.sockets_per_clock_reading.clone()),
@@ -140,7 +140,7 @@ pub fn setup(rng: &mut fastrand::Rng, seed: u64, scale: &Scale) -> Setup {
     let mut rarely = |most: u32| if rng.bool() { 0 } else { rng.u32(0..=most) };
     // Answers alone hardly ever use up the memory: those who do not read are not read from.
     let crowds_memory = config.limits.max_memory.is_some() && scale.broadcasts;
-    let habits = Habits {
+    let behavior = AppBehavior {
         broadcast: if crowds_memory {
             200
         } else {
@@ -158,7 +158,7 @@ pub fn setup(rng: &mut fastrand::Rng, seed: u64, scale: &Scale) -> Setup {
         seed,
         config,
         budgets,
-        habits,
+        behavior,
         inbound_capacity: 1 << rng.u32(scale.wire.start.max(8)..scale.wire.end),
         outbound_capacity: 1
             << if crowds_memory {
@@ -177,8 +177,8 @@ pub fn config(rng: &mut fastrand::Rng, scale: &Scale) -> Config {
     let interval_ms = rng.u64(scale.intervals_ms.clone());
     let heartbeat = Heartbeat {
         interval: Duration::from_millis(interval_ms),
-        missed: rng.u8(1..=4),
-        push: rng.u8(0..4) > 0,
+        max_missed: rng.u8(1..=4),
+        send_pings: rng.u8(0..4) > 0,
     };
     let max_message = rng.usize(64..=scale.longest_message);
     // Room for one reply more than what stops reading, but now and then not.
@@ -273,7 +273,7 @@ pub fn plan(rng: &mut fastrand::Rng, config: &Config, scale: &Scale) -> Plan {
         } else {
             0
         },
-        fate_ms: (rng.u8(0..scale.spared) > 0 && !sheltered).then(|| bound_ms * 4),
+        fault_every_ms: (rng.u8(0..scale.spared) > 0 && !sheltered).then(|| bound_ms * 4),
         reconnect_ms: rng.bool().then(|| rng.u64(bound_ms / 8 + 1..=bound_ms)),
         sheltered,
     }
@@ -285,7 +285,7 @@ pub fn rhythm_ms(config: &Config) -> (u64, u64) {
     config.heartbeat.as_ref().map_or((500, 2000), |heartbeat| {
         (
             heartbeat.interval.as_millis() as u64,
-            heartbeat.bound().as_millis() as u64,
+            heartbeat.timeout().as_millis() as u64,
         )
     })
 }

@@ -5,7 +5,7 @@ use heartline::Framing;
 use heartline::time::Timestamp;
 
 /// Follows the bytes of one connection.
-pub struct Border {
+pub struct FrameBoundary {
     framing: Framing,
     /// Bytes of the header, and how much of the frame is still to come, for [`Framing::Length`].
     header: Vec<u8>,
@@ -16,9 +16,9 @@ pub struct Border {
     pub whole: u64,
 }
 
-impl Border {
+impl FrameBoundary {
     pub fn new(framing: Framing) -> Self {
-        Border {
+        FrameBoundary {
             framing,
             header: Vec::new(),
             missing: 0,

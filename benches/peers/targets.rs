@@ -16,15 +16,15 @@ enum Rule {
     Median(f64),
     /// The worst round.
     Worst(f64),
-    /// The median of the ratios to the floor.
-    ToFloor(f64),
+    /// The median of the ratios to the baseline.
+    ToBaseline(f64),
     /// The median is below that of another.
     Below(Peer),
 }
 
-struct Goal {
+struct Target {
     title: &'static str,
-    goal: &'static str,
+    target: &'static str,
     /// Scenario, metric, rule: all of them.
     rules: &'static [(&'static str, &'static str, Rule)],
 }
@@ -50,75 +50,75 @@ impl fmt::Display for Verdict {
 #[derive(Serialize)]
 pub struct Outcome {
     pub title: &'static str,
-    pub goal: &'static str,
+    pub target: &'static str,
     pub measured: String,
     pub verdict: Verdict,
-    /// Scenario, metric, and how many times the floor it may be, where that is the goal.
+    /// Scenario, metric, and how many times the baseline it may be, where that is the target.
     pub ratio_bounds: Vec<(&'static str, &'static str, f64)>,
 }
 
-use Rule::{Below, Median, ToFloor, Worst};
+use Rule::{Below, Median, ToBaseline, Worst};
 
-const GOALS: &[Goal] = &[
-    Goal {
+const TARGETS: &[Target] = &[
+    Target {
         title: "user memory per idle connection, slope over 0/5k/10k/15k",
-        goal: "≤ 128 B, aim 96",
+        target: "≤ 128 B, aim 96",
         rules: &[("hold", "memory", Median(128.0))],
     },
-    Goal {
+    Target {
         title: "kept per connection after 16 KiB echoed once",
-        goal: "≤ 150 B",
+        target: "≤ 150 B",
         rules: &[("kept", "memory", Median(150.0))],
     },
-    Goal {
+    Target {
         title: "CPU per echo, 64 active, depth 1",
-        goal: "≤ 1.05 × floor, below tokio",
+        target: "≤ 1.05 × baseline, below tokio",
         rules: &[
-            ("echo", "cpu", ToFloor(1.05)),
+            ("echo", "cpu", ToBaseline(1.05)),
             ("echo", "cpu", Below(Peer::Tokio)),
         ],
     },
-    Goal {
+    Target {
         title: "the same with 10k idle heartbeating lines beside",
-        goal: "≤ 1.05 × floor",
-        rules: &[("echo-beside-idle", "cpu", ToFloor(1.05))],
+        target: "≤ 1.05 × baseline",
+        rules: &[("echo-beside-idle", "cpu", ToBaseline(1.05))],
     },
-    Goal {
+    Target {
         title: "CPU per message at depth 16",
-        goal: "≤ 1.0 × floor",
-        rules: &[("echo-depth-16", "cpu", ToFloor(1.0))],
+        target: "≤ 1.0 × baseline",
+        rules: &[("echo-depth-16", "cpu", ToBaseline(1.0))],
     },
-    Goal {
+    Target {
         title: "CPU per heartbeat, 15k lines",
-        goal: "≤ 1.10 × floor",
-        rules: &[("beat", "cpu", ToFloor(1.10))],
+        target: "≤ 1.10 × baseline",
+        rules: &[("beat", "cpu", ToBaseline(1.10))],
     },
-    Goal {
+    Target {
         title: "15k pings at once, last answer",
-        goal: "≤ 1.15 × floor",
-        rules: &[("storm", "last", ToFloor(1.15))],
+        target: "≤ 1.15 × baseline",
+        rules: &[("storm", "last", ToBaseline(1.15))],
     },
-    Goal {
+    Target {
         title: "CPU per accepted connection",
-        goal: "≤ 1.2 × floor",
-        rules: &[("hold", "accept", ToFloor(1.2))],
+        target: "≤ 1.2 × baseline",
+        rules: &[("hold", "accept", ToBaseline(1.2))],
     },
-    Goal {
+    Target {
         title: "fan-out of one message to 15k: last arrival, CPU per delivery",
-        goal: "≤ 1.15 × a bare write loop",
+        target: "≤ 1.15 × a bare write loop",
         rules: &[
-            ("fan-out", "last", ToFloor(1.15)),
-            ("fan-out", "cpu", ToFloor(1.15)),
+            ("fan-out", "last", ToBaseline(1.15)),
+            ("fan-out", "cpu", ToBaseline(1.15)),
         ],
     },
-    Goal {
+    Target {
         title: "p99.9 of 64 active lines while 15k others are pinged and swept",
-        goal: "≤ 1.3 × without them",
+        target: "≤ 1.3 × without them",
         rules: &[("tail", "ratio", Median(1.3))],
     },
-    Goal {
+    Target {
         title: "eviction overshoot, 15k falling silent at once",
-        goal: "p100 ≤ one tick + 50 ms, none early",
+        target: "p100 ≤ one tick + 50 ms, none early",
         rules: &[
             ("dead", "overshoot", Worst(150.0)),
             ("dead", "early", Worst(0.0)),
@@ -126,9 +126,9 @@ const GOALS: &[Goal] = &[
             ("dead", "alive-lost", Worst(0.0)),
         ],
     },
-    Goal {
+    Target {
         title: "p99 of quiet peers beside a flood; of empty lines, from one; from fifty; to 500 readers; an accept storm; a mass expiry",
-        goal: "≤ 3 × without them",
+        target: "≤ 3 × without them",
         rules: &[
             (fairness::ID, "rate-limited", Median(3.0)),
             (fairness::ID, "empty-lines", Median(3.0)),
@@ -138,19 +138,19 @@ const GOALS: &[Goal] = &[
             (fairness::ID, "expiry", Median(3.0)),
         ],
     },
-    Goal {
+    Target {
         title: "p99 of quiet peers beside 15k lines while these are scraped and watched",
-        goal: "≤ 1.2 × unwatched",
+        target: "≤ 1.2 × unwatched",
         rules: &[(watched::ID, "watched", Median(1.2))],
     },
-    Goal {
+    Target {
         title: "wake-ups with nobody connected",
-        goal: "0",
+        target: "0",
         rules: &[("wake-ups", "count", Worst(0.0))],
     },
-    Goal {
+    Target {
         title: "engine alone at 1,000,000 virtual lines: resident; wheel insert, expiry; bytes per line to those at 10k",
-        goal: "≤ 160 MB; ≤ 50 ns each; linear: ≤ 1.2 ×",
+        target: "≤ 160 MB; ≤ 50 ns each; linear: ≤ 1.2 ×",
         rules: &[
             ("engine", "resident-1M", Median(160.0)),
             ("engine", "insert-1M", Median(50.0)),
@@ -158,62 +158,62 @@ const GOALS: &[Goal] = &[
             ("engine", "growth", Median(1.2)),
         ],
     },
-    Goal {
+    Target {
         title: "a 95,000-line hold over 5 `--reuse-port` processes",
-        goal: "held for a minute with heartbeats, none lost",
+        target: "held for a minute with heartbeats, none lost",
         rules: &[
             ("huge", "missing", Worst(0.0)),
             ("huge", "unanswered", Worst(0.0)),
         ],
     },
-    Goal {
+    Target {
         title: "stripped release binary",
-        goal: "≤ 3 MB",
+        target: "≤ 3 MB",
         rules: &[("size", "binary", Worst(3.0))],
     },
-    Goal {
+    Target {
         title: "resident memory at start",
-        goal: "≤ 4 MB",
+        target: "≤ 4 MB",
         rules: &[("start", "resident", Median(4.0))],
     },
-    Goal {
+    Target {
         title: "library-only example with `opt-level=\"z\"`",
-        goal: "≤ 600 kB",
+        target: "≤ 600 kB",
         rules: &[("size", "tiny", Worst(0.6))],
     },
 ];
 
 pub fn judge(report: &Report) -> Vec<Outcome> {
-    let judge = |goal: &Goal| {
-        let held: Vec<(bool, String)> = goal
+    let judge = |target: &Target| {
+        let held: Vec<(bool, String)> = target
             .rules
             .iter()
             .filter_map(|(scenario, metric, rule)| hold(report, scenario, metric, *rule))
             .collect();
-        let verdict = match held.len() == goal.rules.len() {
+        let verdict = match held.len() == target.rules.len() {
             false => Verdict::NotMeasured,
-            // Tiny numbers meet tiny goals.
+            // Tiny numbers meet tiny targets.
             true if report.quick => Verdict::NotMeasured,
             true if held.iter().all(|(met, _)| *met) => Verdict::Met,
             true => Verdict::Missed,
         };
         let ratio = |(scenario, metric, rule): &(&'static str, &'static str, Rule)| match rule {
-            ToFloor(most) => Some((*scenario, *metric, *most)),
+            ToBaseline(most) => Some((*scenario, *metric, *most)),
             _ => None,
         };
         Outcome {
-            title: goal.title,
-            goal: goal.goal,
+            title: target.title,
+            target: target.target,
             measured: held
                 .into_iter()
                 .map(|(_, measured)| measured)
                 .collect::<Vec<_>>()
                 .join("; "),
             verdict,
-            ratio_bounds: goal.rules.iter().filter_map(ratio).collect(),
+            ratio_bounds: target.rules.iter().filter_map(ratio).collect(),
         }
     };
-    GOALS.iter().map(judge).collect()
+    TARGETS.iter().map(judge).collect()
 }
 
 /// Whether it is met, and what was measured. `None` if nothing was.
@@ -228,8 +228,8 @@ fn hold(report: &Report, scenario: &str, metric: &str, rule: Rule) -> Option<(bo
             format!("{} {}", unit.written(spread.max), metric.title),
         ),
         Worst(most) => (spread.max <= most, unit.written(spread.max)),
-        ToFloor(most) => {
-            let ratio = ours.to_floor?.median;
+        ToBaseline(most) => {
+            let ratio = ours.to_baseline?.median;
             (
                 ratio <= most,
                 format!("{ratio:.2} × ({})", unit.written(spread.median)),

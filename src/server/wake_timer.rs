@@ -10,15 +10,15 @@ use crate::net::Alarm;
 /// The loop falls asleep thousands of times a second and is seldom woken by time. So the timer is
 /// left to run from sleep to sleep, and set anew only when it would go off too late, or has gone
 /// off: a timer that goes off too early costs one wake-up.
-pub(super) struct Sleep {
+pub(super) struct WakeTimer {
     alarm: Alarm,
     /// When it goes off, in time since the server's start.
     set_for: Option<Duration>,
 }
 
-impl Sleep {
+impl WakeTimer {
     pub(super) fn register(registry: &Registry, token: Token) -> io::Result<Self> {
-        Ok(Sleep {
+        Ok(WakeTimer {
             alarm: Alarm::register(registry, token)?,
             set_for: None,
         })
@@ -60,33 +60,33 @@ mod tests {
     use super::*;
 
     /// Sleeps until `at`, and says whether an alarm that was set before serves still.
-    fn serves(sleep: &mut Sleep, now_ms: u64, at_ms: Option<u64>) -> bool {
+    fn serves(wake_timer: &mut WakeTimer, now_ms: u64, at_ms: Option<u64>) -> bool {
         let read = std::cell::Cell::new(false);
         let now = Duration::from_millis(now_ms);
-        let before = sleep.set_for;
-        let timeout = sleep.until(now, at_ms.map(Duration::from_millis), || {
+        let before = wake_timer.set_for;
+        let timeout = wake_timer.until(now, at_ms.map(Duration::from_millis), || {
             read.set(true);
             now
         });
         assert_eq!(timeout, None, "an alarm can be set on Linux");
-        !read.get() && sleep.set_for == before
+        !read.get() && wake_timer.set_for == before
     }
 
     #[test]
     #[cfg(target_os = "linux")]
     fn an_alarm_is_set_anew_only_where_it_would_be_late() {
         let poll = mio::Poll::new().expect("a poll");
-        let mut sleep = Sleep::register(poll.registry(), Token(0)).expect("an alarm");
-        assert!(!serves(&mut sleep, 0, Some(1000)));
-        assert!(serves(&mut sleep, 10, Some(1000)) && serves(&mut sleep, 20, Some(5000)));
-        assert!(!serves(&mut sleep, 30, Some(500)), "it would be late");
-        assert!(serves(&mut sleep, 499, Some(500)));
-        assert!(!serves(&mut sleep, 500, Some(5000)), "it has gone off");
+        let mut wake_timer = WakeTimer::register(poll.registry(), Token(0)).expect("an alarm");
+        assert!(!serves(&mut wake_timer, 0, Some(1000)));
+        assert!(serves(&mut wake_timer, 10, Some(1000)) && serves(&mut wake_timer, 20, Some(5000)));
+        assert!(!serves(&mut wake_timer, 30, Some(500)), "it would be late");
+        assert!(serves(&mut wake_timer, 499, Some(500)));
+        assert!(!serves(&mut wake_timer, 500, Some(5000)), "it has gone off");
         assert!(
-            !serves(&mut sleep, 600, None),
+            !serves(&mut wake_timer, 600, None),
             "nobody is to be woken any more"
         );
-        assert_eq!(sleep.set_for, None);
-        assert!(serves(&mut sleep, 700, None));
+        assert_eq!(wake_timer.set_for, None);
+        assert!(serves(&mut wake_timer, 700, None));
     }
 }

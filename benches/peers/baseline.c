@@ -1,8 +1,8 @@
-/* The floor: what an echo server cannot do without on Linux, and nothing else. Accept, one read, one write; no timers, no limits, no
+/* The baseline: what an echo server cannot do without on Linux, and nothing else. Accept, one read, one write; no timers, no limits, no
  * heartbeat, no framing, no error handling worth the name. Everything that a real server costs, it costs above this.
  *
- *   floor PORT [PREFIX]        PREFIX, such as "echo: ", goes before each line, as heartline's echo does; without it bytes come back as read
- *   floor PORT fan-out         each read goes to all other connections: a bare write loop
+ *   baseline PORT [PREFIX]        PREFIX, such as "echo: ", goes before each line, as heartline's echo does; without it bytes come back as read
+ *   baseline PORT fan-out         each read goes to all other connections: a bare write loop
  */
 #define _GNU_SOURCE
 #include <netinet/in.h>
@@ -23,7 +23,7 @@ static char out[sizeof in * 8];
 static char open_fd[MAX_FD];
 static int highest;
 
-/* Copies each line of in[0..n) to out with the prefix before it. A read that ends in the middle of a line is good enough for a floor. */
+/* Copies each line of in[0..n) to out with the prefix before it. A read that ends in the middle of a line is good enough for a baseline. */
 static size_t prefix_lines(const char *prefix, size_t prefix_len, size_t n) {
     size_t written = 0;
     for (size_t start = 0; start < n;) {
@@ -53,7 +53,7 @@ int main(int argc, char **argv) {
     setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one); /* inherited by what is accepted */
     struct sockaddr_in addr = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[1])), .sin_addr = {htonl(INADDR_LOOPBACK)}};
     if (bind(listener, (struct sockaddr *)&addr, sizeof addr) || listen(listener, 4096)) {
-        perror("floor");
+        perror("baseline");
         return 1;
     }
     socklen_t len = sizeof addr;
