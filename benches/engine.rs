@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use heartline::engine::outbox::{Outbox, Pool, Shared};
+use heartline::engine::wheel::Wheel;
 use heartline::engine::{Engine, Work};
+use heartline::framing::inbox::Inbox;
 use heartline::framing::{Codec, Frame, HeartbeatWords};
-use heartline::inbox::Inbox;
-use heartline::outbox::{Outbox, Pool, Shared};
 use heartline::time::Timestamp;
-use heartline::wheel::Wheel;
 use heartline::{Config, ConnId, Context, Framing, Handler};
 
 const MESSAGES: usize = 1000;

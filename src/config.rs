@@ -4,10 +4,10 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use crate::access_list::{AccessList, Networks};
 use crate::error::ConfigError;
 use crate::framing::{Codec, Framing, HeartbeatWords};
 use crate::keepalive::Keepalive;
-use crate::networks::{AccessList, Networks};
 use crate::time::duration_to_ms;
 
 /// Everything a server can be told. `Config::default()` is safe on any network: every buffer is

@@ -32,18 +32,37 @@
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod access_list;
+#[cfg(feature = "cli")]
+mod admin;
+#[cfg(feature = "cli")]
+mod apps;
+#[cfg(feature = "cli")]
+mod args;
+#[cfg(feature = "cli")]
+mod bench;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod client;
+#[cfg(feature = "cli")]
+mod connect;
+#[cfg(feature = "cli")]
+mod console;
 pub mod engine;
 pub mod framing;
-pub mod inbox;
-pub mod networks;
-pub mod outbox;
-pub mod progress;
-pub mod proxy;
+#[cfg(feature = "cli")]
+mod humanize;
+#[cfg(feature = "cli")]
+mod logging;
+#[cfg(feature = "cli")]
+mod serve;
+#[cfg(feature = "cli")]
+mod settings;
+#[cfg(feature = "cli")]
+mod status;
 pub mod time;
-pub mod wheel;
+#[cfg(feature = "cli")]
+mod top;
 
 mod close;
 mod config;
@@ -51,6 +70,7 @@ mod error;
 mod id;
 mod keepalive;
 mod net;
+mod progress;
 mod server;
 mod totals;
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::networks::Network;
+use crate::access_list::Network;
 
 /// Networks counted separately; events of further networks share one count.
 const MAX_NETWORKS: usize = 256;

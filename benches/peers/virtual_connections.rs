@@ -7,9 +7,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process;
 use std::time::Instant;
 
+use heartline::engine::wheel::{SLOTS, Wheel};
 use heartline::engine::{Engine, Work};
 use heartline::time::{Timestamp, duration_to_ms};
-use heartline::wheel::{SLOTS, Wheel};
 use heartline::{Config, ConnId, Context, Handler};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};

@@ -8,8 +8,10 @@ use clap::{Arg, ArgAction, Args, Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use super::{Cli, serve};
+use super::Cli;
+use crate::console::print;
 use crate::error::Error;
+use crate::settings;
 
 #[derive(Args, Debug)]
 pub(crate) struct CompletionsArgs {
@@ -33,13 +35,13 @@ pub(crate) fn completions(args: &CompletionsArgs) -> Result<ExitCode, Error> {
         "heartline",
         &mut script,
     );
-    super::print(&script).map(|()| ExitCode::SUCCESS)
+    print(&script).map(|()| ExitCode::SUCCESS)
 }
 
 pub(crate) fn man(args: &ManArgs) -> Result<ExitCode, Error> {
     let pages = pages()?;
     let Some(dir) = &args.dir else {
-        return super::print(&pages[0].1).map(|()| ExitCode::SUCCESS);
+        return print(&pages[0].1).map(|()| ExitCode::SUCCESS);
     };
     for (name, page) in pages {
         let path = dir.join(name);
@@ -53,7 +55,7 @@ pub(crate) fn man(args: &ManArgs) -> Result<ExitCode, Error> {
 /// would be taken for an address.
 fn to_complete(command: &Command) -> Command {
     let alone = |arg: &Arg| match arg.get_long() {
-        Some(long) if serve::is_switch(arg) => {
+        Some(long) if settings::is_switch(arg) => {
             let help = arg.get_help().cloned().unwrap_or_default();
             Arg::new(leaked(arg.get_id().as_str()))
                 .long(leaked(long))

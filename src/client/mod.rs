@@ -57,8 +57,8 @@ use std::time::Duration;
 use mio::{Events, Poll, Token, Waker};
 
 use crate::error::{Error, SendError};
+use crate::framing::inbox::Inbox;
 use crate::framing::{Codec, Framing};
-use crate::inbox::Inbox;
 use crate::net::{ResumeAlarm, SocketOptions};
 use clock::Clock;
 use handle::Shared;

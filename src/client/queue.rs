@@ -317,7 +317,7 @@ mod tests {
     fn messages_of(wire: &[u8]) -> Vec<Vec<u8>> {
         let codec = queue(Framing::Length, 0).codec;
         let (mut inbox, mut input, mut messages) =
-            (crate::inbox::Inbox::default(), wire, Vec::new());
+            (crate::framing::inbox::Inbox::default(), wire, Vec::new());
         while let Some(frame) = codec.decode(&mut inbox, &mut input).expect("whole frames") {
             if let crate::framing::Frame::Message(message) = frame {
                 messages.push(message.to_vec());

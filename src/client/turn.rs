@@ -14,8 +14,8 @@ use super::session::{Action, Next};
 use super::{Client, FIRST_LINK, RESUME, WAKE};
 use crate::close::CloseReason;
 use crate::error::Error;
+use crate::framing::inbox::Inbox;
 use crate::framing::{Frame, Framing};
-use crate::inbox::Inbox;
 use crate::time::{Timestamp, duration_to_ms};
 
 /// Reads in one turn before timers and writes have their turn: 1 MiB, a few milliseconds of a

@@ -8,9 +8,9 @@ use super::conn::{Conn, Phase};
 use super::{Context, Engine, Handler, get_live_mut};
 use crate::close::{CloseReason, RejectReason};
 use crate::config::OnFull;
+use crate::framing::inbox::Inbox;
+use crate::framing::proxy::{self, Header};
 use crate::id::ConnId;
-use crate::inbox::Inbox;
-use crate::proxy::{self, Header};
 use crate::time::Timestamp;
 
 /// How long a balancer may take over its header. The specification asks for it to be sent at once.

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 
+use crate::access_list::AccessList;
 use crate::close::RejectReason;
 use crate::config::Limits;
-use crate::networks::AccessList;
 
 /// Counts connections, in all and per address, against their bounds, and knows who may come at all.
 pub(super) struct Admission {

@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use super::outbox::Outbox;
 use crate::close::{CloseReason, RejectReason};
-use crate::inbox::Inbox;
-use crate::outbox::Outbox;
+use crate::framing::inbox::Inbox;
 use crate::progress::Progress;
 use crate::time::Timestamp;
 

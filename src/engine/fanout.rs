@@ -11,11 +11,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::conn::{Conn, Reading, Writing};
+use super::outbox::{Outbox, Pool, Shared};
 use super::sending::PING_EVERY_BYTES;
 use super::{Context, Engine, Handler, Work, get_live_mut};
 use crate::error::SendError;
 use crate::id::ConnId;
-use crate::outbox::{Outbox, Pool, Shared};
 use crate::time::Timestamp;
 
 /// Broadcasts under way at most; the next one is [`SendError::Full`].

@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Engine;
 use super::conn::Phase;
+use super::outbox::Shared;
 use crate::close::CloseReason;
 use crate::id::ConnId;
-use crate::outbox::Shared;
 use crate::time::Timestamp;
 
 /// When the bound is reached, room is made down to this share of it, so that the search for the

@@ -34,12 +34,17 @@ mod handler;
 mod inspect;
 mod liveness;
 mod memory;
+// Public for benches and fuzzing; not part of the API.
+#[doc(hidden)]
+pub mod outbox;
 mod rate_limiter;
 mod receiving;
 mod reconfigure;
 mod sending;
 mod stats;
 mod timers;
+#[doc(hidden)]
+pub mod wheel;
 mod work;
 
 use std::collections::VecDeque;
@@ -56,23 +61,23 @@ pub use stats::{Histogram, Stats};
 pub use timers::FinalRead;
 pub use work::Work;
 
+use crate::access_list::Networks;
 use crate::close::{CloseReason, Origin, RejectReason};
 use crate::config::{Config, OnFull, OnSlow};
 use crate::error::ConfigError;
 use crate::framing::Codec;
 use crate::id::ConnId;
-use crate::networks::Networks;
-use crate::outbox::Pool;
 use crate::time::{Timestamp, duration_to_ms};
-use crate::wheel::Wheel;
 use admission::Admission;
 use conn::{Conn, Phase};
 use deadlines::Deadlines;
 use fanout::Fanouts;
 use liveness::Liveness;
 use memory::Memory;
+use outbox::Pool;
 use rate_limiter::RateLimiter;
 use timers::Drain;
+use wheel::Wheel;
 
 /// All connections of one server, and everything decided about them.
 pub struct Engine {

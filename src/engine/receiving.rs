@@ -5,9 +5,9 @@ use super::rate_limiter::RateDecision;
 use super::work::frame_units;
 use super::{Context, Engine, Handler, Work, get_live_mut};
 use crate::close::CloseReason;
+use crate::framing::inbox::Undecoded;
 use crate::framing::{Frame, FrameTooLarge};
 use crate::id::ConnId;
-use crate::inbox::Undecoded;
 use crate::time::Timestamp;
 
 /// Where the bytes to decode come from.

@@ -1,8 +1,8 @@
 //! Length-prefixed: four bytes of length, big-endian, then the message.
 
 use super::FrameTooLarge;
+use super::inbox::Inbox;
 use crate::error::SendError;
-use crate::inbox::Inbox;
 
 const HEADER: usize = 4;
 

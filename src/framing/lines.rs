@@ -1,7 +1,7 @@
 //! Lines: LF ends a message, one CR before it is dropped.
 
 use super::FrameTooLarge;
-use crate::inbox::Inbox;
+use super::inbox::Inbox;
 
 pub(super) fn decode<'i: 'a, 'a>(
     max: usize,

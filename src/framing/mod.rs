@@ -1,12 +1,17 @@
 //! From bytes to messages and heartbeats, and back. Pure: it sees one connection's inbox and the
 //! bytes just read, nothing else.
 
+// Public for benches and fuzzing; not part of the API.
+#[doc(hidden)]
+pub mod inbox;
 mod length;
 mod lines;
+#[doc(hidden)]
+pub mod proxy;
 mod raw;
 
 use crate::error::{ConfigError, SendError};
-use crate::inbox::Inbox;
+use inbox::Inbox;
 
 /// How messages are told apart on the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

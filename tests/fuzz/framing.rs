@@ -1,8 +1,8 @@
 //! Each framing: where the reads cut the bytes changes nothing, and nothing is held but what has
 //! arrived.
 
+use heartline::framing::inbox::Inbox;
 use heartline::framing::{Codec, Frame, FrameTooLarge};
-use heartline::inbox::Inbox;
 use heartline::{Framing, HeartbeatWords, SendError};
 
 use crate::reader::Reader;

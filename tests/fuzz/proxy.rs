@@ -1,6 +1,6 @@
 //! PROXY headers: a verdict comes in time, and no further byte changes it.
 
-use heartline::proxy::{Header, LONGEST_V1, MAX_HEADER, ProxyError, parse};
+use heartline::framing::proxy::{Header, LONGEST_V1, MAX_HEADER, ProxyError, parse};
 
 /// The beginning of a connection, asked about at every length. A little more than the longest
 /// header is enough.

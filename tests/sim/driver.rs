@@ -4,9 +4,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::io::{ErrorKind, IoSlice};
 use std::rc::Rc;
 
+use heartline::engine::wheel::SLOTS;
 use heartline::engine::{Engine, FinalRead, Work};
 use heartline::time::{AwakeClock, Timestamp, duration_to_ms};
-use heartline::wheel::SLOTS;
 use heartline::{Close, CloseReason, Config, ConnId, RejectReason};
 
 use crate::app::App;

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
-use heartline::networks::{AccessList, Networks};
+use heartline::access_list::{AccessList, Networks};
 use heartline::{Config, Framing, Heartbeat, Limits, OnFull, OnSlow};
 
 use crate::app::AppBehavior;

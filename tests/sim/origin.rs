@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use heartline::networks::{AccessList, Networks};
+use heartline::access_list::{AccessList, Networks};
 
 /// Where balancers are.
 pub const BALANCERS: &str = "10.255.0.0/16";

@@ -1,6 +1,6 @@
 use super::*;
+use crate::access_list::AccessList;
 use crate::config::OnFull;
-use crate::networks::AccessList;
 
 const HEADER: &str = "PROXY TCP4 198.51.100.7 192.0.2.1 4000 443\r\n";
 

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
+use heartline::framing::inbox::Inbox;
 use heartline::framing::{Codec, Frame, FrameTooLarge};
-use heartline::inbox::Inbox;
 use heartline::{
     Broadcast, BroadcastId, Close, CloseReason, Closed, Config, ConnId, Context, Handler, OnFull,
     SendError,

@@ -1,0 +1,309 @@
+//! What can be asked for, and how.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::closed::REMEMBERED;
+use super::http::{Failure, Head};
+use super::listing::{Direction, MAX_LISTED, MAX_OFFSET, Query, Sort};
+use crate::args::values;
+use crate::engine::Close;
+use crate::id::ConnId;
+
+/// A request that is understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    Page,
+    Health,
+    Metrics,
+    Status,
+    Connections(Query),
+    Connection(ConnId),
+    Send(ConnId),
+    Broadcast,
+    Close(ConnId, Close),
+    Closed { limit: usize },
+    Drain(Option<Duration>),
+    Events,
+}
+
+/// How many closes are shown to those who do not say.
+const CLOSED_BY_DEFAULT: usize = 100;
+
+const GET: &str = "GET, HEAD";
+
+impl Route {
+    pub(super) fn find(head: &Head) -> Result<Self, Failure> {
+        // Without the first, which is empty: a path begins with a slash.
+        let segments: Vec<&str> = head.path.split('/').skip(1).collect();
+        // The methods come first: what may not be done need not be looked at.
+        match segments[..] {
+            [""] => allow(head, GET).map(|()| Route::Page),
+            ["healthz"] => allow(head, GET).map(|()| Route::Health),
+            ["metrics"] => allow(head, GET).map(|()| Route::Metrics),
+            ["status"] => allow(head, GET).map(|()| Route::Status),
+            ["events"] => allow(head, GET).map(|()| Route::Events),
+            ["closed"] => allow(head, GET).and_then(|()| closed(&head.query)),
+            ["connections"] => allow(head, GET).and_then(|()| connections(&head.query)),
+            ["connections", id] if head.method == "DELETE" => close(connection(id)?, &head.query),
+            ["connections", id] => allow(head, "GET, HEAD, DELETE")
+                .and_then(|()| connection(id))
+                .map(Route::Connection),
+            ["connections", id, "send"] => allow(head, "POST")
+                .and_then(|()| no_parameters(&head.query))
+                .and_then(|()| connection(id))
+                .map(Route::Send),
+            ["broadcast"] => allow(head, "POST")
+                .and_then(|()| no_parameters(&head.query))
+                .map(|()| Route::Broadcast),
+            ["drain"] => allow(head, "POST").and_then(|()| drain(&head.query)),
+            _ => Err(Failure::new(
+                404,
+                "there is nothing here; see docs/admin.md",
+            )),
+        }
+    }
+
+    /// Whether the body is a message.
+    pub(super) fn takes_message(&self) -> bool {
+        matches!(self, Route::Send(_) | Route::Broadcast)
+    }
+}
+
+fn allow(head: &Head, methods: &'static str) -> Result<(), Failure> {
+    if methods.split(", ").any(|method| method == head.method) {
+        Ok(())
+    } else {
+        Err(
+            Failure::new(405, format!("not with this method, but with {methods}"))
+                .with("Allow", methods),
+        )
+    }
+}
+
+/// There is no such connection, as there is none of an id that is none.
+pub(super) fn gone() -> Failure {
+    Failure::new(404, "no such connection")
+}
+
+fn connection(id: &str) -> Result<ConnId, Failure> {
+    let parsed: Option<ConnId> = id.parse().ok();
+    // One has one name: `from_str` would take `+1.02` for `1.2`.
+    parsed
+        .filter(|parsed| parsed.to_string() == id)
+        .ok_or_else(gone)
+}
+
+fn connections(query: &str) -> Result<Route, Failure> {
+    let mut wanted = Query::default();
+    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*key {
+            "sort" => {
+                wanted.sort = Sort::from_name(&value)
+                    .ok_or_else(|| bad("sort", "silence, age, queued, bytes or round_trip"))?
+            }
+            "order" => {
+                wanted.order =
+                    Direction::from_name(&value).ok_or_else(|| bad("order", "desc or asc"))?
+            }
+            "offset" => wanted.offset = number("offset", &value, MAX_OFFSET)?,
+            "limit" => wanted.limit = number("limit", &value, MAX_LISTED)?,
+            "address" => wanted.address = value.into_owned(),
+            key => return Err(unknown(key)),
+        }
+    }
+    if wanted.offset + wanted.limit > MAX_OFFSET {
+        return Err(Failure::new(
+            400,
+            format!("offset and limit together are at most {MAX_OFFSET}"),
+        ));
+    }
+    Ok(Route::Connections(wanted))
+}
+
+fn closed(query: &str) -> Result<Route, Failure> {
+    let mut limit = CLOSED_BY_DEFAULT;
+    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*key {
+            "limit" => limit = number("limit", &value, REMEMBERED)?,
+            key => return Err(unknown(key)),
+        }
+    }
+    Ok(Route::Closed { limit })
+}
+
+fn close(id: ConnId, query: &str) -> Result<Route, Failure> {
+    let mut how = Close::AfterFlush;
+    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        how = match (&*key, &*value) {
+            ("now", "true") => Close::Now,
+            ("now", "false") => Close::AfterFlush,
+            ("now", _) => return Err(bad("now", "true or false")),
+            (key, _) => return Err(unknown(key)),
+        };
+    }
+    Ok(Route::Close(id, how))
+}
+
+fn drain(query: &str) -> Result<Route, Failure> {
+    let mut grace = None;
+    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*key {
+            "grace" => {
+                grace = Some(
+                    values::duration(&value)
+                        .map_err(|problem| Failure::new(400, format!("grace: {problem}")))?,
+                )
+            }
+            key => return Err(unknown(key)),
+        }
+    }
+    Ok(Route::Drain(grace))
+}
+
+fn number(key: &str, value: &str, most: usize) -> Result<usize, Failure> {
+    // Nothing but digits: `from_str` alone would take a plus sign.
+    let digits = value.bytes().all(|byte| byte.is_ascii_digit());
+    usize::from_str(value)
+        .ok()
+        .filter(|number| digits && *number <= most)
+        .ok_or_else(|| bad(key, &format!("a number up to {most}")))
+}
+
+fn bad(key: &str, expected: &str) -> Failure {
+    Failure::new(400, format!("{key} is {expected}"))
+}
+
+/// Rejects parameters of a request that changes something, since ignoring one would change the
+/// wrong thing.
+fn no_parameters(query: &str) -> Result<(), Failure> {
+    match form_urlencoded::parse(query.as_bytes()).next() {
+        Some((key, _)) => Err(unknown(&key)),
+        None => Ok(()),
+    }
+}
+
+fn unknown(key: &str) -> Failure {
+    Failure::new(400, format!("there is no parameter {key:?} here"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(method: &str, target: &str) -> Result<Route, u16> {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let head = Head {
+            method: method.into(),
+            path: path.into(),
+            query: query.into(),
+            ..Head::default()
+        };
+        Route::find(&head).map_err(|failure| failure.code)
+    }
+
+    #[test]
+    fn every_route_is_found_by_its_method() {
+        let id: ConnId = "3.7".parse().expect("an id");
+        for (target, route) in [
+            ("/", Route::Page),
+            ("/healthz", Route::Health),
+            ("/metrics", Route::Metrics),
+            ("/status", Route::Status),
+            ("/events", Route::Events),
+            ("/connections", Route::Connections(Query::default())),
+            ("/connections/3.7", Route::Connection(id)),
+            ("/closed", Route::Closed { limit: 100 }),
+            ("/closed?limit=1000", Route::Closed { limit: 1000 }),
+        ] {
+            assert_eq!(find("GET", target), Ok(route.clone()), "{target}");
+            assert_eq!(find("HEAD", target), Ok(route), "{target}");
+            assert_eq!(find("POST", target), Err(405), "{target}");
+            assert_eq!(find("OPTIONS", target), Err(405), "{target}");
+        }
+        assert_eq!(find("POST", "/connections/3.7/send"), Ok(Route::Send(id)));
+        assert_eq!(find("POST", "/broadcast"), Ok(Route::Broadcast));
+        assert_eq!(find("POST", "/drain"), Ok(Route::Drain(None)));
+        assert_eq!(
+            find("POST", "/drain?grace=1500ms"),
+            Ok(Route::Drain(Some(Duration::from_millis(1500))))
+        );
+        assert_eq!(
+            find("DELETE", "/connections/3.7"),
+            Ok(Route::Close(id, Close::AfterFlush))
+        );
+        assert_eq!(
+            find("DELETE", "/connections/3.7?now=true"),
+            Ok(Route::Close(id, Close::Now))
+        );
+        for target in ["/connections/3.7/send", "/broadcast", "/drain"] {
+            assert_eq!(find("GET", target), Err(405), "{target}");
+        }
+        assert_eq!(find("DELETE", "/connections"), Err(405));
+        assert_eq!(
+            find("get", "/status"),
+            Err(405),
+            "methods are case-sensitive"
+        );
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_found() {
+        for target in [
+            "/nowhere",
+            "/status/",
+            "//",
+            "/connections/",
+            "/connections/3",
+            "/connections/3.x",
+            "/connections/3.7/send/",
+        ] {
+            assert_eq!(find("GET", target), Err(404), "{target}");
+        }
+        assert_eq!(find("POST", "/connections/me/send"), Err(404));
+        assert_eq!(find("DELETE", "/connections/99999999999.1"), Err(404));
+    }
+
+    #[test]
+    fn a_listing_is_as_the_query_says() {
+        let expected = Query {
+            sort: Sort::Bytes,
+            order: Direction::Ascending,
+            offset: 99_000,
+            limit: 1000,
+            address: "[::1]:".into(),
+        };
+        let target = "/connections?sort=bytes&order=asc&offset=99000&limit=1000&address=%5B::1%5D:";
+        assert_eq!(find("GET", target), Ok(Route::Connections(expected)));
+    }
+
+    #[test]
+    fn what_a_query_cannot_mean_is_refused() {
+        for target in [
+            "/connections?sort=colour",
+            "/connections?order=up",
+            "/connections?limit=1001",
+            "/connections?limit=-1",
+            "/connections?limit=many",
+            "/connections?limit=",
+            "/connections?offset=100000&limit=1",
+            "/connections?offset=99999999999999999999",
+            "/connections?colour=red",
+            "/closed?limit=1001",
+            "/closed?offset=1",
+        ] {
+            assert_eq!(find("GET", target), Err(400), "{target}");
+        }
+        for target in [
+            "/drain?grace=5",
+            "/drain?grace=soon",
+            "/drain?grace=",
+            "/drain?now=true",
+        ] {
+            assert_eq!(find("POST", target), Err(400), "{target}");
+        }
+        for target in ["/connections/3.7?now=perhaps", "/connections/3.7?then=true"] {
+            assert_eq!(find("DELETE", target), Err(400), "{target}");
+        }
+    }
+}

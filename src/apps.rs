@@ -1,0 +1,39 @@
+//! The applications that `heartline serve` can run.
+
+use std::fmt;
+
+use clap::ValueEnum;
+
+use crate::engine::{Context, Handler};
+use crate::id::ConnId;
+
+/// What the server does with messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum App {
+    /// Reply `echo: <message>`
+    Echo,
+    /// Send each message to all other connections
+    Broadcast,
+    /// Take messages and say nothing
+    Sink,
+}
+
+/// The name by which it is asked for.
+impl fmt::Display for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_possible_value()
+            .map_or(Ok(()), |value| f.write_str(value.get_name()))
+    }
+}
+
+impl Handler for App {
+    fn on_message(&mut self, cx: &mut Context<'_>, id: ConnId, message: &[u8]) {
+        // Whoever has no room for a message is closed as a slow reader by the engine, and what came
+        // in as one message can go out as one: there is nothing left to do about an error here.
+        let _ = match self {
+            App::Echo => cx.send_parts(id, &[b"echo: ", message]),
+            App::Broadcast => cx.broadcast(message, Some(id)).map(drop),
+            App::Sink => Ok(()),
+        };
+    }
+}

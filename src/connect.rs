@@ -1,0 +1,341 @@
+//! `heartline connect`: stdin lines out, messages to stdout, status to stderr.
+
+use std::io::{self, BufRead, Read};
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use crate::args::values::{DurationOrOff, Tries, display, duration};
+use crate::args::{FramingArgs, HeartbeatArgs, LogArgs, OsTimeoutArgs};
+use crate::client::{
+    Backoff, Client, ClientConfig, ClientContext, ClientHandle, ClientHandler, ClientState, Event,
+    Outcome,
+};
+use crate::close::CloseReason;
+use crate::console::notice;
+use crate::error::{Error, SendError};
+use crate::framing::{Framing, HeartbeatWords};
+use crate::logging;
+use crate::logging::output::Output;
+
+// A server's log is a record; this one is beside a conversation.
+#[derive(Args, Debug)]
+#[command(mut_arg("log_level", |level| level.default_value("warn")))]
+pub(crate) struct ConnectArgs {
+    /// The server, as host:port
+    #[arg(value_name = "ADDR")]
+    addr: String,
+    /// Send nothing: stdin is not read, and its end does not end the connection
+    #[arg(long)]
+    listen_only: bool,
+    #[command(flatten)]
+    framing: FramingArgs,
+    #[command(flatten)]
+    heartbeat: HeartbeatArgs,
+    #[command(flatten)]
+    reconnect: ReconnectArgs,
+    #[command(flatten)]
+    os_timeouts: OsTimeoutArgs,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Reconnecting")]
+struct ReconnectArgs {
+    /// Failed dials in a row before giving up, or forever; counting starts over with the first byte
+    /// received
+    #[arg(long, value_name = "N", default_value = "5")]
+    tries: Tries,
+    /// Wait before dialling again; with exponential backoff, the longest first wait
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration)]
+    retry_delay: Duration,
+    /// How the wait develops
+    #[arg(long, value_enum, default_value = "fixed")]
+    backoff: BackoffArg,
+    /// Longest wait of exponential backoff
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    max_retry_delay: Duration,
+    /// How long a dial may take, for each address of a name
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    dial_timeout: Duration,
+    /// Dial again when the server has taken nothing of what waits for it for so long, or off
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    write_timeout: DurationOrOff,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum BackoffArg {
+    /// The same wait each time
+    Fixed,
+    /// A random wait below a bound that doubles each time
+    Exponential,
+}
+
+/// Messages that wait for whoever reads stdout. Beyond that nothing is read from the server.
+const MAX_WAITING: usize = 1 << 20;
+/// A reply may add to what was sent, as an echo does, so what is received may be longer by this
+/// factor.
+const RECEIVED_FACTOR: usize = 2;
+
+pub(crate) fn run(args: ConnectArgs) -> Result<ExitCode, Error> {
+    logging::start(&args.log, "--log-file")?;
+    let config = args.config();
+    let (framing, max_message) = (config.framing, args.framing.max_message());
+    let max_pending = MAX_WAITING + config.max_message + 1;
+    let stdout = Output::inherited(io::stdout().as_fd(), max_pending)
+        .map_err(Error::io("write to stdout"))?;
+    let mut client = Client::connect(args.addr.as_str(), config)?;
+    let input_failed = Arc::new(AtomicBool::new(false));
+    if !args.listen_only {
+        let (handle, failed) = (client.handle(), Arc::clone(&input_failed));
+        thread::Builder::new()
+            .name("stdin".into())
+            .spawn(move || send_lines(&handle, io::stdin().lock(), max_message, &failed))
+            .map_err(Error::io("start a thread for stdin"))?;
+    }
+
+    let mut terminal = Terminal {
+        addr: args.addr,
+        framing,
+        stdout,
+        broken: None,
+        trouble: None,
+    };
+    let outcome = loop {
+        // Once per turn: one write for all the messages of a burst.
+        let max_wait = if terminal.flush(&mut client) {
+            None
+        } else {
+            terminal.stdout.wait(client.as_fd(), client.timeout());
+            Some(Duration::ZERO)
+        };
+        logging::flush();
+        if let ClientState::Done(outcome) = client.turn(&mut terminal, max_wait)? {
+            break outcome;
+        }
+    };
+    Ok(terminal.exit_code(outcome, input_failed.load(Ordering::Relaxed)))
+}
+
+impl ConnectArgs {
+    fn config(&self) -> ClientConfig {
+        let max_message = self.framing.max_message();
+        ClientConfig {
+            framing: self.framing.framing(),
+            words: HeartbeatWords::default(),
+            heartbeat: self.heartbeat.heartbeat(true),
+            keepalive: self.os_timeouts.keepalive(),
+            user_timeout: self.os_timeouts.user_timeout(),
+            write_timeout: self.reconnect.write_timeout.0,
+            tries: self.reconnect.tries.0,
+            backoff: match self.reconnect.backoff {
+                BackoffArg::Fixed => Backoff::fixed(self.reconnect.retry_delay),
+                BackoffArg::Exponential => {
+                    Backoff::exponential(self.reconnect.retry_delay, self.reconnect.max_retry_delay)
+                }
+            },
+            dial_timeout: self.reconnect.dial_timeout,
+            max_message: max_message.saturating_mul(RECEIVED_FACTOR),
+            // The longest message must fit, or its line could never be sent.
+            max_queue: ClientConfig::default()
+                .max_queue
+                .max(max_message.saturating_mul(2)),
+        }
+    }
+}
+
+/// Sends each line as a message, until the input or the client ends. Waits while the server does
+/// not keep up. `failed` is set if a line could not be sent or the input could not be read.
+fn send_lines(
+    handle: &ClientHandle,
+    mut input: impl BufRead,
+    max_message: usize,
+    failed: &AtomicBool,
+) {
+    let mut line = Vec::new();
+    let fail = |what: String| {
+        failed.store(true, Ordering::Relaxed);
+        notice(&what);
+    };
+    loop {
+        match next_line(&mut input, max_message, &mut line) {
+            Ok(Line::Whole) => match handle.send_blocking(&line) {
+                Ok(()) => {}
+                Err(SendError::Closed) => return,
+                Err(error) => fail(format!(
+                    "a line of {} bytes was not sent: {error}",
+                    line.len()
+                )),
+            },
+            Ok(Line::TooLong) => fail(format!(
+                "a line longer than --max-message ({max_message} bytes) was not sent"
+            )),
+            Ok(Line::End) => return handle.finish(),
+            Err(error) => {
+                fail(format!("cannot read stdin: {error}"));
+                return handle.finish();
+            }
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Line {
+    Whole,
+    TooLong,
+    End,
+}
+
+/// Reads the next line into `line`, without its line feed. The last one may lack it. Holds no more
+/// than `max` bytes of any line.
+fn next_line(input: &mut impl BufRead, max: usize, line: &mut Vec<u8>) -> io::Result<Line> {
+    line.clear();
+    if input
+        .by_ref()
+        .take((max as u64).saturating_add(1))
+        .read_until(b'\n', line)?
+        == 0
+    {
+        return Ok(Line::End);
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    } else if line.len() > max {
+        input.skip_until(b'\n')?;
+        return Ok(Line::TooLong);
+    }
+    Ok(Line::Whole)
+}
+
+/// The person or program at the other side of stdout and stderr.
+struct Terminal {
+    addr: String,
+    framing: Framing,
+    stdout: Output,
+    /// What was wrong with stdout.
+    broken: Option<io::Error>,
+    /// What went wrong last, until it is told.
+    trouble: Option<String>,
+}
+
+impl ClientHandler for Terminal {
+    fn on_message(&mut self, client: &mut ClientContext<'_>, message: &[u8]) {
+        // There is room for the longest message: see below.
+        self.stdout.push(message);
+        if self.framing != Framing::Raw {
+            self.stdout.push(b"\n");
+        }
+        if self.stdout.pending() >= MAX_WAITING {
+            client.pause_reads();
+        }
+    }
+
+    fn on_event(&mut self, _: &mut ClientContext<'_>, event: &Event) {
+        match event {
+            Event::Dialing(first) if first.number == 1 && self.trouble.is_none() => {
+                notice(&format!("connecting to {} ({first})", self.addr));
+            }
+            Event::Connected { addr, .. } => {
+                self.trouble = None;
+                notice(&format!("connected to {addr}"));
+            }
+            Event::Silent(silence) => notice(&format!("silent for {}, asking", display(*silence))),
+            Event::DialFailed(error) => self.trouble = Some(format!("cannot connect: {error}")),
+            Event::Disconnected {
+                reason, silence, ..
+            } => {
+                let why = match reason {
+                    CloseReason::HeartbeatTimeout => format!("silent for {}", display(*silence)),
+                    reason => reason.as_str().replace('-', " "),
+                };
+                self.trouble = Some(format!("lost the connection ({why})"));
+            }
+            Event::Reconnecting { next, delay } => {
+                let trouble = self.trouble.as_deref().unwrap_or("lost the connection");
+                notice(&format!(
+                    "{trouble}, reconnecting ({next}, in {})",
+                    display(*delay)
+                ));
+            }
+            Event::Done(outcome) => self.tell_end(*outcome),
+            _ => {}
+        }
+    }
+}
+
+impl Terminal {
+    fn tell_end(&mut self, outcome: Outcome) {
+        if !matches!(outcome, Outcome::Finished | Outcome::Stopped) {
+            if let Some(trouble) = self.trouble.take() {
+                notice(&trouble);
+            }
+            notice(&outcome.to_string());
+        }
+    }
+
+    /// Writes messages to stdout as far as its reader takes them, and reads on from the server once
+    /// there is room again. Returns whether all were written. A reader that is gone ends the
+    /// program.
+    fn flush(&mut self, client: &mut Client) -> bool {
+        match self.stdout.flush() {
+            Ok(is_idle) => {
+                if self.stdout.pending() < MAX_WAITING / 2 {
+                    client.resume_reads();
+                }
+                is_idle
+            }
+            Err(error) => {
+                self.broken.get_or_insert(error);
+                client.stop();
+                true
+            }
+        }
+    }
+
+    fn exit_code(mut self, outcome: Outcome, input_failed: bool) -> ExitCode {
+        // Nobody is kept waiting any more.
+        while self.broken.is_none() {
+            match self.stdout.flush() {
+                Ok(true) => break,
+                Ok(false) => self.stdout.finish(Duration::from_secs(60)),
+                Err(error) => self.broken = Some(error),
+            }
+        }
+        match (self.broken, outcome) {
+            // `heartline connect ... | head` ends as quietly as anything before `head` does.
+            (Some(error), _) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            (Some(error), _) => {
+                notice(&format!("cannot write stdout: {error}"));
+                ExitCode::FAILURE
+            }
+            (None, Outcome::Finished | Outcome::Stopped) if !input_failed => ExitCode::SUCCESS,
+            (None, _) => ExitCode::FAILURE,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_bounded_and_the_last_needs_no_line_feed() {
+        let mut input = &b"one\n\nfour\nlonger than four\nr\r\nend"[..];
+        let mut line = Vec::new();
+        let mut seen = Vec::new();
+        loop {
+            match next_line(&mut input, 4, &mut line).expect("a slice can be read") {
+                Line::End => break,
+                Line::Whole => seen.push(String::from_utf8(line.clone()).expect("text")),
+                Line::TooLong => seen.push("too long".into()),
+            }
+        }
+        assert_eq!(seen, ["one", "", "four", "too long", "r\r", "end"]);
+    }
+}

@@ -1,0 +1,118 @@
+//! SIGHUP: the settings are read again, and what can change on a live server does.
+
+use std::env;
+
+use clap::Command;
+
+use crate::error::Error;
+use crate::logging;
+use crate::server::Server;
+use crate::settings::{LoadError, Settings};
+
+/// What is decided at the start, beside what [`Server::reconfigure`] keeps.
+const KEPT: [&str; 4] = ["addr", "app", "admin", "admin-token-file"];
+
+/// Reads the settings of this process's command line, environment and file.
+pub(super) fn load(program: &Command) -> Result<Settings, LoadError> {
+    Settings::load(program, &env::args_os().collect::<Vec<_>>())
+}
+
+/// Puts what the settings say now in force, and opens the log anew. What is wrong with them is said
+/// in the log, and all stays as it was.
+pub(super) fn reload(server: &mut Server, settings: &mut Settings, program: &Command) {
+    if let Err(problem) = load(program)
+        .map_err(|fault| describe(&fault))
+        .and_then(|new| apply(server, settings, new))
+    {
+        log::error!("reload failed=\"{problem}\" settings=\"as they were\"");
+    }
+}
+
+/// Reopens the log with the current settings.
+pub(super) fn reopen_log(settings: &Settings) {
+    match logging::prepare(&settings.args().log, &settings.place("log-file")) {
+        Ok(log) => {
+            log.take_effect();
+            log::info!("log reopened");
+        }
+        Err(error) => log::error!("log reopen failed=\"{error}\" log=\"as it was\""),
+    }
+}
+
+fn apply(server: &mut Server, old: &mut Settings, mut new: Settings) -> Result<(), String> {
+    // What can fail comes before what changes anything.
+    let log = logging::prepare(&new.args().log, &new.place("log-file"))
+        .map_err(|error| error.to_string())?;
+    let config = new.args().config();
+    let kept = server
+        .reconfigure(config.clone())
+        .map_err(|error| match config.check() {
+            Err(_) => {
+                let problems = config.problems().into_iter().map(Error::from);
+                new.describe(&problems.collect::<Vec<_>>()).join("; ")
+            }
+            // At fault is what they meet here, which no place of theirs says.
+            Ok(()) => format!("{error}; what changes with a restart only is still as it was"),
+        })?;
+    log.take_effect();
+    let differs = |key: &str| {
+        let value = |settings: &Settings| settings.find(key).map(|setting| setting.value.clone());
+        value(old) != value(&new)
+    };
+    let stays =
+        |key: &str| KEPT.contains(&key) || kept.iter().any(|field| field.replace('_', "-") == key);
+    let (kept, changed): (Vec<&str>, Vec<&str>) = new
+        .effective
+        .iter()
+        .map(|setting| setting.key.as_str())
+        .filter(|key| differs(key))
+        .partition(|key| stays(key));
+    log::info!("reload changed={} kept={}", listed(&changed), listed(&kept));
+    if !kept.is_empty() {
+        log::warn!(
+            "reload kept={} reason=\"these change with a restart only\"",
+            listed(&kept)
+        );
+    }
+    for warning in &new.warnings {
+        log::warn!("config note=\"{warning}\"");
+    }
+    for note in server.config().notes() {
+        log::warn!("config note=\"{note}\"");
+    }
+    // What is in force is what the next reload is held against.
+    let kept: Vec<String> = kept.into_iter().map(str::to_owned).collect();
+    for setting in new
+        .effective
+        .iter_mut()
+        .filter(|setting| kept.contains(&setting.key))
+    {
+        if let Some(in_force) = old.find(&setting.key) {
+            *setting = in_force.clone();
+        }
+    }
+    *old = new;
+    Ok(())
+}
+
+fn listed(keys: &[&str]) -> String {
+    if keys.is_empty() {
+        "none".into()
+    } else {
+        keys.join(",")
+    }
+}
+
+fn describe(fault: &LoadError) -> String {
+    match fault {
+        LoadError::Settings(problems) => problems.join("; "),
+        LoadError::Io(error) => error.to_string(),
+        LoadError::Usage(error) => error
+            .render()
+            .to_string()
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned(),
+    }
+}

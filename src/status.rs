@@ -1,0 +1,281 @@
+//! `heartline status`: how a server is, once, for people and for scripts.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::admin::client::{AdminArgs, AdminClient, AdminError, Histogram, Status, printable};
+use crate::error::Error;
+use crate::humanize::{bound, bytes, duration, grouped, span};
+
+/// What a script is told of a server that is on its way out; 2 is taken by wrong usage.
+const DRAINING: u8 = 3;
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Exit codes:
+  0  the server is well
+  1  it cannot be asked, or is not heartline
+  2  wrong usage
+  3  it is draining")]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// The server's own JSON, as of GET /status
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: StatusArgs) -> Result<ExitCode, Error> {
+    let client = AdminClient::new(&args.admin)?;
+    let (text, server) = match ask(&client) {
+        Ok(answer) => answer,
+        Err(error) => {
+            crate::console::notice(&error.to_string());
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let shown = if args.json { text } else { render(&server) };
+    crate::console::print(shown.as_bytes())?;
+    Ok(if server.draining {
+        ExitCode::from(DRAINING)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn ask(client: &AdminClient) -> Result<(String, Status), AdminError> {
+    let text = client.get("/status")?;
+    let server = client.understand(&text)?;
+    Ok((text, server))
+}
+
+fn render(server: &Status) -> String {
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    let _ = write(server, &mut out);
+    out
+}
+
+fn write(server: &Status, out: &mut String) -> std::fmt::Result {
+    let [version, app, framing, started, listening] = [
+        &server.version,
+        &server.app,
+        &server.framing,
+        &server.started,
+        &server.listening.join(", "),
+    ]
+    .map(|text| printable(text));
+    writeln!(
+        out,
+        "heartline {version}, process {}: {app} over {framing} on {listening}",
+        server.pid
+    )?;
+    let state = if server.draining { "DRAINING, " } else { "" };
+    writeln!(out, "{state}up {} since {started}", span(server.uptime_s))?;
+    writeln!(out)?;
+    for (name, value) in facts(server) {
+        writeln!(out, "  {name:<14} {value}")?;
+    }
+    writeln!(out)?;
+    writeln!(
+        out,
+        "  {:<14} {:>10} {:>10} {:>10} {:>10} {:>10}",
+        "", "p50", "p90", "p99", "max", "count"
+    )?;
+    let rows = [
+        ("round trip", &server.round_trip),
+        ("overshoot", &server.overshoot),
+        ("loop lag", &server.lag),
+        ("turn", &server.turn),
+    ];
+    for (name, histogram) in rows {
+        let [p50, p90, p99] = [0.5, 0.9, 0.99].map(|part| at_most(histogram, part));
+        let max = match histogram.count {
+            0 => "-".to_string(),
+            _ if histogram.max_s == 0.0 => bound(0.0),
+            _ => duration(histogram.max_s * 1e6),
+        };
+        writeln!(
+            out,
+            "  {name:<14} {p50:>10} {p90:>10} {p99:>10} {max:>10} {:>10}",
+            grouped(histogram.count)
+        )?;
+    }
+    Ok(())
+}
+
+/// What is one figure, or a few of one kind: a name and a value.
+fn facts(server: &Status) -> Vec<(&'static str, String)> {
+    let mut facts = Vec::new();
+    let held = &server.connections;
+    facts.push((
+        "connections",
+        format!(
+            "{} open of {}, {} opened",
+            grouped(held.open),
+            grouped(held.max),
+            grouped(held.opened)
+        ),
+    ));
+    facts.push(("closed", counts(&server.closed)));
+    facts.push(("refused", counts(&server.refused)));
+    let (volume, messages) = (&server.bytes, &server.messages);
+    facts.push((
+        "bytes",
+        format!("{} in, {} out", bytes(volume.received), bytes(volume.sent)),
+    ));
+    let dropped = if messages.dropped > 0 {
+        format!(", {} dropped", grouped(messages.dropped))
+    } else {
+        String::new()
+    };
+    facts.push((
+        "messages",
+        format!(
+            "{} in, {} out{dropped}",
+            grouped(messages.received),
+            grouped(messages.sent)
+        ),
+    ));
+    let beats = &server.heartbeats;
+    let rule = match (server.heartbeat_s, server.bound_s) {
+        (Some(interval), Some(bound)) => {
+            format!("every {}, dead after {}", span(interval), span(bound))
+        }
+        _ => "off".to_string(),
+    };
+    let [pings_out, pongs_in, pings_in] =
+        [beats.pings_out, beats.pongs_in, beats.pings_in].map(grouped);
+    facts.push((
+        "heartbeats",
+        format!("{rule}; {pings_out} pings out, {pongs_in} pongs in, {pings_in} pings in"),
+    ));
+    if server.stalls > 0 {
+        facts.push((
+            "stalls",
+            format!(
+                "{}, {} in all",
+                grouped(server.stalls),
+                duration(server.stalled_s * 1e6)
+            ),
+        ));
+    }
+    let most = server
+        .max_buffered_bytes
+        .map_or(String::new(), |most| format!(" of {}", bytes(most)));
+    facts.push(("buffers", format!("{}{most}", bytes(server.buffered_bytes))));
+    let process = &server.process;
+    facts.push((
+        "memory",
+        format!("{} resident", bytes(process.resident_bytes)),
+    ));
+    facts.push((
+        "descriptors",
+        format!(
+            "{} of {}",
+            grouped(process.descriptors),
+            grouped(process.max_descriptors)
+        ),
+    ));
+    facts.push(("processor", format!("{:.2} s", process.cpu_s)));
+    facts
+}
+
+/// Those that are not zero, most frequent first.
+fn counts(counts: &std::collections::BTreeMap<String, u64>) -> String {
+    let mut seen: Vec<_> = counts.iter().filter(|(_, count)| **count > 0).collect();
+    seen.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let each: Vec<_> = seen
+        .iter()
+        .map(|(name, count)| format!("{} {}", grouped(**count), printable(name)))
+        .collect();
+    match each.len() {
+        0 => "none".to_string(),
+        1 => each.concat(),
+        _ => format!(
+            "{} ({})",
+            grouped(seen.iter().map(|(_, count)| **count).sum()),
+            each.join(", ")
+        ),
+    }
+}
+
+/// A percentile, as far as buckets know it.
+fn at_most(histogram: &Histogram, part: f64) -> String {
+    histogram.at_most(part).map_or("-".to_string(), bound)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(change: impl FnOnce(&mut serde_json::Value)) -> Status {
+        let histogram = serde_json::json!({"count": 4, "sum_s": 0.004, "max_s": 0.003, "buckets": [[0.001, 2], [0.002, 3], [0.005, 4]]});
+        let none =
+            serde_json::json!({"count": 0, "sum_s": 0.0, "max_s": 0.0, "buckets": [[0.001, 0]]});
+        let mut json = serde_json::json!({
+            "version": "0.1.0", "pid": 42, "app": "echo", "framing": "lines", "listening": ["127.0.0.1:7878", "[::1]:7878"],
+            "started": "2026-11-24T22:27:20Z", "uptime_s": 11520.0, "draining": false, "heartbeat_s": 5.0, "missed": 3, "bound_s": 20.0,
+            "connections": {"open": 3, "max": 65000, "opened": 12010},
+            "closed": {"peer-closed": 4, "heartbeat-timeout": 12000, "rate-limited": 0}, "refused": {"full": 0},
+            "bytes": {"in": 1536, "out": 10}, "messages": {"in": 1000, "out": 2, "dropped": 0},
+            "heartbeats": {"pings_out": 5, "pongs_in": 4, "pings_in": 0},
+            "round_trip": histogram, "overshoot": none, "lag": none, "turn": none,
+            "yields": 0, "throttled": 0, "rate_limited": 0, "stalls": 0, "stalled_s": 0.0, "buffered_bytes": 0, "max_buffered_bytes": 268435456,
+            "process": {"resident_bytes": 4089446, "descriptors": 15, "max_descriptors": 65536, "cpu_s": 0.1}
+        });
+        change(&mut json);
+        serde_json::from_value(json).expect("a status")
+    }
+
+    #[test]
+    fn a_status_is_one_screen() {
+        let expected = "\
+heartline 0.1.0, process 42: echo over lines on 127.0.0.1:7878, [::1]:7878
+up 3h12m since 2026-11-24T22:27:20Z
+
+  connections    3 open of 65,000, 12,010 opened
+  closed         12,004 (12,000 heartbeat-timeout, 4 peer-closed)
+  refused        none
+  bytes          1.5 KiB in, 10 B out
+  messages       1,000 in, 2 out
+  heartbeats     every 5.0s, dead after 20.0s; 5 pings out, 4 pongs in, 0 pings in
+  buffers        0 B of 256.0 MiB
+  memory         3.9 MiB resident
+  descriptors    15 of 65,536
+  processor      0.10 s
+
+                        p50        p90        p99        max      count
+  round trip       ≤ 1.0 ms   ≤ 3.0 ms   ≤ 3.0 ms     3.0 ms          4
+  overshoot               -          -          -          -          0
+  loop lag                -          -          -          -          0
+  turn                    -          -          -          -          0
+";
+        assert_eq!(render(&server(|_| ())), expected);
+    }
+
+    #[test]
+    fn what_is_out_of_the_ordinary_is_shown_when_it_is() {
+        let text = render(&server(|json| {
+            json["draining"] = true.into();
+            json["heartbeat_s"] = serde_json::Value::Null;
+            json["max_buffered_bytes"] = serde_json::Value::Null;
+            json["messages"]["dropped"] = 7.into();
+            json["stalls"] = 2.into();
+            json["stalled_s"] = 1.5.into();
+            json["app"] = "\u{1b}[31mred".into();
+        }));
+        for part in [
+            "DRAINING, up",
+            "heartbeats     off;",
+            "buffers        0 B\n",
+            ", 7 dropped",
+            "stalls         2, 1.50 s in all",
+        ] {
+            assert!(text.contains(part), "{part:?} in {text}");
+        }
+        assert!(!text.contains('\u{1b}'));
+    }
+}

@@ -1,0 +1,429 @@
+//! What is shown, and what keys and answers make of it. Draws nothing and asks nobody.
+
+use std::time::{Duration, Instant};
+
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+
+use super::history::History;
+use super::input::Input;
+use super::list::List;
+use super::poller::{Action, Update};
+use crate::admin::client::{Closed, Connection};
+use crate::admin::server::Sort;
+
+/// How long a sentence about what was done stays.
+const NOTE: Duration = Duration::from_secs(6);
+
+/// Silence of the server that is mentioned though no question has failed yet, in addition to twice
+/// the interval.
+const LATE: Duration = Duration::from_secs(2);
+
+pub(super) struct App {
+    pub(super) addr: String,
+    interval: Duration,
+    pub(super) list: List,
+    pub(super) history: History,
+    /// Newest first.
+    pub(super) closes: Vec<Closed>,
+    pub(super) mode: Mode,
+    note: Option<(String, Instant)>,
+    /// When the last answer came.
+    answered: Instant,
+    /// What the last question failed with, unless it was answered.
+    trouble: Option<String>,
+}
+
+/// A line that something is about to be done to: the one that was selected when the key was
+/// pressed, whatever the list has become.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Peer {
+    pub(super) id: String,
+    pub(super) address: String,
+}
+
+/// What the keys mean.
+#[derive(Debug)]
+pub(super) enum Mode {
+    Watch,
+    Help,
+    /// Close it?
+    Confirm(Peer),
+    Write(Purpose, Input),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Search,
+    Message(Peer),
+    Broadcast,
+}
+
+/// What a key asks for beyond the app itself.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    Quit,
+    /// Out of the way, until the shell brings it back.
+    Suspend,
+    Act(Action),
+}
+
+impl App {
+    pub(super) fn new(addr: String, interval: Duration, now: Instant) -> Self {
+        App {
+            addr,
+            interval,
+            list: List::new(),
+            history: History::default(),
+            closes: Vec::new(),
+            mode: Mode::Watch,
+            note: None,
+            answered: now,
+            trouble: None,
+        }
+    }
+
+    pub(super) fn update(&mut self, news: Update, now: Instant) {
+        match news {
+            Update::Status(status, closes) => {
+                (self.closes, self.answered, self.trouble) = (closes, now, None);
+                if self.history.add(*status) {
+                    self.tell("the server was started anew".to_string(), now);
+                }
+            }
+            Update::Lines(query, part) => self.list.take(&query, part),
+            Update::Trouble(sentence) => self.trouble = Some(sentence),
+            Update::Done(sentence) => self.tell(sentence, now),
+        }
+    }
+
+    pub(super) fn tell(&mut self, sentence: String, now: Instant) {
+        self.note = Some((sentence, now + NOTE));
+    }
+
+    pub(super) fn note(&self, now: Instant) -> Option<&str> {
+        self.note
+            .as_ref()
+            .filter(|(_, until)| now < *until)
+            .map(|(sentence, _)| sentence.as_str())
+    }
+
+    /// If the figures are not of now: how old they are, and why as far as it is known.
+    pub(super) fn lost(&self, now: Instant) -> Option<(Duration, &str)> {
+        let age = now.saturating_duration_since(self.answered);
+        match &self.trouble {
+            Some(sentence) => Some((age, sentence)),
+            None => (age > self.interval * 2 + LATE).then_some((age, "waiting for an answer")),
+        }
+    }
+
+    pub(super) fn key(&mut self, key: KeyEvent, now: Instant) -> Option<Effect> {
+        if key.kind == KeyEventKind::Release {
+            return None;
+        }
+        if key.modifiers.contains(KeyModifiers::CONTROL) {
+            match key.code {
+                KeyCode::Char('c') => return Some(Effect::Quit),
+                KeyCode::Char('z') => return Some(Effect::Suspend),
+                _ => {}
+            }
+        }
+        match &mut self.mode {
+            Mode::Watch => return self.watch_key(key, now),
+            Mode::Help => self.mode = Mode::Watch,
+            Mode::Confirm(peer) => {
+                let peer = peer.clone();
+                match key.code {
+                    KeyCode::Char('y' | 'Y') => {
+                        self.mode = Mode::Watch;
+                        return Some(Effect::Act(Action::Close(peer)));
+                    }
+                    KeyCode::Char('n' | 'N' | 'q') | KeyCode::Esc => self.mode = Mode::Watch,
+                    // Anything else is no answer.
+                    _ => {}
+                }
+            }
+            Mode::Write(purpose, input) => match key.code {
+                KeyCode::Esc => self.mode = Mode::Watch,
+                KeyCode::Enter => {
+                    let (purpose, text) = (purpose.clone(), input.text());
+                    self.mode = Mode::Watch;
+                    return self.written(purpose, text, now);
+                }
+                _ => input.key(key),
+            },
+        }
+        None
+    }
+
+    pub(super) fn paste(&mut self, text: &str) {
+        // Elsewhere the letters would be commands, which nobody pastes.
+        if let Mode::Write(_, input) = &mut self.mode {
+            input.paste(text);
+        }
+    }
+
+    fn watch_key(&mut self, key: KeyEvent, now: Instant) -> Option<Effect> {
+        self.note = None;
+        match key.code {
+            KeyCode::Char('q') => return Some(Effect::Quit),
+            KeyCode::Esc if self.list.address().is_empty() => return Some(Effect::Quit),
+            KeyCode::Esc => self.list.search(""),
+            KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.mode = Mode::Help,
+            KeyCode::Char('s' | 'S') => self.list.sort_by(Sort::Silence),
+            KeyCode::Char('a' | 'A') => self.list.sort_by(Sort::Age),
+            KeyCode::Char('Q') => self.list.sort_by(Sort::Queued),
+            KeyCode::Char('B') => self.list.sort_by(Sort::Bytes),
+            KeyCode::Char('r' | 'R') => self.list.sort_by(Sort::RoundTrip),
+            KeyCode::Up => self.list.step(-1),
+            KeyCode::Down => self.list.step(1),
+            KeyCode::PageUp => self.list.page(-1),
+            KeyCode::PageDown => self.list.page(1),
+            KeyCode::Home => self.list.first_line(),
+            KeyCode::End => self.list.last_line(),
+            KeyCode::Char('/') => {
+                self.mode = Mode::Write(Purpose::Search, Input::new(self.list.address()))
+            }
+            KeyCode::Char('b') => self.mode = Mode::Write(Purpose::Broadcast, Input::default()),
+            KeyCode::Char(char @ ('k' | 'm')) => match self.list.selected() {
+                Some(connection) if char == 'k' => self.mode = Mode::Confirm(Peer::of(connection)),
+                Some(connection) => {
+                    self.mode =
+                        Mode::Write(Purpose::Message(Peer::of(connection)), Input::default())
+                }
+                None => self.tell("no line is selected".to_string(), now),
+            },
+            _ => {}
+        }
+        None
+    }
+
+    fn written(&mut self, purpose: Purpose, text: String, now: Instant) -> Option<Effect> {
+        match purpose {
+            Purpose::Search => self.list.search(text.trim()),
+            _ if text.is_empty() => self.tell("nothing was sent".to_string(), now),
+            Purpose::Message(peer) => return Some(Effect::Act(Action::Send(peer, text))),
+            Purpose::Broadcast => return Some(Effect::Act(Action::Broadcast(text))),
+        }
+        None
+    }
+}
+
+impl Peer {
+    fn of(connection: &Connection) -> Self {
+        Peer {
+            id: connection.id.clone(),
+            address: connection.address.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::client::{Connections, Status};
+
+    struct Fixture {
+        app: App,
+        now: Instant,
+    }
+
+    impl Fixture {
+        /// Two lines are there: 0.1 and 1.1.
+        fn new() -> Self {
+            let now = Instant::now();
+            let mut app = App::new("127.0.0.1:7879".into(), Duration::from_secs(1), now);
+            app.list.fit(10);
+            let line = |id: &str| Connection {
+                id: id.into(),
+                address: format!("192.0.2.{id}"),
+                ..Connection::default()
+            };
+            let part = Connections {
+                matched: 2,
+                offset: 0,
+                connections: vec![line("0.1"), line("1.1")],
+            };
+            app.update(Update::Lines(app.list.query(), part), now);
+            Fixture { app, now }
+        }
+
+        fn keys(&mut self, keys: &str) -> Option<Effect> {
+            keys.chars()
+                .map(|key| {
+                    self.code(if key == '\n' {
+                        KeyCode::Enter
+                    } else {
+                        KeyCode::Char(key)
+                    })
+                })
+                .last()
+                .flatten()
+        }
+
+        fn code(&mut self, code: KeyCode) -> Option<Effect> {
+            self.app
+                .key(KeyEvent::new(code, KeyModifiers::NONE), self.now)
+        }
+
+        fn control(&mut self, key: char) -> Option<Effect> {
+            self.app.key(
+                KeyEvent::new(KeyCode::Char(key), KeyModifiers::CONTROL),
+                self.now,
+            )
+        }
+    }
+
+    #[test]
+    fn there_are_three_ways_out_and_escape_first_leaves_what_is_open() {
+        let mut try_ = Fixture::new();
+        assert_eq!(try_.keys("q"), Some(Effect::Quit));
+        assert_eq!(try_.code(KeyCode::Esc), Some(Effect::Quit));
+        for open in ["?", "k", "b", "/", "m"] {
+            try_.keys(open);
+            assert_eq!(try_.code(KeyCode::Esc), None, "{open}");
+            assert!(matches!(try_.app.mode, Mode::Watch), "{open}");
+            try_.keys(open);
+            assert_eq!(try_.control('c'), Some(Effect::Quit), "{open}");
+            try_.code(KeyCode::Esc);
+        }
+        try_.keys("/192\n");
+        assert_eq!(try_.code(KeyCode::Esc), None);
+        assert_eq!(try_.app.list.address(), "");
+        assert_eq!(try_.code(KeyCode::Esc), Some(Effect::Quit));
+    }
+
+    #[test]
+    fn only_a_yes_closes_and_it_closes_the_line_that_was_asked_about() {
+        let mut try_ = Fixture::new();
+        try_.code(KeyCode::Down);
+        for no in ["kn", "kq", "kx \n"] {
+            assert_eq!(try_.keys(no), None, "{no:?}");
+        }
+        try_.code(KeyCode::Esc);
+        try_.keys("k");
+        let gone = Connections {
+            matched: 1,
+            offset: 0,
+            connections: vec![Connection {
+                id: "0.1".into(),
+                ..Connection::default()
+            }],
+        };
+        try_.app
+            .update(Update::Lines(try_.app.list.query(), gone), try_.now);
+        let peer = Peer {
+            id: "1.1".into(),
+            address: "192.0.2.1.1".into(),
+        };
+        assert_eq!(try_.keys("y"), Some(Effect::Act(Action::Close(peer))));
+    }
+
+    #[test]
+    fn messages_are_written_and_letters_are_no_commands_meanwhile() {
+        let mut try_ = Fixture::new();
+        assert_eq!(
+            try_.keys("bqk?B\n"),
+            Some(Effect::Act(Action::Broadcast("qk?B".into())))
+        );
+        let peer = Peer {
+            id: "0.1".into(),
+            address: "192.0.2.0.1".into(),
+        };
+        assert_eq!(
+            try_.keys("mhi y\n"),
+            Some(Effect::Act(Action::Send(peer, "hi y".into())))
+        );
+        assert_eq!(try_.keys("m\n"), None);
+        assert_eq!(try_.app.note(try_.now), Some("nothing was sent"));
+        assert_eq!(try_.app.list.sort(), Sort::Silence);
+    }
+
+    #[test]
+    fn what_is_pasted_is_no_command() {
+        let mut try_ = Fixture::new();
+        try_.app.paste("k");
+        assert!(matches!(try_.app.mode, Mode::Watch));
+        try_.keys("b");
+        try_.app.paste("two\nlines");
+        assert_eq!(
+            try_.keys("\n"),
+            Some(Effect::Act(Action::Broadcast("two".into())))
+        );
+    }
+
+    #[test]
+    fn keys_sort_and_the_same_key_turns_it_round() {
+        let mut try_ = Fixture::new();
+        for (key, sort) in [
+            ("A", Sort::Age),
+            ("Q", Sort::Queued),
+            ("B", Sort::Bytes),
+            ("r", Sort::RoundTrip),
+            ("s", Sort::Silence),
+        ] {
+            try_.keys(key);
+            assert_eq!(
+                (try_.app.list.sort(), try_.app.list.descending()),
+                (sort, true),
+                "{key}"
+            );
+            try_.keys(key);
+            assert_eq!(
+                (try_.app.list.sort(), try_.app.list.descending()),
+                (sort, false),
+                "{key}"
+            );
+        }
+    }
+
+    #[test]
+    fn without_a_line_nothing_is_done_to_one() {
+        let mut try_ = Fixture::new();
+        try_.app.update(
+            Update::Lines(try_.app.list.query(), Connections::default()),
+            try_.now,
+        );
+        assert_eq!(try_.keys("ky"), None);
+        assert!(matches!(try_.app.mode, Mode::Watch));
+    }
+
+    #[test]
+    fn a_lost_server_is_told_until_it_answers() {
+        let mut try_ = Fixture::new();
+        assert_eq!(try_.app.lost(try_.now), None);
+        let later = try_.now + Duration::from_secs(5);
+        assert_eq!(
+            try_.app.lost(later),
+            Some((Duration::from_secs(5), "waiting for an answer")),
+            "no question has failed, but none was answered"
+        );
+        try_.app.update(Update::Trouble("refused".into()), later);
+        assert_eq!(
+            try_.app.lost(later),
+            Some((Duration::from_secs(5), "refused"))
+        );
+        try_.app
+            .update(Update::Status(Box::default(), Vec::new()), later);
+        assert_eq!(try_.app.lost(later), None);
+    }
+
+    #[test]
+    fn another_server_under_the_same_address_is_mentioned() {
+        let mut try_ = Fixture::new();
+        for pid in [7, 7, 8] {
+            assert_eq!(try_.app.note(try_.now), None, "{pid}");
+            try_.app.update(
+                Update::Status(
+                    Box::new(Status {
+                        pid,
+                        ..Status::default()
+                    }),
+                    Vec::new(),
+                ),
+                try_.now,
+            );
+        }
+        assert_eq!(try_.app.note(try_.now), Some("the server was started anew"));
+        assert_eq!(try_.app.note(try_.now + NOTE), None);
+    }
+}

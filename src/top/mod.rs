@@ -1,0 +1,313 @@
+//! `heartline top`: a server live in a terminal.
+
+mod app;
+mod history;
+mod input;
+mod list;
+mod poller;
+mod screen;
+mod view;
+
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use ratatui::crossterm::event::{self, Event as TerminalEvent};
+use ratatui::crossterm::terminal::disable_raw_mode;
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
+use signal_hook::iterator::Signals;
+
+use crate::admin::client::{AdminArgs, AdminClient};
+use crate::args::values::duration;
+use crate::console::notice;
+use crate::error::{ConfigError, Error};
+use app::{App, Effect};
+use list::Query;
+use poller::{Command, Update};
+use screen::Screen;
+use view::Theme;
+
+/// Wrong usage, as of clap.
+const USAGE: u8 = 2;
+
+/// What has happened and was not looked at yet. Whoever has more to tell waits.
+const EVENTS: usize = 64;
+
+/// Orders that the poller has not got to yet. More come together only where a server hangs, and
+/// then another one is refused.
+const ORDERS: usize = 16;
+
+/// The screen is drawn anew after so long even if nothing happens, for the ages that it shows.
+const REDRAW: Duration = Duration::from_secs(1);
+
+/// The server may be asked this often and this seldom. Sorting ten thousands of lines takes it
+/// milliseconds, which its lines feel.
+const INTERVALS: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(200)..=Duration::from_secs(3600);
+
+/// How long what was asked for last is waited for at the end: two questions, each with its
+/// connection.
+const LAST_ACTIONS: Duration = Duration::from_secs(20);
+
+#[derive(Args, Debug)]
+pub(crate) struct TopArgs {
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// How often the server is asked
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
+    interval: Duration,
+}
+
+enum Event {
+    Terminal(TerminalEvent),
+    /// The terminal cannot be read any more.
+    TerminalError(io::Error),
+    Update(Update),
+    Signal(i32),
+}
+
+pub(crate) fn run(args: TopArgs) -> Result<ExitCode, Error> {
+    if !INTERVALS.contains(&args.interval) {
+        return Err(ConfigError::new("interval", "write 200ms to 1h").into());
+    }
+    let client = AdminClient::new(&args.admin)?;
+    if !io::stdout().is_terminal() {
+        notice(
+            "top needs a terminal for its output; for scripts and pipes there is `heartline status`",
+        );
+        return Ok(ExitCode::from(USAGE));
+    }
+    let mut app = App::new(client.addr(), args.interval, Instant::now());
+    // Before the terminal is taken: what is wrong with the address or the token is better said
+    // where it was written.
+    match poller::first_refresh(&client, &app.list.query()) {
+        Ok(news) => news
+            .into_iter()
+            .for_each(|news| app.update(news, Instant::now())),
+        Err(error) => {
+            notice(&error.to_string());
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    let (tell, events) = sync_channel(EVENTS);
+    let ended_by = watch_signals(tell.clone())?;
+    let poller = start_poller(client, args.interval, app.list.query(), tell.clone())?;
+    let mut screen = Screen::take().map_err(Error::io("take the terminal"))?;
+    start_thread("keys", move || read_terminal(&tell))?;
+    let session = Session {
+        app,
+        events,
+        ended_by,
+        poller,
+        unfinished: 0,
+    };
+    session.run(&mut screen).map(|(session, code)| {
+        drop(screen);
+        session.finish();
+        code
+    })
+}
+
+struct Session {
+    app: App,
+    events: Receiver<Event>,
+    /// The signal that ends it; zero as long as there is none.
+    ended_by: Arc<AtomicI32>,
+    poller: SyncSender<Command>,
+    /// Actions whose outcome is not known yet.
+    unfinished: usize,
+}
+
+impl Session {
+    /// Until the user or a signal ends it.
+    fn run(mut self, screen: &mut Screen) -> Result<(Self, ExitCode), Error> {
+        let theme = Theme::of_environment();
+        let mut shown: Option<Query> = None;
+        loop {
+            let mut drawn = Ok(());
+            let now = Instant::now();
+            screen
+                .draw(|frame| {
+                    self.app.list.fit(view::rows(frame.area()));
+                    view::draw(frame, &self.app, theme, now);
+                    drawn = self.order_lines(&mut shown);
+                })
+                .map_err(Error::io("write to the terminal"))?;
+            drawn?;
+            let first = match self.events.recv_timeout(REDRAW) {
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(ended("nothing is heard any more"));
+                }
+            };
+            match self.ended_by.load(Ordering::Relaxed) {
+                0 => {}
+                signal => return Ok((self, exit_code(signal))),
+            }
+            // All that has happened is drawn at once, but not so much that nothing is drawn.
+            let rest: Vec<Event> = self.events.try_iter().take(EVENTS).collect();
+            for event in first.into_iter().chain(rest) {
+                if let Some(code) = self.handle(event, screen)? {
+                    return Ok((self, code));
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event, screen: &mut Screen) -> Result<Option<ExitCode>, Error> {
+        let now = Instant::now();
+        let effect = match event {
+            Event::Terminal(TerminalEvent::Key(key)) => self.app.key(key, now),
+            Event::Terminal(TerminalEvent::Paste(text)) => {
+                self.app.paste(&text);
+                None
+            }
+            // A new size is found when it is drawn.
+            Event::Terminal(_) => None,
+            Event::Update(news) => {
+                self.unfinished -= usize::from(matches!(news, Update::Done(_)));
+                self.app.update(news, now);
+                None
+            }
+            Event::Signal(SIGTSTP) => Some(Effect::Suspend),
+            Event::Signal(SIGCONT) => {
+                screen
+                    .resume()
+                    .map_err(Error::io("take the terminal again"))?;
+                None
+            }
+            // What ends it is seen in any case, above.
+            Event::Signal(_) => None,
+            Event::TerminalError(error) => return Err(Error::io("read from the terminal")(error)),
+        };
+        match effect {
+            None => {}
+            Some(Effect::Quit) => return Ok(Some(ExitCode::SUCCESS)),
+            Some(Effect::Suspend) => screen.suspend().map_err(Error::io("stop"))?,
+            Some(Effect::Act(action)) => match self.poller.try_send(Command::Act(action)) {
+                Ok(()) => self.unfinished += 1,
+                Err(TrySendError::Full(_)) => self
+                    .app
+                    .tell("the server is too slow: this was not done".to_string(), now),
+                Err(TrySendError::Disconnected(_)) => return Err(poller_ended()),
+            },
+        }
+        Ok(None)
+    }
+
+    /// Asks for the part of the list that is seen, if it is another one than before. Where the
+    /// poller has too much to do already, the next drawing tries again.
+    fn order_lines(&self, shown: &mut Option<Query>) -> Result<(), Error> {
+        let wanted = self.app.list.query();
+        if shown.as_ref() != Some(&wanted) {
+            match self.poller.try_send(Command::Show(wanted.clone())) {
+                Ok(()) => *shown = Some(wanted),
+                Err(TrySendError::Full(_)) => {}
+                Err(TrySendError::Disconnected(_)) => return Err(poller_ended()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for what the user has asked for and left before it was done, and says what has become
+    /// of it.
+    fn finish(self) {
+        let deadline = Instant::now() + LAST_ACTIONS;
+        let mut unfinished = self.unfinished;
+        // Another signal ends it at once.
+        while unfinished > 0 {
+            match self
+                .events
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            {
+                Ok(Event::Update(Update::Done(sentence))) => {
+                    notice(&sentence);
+                    unfinished -= 1;
+                }
+                Err(_) => {
+                    return notice("nobody knows what has become of what was asked for last");
+                }
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+fn start_poller(
+    client: AdminClient,
+    interval: Duration,
+    query: Query,
+    tell: SyncSender<Event>,
+) -> Result<SyncSender<Command>, Error> {
+    let (order, orders) = sync_channel(ORDERS);
+    start_thread("poller", move || {
+        poller::work(&client, interval, query, &orders, |news| {
+            // Nobody listens any more at the end of the process.
+            let _ = tell.send(Event::Update(news));
+        });
+    })?;
+    Ok(order)
+}
+
+/// A signal ends it as `q` does, by way of what is returned: zero, or the signal. A second one does
+/// not wait for that.
+fn watch_signals(tell: SyncSender<Event>) -> Result<Arc<AtomicI32>, Error> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT])
+        .map_err(Error::io("watch for signals"))?;
+    let ended_by = Arc::new(AtomicI32::new(0));
+    let end = Arc::clone(&ended_by);
+    start_thread("signals", move || {
+        for signal in signals.forever() {
+            let ends = ![SIGTSTP, SIGCONT].contains(&signal);
+            if ends && end.swap(signal, Ordering::Relaxed) != 0 {
+                // A terminal that takes nothing more may be what holds it up, so nothing is
+                // written.
+                let _ = disable_raw_mode();
+                signal_hook::low_level::exit(128 + signal);
+            }
+            // Where so much has happened that there is no room, it is awake already.
+            let _ = tell.try_send(Event::Signal(signal));
+        }
+    })?;
+    Ok(ended_by)
+}
+
+fn read_terminal(tell: &SyncSender<Event>) {
+    loop {
+        let (event, last) = match event::read() {
+            Ok(event) => (Event::Terminal(event), false),
+            Err(error) => (Event::TerminalError(error), true),
+        };
+        if tell.send(event).is_err() || last {
+            return;
+        }
+    }
+}
+
+fn start_thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    thread::Builder::new()
+        .name(name.to_string())
+        .spawn(work)
+        .map(drop)
+        .map_err(Error::io(format!("start the thread {name}")))
+}
+
+/// As shells have it.
+fn exit_code(signal: i32) -> ExitCode {
+    u8::try_from(128 + signal).map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+fn poller_ended() -> Error {
+    ended("nobody asks the server any more")
+}
+
+/// A thread has panicked, and has said so.
+fn ended(sentence: &str) -> Error {
+    Error::io("go on")(io::Error::other(sentence))
+}

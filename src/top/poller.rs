@@ -1,0 +1,143 @@
+//! A thread that asks the server, so that one that is slow does not hold up the keys.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use super::app::Peer;
+use super::list::Query;
+use crate::admin::client::{
+    AdminClient, AdminError, Closed, Closes, Connections, Status, printable,
+};
+use crate::humanize::lines as lines_of;
+
+/// Most closes that are asked for: as many as the tallest terminal has room for.
+const CLOSES: usize = 20;
+
+pub(super) enum Command {
+    /// From now on this part of the list is wanted.
+    Show(Query),
+    Act(Action),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Close(Peer),
+    Send(Peer, String),
+    Broadcast(String),
+}
+
+pub(super) enum Update {
+    Status(Box<Status>, Vec<Closed>),
+    Lines(Query, Connections),
+    /// The server was asked in vain.
+    Trouble(String),
+    /// What has become of an action.
+    Done(String),
+}
+
+/// Asks every `interval`, and does as it is told in between, until nobody can tell it anything any
+/// more: what it was told before is done first.
+pub(super) fn work(
+    client: &AdminClient,
+    interval: Duration,
+    mut query: Query,
+    orders: &Receiver<Command>,
+    mut tell: impl FnMut(Update),
+) {
+    let mut next = Instant::now() + interval;
+    loop {
+        match orders.recv_timeout(next.saturating_duration_since(Instant::now())) {
+            Ok(Command::Show(wanted)) => {
+                query = wanted;
+                tell(lines(client, &query).unwrap_or_else(trouble));
+            }
+            Ok(Command::Act(action)) => {
+                tell(Update::Done(act(client, &action)));
+                refresh(client, &query, &mut tell);
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                refresh(client, &query, &mut tell);
+                // A server that takes longer than the interval is not asked more often than it
+                // answers.
+                next = (next + interval).max(Instant::now());
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// Asks for everything that is shown.
+fn refresh(client: &AdminClient, query: &Query, tell: &mut impl FnMut(Update)) {
+    // Who does not answer the one question will not answer the other.
+    match first_refresh(client, query) {
+        Ok(news) => news.into_iter().for_each(tell),
+        Err(error) => tell(trouble(error)),
+    }
+}
+
+pub(super) fn first_refresh(
+    client: &AdminClient,
+    query: &Query,
+) -> Result<[Update; 2], AdminError> {
+    let status = client.read("/status")?;
+    let closes: Closes = client.read(&format!("/closed?limit={CLOSES}"))?;
+    Ok([
+        Update::Status(Box::new(status), closes.closed),
+        lines(client, query)?,
+    ])
+}
+
+fn lines(client: &AdminClient, query: &Query) -> Result<Update, AdminError> {
+    Ok(Update::Lines(query.clone(), client.read(&query.path())?))
+}
+
+fn trouble(error: AdminError) -> Update {
+    Update::Trouble(error.to_string())
+}
+
+/// Does it, and says what has become of it.
+fn act(client: &AdminClient, action: &Action) -> String {
+    let done = match action {
+        Action::Close(peer) => client
+            .ask("DELETE", &peer.path(), b"")
+            .map(|_| format!("closing {peer}")),
+        Action::Send(peer, text) => client
+            .ask("POST", &format!("{}/send", peer.path()), text.as_bytes())
+            .map(|_| format!("the message is queued for {peer}")),
+        Action::Broadcast(text) => {
+            client
+                .ask("POST", "/broadcast", text.as_bytes())
+                .map(|answer| {
+                    let receivers = serde_json::from_slice::<serde_json::Value>(&answer.body)
+                        .ok()
+                        .and_then(|body| body["receivers"].as_u64());
+                    format!(
+                        "the message is queued for {}",
+                        receivers.map_or("all lines".to_string(), lines_of)
+                    )
+                })
+        }
+    };
+    match (done, action) {
+        (Ok(sentence), _) => sentence,
+        (
+            Err(AdminError::Refused { code: 404, .. }),
+            Action::Close(peer) | Action::Send(peer, _),
+        ) => format!("{peer} is gone"),
+        (Err(error), Action::Close(peer)) => format!("{peer} was not closed: {error}"),
+        (Err(error), _) => format!("not sent: {error}"),
+    }
+}
+
+impl Peer {
+    fn path(&self) -> String {
+        let id: String = form_urlencoded::byte_serialize(self.id.as_bytes()).collect();
+        format!("/connections/{id}")
+    }
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&printable(&format!("{} ({})", self.address, self.id)))
+    }
+}

@@ -1,0 +1,165 @@
+//! The last row: what keys do, what was done, or what is being asked; and the page of help.
+
+use std::time::Instant;
+
+use ratatui::Frame;
+use ratatui::layout::{Position, Rect};
+use ratatui::style::Style;
+use ratatui::text::Line;
+use ratatui::widgets::{Clear, Widget};
+
+use super::{Theme, fitting, put};
+use crate::humanize::lines;
+use crate::top::app::{App, Mode, Purpose};
+use crate::top::input::Input;
+
+const KEYS: [&str; 8] = [
+    "q quit",
+    "? help",
+    "sort: S A Q B R",
+    "/ search",
+    "k kick",
+    "m message",
+    "b broadcast",
+    "arrows, page up/down, home, end: select",
+];
+
+/// Fits on 60 columns by 15 rows, with its border.
+const HELP: [&str; 13] = [
+    "S A Q B R     sort by silence, age, queued bytes, bytes,",
+    "              round trip; again: the other way round",
+    "Up, Down      select a line, and follow it",
+    "Page Up, Page Down, Home, End    leaf through",
+    "/             lines whose address begins so; Esc: all",
+    "m, b          write to the selected line, to all lines",
+    "k             close the selected line, after a yes",
+    "q, Esc, Ctrl-C  quit             Ctrl-Z  suspend",
+    "",
+    "Yellow lines were asked whether they live and have not",
+    "answered yet. Round trips are those of the last pings;",
+    "≤ is the bound of the bucket that they are counted in.",
+    "Any key closes this page.",
+];
+
+pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: Theme, now: Instant) {
+    match &app.mode {
+        Mode::Watch => draw_keys(frame, area, app, theme, now),
+        Mode::Help => {
+            draw_keys(frame, area, app, theme, now);
+            draw_help(frame);
+        }
+        Mode::Confirm(peer) => {
+            // The question is nothing without its answers.
+            let asked = [
+                format!(" Close {peer}? y/n"),
+                format!(" Close {}? y/n", peer.address),
+                " Close it? y/n".to_string(),
+            ];
+            put(
+                frame.buffer_mut(),
+                area,
+                fitting(area.width, asked).into(),
+                theme.warning(),
+            );
+        }
+        Mode::Write(purpose, input) => {
+            let what = match purpose {
+                Purpose::Search => "Address begins with".to_string(),
+                Purpose::Message(peer) => format!("To {peer}"),
+                Purpose::Broadcast => {
+                    format!("To all {}", lines(app.history.status().connections.open))
+                }
+            };
+            draw_input(frame, area, &what, input, theme);
+        }
+    }
+}
+
+fn draw_keys(frame: &mut Frame<'_>, area: Rect, app: &App, theme: Theme, now: Instant) {
+    let (text, style) = match app.note(now) {
+        Some(note) => (format!(" {note}"), theme.warning()),
+        None => (
+            fitting(
+                area.width,
+                (1..=KEYS.len())
+                    .rev()
+                    .map(|count| format!(" {}", KEYS[..count].join("  "))),
+            ),
+            theme.faint(),
+        ),
+    };
+    put(frame.buffer_mut(), area, text.into(), style);
+}
+
+/// The end of what stands before the cursor is always seen, and as much of what stands after it as
+/// there is room for.
+fn draw_input(frame: &mut Frame<'_>, area: Rect, what: &str, input: &Input, theme: Theme) {
+    let prompt = format!(" {what}: ");
+    let prompt_width = Line::raw(prompt.as_str())
+        .width()
+        .min(usize::from(area.width / 2)) as u16;
+    put(frame.buffer_mut(), area, prompt.into(), theme.strong());
+    let room = Rect {
+        x: area.x + prompt_width,
+        width: area.width - prompt_width,
+        ..area
+    };
+    let (before, after) = input.halves();
+    let mut seen = before.as_str();
+    while Line::raw(seen).width() >= usize::from(room.width) && !seen.is_empty() {
+        seen = &seen[seen.chars().next().map_or(0, char::len_utf8)..];
+    }
+    let cursor = Line::raw(seen).width() as u16;
+    if !room.is_empty() {
+        // It may begin on the prompt, where that is longer than half the width.
+        frame.buffer_mut().set_stringn(
+            room.x,
+            room.y,
+            " ".repeat(usize::from(room.width)),
+            usize::from(room.width),
+            Style::reset(),
+        );
+        put(
+            frame.buffer_mut(),
+            room,
+            format!("{seen}{after}").into(),
+            Style::new(),
+        );
+        frame.set_cursor_position(Position::new(room.x + cursor.min(room.width - 1), room.y));
+    }
+}
+
+fn draw_help(frame: &mut Frame<'_>) {
+    let area = frame.area();
+    let widest = HELP
+        .iter()
+        .map(|line| Line::raw(*line).width())
+        .max()
+        .unwrap_or(0);
+    let rule = "─".repeat(widest + 2);
+    // Drawn by hand: ratatui's boxes and paragraphs can do much more, and bring it all into the
+    // binary.
+    let body = HELP.iter().map(|line| {
+        format!(
+            "│ {line}{} │",
+            " ".repeat(widest - Line::raw(*line).width())
+        )
+    });
+    let page = std::iter::once(format!("┌{rule}┐"))
+        .chain(body)
+        .chain([format!("└{rule}┘")]);
+    let (width, height) = (
+        (widest as u16 + 4).min(area.width),
+        (HELP.len() as u16 + 2).min(area.height),
+    );
+    let room = Rect {
+        x: area.x + (area.width - width) / 2,
+        y: area.y + (area.height - height) / 2,
+        width,
+        height,
+    };
+    Clear.render(room, frame.buffer_mut());
+    for (row, line) in room.rows().zip(page) {
+        put(frame.buffer_mut(), row, line.into(), Style::new());
+    }
+}
