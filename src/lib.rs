@@ -77,7 +77,7 @@ mod totals;
 pub use close::{CloseReason, Origin, RejectReason};
 pub use config::{Config, Heartbeat, Limits, OnFull, OnSlow};
 pub use engine::{
-    Broadcast, BroadcastId, Close, Closed, Connection, Context, Handler, Histogram, Stats,
+    Broadcast, BroadcastId, Close, Closed, ConnectionInfo, Context, Handler, Histogram, Stats,
 };
 pub use error::{ConfigError, Error, SendError};
 pub use framing::{Framing, HeartbeatWords};

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::admin::client::{AdminArgs, AdminClient, AdminError, Histogram, Status, printable};
+use crate::admin::api::{DurationHistogram, Status};
+use crate::admin::client::{AdminArgs, AdminClient, AdminError, printable};
 use crate::error::Error;
 use crate::humanize::{bound, bytes, duration, grouped, span};
 
@@ -134,9 +135,9 @@ fn facts(server: &Status) -> Vec<(&'static str, String)> {
     facts.push((
         "messages",
         format!(
-            "{} in, {} out{dropped}",
+            "{} received, {} queued{dropped}",
             grouped(messages.received),
-            grouped(messages.sent)
+            grouped(messages.queued)
         ),
     ));
     let beats = &server.heartbeats;
@@ -146,11 +147,11 @@ fn facts(server: &Status) -> Vec<(&'static str, String)> {
         }
         _ => "off".to_string(),
     };
-    let [pings_out, pongs_in, pings_in] =
-        [beats.pings_out, beats.pongs_in, beats.pings_in].map(grouped);
+    let [pings_sent, pongs_received, pings_received] =
+        [beats.pings_sent, beats.pongs_received, beats.pings_received].map(grouped);
     facts.push((
         "heartbeats",
-        format!("{rule}; {pings_out} pings out, {pongs_in} pongs in, {pings_in} pings in"),
+        format!("{rule}; {pings_sent} pings sent, {pongs_received} pongs and {pings_received} pings received"),
     ));
     if server.stalls > 0 {
         facts.push((
@@ -203,7 +204,7 @@ fn counts(counts: &std::collections::BTreeMap<String, u64>) -> String {
 }
 
 /// A percentile, as far as buckets know it.
-fn at_most(histogram: &Histogram, part: f64) -> String {
+fn at_most(histogram: &DurationHistogram, part: f64) -> String {
     histogram.at_most(part).map_or("-".to_string(), bound)
 }
 
@@ -220,8 +221,8 @@ mod tests {
             "started": "2026-11-24T22:27:20Z", "uptime_s": 11520.0, "draining": false, "heartbeat_s": 5.0, "missed": 3, "bound_s": 20.0,
             "connections": {"open": 3, "max": 65000, "opened": 12010},
             "closed": {"peer-closed": 4, "heartbeat-timeout": 12000, "rate-limited": 0}, "refused": {"full": 0},
-            "bytes": {"in": 1536, "out": 10}, "messages": {"in": 1000, "out": 2, "dropped": 0},
-            "heartbeats": {"pings_out": 5, "pongs_in": 4, "pings_in": 0},
+            "bytes": {"in": 1536, "out": 10}, "messages": {"received": 1000, "queued": 2, "dropped": 0},
+            "heartbeats": {"pings_sent": 5, "pongs_received": 4, "pings_received": 0},
             "round_trip": histogram, "overshoot": none, "lag": none, "turn": none,
             "yields": 0, "throttled": 0, "rate_limited": 0, "stalls": 0, "stalled_s": 0.0, "buffered_bytes": 0, "max_buffered_bytes": 268435456,
             "process": {"resident_bytes": 4089446, "descriptors": 15, "max_descriptors": 65536, "cpu_s": 0.1}
@@ -240,8 +241,8 @@ up 3h12m since 2026-11-24T22:27:20Z
   closed         12,004 (12,000 heartbeat-timeout, 4 peer-closed)
   refused        none
   bytes          1.5 KiB in, 10 B out
-  messages       1,000 in, 2 out
-  heartbeats     every 5.0s, dead after 20.0s; 5 pings out, 4 pongs in, 0 pings in
+  messages       1,000 received, 2 queued
+  heartbeats     every 5.0s, dead after 20.0s; 5 pings sent, 4 pongs and 0 pings received
   buffers        0 B of 256.0 MiB
   memory         3.9 MiB resident
   descriptors    15 of 65,536

@@ -266,3 +266,34 @@ fn caught_handler_panic_poisons_the_server_and_closes_its_connections() {
     assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
     assert_eq!(handle.broadcast("after"), Err(SendError::Closed));
 }
+
+#[test]
+fn other_event_sources_are_watched_on_the_loop() {
+    let mut server = Server::bind("127.0.0.1:0", Config::default()).expect("bound");
+    let mut udp =
+        mio::net::UdpSocket::bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    let interest = mio::Interest::READABLE;
+    let error = server
+        .register_event_source(&mut udp, 1024, interest)
+        .expect_err("there are 1,024 of them");
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+    server
+        .register_event_source(&mut udp, 7, interest)
+        .expect("registered");
+    let to = udp.local_addr().expect("bound");
+    let sender = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    sender.send_to(b"reading", to).expect("sent");
+
+    let (calls, _calls) = channel();
+    let mut handler = Teller(calls);
+    server
+        .turn(&mut handler, Some(DEADLINE))
+        .expect("the loop goes on");
+    assert_eq!(server.ready_event_sources(), [7]);
+    let mut datagram = [0; 16];
+    assert_eq!(udp.recv(&mut datagram).expect("it is here"), 7);
+    server
+        .turn(&mut handler, Some(Duration::ZERO))
+        .expect("the loop goes on");
+    assert!(server.ready_event_sources().is_empty());
+}

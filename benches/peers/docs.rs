@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::child::{self, Failure};
+use crate::curves;
 use crate::plots;
 use crate::report::Report;
 use crate::table;
@@ -20,7 +21,8 @@ pub fn write(report: &Report, dir: &Path, full: bool) -> Result<(), Failure> {
     // Plots of peers and scenarios that are gone would not be told from this run's.
     let _ = fs::remove_dir_all(&plots_dir);
     fs::create_dir_all(&plots_dir).map_err(|error| format!("{}: {error}", plots_dir.display()))?;
-    let plots = plots::draw(report, &plots_dir)?;
+    let mut plots = plots::draw(report, &plots_dir)?;
+    plots.extend(curves::draw(report, &plots_dir)?);
     let results = table::markdown(report, &plots);
 
     let page = base.join("benchmarks.md");

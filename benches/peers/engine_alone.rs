@@ -11,17 +11,13 @@ use crate::child::{Child, Failure, SERVER_CORE, last_lines};
 use crate::harness::WAITING;
 use crate::peers::Peer;
 use crate::report::{MetricReport, Report};
-use crate::rounds::Bench;
-use crate::scenarios::{Measured, Metric, metric};
+use crate::scenario::{Bench, FEW_LINES, LINES, Measured, Metric, metric};
 use crate::stats::{Spread, Unit};
 use crate::virtual_connections::Costs;
 
 pub const ID: &str = "engine";
 /// What tells this program to be such a process.
 pub const FLAG: &str = "engine-alone";
-
-pub const LINES: [u32; 5] = [10_000, 30_000, 100_000, 300_000, 1_000_000];
-pub const FEW_LINES: [u32; 5] = [1000, 3000, 10_000, 30_000, 100_000];
 
 /// A hundred times what it takes.
 const LIMIT: Duration = Duration::from_secs(300);

@@ -13,8 +13,7 @@ use crate::background::Background;
 use crate::child::{Child, Failure, check_interrupt};
 use crate::harness::{self, Found, Urgency};
 use crate::peers::{Mode, Ready, Server, Wire};
-use crate::rounds::Bench;
-use crate::scenarios::{Measured, Metric, metric};
+use crate::scenario::{Bench, Measured, Metric, metric};
 use crate::stats::Unit;
 
 pub const ID: &str = "fairness";

@@ -18,6 +18,7 @@ mod proc;
 mod report;
 mod retained;
 mod rounds;
+mod scenario;
 mod scenarios;
 mod sizes;
 mod stats;
@@ -35,8 +36,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use child::{Failure, LOAD_CORE};
 use peers::Peer;
 use report::Report;
-use rounds::Bench;
-use scenarios::Size;
+use scenario::{Bench, Size};
 
 /// Fewer would give a median that one disturbed round can move.
 const FULL_ROUNDS: u32 = 5;
@@ -144,9 +144,10 @@ fn compare(options: &Options) -> Result<(), Failure> {
         peers: prepared,
         tiny_example,
     };
-    let outcome = bench.run(rounds, &chosen, &mut report);
+    let outcome = rounds::run(&bench, rounds, &chosen, &mut report);
 
     report.finish(outcome.is_ok());
+    report.targets = targets::judge(&report);
     print!("\n{}", table::plain(&report));
     let json = dir.join("results.json");
     let text = serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?;

@@ -7,7 +7,6 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::child::Failure;
-use crate::curves;
 use crate::peers::Peer;
 use crate::report::Report;
 use crate::stats::{Spread, Unit};
@@ -61,7 +60,6 @@ pub fn draw(report: &Report, dir: &Path) -> Result<Vec<(String, String)>, Failur
         render(&chart, &path).map_err(|error| format!("draw {}: {error}", path.display()))?;
         plots.push((format!("benchmarks/{name}.svg"), chart.title));
     }
-    plots.extend(curves::draw(report, dir)?);
     Ok(plots)
 }
 

@@ -7,9 +7,8 @@ use serde::Serialize;
 
 use crate::machine::Machine;
 use crate::peers::{Peer, Ready};
-use crate::scenarios::{Measured, Metric, Scenario};
+use crate::scenario::{Measured, Metric, Scenario};
 use crate::stats::{Spread, Unit};
-use crate::targets::{self, Outcome};
 
 #[derive(Serialize)]
 pub struct Report {
@@ -23,6 +22,35 @@ pub struct Report {
     pub peers: Vec<PeerNote>,
     pub scenarios: Vec<ScenarioReport>,
     pub targets: Vec<Outcome>,
+}
+
+/// Whether heartline reaches a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    Met,
+    Missed,
+    NotMeasured,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Verdict::Met => "met",
+            Verdict::Missed => "missed",
+            Verdict::NotMeasured => "not measured",
+        })
+    }
+}
+
+#[derive(Serialize)]
+pub struct Outcome {
+    pub title: &'static str,
+    pub target: &'static str,
+    pub measured: String,
+    pub verdict: Verdict,
+    /// Scenario, metric, and how many times the baseline it may be, where that is the target.
+    pub ratio_bounds: Vec<(&'static str, &'static str, f64)>,
 }
 
 #[derive(Serialize)]
@@ -193,7 +221,6 @@ impl Report {
                 figures.to_baseline = Spread::of(ratios);
             }
         }
-        self.targets = targets::judge(self);
     }
 
     pub fn metric(&self, scenario: &str, metric: &str) -> Option<&MetricReport> {

@@ -10,8 +10,7 @@ use socket2::SockRef;
 use crate::child::{Failure, check_interrupt};
 use crate::peers::{Mode, Ready};
 use crate::proc;
-use crate::rounds::Bench;
-use crate::scenarios::{BEATING, Measured};
+use crate::scenario::{BEATING, Bench, Measured};
 
 const MESSAGE_BYTES: usize = 16 * 1024;
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -6,8 +6,7 @@ use std::process::Command;
 
 use crate::child::{Failure, run};
 use crate::peers::cargo;
-use crate::rounds::Bench;
-use crate::scenarios::Measured;
+use crate::scenario::{Bench, Measured};
 
 /// The library alone, as a small box would carry it: profile `tiny` in Cargo.toml.
 pub fn build_tiny_example(dir: &Path) -> Result<PathBuf, String> {

@@ -1,12 +1,8 @@
 //! What heartline is meant to reach, and whether it does.
 
-use std::fmt;
-
-use serde::Serialize;
-
 use crate::fairness;
 use crate::peers::Peer;
-use crate::report::Report;
+use crate::report::{Outcome, Report, Verdict};
 use crate::watched;
 
 /// How a figure is held against its bound.
@@ -27,34 +23,6 @@ struct Target {
     target: &'static str,
     /// Scenario, metric, rule: all of them.
     rules: &'static [(&'static str, &'static str, Rule)],
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verdict {
-    Met,
-    Missed,
-    NotMeasured,
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Verdict::Met => "met",
-            Verdict::Missed => "missed",
-            Verdict::NotMeasured => "not measured",
-        })
-    }
-}
-
-#[derive(Serialize)]
-pub struct Outcome {
-    pub title: &'static str,
-    pub target: &'static str,
-    pub measured: String,
-    pub verdict: Verdict,
-    /// Scenario, metric, and how many times the baseline it may be, where that is the target.
-    pub ratio_bounds: Vec<(&'static str, &'static str, f64)>,
 }
 
 use Rule::{Below, Median, ToBaseline, Worst};

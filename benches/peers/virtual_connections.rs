@@ -135,11 +135,11 @@ impl Fleet {
 
     /// Lets heartbeat intervals pass, and sees that each line was asked and answered in each.
     fn live(&mut self, intervals: u32) -> Result<(), Failure> {
-        let before = self.engine.stats().pongs_in;
+        let before = self.engine.stats().pongs_received;
         (0..self.ticks_per_interval * u64::from(intervals)).for_each(|_| self.pass_tick());
         let (lines, answers) = (
             self.engine.connections() as u64,
-            self.engine.stats().pongs_in - before,
+            self.engine.stats().pongs_received - before,
         );
         if answers < lines * u64::from(intervals)
             || self.engine.poll_closed(self.now, &mut Silent).is_some()

@@ -12,8 +12,7 @@ use crate::child::{Failure, pause};
 use crate::fairness::{P99, mute_lines, quiet};
 use crate::peers::{Mode, Ready};
 use crate::proc;
-use crate::rounds::Bench;
-use crate::scenarios::{Measured, Metric, metric};
+use crate::scenario::{Bench, Measured, Metric, metric};
 use crate::stats::{Spread, Unit};
 
 pub const ID: &str = "watched";

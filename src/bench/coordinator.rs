@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::counters::Counters;
 use super::job::Job;
-use super::plan::{Progress, WorkerCommand, WorkerReport};
+use super::messages::{WorkerCommand, WorkerReport};
+use super::plan::Progress;
 use super::process::{self, Cpu, Usage, Watched};
 use super::progress::Display;
 use super::workers::{WorkerEvent, Workers};

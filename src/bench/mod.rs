@@ -12,6 +12,7 @@ mod counters;
 mod histogram;
 mod html;
 mod job;
+mod messages;
 mod notes;
 mod plan;
 mod plot;
@@ -120,7 +121,8 @@ fn measure(mut job: Job) -> Result<ExitCode, Error> {
         sources: record.counters.sources.iter().copied().collect(),
         seed: job.common.seed,
     };
-    let results = Results::new(&job, run, &record);
+    let mut results = Results::new(&job, run, &record);
+    notes::take(&mut results);
     crate::console::print(table::render(&results).as_bytes())?;
     if let Some(file) = json {
         write(

@@ -1,12 +1,9 @@
-//! What the coordinator and its workers say to each other: one JSON value per line. The plan and
-//! the orders go to a worker's stdin, the reports come from its stdout; when its stdin ends, so
-//! does the worker.
+//! What a worker has to do.
 
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::counters::Counters;
 use super::values::{Answer, Expect};
 
 /// What a worker is there for. Instants are counted from the beginning of the measurement, in
@@ -98,27 +95,6 @@ pub(super) enum WaitFor {
     Closes,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum WorkerCommand {
-    /// Open connections until so many were dialled in all.
-    Connect { upto: u32 },
-    /// The measurement begins at this instant of the machine's monotonic clock.
-    Go { at_ns: u64 },
-    /// Report what there is.
-    Stop,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) enum WorkerReport {
-    /// Every dial that was ordered has come to an end, good or bad.
-    Connected(Progress),
-    Progress(Progress),
-    /// The measurement is over. Connections stay open until stdin ends.
-    Done(Box<Counters>),
-    /// The worker cannot go on.
-    Failed(String),
-}
-
 /// Counts so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Progress {
@@ -183,16 +159,5 @@ mod tests {
                 assert!(shares.iter().max().expect("one") - shares.iter().min().expect("one") <= 1);
             }
         }
-    }
-
-    #[test]
-    fn orders_and_reports_are_single_lines() {
-        let command = serde_json::to_string(&WorkerCommand::Go { at_ns: u64::MAX })
-            .expect("it can be written");
-        assert!(!command.contains('\n'));
-        assert_eq!(
-            serde_json::from_str::<WorkerCommand>(&command).expect("it can be read"),
-            WorkerCommand::Go { at_ns: u64::MAX }
-        );
     }
 }

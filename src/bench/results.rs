@@ -7,11 +7,11 @@ use std::net::{IpAddr, SocketAddr};
 use serde::Serialize;
 
 use super::coordinator::Record;
+use super::counters;
 use super::histogram::{Durations, Summary};
 use super::job::Job;
 use super::plan::WaitFor;
 use super::process::Machine;
-use super::{counters, notes};
 
 /// Raised when a field changes its meaning or goes; new ones may come without.
 const FORMAT: u32 = 1;
@@ -239,7 +239,6 @@ impl Results {
             WaitFor::Pushes => results.push = Some(push(job, counters)),
             WaitFor::Closes => results.dead = Some(dead(job, counters)),
         }
-        notes::take(&mut results);
         results
     }
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::plan::{Plan, WorkerCommand, WorkerReport};
+use super::messages::{WorkerCommand, WorkerReport};
+use super::plan::Plan;
 use crate::error::Error;
 
 /// The workers of one measurement. They end with this value, or when this process does, because

@@ -28,7 +28,7 @@ pub(super) struct Conn {
     ping_ms: u32,
     peer_port: u16,
     /// Pings sent for silence since the last sign of life.
-    pub(super) pings_out: u8,
+    pub(super) pings_unanswered: u8,
     /// Where the last ping ended in all that was queued, in KiB and modulo 256.
     ping_mark: u8,
     pub(super) phase: Phase,
@@ -141,7 +141,7 @@ impl Conn {
             generation,
             ping_ms: NEVER_ASKED,
             peer_port: peer.port(),
-            pings_out: 0,
+            pings_unanswered: 0,
             ping_mark: 0,
             phase: Phase::Open,
             reading: Reading::default(),
@@ -201,7 +201,7 @@ impl Conn {
             self.ping_ms = u32::try_from(ms).unwrap_or(NEVER_ASKED - 1);
         }
         self.last_seen = now;
-        self.pings_out = 0;
+        self.pings_unanswered = 0;
         round_trip_ms
     }
 
@@ -216,19 +216,19 @@ impl Conn {
     /// How long the last ping that was answered had been out; `None` if none was yet, and while
     /// another is out.
     pub(super) fn round_trip_ms(&self) -> Option<u64> {
-        (self.pings_out == 0 && self.ping_ms != NEVER_ASKED).then_some(self.ping_ms.into())
+        (self.pings_unanswered == 0 && self.ping_ms != NEVER_ASKED).then_some(self.ping_ms.into())
     }
 
     pub(super) fn pinged(&mut self, now: Timestamp) {
         if self.activity() == PeerActivity::Pinging {
             self.set_activity(PeerActivity::Active);
         }
-        self.pings_out = self.pings_out.saturating_add(1);
+        self.pings_unanswered = self.pings_unanswered.saturating_add(1);
         self.ping_ms = u32::try_from(now.ms_since(self.last_seen)).unwrap_or(u32::MAX);
     }
 
     pub(super) fn last_ping(&self) -> Option<Timestamp> {
-        (self.pings_out > 0).then(|| self.last_seen.plus_ms(u64::from(self.ping_ms)))
+        (self.pings_unanswered > 0).then(|| self.last_seen.plus_ms(u64::from(self.ping_ms)))
     }
 
     /// From now on the connection lives for as long as its peer takes what is queued.
@@ -296,7 +296,11 @@ mod tests {
         assert_eq!(conn.round_trip_ms(), None, "the answer is still to come");
         assert_eq!(conn.seen(Timestamp::from_ms(5200)), Some(100));
         assert_eq!(
-            (conn.last_ping(), conn.pings_out, conn.round_trip_ms()),
+            (
+                conn.last_ping(),
+                conn.pings_unanswered,
+                conn.round_trip_ms()
+            ),
             (None, 0, Some(100))
         );
         assert_eq!(

@@ -310,7 +310,7 @@ impl Engine {
         if is_receiver {
             append(&mut conn.outbox, &mut self.pool, &burst.wire);
             burst.receivers += 1;
-            self.stats.messages_out += self.fanouts.sweep as u64;
+            self.stats.messages_queued += self.fanouts.sweep as u64;
             self.after_enqueue(id, before, len, Writing::BroadcastOnly);
         }
         is_receiver
@@ -348,7 +348,7 @@ impl Engine {
         let (before, len) = (conn.outbox.held(), bytes.len());
         append(&mut conn.outbox, &mut self.pool, &fanout.wire);
         fanout.receivers += 1;
-        self.stats.messages_out += 1;
+        self.stats.messages_queued += 1;
         self.after_enqueue(id, before, len, Writing::BroadcastOnly);
         true
     }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Broadcast, BroadcastId, Connection, Engine, Stats};
+use super::{Broadcast, BroadcastId, ConnectionInfo, Engine, Stats};
 use crate::close::CloseReason;
 use crate::error::SendError;
 use crate::id::ConnId;
@@ -210,19 +210,19 @@ impl Context<'_> {
     }
 
     /// What there is to see of a connection; `None` if it is closed.
-    pub fn inspect(&self, id: ConnId) -> Option<Connection> {
-        self.engine.inspect(id)
+    pub fn snapshot(&self, id: ConnId) -> Option<ConnectionInfo> {
+        self.engine.snapshot(id)
     }
 
     /// The connections in the slots from `from` on, `slots` of them at most, so that a long list
     /// can be gone through a part at a time; `None` when there is no such slot any more.
     /// Connections that come and go between two parts may be in none.
-    pub fn inspect_slots(
+    pub fn snapshot_slots(
         &self,
         from: usize,
         slots: usize,
-    ) -> Option<impl Iterator<Item = Connection> + '_> {
-        self.engine.inspect_slots(from, slots)
+    ) -> Option<impl Iterator<Item = ConnectionInfo> + '_> {
+        self.engine.snapshot_slots(from, slots)
     }
 
     /// Bytes held in all queues and unfinished messages together; what several connections share

@@ -41,7 +41,7 @@ pub(super) struct Liveness {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Evidence {
     pub(super) last_seen: Timestamp,
-    pub(super) pings_out: u8,
+    pub(super) pings_unanswered: u8,
     pub(super) last_ping: Option<Timestamp>,
     /// Whether the peer sends pings of its own.
     pub(super) beats: bool,
@@ -88,17 +88,17 @@ impl Liveness {
     pub(super) fn next_check(&self, evidence: &Evidence) -> Timestamp {
         let Evidence {
             last_seen,
-            pings_out,
+            pings_unanswered,
             last_ping,
             beats,
             salt,
         } = *evidence;
-        if self.defers_to_peer_pings && beats && pings_out == 0 && self.asks(evidence) {
+        if self.defers_to_peer_pings && beats && pings_unanswered == 0 && self.asks(evidence) {
             last_seen.plus_ms(self.interval_ms + self.tick_ms)
         } else if self.asks(evidence) {
             let by_silence = last_seen.plus_ms(
-                (u64::from(pings_out) + 1) * self.interval_ms
-                    - self.jitter_ms(salt ^ u64::from(pings_out)),
+                (u64::from(pings_unanswered) + 1) * self.interval_ms
+                    - self.jitter_ms(salt ^ u64::from(pings_unanswered)),
             );
             // Also after a lag pings do not come in a burst.
             by_silence.max(last_ping.map_or(Timestamp::ZERO, |last_ping| {
@@ -138,7 +138,7 @@ impl Liveness {
 
     /// Whether the next thing to do about a silent peer is to ask; if not, it is the verdict.
     pub(super) fn asks(&self, evidence: &Evidence) -> bool {
-        self.send_pings && evidence.pings_out < self.max_missed
+        self.send_pings && evidence.pings_unanswered < self.max_missed
     }
 
     /// Shortens a wait by a fixed amount per connection and ping, so that lines opened together
@@ -170,7 +170,7 @@ mod tests {
     fn silent_since(last_seen_ms: u64) -> Evidence {
         Evidence {
             last_seen: Timestamp::from_ms(last_seen_ms),
-            pings_out: 0,
+            pings_unanswered: 0,
             last_ping: None,
             beats: false,
             salt: 7,
@@ -190,7 +190,7 @@ mod tests {
                 Verdict::Alive { check_again } => now = on_wheel(check_again),
                 Verdict::Ping => {
                     pings.push(now.as_ms());
-                    evidence.pings_out += 1;
+                    evidence.pings_unanswered += 1;
                     evidence.last_ping = Some(now);
                 }
                 Verdict::Suspect => return (pings, now.as_ms()),
@@ -229,7 +229,7 @@ mod tests {
         let late = Timestamp::from_ms(60_000);
         let mut evidence = silent_since(0);
         assert_eq!(liveness.judge(late, &evidence), Verdict::Ping);
-        evidence.pings_out = 3;
+        evidence.pings_unanswered = 3;
         evidence.last_ping = Some(late);
         assert_eq!(
             liveness.judge(late, &evidence),

@@ -31,9 +31,9 @@ mod conn;
 mod deadlines;
 mod fanout;
 mod handler;
-mod inspect;
 mod liveness;
 mod memory;
+mod snapshot;
 // Public for benches and fuzzing; not part of the API.
 #[doc(hidden)]
 pub mod outbox;
@@ -56,7 +56,7 @@ use slab::Slab;
 pub use fanout::{Broadcast, BroadcastId};
 pub(crate) use handler::CloseMode;
 pub use handler::{Close, Closed, Context, Handler};
-pub use inspect::Connection;
+pub use snapshot::ConnectionInfo;
 pub use stats::{Histogram, Stats};
 pub use timers::FinalRead;
 pub use work::Work;
@@ -256,7 +256,7 @@ impl Engine {
             peer,
             age: Duration::from_millis(self.now.ms_since(conn.opened)),
             silence: Duration::from_millis(self.now.ms_since(conn.last_seen)),
-            pings_unanswered: conn.pings_out,
+            pings_unanswered: conn.pings_unanswered,
             bytes_in: conn.bytes_in,
             bytes_out: conn.bytes_out,
             unsent,

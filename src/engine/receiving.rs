@@ -117,7 +117,7 @@ impl Engine {
                 }
                 Ok(Some(Frame::Message(message))) => {
                     let len = message.len();
-                    self.stats.messages_in += 1;
+                    self.stats.messages_received += 1;
                     self.current_sender = Some(id);
                     handler.on_message(&mut Context { engine: self }, id, message);
                     self.current_sender = None;

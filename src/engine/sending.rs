@@ -48,7 +48,7 @@ impl Engine {
             self.enforce_memory_limit();
             return Err(error);
         }
-        self.stats.messages_out += 1;
+        self.stats.messages_queued += 1;
         self.after_enqueue(id, before, len, Writing::Queued);
         Ok(())
     }
@@ -64,8 +64,8 @@ impl Engine {
 
     /// Answers pings, and counts pongs. That they came was life already.
     pub(super) fn handle_heartbeats(&mut self, id: ConnId, pings: u32, pongs: u32) {
-        self.stats.pings_in += u64::from(pings);
-        self.stats.pongs_in += u64::from(pongs);
+        self.stats.pings_received += u64::from(pings);
+        self.stats.pongs_received += u64::from(pongs);
         let Some(conn) = get_live_mut(&mut self.conns, id) else {
             return;
         };
@@ -113,7 +113,7 @@ impl Engine {
             conn.outbox
                 .append(&mut self.pool, |buffer| buffer.extend_from_slice(ping));
             conn.mark_ping();
-            self.stats.pings_out += 1;
+            self.stats.pings_sent += 1;
             self.after_enqueue(id, before, 0, writing);
         }
     }

@@ -17,17 +17,17 @@ pub struct Stats {
     /// Bytes that the kernel has taken for sending.
     pub bytes_out: u64,
     /// Messages received, heartbeats not counted.
-    pub messages_in: u64,
+    pub messages_received: u64,
     /// Messages queued for peers, heartbeats not counted; a broadcast counts once per receiver.
-    pub messages_out: u64,
+    pub messages_queued: u64,
     /// Messages dropped because the peer's queue had no room for them (`OnSlow::Drop`).
     pub messages_dropped: u64,
     /// Pings received. Each was answered, unless the outbox had no room left.
-    pub pings_in: u64,
+    pub pings_received: u64,
     /// Pongs received.
-    pub pongs_in: u64,
+    pub pongs_received: u64,
     /// Pings sent, to quiet peers and amid long answers.
-    pub pings_out: u64,
+    pub pings_sent: u64,
     /// From a ping, the last one where several were out, to the next sign of life of its peer. The
     /// engine's clock counts whole milliseconds.
     pub round_trip: Histogram,

@@ -433,7 +433,7 @@ impl Engine {
 fn evidence(id: ConnId, conn: &Conn) -> Evidence {
     Evidence {
         last_seen: conn.last_seen,
-        pings_out: conn.pings_out,
+        pings_unanswered: conn.pings_unanswered,
         last_ping: conn.last_ping(),
         beats: conn.activity() == PeerActivity::Pinging,
         salt: id.as_u64(),

@@ -49,12 +49,7 @@ impl Signals {
         let mut signals = signal_hook_mio::v1_0::Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])
             .map_err(Error::io(WATCH_SIGNALS))?;
         server
-            .registry()
-            .register(
-                &mut signals,
-                Server::event_source_token(SIGNALS),
-                Interest::READABLE,
-            )
+            .register_event_source(&mut signals, SIGNALS, Interest::READABLE)
             .map_err(Error::io(WATCH_SIGNALS))?;
         Ok(Signals {
             signals,

@@ -45,7 +45,6 @@ impl Descriptors {
     }
 
     /// Reserves `number` more descriptors.
-    #[cfg(feature = "cli")]
     pub(crate) fn reserve(&mut self, number: usize) {
         self.max_connections = self.max_connections.saturating_sub(number).max(1);
     }

@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use mio::net::TcpListener;
-use mio::{Events, Poll, Token, Waker};
+use mio::{Events, Interest, Poll, Token, Waker};
 
 pub(crate) use descriptors::Descriptors;
 pub use handle::Handle;
@@ -42,9 +42,9 @@ const ALARM: Token = Token(usize::MAX - 1);
 /// Tokens from here up to the alarm's are listeners'. No connection's token comes near (see
 /// `ConnId::MAX_SLOTS`).
 const FIRST_LISTENER: usize = ALARM.0 - MAX_LISTENERS;
-/// Tokens from here up to the first listener's are guests': what else the binary watches on the
-/// same loop.
-const FIRST_EVENT_SOURCE: usize = FIRST_LISTENER - 1024;
+/// Tokens from here up to the first listener's are those of other event sources.
+const FIRST_EVENT_SOURCE: usize = FIRST_LISTENER - MAX_EVENT_SOURCES;
+const MAX_EVENT_SOURCES: usize = 1024;
 
 /// Size of the one buffer that all connections are read into.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -272,46 +272,51 @@ impl Server {
         Ok(kept)
     }
 
-    /// How long a shutdown that has begun may still take.
-    #[cfg(feature = "cli")]
-    pub(crate) fn drain_left(&self) -> Option<Duration> {
+    /// The time until the end of a shutdown that has begun; `None` before that.
+    pub fn drain_left(&self) -> Option<Duration> {
         self.engine
             .drain_deadline()
             .map(|end| Duration::from_millis(end.ms_since(self.now)))
     }
 
-    /// What is in force, but for `max_connections`: see [`Context::max_connections`].
-    #[cfg(feature = "cli")]
-    pub(crate) fn config(&self) -> &Config {
+    /// The configuration in force. [`Context::max_connections`] may be lower than the limit in it,
+    /// where descriptors are short.
+    pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Keeps so many descriptors more from connections, for what the binary opens while the server
-    /// runs. For the time before the first turn.
-    #[cfg(feature = "cli")]
-    pub(crate) fn reserve_descriptors(&mut self, number: usize) -> Result<(), Error> {
+    /// Reserves `number` descriptors for what else this process opens: the connection limit is
+    /// lowered by as many, to 1 at least. To be called before the first turn; later calls lower the
+    /// limit for connections that come after them.
+    pub fn reserve_descriptors(&mut self, number: usize) -> Result<(), Error> {
         self.descriptors.reserve(number);
         self.engine
             .reconfigure(self.now, &self.descriptors.within(&self.config))?;
         Ok(())
     }
 
-    /// Where the binary registers what else it watches on this loop, each under a
-    /// [`Server::event_source_token`] of its own.
-    #[cfg(feature = "cli")]
-    pub(crate) fn registry(&self) -> &mio::Registry {
-        self.poll.registry()
+    /// Watches `source`, a socket or pipe of the caller's, on the server's loop: it ends the wait of
+    /// a turn, and [`Server::ready_event_sources`] then names it by `index`.
+    ///
+    /// Register it once; it is forgotten when it is closed. Fails with
+    /// [`std::io::ErrorKind::InvalidInput`] for an index from 1,024 on, else as epoll_ctl(2) does.
+    pub fn register_event_source<S: mio::event::Source + ?Sized>(
+        &self,
+        source: &mut S,
+        index: usize,
+        interest: Interest,
+    ) -> std::io::Result<()> {
+        if index >= MAX_EVENT_SOURCES {
+            return Err(std::io::ErrorKind::InvalidInput.into());
+        }
+        let token = Token(FIRST_EVENT_SOURCE + index);
+        self.poll.registry().register(source, token, interest)
     }
 
-    /// The token of the guest of that index, below 1024.
-    #[cfg(feature = "cli")]
-    pub(crate) fn event_source_token(index: usize) -> Token {
-        Token(FIRST_EVENT_SOURCE + index)
-    }
-
-    /// The guests that became ready in the last turn.
-    #[cfg(feature = "cli")]
-    pub(crate) fn ready_event_sources(&self) -> &[usize] {
+    /// The indices of the event sources that became ready in the last turn, in the order of the
+    /// events. mio is edge-triggered: a source is not reported again before it was read or written
+    /// until that would block.
+    pub fn ready_event_sources(&self) -> &[usize] {
         &self.ready_event_sources
     }
 }

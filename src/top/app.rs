@@ -7,9 +7,10 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use super::history::History;
 use super::input::Input;
 use super::list::List;
+use super::peer::Peer;
 use super::poller::{Action, Update};
-use crate::admin::client::{Closed, Connection};
-use crate::admin::server::Sort;
+use crate::admin::api::ClosedEntry;
+use crate::admin::api::Sort;
 
 /// How long a sentence about what was done stays.
 const NOTE: Duration = Duration::from_secs(6);
@@ -24,21 +25,13 @@ pub(super) struct App {
     pub(super) list: List,
     pub(super) history: History,
     /// Newest first.
-    pub(super) closes: Vec<Closed>,
+    pub(super) closes: Vec<ClosedEntry>,
     pub(super) mode: Mode,
     note: Option<(String, Instant)>,
     /// When the last answer came.
     answered: Instant,
     /// What the last question failed with, unless it was answered.
     trouble: Option<String>,
-}
-
-/// A line that something is about to be done to: the one that was selected when the key was
-/// pressed, whatever the list has become.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Peer {
-    pub(super) id: String,
-    pub(super) address: String,
 }
 
 /// What the keys mean.
@@ -208,19 +201,11 @@ impl App {
     }
 }
 
-impl Peer {
-    fn of(connection: &Connection) -> Self {
-        Peer {
-            id: connection.id.clone(),
-            address: connection.address.clone(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::client::{Connections, Status};
+    use crate::admin::api::ConnectionEntry;
+    use crate::admin::api::{ConnectionList, Status};
 
     struct Fixture {
         app: App,
@@ -233,15 +218,15 @@ mod tests {
             let now = Instant::now();
             let mut app = App::new("127.0.0.1:7879".into(), Duration::from_secs(1), now);
             app.list.fit(10);
-            let line = |id: &str| Connection {
+            let line = |id: &str| ConnectionEntry {
                 id: id.into(),
                 address: format!("192.0.2.{id}"),
-                ..Connection::default()
+                ..ConnectionEntry::default()
             };
-            let part = Connections {
+            let part = ConnectionList {
                 matched: 2,
-                offset: 0,
                 connections: vec![line("0.1"), line("1.1")],
+                ..ConnectionList::default()
             };
             app.update(Update::Lines(app.list.query(), part), now);
             Fixture { app, now }
@@ -301,13 +286,13 @@ mod tests {
         }
         try_.code(KeyCode::Esc);
         try_.keys("k");
-        let gone = Connections {
+        let gone = ConnectionList {
             matched: 1,
-            offset: 0,
-            connections: vec![Connection {
+            connections: vec![ConnectionEntry {
                 id: "0.1".into(),
-                ..Connection::default()
+                ..ConnectionEntry::default()
             }],
+            ..ConnectionList::default()
         };
         try_.app
             .update(Update::Lines(try_.app.list.query(), gone), try_.now);
@@ -380,7 +365,7 @@ mod tests {
     fn without_a_line_nothing_is_done_to_one() {
         let mut try_ = Fixture::new();
         try_.app.update(
-            Update::Lines(try_.app.list.query(), Connections::default()),
+            Update::Lines(try_.app.list.query(), ConnectionList::default()),
             try_.now,
         );
         assert_eq!(try_.keys("ky"), None);

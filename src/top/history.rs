@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::admin::client::{Histogram, Status};
+use crate::admin::api::{DurationHistogram, Status};
 
 /// Most answers that are remembered: more than the widest terminal has columns for one figure.
 const LENGTH: usize = 240;
@@ -26,7 +26,7 @@ pub(super) struct History {
     /// `None` before the second answer, and again after a restart of the server.
     rates: Option<Rates>,
     /// Of the last pings that were answered.
-    round_trips: Option<Histogram>,
+    round_trips: Option<DurationHistogram>,
     pub(super) lines: Series,
     pub(super) messages: Series,
     /// Mean, in microseconds.
@@ -72,7 +72,7 @@ impl History {
         self.rates.as_ref()
     }
 
-    pub(super) fn round_trips(&self) -> Option<&Histogram> {
+    pub(super) fn round_trips(&self) -> Option<&DurationHistogram> {
         self.round_trips.as_ref()
     }
 }
@@ -82,7 +82,7 @@ fn rates(last: &Status, status: &Status, seconds: f64) -> Rates {
         |count: fn(&Status) -> u64| count(status).saturating_sub(count(last)) as f64 / seconds;
     Rates {
         messages_in: rate(|status| status.messages.received),
-        messages_out: rate(|status| status.messages.sent),
+        messages_out: rate(|status| status.messages.queued),
         bytes_in: rate(|status| status.bytes.received),
         bytes_out: rate(|status| status.bytes.sent),
         opened: rate(|status| status.connections.opened),
@@ -130,7 +130,7 @@ mod tests {
         };
         (
             status.messages.received,
-            status.messages.sent,
+            status.messages.queued,
             status.connections.open,
         ) = (count, 2 * count, 5);
         status.closed = [

@@ -1,8 +1,8 @@
 //! The list of lines: how it is sorted and searched, which part of it is seen, and which line is
 //! selected.
 
-use crate::admin::client::{Connection, Connections};
-use crate::admin::server::{MAX_LISTED, MAX_OFFSET, Sort};
+use crate::admin::api::{ConnectionEntry, ConnectionList};
+use crate::admin::api::{MAX_LISTED, MAX_OFFSET, Sort};
 
 /// What the server is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub(super) struct List {
     top: usize,
     rows: usize,
     /// The part of the list that is here.
-    part: Connections,
+    part: ConnectionList,
     /// Whether it is of the list as it is sorted and searched now.
     current: bool,
 }
@@ -58,7 +58,7 @@ impl List {
             followed: None,
             top: 0,
             rows: 1,
-            part: Connections::default(),
+            part: ConnectionList::default(),
             current: false,
         }
     }
@@ -103,7 +103,7 @@ impl List {
     }
 
     /// The answer to `query`.
-    pub(super) fn take(&mut self, query: &Query, part: Connections) {
+    pub(super) fn take(&mut self, query: &Query, part: ConnectionList) {
         if (query.sort, query.descending, &query.address)
             != (self.sort, self.descending, &self.address)
         {
@@ -132,12 +132,12 @@ impl List {
     }
 
     /// The lines that are seen, from the top; `None` where one is that is not here yet.
-    pub(super) fn seen(&self) -> impl Iterator<Item = (bool, Option<&Connection>)> {
+    pub(super) fn seen(&self) -> impl Iterator<Item = (bool, Option<&ConnectionEntry>)> {
         let end = self.reachable().min(self.top + self.rows);
         (self.top..end).map(|place| (place == self.cursor, self.at(place)))
     }
 
-    pub(super) fn selected(&self) -> Option<&Connection> {
+    pub(super) fn selected(&self) -> Option<&ConnectionEntry> {
         self.at(self.cursor)
     }
 
@@ -207,7 +207,7 @@ impl List {
         usize::try_from(self.part.offset).unwrap_or(usize::MAX)
     }
 
-    fn at(&self, place: usize) -> Option<&Connection> {
+    fn at(&self, place: usize) -> Option<&ConnectionEntry> {
         self.part.connections.get(place.checked_sub(self.first())?)
     }
 }
@@ -217,10 +217,10 @@ mod tests {
     use super::*;
 
     /// The answer of a server that holds lines with these ids.
-    fn answer(ids: &[usize], query: &Query) -> Connections {
-        let connection = |id: &usize| Connection {
+    fn answer(ids: &[usize], query: &Query) -> ConnectionList {
+        let connection = |id: &usize| ConnectionEntry {
             id: id.to_string(),
-            ..Connection::default()
+            ..ConnectionEntry::default()
         };
         let connections = ids
             .iter()
@@ -228,10 +228,11 @@ mod tests {
             .take(query.limit)
             .map(connection)
             .collect();
-        Connections {
+        ConnectionList {
             matched: ids.len() as u64,
             offset: query.offset as u64,
             connections,
+            ..ConnectionList::default()
         }
     }
 
@@ -342,9 +343,9 @@ mod tests {
             let matched = 2_000_000;
             list.take(
                 &list.query(),
-                Connections {
+                ConnectionList {
                     matched,
-                    ..Connections::default()
+                    ..ConnectionList::default()
                 },
             );
             list.last_line();

@@ -4,6 +4,7 @@ mod app;
 mod history;
 mod input;
 mod list;
+mod peer;
 mod poller;
 mod screen;
 mod view;

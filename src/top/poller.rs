@@ -3,11 +3,10 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use super::app::Peer;
 use super::list::Query;
-use crate::admin::client::{
-    AdminClient, AdminError, Closed, Closes, Connections, Status, printable,
-};
+use super::peer::Peer;
+use crate::admin::api::{ClosedEntry, ClosedList, ConnectionList, Status};
+use crate::admin::client::{AdminClient, AdminError};
 use crate::humanize::lines as lines_of;
 
 /// Most closes that are asked for: as many as the tallest terminal has room for.
@@ -27,8 +26,8 @@ pub(super) enum Action {
 }
 
 pub(super) enum Update {
-    Status(Box<Status>, Vec<Closed>),
-    Lines(Query, Connections),
+    Status(Box<Status>, Vec<ClosedEntry>),
+    Lines(Query, ConnectionList),
     /// The server was asked in vain.
     Trouble(String),
     /// What has become of an action.
@@ -80,7 +79,7 @@ pub(super) fn first_refresh(
     query: &Query,
 ) -> Result<[Update; 2], AdminError> {
     let status = client.read("/status")?;
-    let closes: Closes = client.read(&format!("/closed?limit={CLOSES}"))?;
+    let closes: ClosedList = client.read(&format!("/closed?limit={CLOSES}"))?;
     Ok([
         Update::Status(Box::new(status), closes.closed),
         lines(client, query)?,
@@ -126,18 +125,5 @@ fn act(client: &AdminClient, action: &Action) -> String {
         ) => format!("{peer} is gone"),
         (Err(error), Action::Close(peer)) => format!("{peer} was not closed: {error}"),
         (Err(error), _) => format!("not sent: {error}"),
-    }
-}
-
-impl Peer {
-    fn path(&self) -> String {
-        let id: String = form_urlencoded::byte_serialize(self.id.as_bytes()).collect();
-        format!("/connections/{id}")
-    }
-}
-
-impl std::fmt::Display for Peer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&printable(&format!("{} ({})", self.address, self.id)))
     }
 }

@@ -48,7 +48,7 @@ fn the_status_says_what_the_server_is_and_does() {
     let mut peer = server.served();
     peer.send("hello\n");
     wait_until("the message has come", || {
-        get(&server, "/status")["messages"]["in"] == 1
+        get(&server, "/status")["messages"]["received"] == 1
     });
     let status = get(&server, "/status");
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
@@ -75,7 +75,7 @@ fn the_status_says_what_the_server_is_and_does() {
     assert_eq!(status["bytes"]["in"], 11);
     assert_eq!(
         status["heartbeats"],
-        json!({"pings_out": 0, "pongs_in": 0, "pings_in": 1})
+        json!({"pings_sent": 0, "pongs_received": 0, "pings_received": 1})
     );
     assert_eq!(
         (&status["draining"], &status["max_buffered_bytes"]),
@@ -213,7 +213,7 @@ fn a_ping_that_was_answered_tells_the_round_trip() {
     wait_until("the answer is measured", || {
         // Another may be out by now.
         let shown = get(&server, &path);
-        shown["round_trip_ms"].is_u64() || shown["pings_out"] == 1
+        shown["round_trip_ms"].is_u64() || shown["pings_unanswered"] == 1
     });
     wait_until("it is in the histogram", || {
         metric(&server, "heartline_heartbeat_round_trip_seconds_count") >= 1.0

@@ -483,7 +483,7 @@ test('hostile strings stay text, and nothing else may be loaded', async t => {
   const evil = '<img src=x onerror="document.title=\'pwned\'"><script>document.title="pwned"</script>"\'>';
   const status = await (await fetch(`${server.url}/status`)).json();
   const hostile = { ...status, version: evil, app: evil, framing: evil, listening: [evil], closed: { [evil]: 1, ...status.closed }, refused: { [evil]: 1 } };
-  const connection = { id: evil, address: evil, age_s: 1, silence_s: 1, round_trip_ms: null, bytes_in: 1, bytes_out: 1, queued: 0, unfinished: 0, pings_out: 0, closing: false };
+  const connection = { id: evil, address: evil, age_s: 1, silence_s: 1, round_trip_ms: null, bytes_in: 1, bytes_out: 1, queued: 0, unfinished: 0, pings_unanswered: 0, closing: false };
   const closed = [{ id: evil, address: evil, at: evil, reason: evil, origin: evil, age_s: 1, silence_s: 1, pings_unanswered: 0, bytes_in: 1, bytes_out: 1, unsent: 0, unfinished: 0, unacknowledged_s: 0 }];
   const asked = [];
   const page = await open(t, server.url, {}, /Content Security Policy|violates|ERR_|404/, async page => {

@@ -49,7 +49,7 @@ fn people_get_a_table_and_scripts_the_json_of_the_server() {
             ),
             "\n  connections    1 open of ",
             "\n  closed         none\n",
-            "\n  messages       1 in, 1 out\n",
+            "\n  messages       1 received, 1 queued\n",
             "\n  heartbeats     every 2.0s, dead after 8.0s; 0 pings out, 0 pongs in, 1 pings in\n",
             "\n  round trip ",
         ] {
@@ -60,7 +60,7 @@ fn people_get_a_table_and_scripts_the_json_of_the_server() {
     assert_eq!((shown.status.code(), shown.stderr.len()), (Some(0), 0));
     let json: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
     assert_eq!(
-        (&json["connections"]["open"], &json["messages"]["in"]),
+        (&json["connections"]["open"], &json["messages"]["received"]),
         (&1.into(), &1.into())
     );
     // What the table does not show is there too: it is the server's own.

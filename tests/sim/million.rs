@@ -115,8 +115,8 @@ fn tell(world: &World) {
         world.now_ms() / MINUTE_MS,
         world.driver.engine.connections(),
         stats.opened,
-        stats.messages_in,
-        stats.pings_out,
+        stats.messages_received,
+        stats.pings_sent,
         stats.overshoot.max().as_millis(),
         world.driver.oracle.lag_ms(),
         closed.join(", ")

@@ -546,7 +546,7 @@ impl Oracle {
             (stats.bytes_in, stats.bytes_out),
             (self.bytes_in, self.bytes_out)
         );
-        assert_eq!(stats.messages_in, app.messages);
+        assert_eq!(stats.messages_received, app.messages);
         assert_eq!(
             RejectReason::ALL
                 .iter()

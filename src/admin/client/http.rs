@@ -4,7 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::AdminError;
-use super::target::{Connection, Target};
+use super::target::{AdminStream, Target};
 
 /// How long connecting may take, and how long everything after it: a server answers between two
 /// turns of its loop, and whoever takes longer than this will not be believed to be well.
@@ -88,7 +88,7 @@ enum Trouble {
     NotHttp(&'static str),
 }
 
-fn answer(connection: &mut Connection, deadline: Instant) -> Result<Answer, Trouble> {
+fn answer(connection: &mut AdminStream, deadline: Instant) -> Result<Answer, Trouble> {
     let mut bytes = Vec::new();
     let mut chunk = vec![0; CHUNK];
     let mut head = None;
@@ -188,7 +188,7 @@ mod tests {
                 let _ = theirs.write_all(&piece);
             }
         });
-        let answer = answer(&mut Connection::Unix(ours), Instant::now() + TIMEOUT);
+        let answer = answer(&mut AdminStream::Unix(ours), Instant::now() + TIMEOUT);
         writer.join().expect("it only writes");
         answer.map(|answer| (answer.code, answer.body))
     }
@@ -249,7 +249,7 @@ mod tests {
     fn who_says_nothing_is_not_waited_for() {
         let (ours, _theirs) = UnixStream::pair().expect("a pair");
         let result = answer(
-            &mut Connection::Unix(ours),
+            &mut AdminStream::Unix(ours),
             Instant::now() + Duration::from_millis(20),
         );
         assert!(

@@ -2,7 +2,6 @@
 //! over HTTP.
 
 mod http;
-mod model;
 mod target;
 
 use std::fmt;
@@ -12,10 +11,10 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::de::DeserializeOwned;
 
+use super::api;
 use super::server::Token;
 use crate::error::{ConfigError, Error};
 use http::{Answer, exchange};
-pub(crate) use model::{Closed, Closes, Connection, Connections, Histogram, Status};
 use target::Target;
 
 #[derive(Args, Debug)]
@@ -108,7 +107,7 @@ impl AdminClient {
             }),
             // The errors of an admin endpoint have a sentence; others' pages of errors are not for
             // terminals.
-            code => match serde_json::from_slice::<model::RejectReason>(&answer.body) {
+            code => match serde_json::from_slice::<api::Failed>(&answer.body) {
                 Ok(refusal) => Err(AdminError::Refused {
                     code,
                     sentence: refusal.error,

@@ -67,14 +67,14 @@ impl Target {
     }
 
     /// Connects by `deadline`; a name with several addresses is tried at each.
-    pub(super) fn connect(&self, deadline: Instant) -> io::Result<Connection> {
+    pub(super) fn connect(&self, deadline: Instant) -> io::Result<AdminStream> {
         match self {
             Target::Tcp(authority) => {
                 let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
                 let parsed = HostPort::parse(authority).map_err(io::Error::other)?;
                 for addr in parsed.resolve()? {
                     match TcpStream::connect_timeout(&addr, remaining(deadline)?) {
-                        Ok(stream) => return Ok(Connection::Tcp(stream)),
+                        Ok(stream) => return Ok(AdminStream::Tcp(stream)),
                         Err(error) => last = error,
                     }
                 }
@@ -84,7 +84,7 @@ impl Target {
                 // By way of socket2, which can give up where a full backlog would block.
                 let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
                 socket.connect_timeout(&SockAddr::unix(path)?, remaining(deadline)?)?;
-                Ok(Connection::Unix(socket.into()))
+                Ok(AdminStream::Unix(socket.into()))
             }
         }
     }
@@ -100,21 +100,21 @@ pub(super) fn remaining(deadline: Instant) -> io::Result<Duration> {
     }
 }
 
-pub(super) enum Connection {
+pub(super) enum AdminStream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
-impl Connection {
+impl AdminStream {
     pub(super) fn write_all(&mut self, bytes: &[u8], deadline: Instant) -> io::Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
             let left = Some(remaining(deadline)?);
             let written = match self {
-                Connection::Tcp(stream) => stream
+                AdminStream::Tcp(stream) => stream
                     .set_write_timeout(left)
                     .and_then(|()| stream.write(rest)),
-                Connection::Unix(stream) => stream
+                AdminStream::Unix(stream) => stream
                     .set_write_timeout(left)
                     .and_then(|()| stream.write(rest)),
             };
@@ -133,10 +133,10 @@ impl Connection {
         loop {
             let left = Some(remaining(deadline)?);
             let read = match self {
-                Connection::Tcp(stream) => stream
+                AdminStream::Tcp(stream) => stream
                     .set_read_timeout(left)
                     .and_then(|()| stream.read(buffer)),
-                Connection::Unix(stream) => stream
+                AdminStream::Unix(stream) => stream
                     .set_read_timeout(left)
                     .and_then(|()| stream.read(buffer)),
             };

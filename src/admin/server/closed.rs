@@ -1,19 +1,14 @@
 //! The last lines that ended, remembered for whoever asks later.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
-
 use super::broadcasts::Broadcasts;
+use crate::admin::api::{ClosedEntry, Displaced, MAX_CLOSED, NetworkTotal};
 use crate::close::Origin;
 use crate::engine::{BroadcastId, Closed, Context, Handler};
 use crate::id::ConnId;
 use crate::totals::Totals;
-
-/// Closes that are remembered: enough to see what has befallen a fleet in the last minute of
-/// trouble, in 200 kB.
-pub(super) const REMEMBERED: usize = 1000;
 
 /// Length of a period. Totals are shown for one more period after it.
 const DISPLACED_PERIOD: Duration = Duration::from_secs(600);
@@ -26,11 +21,11 @@ pub(crate) struct ClosedRing {
     entries: VecDeque<Entry>,
     total: u64,
     /// Totals of removed entries: of the current period and of the previous one.
-    displaced: [Option<Displaced>; 2],
+    displaced: [Option<DisplacedTotals>; 2],
 }
 
 /// Totals of the entries removed in one period.
-struct Displaced {
+struct DisplacedTotals {
     since: SystemTime,
     totals: Totals,
 }
@@ -43,7 +38,7 @@ struct Entry {
 
 impl ClosedRing {
     fn push(&mut self, id: ConnId, closed: &Closed) {
-        if self.entries.len() == REMEMBERED
+        if self.entries.len() == MAX_CLOSED
             && let Some(oldest) = self.entries.pop_front()
         {
             self.displace(&oldest.closed);
@@ -67,7 +62,7 @@ impl ClosedRing {
         if is_over {
             *before = current.take();
         }
-        let displaced = current.get_or_insert_with(|| Displaced {
+        let displaced = current.get_or_insert_with(|| DisplacedTotals {
             since: now,
             totals: Totals::default(),
         });
@@ -77,7 +72,7 @@ impl ClosedRing {
     }
 
     /// Totals of recently removed entries, the current period first.
-    pub(super) fn displaced(&self) -> Vec<DisplacedView> {
+    pub(super) fn displaced(&self) -> Vec<Displaced> {
         self.displaced
             .iter()
             .flatten()
@@ -91,79 +86,49 @@ impl ClosedRing {
     }
 
     /// The last `limit` of them, newest first.
-    pub(super) fn newest(&self, limit: usize) -> Vec<ClosedView> {
+    pub(super) fn newest(&self, limit: usize) -> Vec<ClosedEntry> {
         self.entries.iter().rev().take(limit).map(view).collect()
     }
 }
 
-/// Totals of removed entries as the endpoint shows them.
-#[derive(Serialize)]
-pub(super) struct DisplacedView {
-    since: String,
-    closed: u64,
-    reasons: BTreeMap<&'static str, u64>,
-    networks: Vec<NetworkView>,
-    other_networks: u64,
-}
-
-#[derive(Serialize)]
-struct NetworkView {
-    network: String,
-    closed: u64,
-}
-
-fn displaced_view(Displaced { since, totals }: &Displaced) -> DisplacedView {
+fn displaced_view(DisplacedTotals { since, totals }: &DisplacedTotals) -> Displaced {
     let (networks, other_networks) = totals.networks(SHOWN_NETWORKS);
-    let networks = networks.into_iter().map(|(network, closed)| NetworkView {
+    let networks = networks.into_iter().map(|(network, closed)| NetworkTotal {
         network: network.to_string(),
         closed,
     });
-    DisplacedView {
+    let reasons = totals.reasons().into_iter();
+    Displaced {
         since: humantime::format_rfc3339_millis(*since).to_string(),
         closed: totals.sum(),
-        reasons: totals.reasons().into_iter().collect(),
+        reasons: reasons
+            .map(|(reason, closed)| (reason.to_owned(), closed))
+            .collect(),
         networks: networks.collect(),
         other_networks,
     }
 }
 
-/// A close as the endpoint shows it.
-#[derive(Serialize)]
-pub(super) struct ClosedView {
-    id: String,
-    address: String,
-    at: String,
-    reason: &'static str,
-    origin: &'static str,
-    age_s: f64,
-    silence_s: f64,
-    pings_unanswered: u8,
-    bytes_in: u64,
-    bytes_out: u64,
-    unsent: usize,
-    unfinished: usize,
-    unacknowledged_s: f64,
-}
-
-fn view(Entry { id, at, closed }: &Entry) -> ClosedView {
-    ClosedView {
+fn view(Entry { id, at, closed }: &Entry) -> ClosedEntry {
+    let origin = match closed.reason.origin() {
+        Origin::Peer => "peer",
+        Origin::Network => "network",
+        Origin::Policy => "policy",
+        Origin::Local => "local",
+    };
+    ClosedEntry {
         id: id.to_string(),
         address: closed.peer.to_string(),
         at: humantime::format_rfc3339_millis(*at).to_string(),
-        reason: closed.reason.as_str(),
-        origin: match closed.reason.origin() {
-            Origin::Peer => "peer",
-            Origin::Network => "network",
-            Origin::Policy => "policy",
-            Origin::Local => "local",
-        },
+        reason: closed.reason.to_string(),
+        origin: origin.into(),
         age_s: closed.age.as_secs_f64(),
         silence_s: closed.silence.as_secs_f64(),
-        pings_unanswered: closed.pings_unanswered,
+        pings_unanswered: closed.pings_unanswered.into(),
         bytes_in: closed.bytes_in,
         bytes_out: closed.bytes_out,
-        unsent: closed.unsent,
-        unfinished: closed.unfinished,
+        unsent: closed.unsent as u64,
+        unfinished: closed.unfinished as u64,
         unacknowledged_s: closed.unacknowledged.as_secs_f64(),
     }
 }
@@ -224,7 +189,7 @@ mod tests {
         };
         let mut engine = Engine::new(&Config::default()).expect("it is valid");
         let peer = "192.0.2.1:5000".parse().expect("an address");
-        for _ in 0..REMEMBERED + 5 {
+        for _ in 0..MAX_CLOSED + 5 {
             let id = engine
                 .handle_open(Timestamp::ZERO, peer, &mut handler)
                 .expect("there is room");
@@ -235,7 +200,7 @@ mod tests {
         }
         assert_eq!(
             (ring.total(), ring.entries.len()),
-            (REMEMBERED as u64 + 5, REMEMBERED)
+            (MAX_CLOSED as u64 + 5, MAX_CLOSED)
         );
         let displaced = ring.displaced();
         assert_eq!(displaced.len(), 1);
@@ -250,8 +215,8 @@ mod tests {
         assert_eq!(generations, ["1005", "1004", "1003"]);
         assert_eq!(
             (
-                newest[0].reason,
-                newest[0].origin,
+                newest[0].reason.as_str(),
+                newest[0].origin.as_str(),
                 newest[0].address.as_str()
             ),
             ("requested", "local", "192.0.2.1:5000")

@@ -77,7 +77,7 @@ enum State {
     Lingering,
 }
 
-pub(super) struct Connection {
+pub(super) struct HttpConnection {
     stream: Stream,
     /// What the log calls the client.
     pub(super) peer: String,
@@ -102,9 +102,9 @@ pub(super) struct Connection {
     pub(super) queued: bool,
 }
 
-impl Connection {
+impl HttpConnection {
     pub(super) fn new(stream: Stream, peer: String, now: Instant) -> Self {
-        Connection {
+        HttpConnection {
             stream,
             peer,
             input: Vec::new(),
@@ -409,7 +409,7 @@ mod tests {
 
     struct Line {
         client: UnixStream,
-        connection: Connection,
+        connection: HttpConnection,
         now: Instant,
     }
 
@@ -419,7 +419,7 @@ mod tests {
             let now = Instant::now();
             Line {
                 client,
-                connection: Connection::new(Stream::Unix(server), "test".into(), now),
+                connection: HttpConnection::new(Stream::Unix(server), "test".into(), now),
                 now,
             }
         }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::closed::{ClosedRing, ClosedView};
+use super::closed::ClosedRing;
 use super::http::Response;
+use crate::admin::api::ClosedEvent;
 
 /// From one event to the next.
 pub(super) const PERIOD: Duration = Duration::from_secs(1);
@@ -25,17 +26,12 @@ pub(super) fn status(status: &impl Serialize) -> Vec<u8> {
 
 /// The event of what has closed after the first `told` closes; `None` if nothing has.
 pub(super) fn closed(ring: &ClosedRing, told: u64) -> Option<Vec<u8>> {
-    #[derive(Serialize)]
-    struct Body {
-        closed: Vec<ClosedView>,
-        more: u64,
-    }
     let untold = ring.total() - told;
     let shown = untold.min(MAX_CLOSES);
     (untold > 0).then(|| {
         event(
             "closed",
-            &Body {
+            &ClosedEvent {
                 closed: ring.newest(shown as usize),
                 more: untold - shown,
             },

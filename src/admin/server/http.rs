@@ -5,6 +5,8 @@ use std::io::Write;
 
 use serde::Serialize;
 
+use crate::admin::api::Failed;
+
 /// Longest head of a request: what common servers allow, and far beyond what any client of this
 /// endpoint sends.
 pub(super) const HEADER_BYTES: usize = 8 * 1024;
@@ -154,16 +156,10 @@ impl Failure {
 
 impl From<Failure> for Response {
     fn from(failure: Failure) -> Self {
-        #[derive(Serialize)]
-        struct Body<'a> {
-            error: &'a str,
-        }
-        let mut response = Response::json(
-            failure.code,
-            &Body {
-                error: &failure.sentence,
-            },
-        );
+        let body = Failed {
+            error: failure.sentence.to_string(),
+        };
+        let mut response = Response::json(failure.code, &body);
         response.headers.extend(failure.headers);
         response
     }

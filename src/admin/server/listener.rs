@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use mio::Interest;
 use mio::event::Source;
-use mio::{Interest, Registry, Token};
 
 use super::access::Access;
 use crate::error::{ConfigError, Error};
 use crate::keepalive::Keepalive;
 use crate::net::{self, HostPort, SocketOptions};
+use crate::server::Server;
 
 /// Clients that the kernel may hold ready: as many as there are connections, so that all of them
 /// may come at once.
@@ -124,11 +125,12 @@ impl Listener {
         listen.map_err(Error::io(format!("listen on {address}")))
     }
 
-    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        match self {
-            Listener::Tcp(listener) => registry.register(listener, token, Interest::READABLE),
-            Listener::Unix(_, listener) => registry.register(listener, token, Interest::READABLE),
-        }
+    pub(super) fn register(&mut self, server: &Server, index: usize) -> io::Result<()> {
+        let source: &mut dyn Source = match self {
+            Listener::Tcp(listener) => listener,
+            Listener::Unix(_, listener) => listener,
+        };
+        server.register_event_source(source, index, Interest::READABLE)
     }
 
     /// Accepts the next client, with what the log calls it.
@@ -202,12 +204,12 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+    pub(super) fn register(&mut self, server: &Server, index: usize) -> io::Result<()> {
         let source: &mut dyn Source = match self {
             Stream::Tcp(stream) => stream,
             Stream::Unix(stream) => stream,
         };
-        source.register(registry, token, Interest::READABLE | Interest::WRITABLE)
+        server.register_event_source(source, index, Interest::READABLE | Interest::WRITABLE)
     }
 
     /// Says that nothing more will be sent. Who has gone need not be told.

@@ -5,85 +5,12 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt::Write;
 
-use serde::Serialize;
-
-use crate::engine::{Connection, Context};
+use crate::admin::api::{ConnectionEntry, ConnectionList, Direction, Sort};
+use crate::engine::{ConnectionInfo, Context};
 use crate::id::ConnId;
 
-/// Most connections in one listing.
-pub(crate) const MAX_LISTED: usize = 1000;
-/// How far down a listing may reach, which bounds what it keeps to 1.6 MB.
-pub(crate) const MAX_OFFSET: usize = 100_000;
 /// Slots looked at per turn: some 50 us.
 const SLOTS_PER_TURN: usize = 1024;
-
-/// What a listing goes by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sort {
-    Silence,
-    Age,
-    Queued,
-    Bytes,
-    RoundTrip,
-}
-
-impl Sort {
-    const ALL: [Sort; 5] = [
-        Sort::Silence,
-        Sort::Age,
-        Sort::Queued,
-        Sort::Bytes,
-        Sort::RoundTrip,
-    ];
-
-    /// Its name in queries.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Sort::Silence => "silence",
-            Sort::Age => "age",
-            Sort::Queued => "queued",
-            Sort::Bytes => "bytes",
-            Sort::RoundTrip => "round_trip",
-        }
-    }
-
-    pub(super) fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|sort| sort.as_str() == name)
-    }
-
-    fn key(self, connection: &Connection) -> Option<u64> {
-        let ms =
-            |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        match self {
-            Sort::Silence => Some(ms(connection.silence)),
-            Sort::Age => Some(ms(connection.age)),
-            Sort::Queued => Some(connection.queued as u64),
-            Sort::Bytes => Some(connection.bytes_in.saturating_add(connection.bytes_out)),
-            Sort::RoundTrip => connection.round_trip.map(ms),
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Direction {
-    Descending,
-    Ascending,
-}
-
-impl Direction {
-    fn as_str(self) -> &'static str {
-        match self {
-            Direction::Descending => "desc",
-            Direction::Ascending => "asc",
-        }
-    }
-
-    pub(super) fn from_name(name: &str) -> Option<Self> {
-        [Direction::Descending, Direction::Ascending]
-            .into_iter()
-            .find(|order| order.as_str() == name)
-    }
-}
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,7 +65,7 @@ impl Listing {
 
     /// Looks at some more connections; `true` if those were the last.
     pub(super) fn advance(&mut self, cx: &Context<'_>) -> bool {
-        let Some(connections) = cx.inspect_slots(self.slot, SLOTS_PER_TURN) else {
+        let Some(connections) = cx.snapshot_slots(self.slot, SLOTS_PER_TURN) else {
             return true;
         };
         let most = self.query.offset + self.query.limit;
@@ -161,7 +88,7 @@ impl Listing {
     }
 
     /// The page, as things stand now: who has left meanwhile is not on it.
-    pub(super) fn finish(self, cx: &Context<'_>) -> Page {
+    pub(super) fn finish(self, cx: &Context<'_>) -> ConnectionList {
         let mut kept = self.kept.into_vec();
         let page = match self.query.offset {
             offset if offset >= kept.len() => &mut [],
@@ -172,34 +99,34 @@ impl Listing {
                     .2
             }
         };
-        let mut page: Vec<(Rank, Connection)> = page
+        let mut page: Vec<(Rank, ConnectionInfo)> = page
             .iter()
-            .filter_map(|Reverse((_, Reverse(id)))| cx.inspect(*id))
+            .filter_map(|Reverse((_, Reverse(id)))| cx.snapshot(*id))
             .map(|connection| (rank(&self.query, &connection), connection))
             .collect();
         page.sort_unstable_by_key(|(rank, _)| Reverse(*rank));
-        Page {
-            open: cx.connections(),
-            matched: self.matched,
-            offset: self.query.offset,
-            limit: self.query.limit,
-            sort: self.query.sort.as_str(),
-            order: self.query.order.as_str(),
+        ConnectionList {
+            open: cx.connections() as u64,
+            matched: self.matched as u64,
+            offset: self.query.offset as u64,
+            limit: self.query.limit as u64,
+            sort: self.query.sort.as_str().into(),
+            order: self.query.order.as_str().into(),
             connections: page
                 .iter()
-                .map(|(_, connection)| ConnectionView::from(connection))
+                .map(|(_, connection)| entry(connection))
                 .collect(),
         }
     }
 }
 
-fn matches(prefix: &str, connection: &Connection, text: &mut String) -> bool {
+fn matches(prefix: &str, connection: &ConnectionInfo, text: &mut String) -> bool {
     text.clear();
     prefix.is_empty() || write!(text, "{}", connection.peer).is_ok() && text.starts_with(prefix)
 }
 
-fn rank(query: &Query, connection: &Connection) -> Rank {
-    let rank = match (query.sort.key(connection), query.order) {
+fn rank(query: &Query, connection: &ConnectionInfo) -> Rank {
+    let rank = match (sort_key(query.sort, connection), query.order) {
         (None, _) => 0,
         (Some(key), Direction::Descending) => key.saturating_add(1),
         (Some(key), Direction::Ascending) => u64::MAX - key,
@@ -207,49 +134,33 @@ fn rank(query: &Query, connection: &Connection) -> Rank {
     (rank, Reverse(connection.id))
 }
 
-/// A listing as the endpoint shows it.
-#[derive(Serialize)]
-pub(super) struct Page {
-    open: usize,
-    matched: usize,
-    offset: usize,
-    limit: usize,
-    sort: &'static str,
-    order: &'static str,
-    connections: Vec<ConnectionView>,
+/// What `sort` goes by, for one connection.
+fn sort_key(sort: Sort, connection: &ConnectionInfo) -> Option<u64> {
+    let ms =
+        |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    match sort {
+        Sort::Silence => Some(ms(connection.silence)),
+        Sort::Age => Some(ms(connection.age)),
+        Sort::Queued => Some(connection.queued as u64),
+        Sort::Bytes => Some(connection.bytes_in.saturating_add(connection.bytes_out)),
+        Sort::RoundTrip => connection.round_trip.map(ms),
+    }
 }
 
 /// A connection as the endpoint shows it.
-#[derive(Serialize)]
-pub(super) struct ConnectionView {
-    id: String,
-    address: String,
-    age_s: f64,
-    silence_s: f64,
-    round_trip_ms: Option<u64>,
-    bytes_in: u64,
-    bytes_out: u64,
-    queued: usize,
-    unfinished: usize,
-    pings_out: u8,
-    closing: bool,
-}
-
-impl From<&Connection> for ConnectionView {
-    fn from(connection: &Connection) -> Self {
-        ConnectionView {
-            id: connection.id.to_string(),
-            address: connection.peer.to_string(),
-            age_s: connection.age.as_secs_f64(),
-            silence_s: connection.silence.as_secs_f64(),
-            round_trip_ms: Sort::RoundTrip.key(connection),
-            bytes_in: connection.bytes_in,
-            bytes_out: connection.bytes_out,
-            queued: connection.queued,
-            unfinished: connection.unfinished,
-            pings_out: connection.pings_out,
-            closing: connection.closing,
-        }
+pub(super) fn entry(connection: &ConnectionInfo) -> ConnectionEntry {
+    ConnectionEntry {
+        id: connection.id.to_string(),
+        address: connection.peer.to_string(),
+        age_s: connection.age.as_secs_f64(),
+        silence_s: connection.silence.as_secs_f64(),
+        round_trip_ms: sort_key(Sort::RoundTrip, connection),
+        bytes_in: connection.bytes_in,
+        bytes_out: connection.bytes_out,
+        queued: connection.queued as u64,
+        unfinished: connection.unfinished as u64,
+        pings_unanswered: connection.pings_unanswered.into(),
+        closing: connection.closing,
     }
 }
 
@@ -290,13 +201,16 @@ mod tests {
             );
         }
         let page = listing.finish(&cx);
-        let port = |view: &ConnectionView| {
+        let port = |view: &ConnectionEntry| {
             view.address
                 .rsplit_once(':')
                 .and_then(|(_, port)| port.parse().ok())
                 .expect("a port")
         };
-        (page.matched, page.connections.iter().map(port).collect())
+        (
+            page.matched as usize,
+            page.connections.iter().map(port).collect(),
+        )
     }
 
     #[test]
@@ -380,7 +294,7 @@ mod tests {
         let page = listing.finish(&Context {
             engine: &mut engine,
         });
-        assert_eq!((page.matched, page.connections.len()), (10, 9));
+        assert_eq!((page.matched as usize, page.connections.len()), (10, 9));
         assert!(page.connections.iter().all(|view| view.id != "3.4"));
     }
 }

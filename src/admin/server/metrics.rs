@@ -112,13 +112,13 @@ pub(super) fn render(
         "heartline_messages_received_total",
         "counter",
         "Messages received, heartbeats not counted.",
-        stats.messages_in,
+        stats.messages_received,
     );
     text.plain(
-        "heartline_messages_sent_total",
+        "heartline_messages_queued_total",
         "counter",
         "Messages queued for peers, once per receiver.",
-        stats.messages_out,
+        stats.messages_queued,
     );
     text.plain(
         "heartline_messages_dropped_total",
@@ -130,19 +130,19 @@ pub(super) fn render(
         "heartline_pings_sent_total",
         "counter",
         "Pings pushed to quiet peers.",
-        stats.pings_out,
+        stats.pings_sent,
     );
     text.plain(
         "heartline_pings_received_total",
         "counter",
         "Pings received.",
-        stats.pings_in,
+        stats.pings_received,
     );
     text.plain(
         "heartline_pongs_received_total",
         "counter",
         "Pongs received.",
-        stats.pongs_in,
+        stats.pongs_received,
     );
     text.histogram(
         "heartline_heartbeat_round_trip_seconds",

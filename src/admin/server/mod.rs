@@ -30,7 +30,6 @@ use slab::Slab;
 pub(crate) use access::Token;
 pub(crate) use args::AdminArgs;
 pub(crate) use closed::RecordingHandler;
-pub(crate) use listing::{MAX_LISTED, MAX_OFFSET, Sort};
 
 use crate::engine::Handler;
 use crate::error::Error;
@@ -39,16 +38,16 @@ use crate::server::Server;
 use access::Access;
 use broadcasts::Broadcasts;
 use closed::ClosedRing;
-use connection::{Connection, READ_BYTES};
+use connection::{HttpConnection, READ_BYTES};
 use http::{Failure, Response};
 use listener::Listener;
 use metrics::Requests;
 use requests::{Listings, RequestContext};
 use status::Identity;
 
-/// Guests of the server's loop: 0 is for the signals.
+/// Event sources of the server's loop: 0 is for the signals.
 const LISTENER: usize = 1;
-/// Connections are guests from here on, each by its key.
+/// Connections are event sources from here on, each by its key.
 const FIRST_CONNECTION: usize = 16;
 
 /// Clients at once, with room to spare for a hundred.
@@ -72,9 +71,9 @@ pub(crate) struct Admin {
     listener: Listener,
     access: Access,
     identity: Identity,
-    connections: Slab<Connection>,
+    connections: Slab<HttpConnection>,
     max_connections: usize,
-    /// Connections that have something to do, each once (`Connection::queued`).
+    /// Connections that have something to do, each once (`HttpConnection::queued`).
     work: VecDeque<usize>,
     listings: Listings,
     broadcasts: Broadcasts,
@@ -109,7 +108,7 @@ impl Admin {
         };
         let mut listener = Listener::open(address, &access)?;
         listener
-            .register(server.registry(), Server::event_source_token(LISTENER))
+            .register(server, LISTENER)
             .map_err(Error::io("poll the admin socket"))?;
         let max_connections = max_connections();
         server.reserve_descriptors(max_connections)?;
@@ -179,10 +178,12 @@ impl Admin {
     /// One turn, after one of the server's. `drain` is how long a shutdown takes if nothing else is
     /// said.
     pub(crate) fn turn(&mut self, server: &mut Server, drain: Duration) {
-        for guest in server.ready_event_sources() {
-            match *guest {
+        for source in server.ready_event_sources() {
+            match *source {
                 LISTENER => self.accepting = true,
-                guest if guest >= FIRST_CONNECTION => self.handle_event(guest - FIRST_CONNECTION),
+                source if source >= FIRST_CONNECTION => {
+                    self.handle_event(source - FIRST_CONNECTION)
+                }
                 _ => {}
             }
         }
@@ -279,13 +280,10 @@ impl Admin {
         }
         let entry = self.connections.vacant_entry();
         let key = entry.key();
-        if let Err(error) = stream.register(
-            server.registry(),
-            Server::event_source_token(FIRST_CONNECTION + key),
-        ) {
+        if let Err(error) = stream.register(server, FIRST_CONNECTION + key) {
             return log::warn!("admin accept-error error=\"{error}\"");
         }
-        entry.insert(Connection::new(stream, peer, now));
+        entry.insert(HttpConnection::new(stream, peer, now));
         self.enqueue(key);
     }
 

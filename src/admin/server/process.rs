@@ -4,22 +4,13 @@ use std::fs;
 use std::io;
 
 use rustix::time::{ClockId, clock_gettime};
-use serde::Serialize;
 
+use crate::admin::api::ProcessUsage;
 use crate::net;
 
 /// Where Linux tells (proc(5)); elsewhere these figures are 0.
 const DESCRIPTORS: &str = "/proc/self/fd";
 const STATUS: &str = "/proc/self/status";
-
-/// What a process holds and has used.
-#[derive(Serialize)]
-pub(super) struct Usage {
-    pub(super) resident_bytes: u64,
-    pub(super) descriptors: u64,
-    pub(super) max_descriptors: u64,
-    pub(super) cpu_s: f64,
-}
 
 /// This process.
 pub(super) struct Process {
@@ -38,12 +29,12 @@ impl Process {
     }
 
     /// `connections`: how many have come since, of whatever kind.
-    pub(super) fn usage(&self, connections: usize) -> Usage {
+    pub(super) fn usage(&self, connections: usize) -> ProcessUsage {
         // From Linux 6.2 on the directory says how many there are. Before, to count them would take
         // milliseconds with ten thousand connections.
         let told = fs::metadata(DESCRIPTORS).map_or(0, |directory| directory.len());
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
-        Usage {
+        ProcessUsage {
             resident_bytes: resident_bytes().unwrap_or(0),
             descriptors: if told > 0 {
                 told

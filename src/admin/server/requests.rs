@@ -3,17 +3,15 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
 use super::Admin;
-use super::closed::{ClosedView, DisplacedView};
 use super::connection::{Asked, Step};
 use super::events;
 use super::http::{Failure, Head, Response};
-use super::listing::{ConnectionView, Listing, Query};
+use super::listing::{Listing, Query, entry};
 use super::metrics;
 use super::routes::{Route, gone};
-use super::status::Status;
+use super::status::status;
+use crate::admin::api::{ClosedList, Closing, Draining, Queued, Receivers};
 use crate::config::OnSlow;
 use crate::engine::Broadcast;
 use crate::error::SendError;
@@ -168,13 +166,13 @@ impl Admin {
             }
             Route::Status => Ok(Response::json(
                 200,
-                &Status::of(cx.server, &self.identity, self.connections.len()),
+                &status(cx.server, &self.identity, self.connections.len()),
             )),
             Route::Connection(id) => cx
                 .server
                 .context()
-                .inspect(id)
-                .map(|connection| Response::json(200, &ConnectionView::from(&connection)))
+                .snapshot(id)
+                .map(|connection| Response::json(200, &entry(&connection)))
                 .ok_or_else(gone),
             Route::Send(id) => {
                 let sent = cx.server.context().send(id, body);
@@ -193,7 +191,7 @@ impl Admin {
                 .with("Retry-After", "1")),
                 Err(error) => Err(cannot_send(error, cx.server)),
             },
-            Route::Close(id, how) => match cx.server.context().inspect(id) {
+            Route::Close(id, how) => match cx.server.context().snapshot(id) {
                 Some(_) => {
                     cx.server.context().close(id, how);
                     Ok(Response::json(202, &Closing { closing: true }))
@@ -229,7 +227,7 @@ impl Admin {
     }
 
     fn start_stream(&mut self, key: usize, now: Instant, asked: &Asked, server: &mut Server) {
-        let status = events::status(&Status::of(server, &self.identity, self.connections.len()));
+        let status = events::status(&status(server, &self.identity, self.connections.len()));
         let response = events::response();
         self.record(key, asked, response.code);
         if let Some(connection) = self.connections.get_mut(key) {
@@ -245,7 +243,7 @@ impl Admin {
             return;
         }
         self.next_events = Some(now + events::PERIOD);
-        let status = events::status(&Status::of(server, &self.identity, self.connections.len()));
+        let status = events::status(&status(server, &self.identity, self.connections.len()));
         // Streams that have kept up have all been told the same.
         let mut closed: Option<(u64, Option<Vec<u8>>)> = None;
         for (key, connection) in &mut self.connections {
@@ -381,35 +379,13 @@ impl Admin {
     }
 }
 
-#[derive(Serialize)]
-struct Queued {
-    queued: bool,
-}
-
-#[derive(Serialize)]
-struct Receivers {
-    receivers: usize,
-}
-
-#[derive(Serialize)]
-struct Closing {
-    closing: bool,
-}
-
-#[derive(Serialize)]
-struct Draining {
-    draining: bool,
-    grace_s: f64,
-}
-
-#[derive(Serialize)]
-struct ClosedList {
-    closed: Vec<ClosedView>,
-    displaced: Vec<DisplacedView>,
-}
-
 fn received_by(receivers: usize) -> Response {
-    Response::json(200, &Receivers { receivers })
+    Response::json(
+        200,
+        &Receivers {
+            receivers: receivers as u64,
+        },
+    )
 }
 
 fn page() -> Response {

@@ -3,9 +3,9 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::closed::REMEMBERED;
 use super::http::{Failure, Head};
-use super::listing::{Direction, MAX_LISTED, MAX_OFFSET, Query, Sort};
+use super::listing::Query;
+use crate::admin::api::{Direction, MAX_CLOSED, MAX_LISTED, MAX_OFFSET, Sort};
 use crate::args::values;
 use crate::engine::Close;
 use crate::id::ConnId;
@@ -125,7 +125,7 @@ fn closed(query: &str) -> Result<Route, Failure> {
     let mut limit = CLOSED_BY_DEFAULT;
     for (key, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*key {
-            "limit" => limit = number("limit", &value, REMEMBERED)?,
+            "limit" => limit = number("limit", &value, MAX_CLOSED)?,
             key => return Err(unknown(key)),
         }
     }

@@ -21,7 +21,8 @@ use std::time::Duration;
 use mio::{Events, Poll, Token};
 
 use super::counters::Counters;
-use super::plan::{Plan, Progress, Role, WaitFor, WorkerCommand, WorkerReport};
+use super::messages::{WorkerCommand, WorkerReport};
+use super::plan::{Plan, Progress, Role, WaitFor};
 use super::scan::Matcher;
 use crate::error::Error;
 use crate::net::{self, PreciseTimer, monotonic_ns, reset_on_close};

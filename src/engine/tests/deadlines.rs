@@ -171,7 +171,7 @@ fn heartbeats_count_against_the_rate() {
     let mut rig = with(|limits| limits.max_message_rate = NonZeroU32::new(10));
     let id = rig.open();
     rig.receive(id, &"ping\n".repeat(50));
-    assert_eq!(rig.engine.stats().pings_in, 10);
+    assert_eq!(rig.engine.stats().pings_received, 10);
 }
 
 #[test]

@@ -9,9 +9,9 @@ fn a_ping_is_answered_and_heartbeats_are_no_messages() {
     assert_eq!(rig.messages(), ["one"]);
     assert_eq!(
         (
-            rig.engine.stats().pings_in,
-            rig.engine.stats().pongs_in,
-            rig.engine.stats().messages_in
+            rig.engine.stats().pings_received,
+            rig.engine.stats().pongs_received,
+            rig.engine.stats().messages_received
         ),
         (2, 1, 1)
     );
@@ -22,9 +22,9 @@ fn the_quiet_are_asked_and_the_silent_are_closed_within_a_tick_of_the_bound() {
     let mut rig = Rig::new(&config());
     let id = rig.open();
     rig.pass_until(INTERVAL_MS, false);
-    assert_eq!(rig.engine.stats().pings_out, 1);
+    assert_eq!(rig.engine.stats().pings_sent, 1);
     rig.pass_until(u64::MAX, false);
-    assert_eq!(rig.engine.stats().pings_out, 3);
+    assert_eq!(rig.engine.stats().pings_sent, 3);
     assert!(
         (BOUND_MS + 1..=BOUND_MS + TICK_MS).contains(&rig.now.as_ms()),
         "{}",
@@ -87,7 +87,7 @@ fn who_only_listens_pushes_no_pings() {
     let mut rig = Rig::new(&config);
     rig.open();
     rig.pass_until(u64::MAX, false);
-    assert_eq!(rig.engine.stats().pings_out, 0);
+    assert_eq!(rig.engine.stats().pings_sent, 0);
     assert!(rig.now.as_ms() > BOUND_MS);
     assert_eq!(rig.reasons(), [CloseReason::HeartbeatTimeout]);
 }
@@ -113,7 +113,7 @@ fn raw_framing_queues_no_ping_behind_stuck_bytes() {
     rig.write(id, 0);
     rig.pass_until(BOUND_MS, false);
     assert_eq!(
-        (rig.outgoing(id).as_str(), rig.engine.stats().pings_out),
+        (rig.outgoing(id).as_str(), rig.engine.stats().pings_sent),
         ("stuck\n", 0)
     );
     rig.pass_until(u64::MAX, false);
@@ -252,7 +252,7 @@ fn a_ping_follows_every_16_kib_of_output_and_nothing_that_comes_in_delays_it() {
         between.iter().all(|len| (16_000..=18_500).contains(len)) && *last < 18_500,
         "{between:?}"
     );
-    assert_eq!(rig.engine.stats().pings_out, 5);
+    assert_eq!(rig.engine.stats().pings_sent, 5);
 }
 
 #[test]
@@ -310,7 +310,7 @@ fn timers_have_a_budget_and_what_is_left_stays_due() {
     assert!(!rig.engine.handle_timers(rig.now, 4));
     assert!(rig.engine.poll_timeout().is_some_and(|at| at <= rig.now));
     assert!(rig.engine.handle_timers(rig.now, 100));
-    assert_eq!(rig.engine.stats().pings_out, 10);
+    assert_eq!(rig.engine.stats().pings_sent, 10);
 }
 
 #[test]

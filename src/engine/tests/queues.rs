@@ -157,7 +157,7 @@ fn a_broadcast_reaches_all_but_one_whether_copied_or_shared() {
             (rig.engine.queued(from), rig.flush(a), rig.flush(b)),
             (0, format!("{message}\n"), format!("{message}\n"))
         );
-        assert_eq!(rig.engine.stats().messages_out, 2);
+        assert_eq!(rig.engine.stats().messages_queued, 2);
     }
 }
 
@@ -208,7 +208,7 @@ fn what_cannot_be_framed_leaves_nothing_behind_and_closes_nobody() {
     assert!(rig.flush(id).ends_with("x\nend\n"));
     assert_eq!(
         (
-            rig.engine.stats().messages_out,
+            rig.engine.stats().messages_queued,
             rig.engine.buffered(),
             rig.reasons()
         ),

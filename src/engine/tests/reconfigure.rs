@@ -33,7 +33,7 @@ fn a_shorter_heartbeat_asks_anew_before_it_gives_anybody_up() {
     // Silent for longer than the new bound already, it has three pings, and as long as somebody who
     // is last seen now.
     assert_eq!(
-        (rig.engine.stats().pings_out, rig.reasons()),
+        (rig.engine.stats().pings_sent, rig.reasons()),
         (3, vec![CloseReason::HeartbeatTimeout])
     );
     assert!(
@@ -93,7 +93,7 @@ fn a_heartbeat_can_be_turned_off_and_on() {
     reconfigure(&mut rig, |config| config.heartbeat = interval(INTERVAL_MS));
     rig.pass_until(70_000, false);
     assert_eq!(
-        (rig.engine.stats().pings_out, rig.reasons()),
+        (rig.engine.stats().pings_sent, rig.reasons()),
         (3, vec![CloseReason::HeartbeatTimeout])
     );
 }
@@ -316,20 +316,25 @@ fn a_connection_shows_what_is_known_of_it() {
     rig.pass_until(1000, false);
     rig.now = Timestamp::from_ms(1005);
     rig.engine.advance(rig.now);
-    let seen = rig.engine.inspect(quiet).expect("it is here");
+    let seen = rig.engine.snapshot(quiet).expect("it is here");
     assert_eq!(
-        (seen.pings_out, seen.round_trip, seen.silence),
+        (seen.pings_unanswered, seen.round_trip, seen.silence),
         (1, None, Duration::from_millis(1005))
     );
     rig.receive(quiet, "pong\n");
-    let seen = rig.engine.inspect(quiet).expect("it is here");
+    let seen = rig.engine.snapshot(quiet).expect("it is here");
     let round_trip = seen.round_trip.expect("a ping was answered");
     assert!(
         (5..=130).contains(&round_trip.as_millis()),
         "{round_trip:?}"
     );
     assert_eq!(
-        (seen.pings_out, seen.silence, seen.bytes_in, seen.bytes_out),
+        (
+            seen.pings_unanswered,
+            seen.silence,
+            seen.bytes_in,
+            seen.bytes_out
+        ),
         (0, Duration::ZERO, 5, 5)
     );
     assert_eq!(
@@ -342,7 +347,7 @@ fn a_connection_shows_what_is_known_of_it() {
 
     let all: Vec<_> = rig
         .engine
-        .inspect_slots(0, 10)
+        .snapshot_slots(0, 10)
         .expect("there are slots")
         .collect();
     assert_eq!(
@@ -357,13 +362,13 @@ fn a_connection_shows_what_is_known_of_it() {
     );
     assert_eq!(
         rig.engine
-            .inspect_slots(1, 1)
+            .snapshot_slots(1, 1)
             .expect("a slot")
             .map(|connection| connection.id)
             .collect::<Vec<_>>(),
         [busy]
     );
-    assert!(rig.engine.inspect_slots(1_000_000, 1).is_none());
+    assert!(rig.engine.snapshot_slots(1_000_000, 1).is_none());
     rig.engine.close_on_request(busy, Close::Now);
-    assert_eq!(rig.engine.inspect(busy), None);
+    assert_eq!(rig.engine.snapshot(busy), None);
 }

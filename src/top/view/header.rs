@@ -9,7 +9,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Sparkline, Widget};
 
 use super::{Theme, fitting, put};
-use crate::admin::client::Status;
+use crate::admin::api::Status;
 use crate::humanize::{bound, bytes, duration, grouped, rate, span};
 use crate::top::app::App;
 use crate::top::history::Series;

@@ -6,8 +6,8 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 
 use super::{Theme, put};
-use crate::admin::client::{Closed, Connection};
-use crate::admin::server::Sort;
+use crate::admin::api::Sort;
+use crate::admin::api::{ClosedEntry, ConnectionEntry};
 use crate::humanize::{bytes, lines as lines_of, short_bytes, span};
 use crate::top::app::App;
 
@@ -15,7 +15,7 @@ struct Column {
     name: &'static str,
     width: u16,
     sort: &'static [Sort],
-    text: fn(&Connection) -> String,
+    text: fn(&ConnectionEntry) -> String,
 }
 
 /// From the left to the right; the address stands before them and has what room is left.
@@ -60,7 +60,7 @@ const COLUMNS: [Column; 8] = [
         name: "PINGS",
         width: 5,
         sort: &[],
-        text: |line| line.pings_out.to_string(),
+        text: |line| line.pings_unanswered.to_string(),
     },
     Column {
         name: "ID",
@@ -76,7 +76,7 @@ const ADDRESS: u16 = 21;
 /// Room for any IPv6 address with its port; more would only keep it away from its figures.
 const MAX_ADDRESS_WIDTH: u16 = 47;
 
-fn round_trip(line: &Connection) -> String {
+fn round_trip(line: &ConnectionEntry) -> String {
     line.round_trip_ms.map_or("-".to_string(), |ms| match ms {
         0 => "<1ms".to_string(),
         1..10_000 => format!("{ms}ms"),
@@ -161,7 +161,7 @@ pub(super) fn draw_lines(
         }
         let style = match line {
             Some(line) if line.closing => theme.faint(),
-            Some(line) if line.pings_out > 0 => theme.warning(),
+            Some(line) if line.pings_unanswered > 0 => theme.warning(),
             _ => Style::new(),
         };
         put(
@@ -213,7 +213,7 @@ pub(super) fn draw_closes(buffer: &mut Buffer, area: Rect, app: &App, theme: The
 }
 
 /// When, why, who; then the evidence, as much as fits.
-fn close(closed: &Closed, theme: Theme) -> Line<'static> {
+fn close(closed: &ClosedEntry, theme: Theme) -> Line<'static> {
     // Of a timestamp the time of day: what is shown is of today in nearly every case.
     let time = closed
         .at

@@ -6,7 +6,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui::style::{Color, Modifier};
 
 use super::*;
-use crate::admin::client::{Connections, Status};
+use crate::admin::api::{ConnectionList, Status};
 use crate::top::poller::Update;
 
 fn status(uptime_s: f64, messages: u64) -> Status {
@@ -19,15 +19,15 @@ fn status(uptime_s: f64, messages: u64) -> Status {
         ..Status::default()
     };
     (status.connections.open, status.connections.max) = (3, 65_000);
-    (status.messages.received, status.messages.sent) = (messages, messages);
+    (status.messages.received, status.messages.queued) = (messages, messages);
     status.process.resident_bytes = 4 << 20;
     status
 }
 
 fn app(now: Instant) -> App {
     let mut app = App::new("127.0.0.1:7879".into(), Duration::from_secs(1), now);
-    let closes = r#"[{"id": "9.0", "address": "192.0.2.9:5009", "at": "2026-11-24T22:27:20.123Z", "reason": "heartbeat-timeout", "age_s": 30.0,
-        "silence_s": 20.0, "pings_unanswered": 3, "bytes_in": 6, "bytes_out": 27, "unsent": 0}]"#;
+    let closes = r#"[{"id": "9.0", "address": "192.0.2.9:5009", "at": "2026-11-24T22:27:20.123Z", "reason": "heartbeat-timeout", "origin": "policy", "age_s": 30.0,
+        "silence_s": 20.0, "pings_unanswered": 3, "bytes_in": 6, "bytes_out": 27, "unsent": 0, "unfinished": 0, "unacknowledged_s": 0.0}]"#;
     for second in 0..3 {
         let closes = serde_json::from_str(closes).expect("closes");
         app.update(
@@ -43,13 +43,13 @@ fn app(now: Instant) -> App {
     }
     let line = |slot: u64| {
         let json = serde_json::json!({"id": format!("{slot}.0"), "address": format!("192.0.2.{slot}:5000"), "age_s": 90.5, "silence_s": 3.25,
-            "round_trip_ms": if slot == 0 { None } else { Some(slot) }, "bytes_in": 1536, "bytes_out": 10, "queued": 0, "pings_out": slot / 2, "closing": false});
+            "round_trip_ms": if slot == 0 { None } else { Some(slot) }, "bytes_in": 1536, "bytes_out": 10, "queued": 0, "unfinished": 0, "pings_unanswered": slot / 2, "closing": false});
         serde_json::from_value(json).expect("a connection")
     };
-    let part = Connections {
+    let part = ConnectionList {
         matched: 3,
-        offset: 0,
         connections: (0..3).map(line).collect(),
+        ..ConnectionList::default()
     };
     app.update(Update::Lines(app.list.query(), part), now);
     app

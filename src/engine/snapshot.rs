@@ -10,7 +10,7 @@ use crate::id::ConnId;
 /// One connection at one instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Connection {
+pub struct ConnectionInfo {
     /// Its name.
     pub id: ConnId,
     /// The peer's address.
@@ -28,7 +28,7 @@ pub struct Connection {
     /// Bytes of a message that has not ended yet.
     pub unfinished: usize,
     /// Pings that wait for an answer.
-    pub pings_out: u8,
+    pub pings_unanswered: u8,
     /// How long the last ping that was answered had been out, in whole milliseconds; `None` if none
     /// was, and while another is out.
     pub round_trip: Option<Duration>,
@@ -38,17 +38,17 @@ pub struct Connection {
 
 impl Engine {
     /// The connection, if it is still there and its peer has been let in.
-    pub fn inspect(&self, id: ConnId) -> Option<Connection> {
+    pub fn snapshot(&self, id: ConnId) -> Option<ConnectionInfo> {
         self.view(id, self.conn(id)?)
     }
 
     /// The connections in the slots from `from` on, `slots` of them at most: a long list can be
     /// gone through a part at a time. `None` when there is no such slot any more.
-    pub fn inspect_slots(
+    pub fn snapshot_slots(
         &self,
         from: usize,
         slots: usize,
-    ) -> Option<impl Iterator<Item = Connection> + '_> {
+    ) -> Option<impl Iterator<Item = ConnectionInfo> + '_> {
         let end = self.conns.capacity();
         let view = |slot: usize| {
             let conn = self.conns.get(slot)?;
@@ -57,13 +57,13 @@ impl Engine {
         (from < end).then(|| (from..from.saturating_add(slots).min(end)).filter_map(view))
     }
 
-    fn view(&self, id: ConnId, conn: &Conn) -> Option<Connection> {
+    fn view(&self, id: ConnId, conn: &Conn) -> Option<ConnectionInfo> {
         let closing = match conn.phase {
             Phase::Open => false,
             Phase::HalfClosed | Phase::Flushing(_) => true,
             Phase::AwaitingProxyHeader | Phase::Refused(_) | Phase::Closed(_) => return None,
         };
-        Some(Connection {
+        Some(ConnectionInfo {
             id,
             peer: conn.peer(),
             age: Duration::from_millis(self.now.ms_since(conn.opened)),
@@ -72,7 +72,7 @@ impl Engine {
             bytes_out: conn.bytes_out,
             queued: conn.outbox.len(),
             unfinished: conn.inbox.unfinished(),
-            pings_out: conn.pings_out,
+            pings_unanswered: conn.pings_unanswered,
             round_trip: conn.round_trip_ms().map(Duration::from_millis),
             closing,
         })

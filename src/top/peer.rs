@@ -1,0 +1,32 @@
+//! The connection that an action is about.
+
+use crate::admin::api::ConnectionEntry;
+use crate::admin::client::printable;
+
+/// The connection that was selected when the key was pressed, whatever the list has become.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Peer {
+    pub(super) id: String,
+    pub(super) address: String,
+}
+
+impl Peer {
+    pub(super) fn of(connection: &ConnectionEntry) -> Self {
+        Peer {
+            id: connection.id.clone(),
+            address: connection.address.clone(),
+        }
+    }
+
+    /// Its path on the admin endpoint.
+    pub(super) fn path(&self) -> String {
+        let id: String = form_urlencoded::byte_serialize(self.id.as_bytes()).collect();
+        format!("/connections/{id}")
+    }
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&printable(&format!("{} ({})", self.address, self.id)))
+    }
+}
