@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process;
 use std::time::Instant;
 
+use heartline::engine::budgets::{CHECKS_AT_ONCE, SLICES_PER_WRITE};
 use heartline::engine::wheel::{SLOTS, Wheel};
 use heartline::engine::{Engine, Work};
 use heartline::time::{Timestamp, duration_to_ms};
@@ -16,10 +17,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::child::Failure;
 use crate::proc;
-
-/// As many as the server makes per turn.
-const CHECKS_PER_TURN: usize = 256;
-const SLICES_PER_WRITE: usize = 16;
 
 /// Few lines get more repetitions: so many line intervals, or operations on the wheel, are measured
 /// in all, between these bounds.
@@ -162,7 +159,7 @@ impl Fleet {
                 &mut Silent,
             );
         }
-        while !self.engine.handle_timers(self.now, CHECKS_PER_TURN) {
+        while !self.engine.handle_timers(self.now, CHECKS_AT_ONCE) {
             self.flush();
         }
         self.flush();

@@ -24,9 +24,80 @@
 //! before that of an earlier call counts as equal to it.
 //!
 //! The same engine runs under the server's mio loop and in the simulation of `tests/sim`.
+//!
+//! A driver for one peer, whose socket is two buffers:
+//!
+//! ```
+//! use std::io::IoSlice;
+//!
+//! use heartline::engine::{Engine, FinalRead, Work, budgets};
+//! use heartline::time::Timestamp;
+//! use heartline::{Config, ConnId, Context, Handler};
+//!
+//! struct Echo;
+//!
+//! impl Handler for Echo {
+//!     fn on_message(&mut self, cx: &mut Context<'_>, id: ConnId, message: &[u8]) {
+//!         let _ = cx.send_parts(id, &[b"echo: ", message]);
+//!     }
+//! }
+//!
+//! /// One turn; `received` is what the peer sent, `sent` what it is sent.
+//! fn turn(engine: &mut Engine, now: Timestamp, id: ConnId, received: &mut Vec<u8>, sent: &mut Vec<u8>) {
+//!     engine.advance(now);
+//!     // 1. Commands of other threads come here.  2. What the socket is ready for.
+//!     if !received.is_empty() && engine.wants_read(id) {
+//!         let mut work = Work::new(budgets::READ_WORK);
+//!         engine.handle_bytes(now, id, &received[..], &mut work, &mut Echo);
+//!         received.clear();
+//!     }
+//!     // 3. What earlier turns have left over.
+//!     while let Some(id) = engine.poll_readable() {
+//!         engine.resume_decoding(now, id, &mut Work::new(budgets::READ_WORK), &mut Echo);
+//!     }
+//!     engine.handle_fanouts(now, &mut Work::new(budgets::FANOUT_WORK), &mut Echo);
+//!     // 4. Pings and verdicts, each after a final read.
+//!     engine.handle_timers(now, budgets::CHECKS_AT_ONCE);
+//!     while let Some(id) = engine.poll_final_read() {
+//!         let found = FinalRead { unread: !received.is_empty(), ..FinalRead::default() };
+//!         engine.handle_final_read(now, id, found);
+//!     }
+//!     // 5. Output. A socket that takes less than all is reported by handle_blocked().
+//!     while let Some(id) = engine.poll_dirty().or_else(|| engine.poll_broadcast_only()) {
+//!         let mut slices = [IoSlice::new(&[]); budgets::SLICES_PER_WRITE];
+//!         let filled = engine.outgoing(id, &mut slices);
+//!         let before = sent.len();
+//!         slices[..filled].iter().for_each(|slice| sent.extend_from_slice(slice));
+//!         engine.handle_written(now, id, sent.len() - before, &mut Echo);
+//!     }
+//!     // 6. The ends.
+//!     while let Some((_, closed)) = engine.poll_closed(now, &mut Echo) {
+//!         println!("closed: {}", closed.reason);
+//!     }
+//! }
+//!
+//! let mut engine = Engine::new(&Config::default())?;
+//! let peer = "192.0.2.7:5000".parse().expect("an address");
+//! let id = engine.handle_open(Timestamp::ZERO, peer, &mut Echo).expect("there is room");
+//!
+//! let (mut received, mut sent) = (b"hello\n".to_vec(), Vec::new());
+//! turn(&mut engine, Timestamp::from_ms(10), id, &mut received, &mut sent);
+//! assert_eq!(sent, b"echo: hello\n");
+//!
+//! // The peer says nothing more: three pings, then the end, 20 s after its last byte.
+//! let mut now = Timestamp::ZERO;
+//! while let Some(at) = engine.poll_timeout() {
+//!     now = at;
+//!     turn(&mut engine, now, id, &mut received, &mut sent);
+//! }
+//! assert_eq!(sent, b"echo: hello\nping\nping\nping\n");
+//! assert!((20_010..20_120).contains(&now.as_ms()));
+//! # Ok::<(), heartline::Error>(())
+//! ```
 
 mod accept;
 mod admission;
+pub mod budgets;
 mod conn;
 mod deadlines;
 mod fanout;

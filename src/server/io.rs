@@ -10,24 +10,20 @@ use mio::{Events, Interest, Token};
 use super::listener::Accepted;
 use super::log_limiter::Kind;
 use super::sockets::ReadUntil;
-use super::turn::{ACCEPTS_PER_TURN, EVENTS_PER_TURN, MIN_FLUSHES, READ_WORK, SOCKET_WORK};
 use super::{ALARM, FIRST_EVENT_SOURCE, FIRST_LISTENER, Server, WAKER};
 use crate::close::{CloseReason, RejectReason};
+use crate::engine::budgets::{
+    ACCEPTS_PER_TURN, EVENTS_PER_TURN, MIN_FLUSHES, READ_BUDGET, READ_WORK, SLICES_PER_WRITE,
+    SOCKET_WORK, WRITES_PER_FLUSH,
+};
 use crate::engine::{CloseMode, Closed, Engine, FinalRead, Handler, Work};
 use crate::id::ConnId;
 use crate::net;
 use crate::time::duration_to_ms;
 
-/// Bytes read from one connection per turn; one that sends faster is read again after all others
-/// had their turn.
-const READ_BUDGET: usize = 128 * 1024;
-/// Pieces handed to the kernel in one vectored write.
-const SLICES_PER_WRITE: usize = 16;
 /// More than any kernel queues for a listener, so that a storm of dials cannot hold up the end for
 /// ever.
 const MAX_BACKLOG: usize = 65_536;
-/// Writes to one connection per flush; one that takes more is written to again after all others.
-const WRITES_PER_FLUSH: usize = 4;
 
 impl Server {
     pub(super) fn handle_events<H: Handler + ?Sized>(&mut self, handler: &mut H) {

@@ -25,6 +25,7 @@ pub use handle::Handle;
 pub(crate) use listener::{check_addrs, covers};
 
 use crate::config::Config;
+use crate::engine::budgets::{EVENTS_PER_TURN, SCRATCH_BYTES};
 use crate::engine::{Context, Engine, Stats};
 use crate::error::Error;
 use crate::net::{self, MonotonicClock, SocketOptions};
@@ -34,7 +35,6 @@ use linger::Lingering;
 use listener::{Listeners, MAX_LISTENERS, check_listeners};
 use log_limiter::LogLimiter;
 use sockets::{ReadySet, Sockets};
-use turn::EVENTS_PER_TURN;
 use wake_timer::WakeTimer;
 
 const WAKER: Token = Token(usize::MAX);
@@ -45,9 +45,6 @@ const FIRST_LISTENER: usize = ALARM.0 - MAX_LISTENERS;
 /// Tokens from here up to the first listener's are those of other event sources.
 const FIRST_EVENT_SOURCE: usize = FIRST_LISTENER - MAX_EVENT_SOURCES;
 const MAX_EVENT_SOURCES: usize = 1024;
-
-/// Size of the one buffer that all connections are read into.
-const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// Whether a server goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,45 +7,14 @@ use super::handle::Command;
 use super::log_limiter::Kind;
 use super::sockets::Sockets;
 use super::{Server, Turn};
+use crate::engine::budgets::{
+    BROADCAST_FLUSHES_PER_TURN, CHECKS_AT_ONCE, COMMAND_WORK, FANOUT_WORK, FLUSHES_PER_TURN,
+    LEFTOVER_WORK, MIN_LEFTOVER_READS, READ_WORK, REAPS_PER_TURN, SOCKET_WORK, TURN_LIMIT,
+    WORK_PER_CLOCK_READING,
+};
 use crate::engine::{Engine, Handler, Work};
 use crate::error::Error;
 use crate::time::{Timestamp, duration_to_ms};
-
-/// Events taken from the kernel at once. Those beyond wait one turn; none is lost.
-pub(super) const EVENTS_PER_TURN: usize = 256;
-/// Peers accepted per turn, so that an accept storm cannot starve those already connected.
-pub(super) const ACCEPTS_PER_TURN: usize = 32;
-/// Work per turn on commands of other threads, one unit for each and for each receiver.
-const COMMAND_WORK: u32 = 1024;
-/// Work on one connection per turn: a pipeline of ordinary depth at once, a flood in small parts.
-pub(super) const READ_WORK: u32 = 128;
-/// Work per turn on all connections together that have more to read than their share. Replies leave
-/// at the end of a turn, so a turn has to end soon: this is about 0.1 ms.
-const LEFTOVER_WORK: u32 = 1024;
-/// At least so many of those connections are read in a turn that has taken too long already: events
-/// that keep every turn busy must not starve them.
-const MIN_LEFTOVER_READS: u32 = 4;
-/// Work on broadcasts per turn, one unit for every four receivers.
-const FANOUT_WORK: u32 = 4096;
-/// Checks of the timer wheel made at once, and final reads. A turn makes at least so many, and more
-/// for as long as they take less than a quarter of the turn.
-const CHECKS_AT_ONCE: usize = 8;
-/// Connections written to per turn; the rest keep their place in the list.
-const FLUSHES_PER_TURN: usize = 256;
-/// Connections per turn that have nothing to be written but a broadcast. Kept low so that a
-/// broadcast does not delay replies.
-const BROADCAST_FLUSHES_PER_TURN: usize = 64;
-/// At least so many connections are written to in a turn that has taken too long already.
-pub(super) const MIN_FLUSHES: usize = 16;
-/// Closed connections whose sockets are closed per turn.
-const REAPS_PER_TURN: usize = 256;
-/// The clock is read again after so much work, so that stamps stay true in a long turn and a slow
-/// handler is noticed. A reading costs less than a unit.
-const WORK_PER_CLOCK_READING: u32 = 256;
-/// What one socket counts for: a system call or two.
-pub(super) const SOCKET_WORK: u32 = 16;
-/// After this time a turn begins no work that can wait for the next one.
-const TURN_LIMIT: Duration = Duration::from_millis(5);
 
 impl Server {
     /// Turns until a shutdown has ended. Fails only if the poll itself does, or if a handler has

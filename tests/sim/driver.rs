@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::io::{ErrorKind, IoSlice};
 use std::rc::Rc;
 
+use heartline::engine::budgets::*;
 use heartline::engine::wheel::SLOTS;
 use heartline::engine::{Engine, FinalRead, Work};
 use heartline::time::{AwakeClock, Timestamp, duration_to_ms};
@@ -13,7 +14,7 @@ use crate::app::App;
 use crate::net::{Event, Net};
 use crate::oracle::Oracle;
 
-/// The constants of `src/server`, here at random, and the faults of a kernel.
+/// The budgets of a turn, here at random, and the faults of a kernel.
 #[derive(Clone, Debug)]
 pub struct Budgets {
     pub events: usize,
@@ -42,23 +43,23 @@ pub struct Budgets {
 }
 
 impl Default for Budgets {
-    /// As in `src/server`.
+    /// Those of `Server`.
     fn default() -> Self {
         Budgets {
-            events: 256,
-            accepts: 32,
-            commands: 1024,
-            read_bytes: 128 * 1024,
-            scratch_bytes: 64 * 1024,
-            checks: 8,
-            read_work: 128,
-            leftover_work: 1024,
-            fanout_work: 4096,
-            flushes: 256,
-            broadcast_flushes: 64,
-            writes: 4,
-            slices: 16,
-            sockets_per_clock_reading: 16,
+            events: EVENTS_PER_TURN,
+            accepts: ACCEPTS_PER_TURN,
+            commands: COMMAND_WORK as usize,
+            read_bytes: READ_BUDGET,
+            scratch_bytes: SCRATCH_BYTES,
+            checks: CHECKS_AT_ONCE,
+            read_work: READ_WORK,
+            leftover_work: LEFTOVER_WORK,
+            fanout_work: FANOUT_WORK,
+            flushes: FLUSHES_PER_TURN,
+            broadcast_flushes: BROADCAST_FLUSHES_PER_TURN,
+            writes: WRITES_PER_FLUSH,
+            slices: SLICES_PER_WRITE,
+            sockets_per_clock_reading: WORK_PER_CLOCK_READING / SOCKET_WORK,
             drift_ms: 0,
             unit_ns: 0,
             call_ns: 0,
@@ -75,9 +76,6 @@ pub enum Command {
     Shutdown(u64),
     Reconfigure(Box<Config>),
 }
-
-/// As in `src/server`.
-const MIN_LEFTOVER_READS: u32 = 4;
 
 /// More rounds of checks than any run needs in one turn. Virtual time may stand still in them, so
 /// the share of the turn does not end them.
@@ -260,7 +258,7 @@ impl Driver {
     }
 
     fn is_late(&self) -> bool {
-        self.raw_ms - self.turn_began_ms >= 5
+        self.raw_ms - self.turn_began_ms >= TURN_LIMIT.as_millis() as u64
     }
 
     fn fan_out(&mut self, app: &mut App) {
@@ -560,7 +558,7 @@ impl Driver {
             let mut part = work.split(self.budgets.read_work);
             self.read(id, ReadUntil::WouldBlock, true, &mut part, net, app);
             work.refund(part);
-            work.spend(16);
+            work.spend(SOCKET_WORK);
         }
     }
 
