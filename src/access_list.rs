@@ -1,4 +1,4 @@
-//! Allow and deny lists of networks: who may connect, by address alone.
+//! Allow and deny lists of networks: which addresses may connect.
 //!
 //! ```
 //! use heartline::access_list::{AccessList, NetworkError};
@@ -222,7 +222,7 @@ impl FromIterator<Network> for Networks {
     }
 }
 
-/// Who is let in and who is not. The default lets in everybody.
+/// Which addresses may connect. The default allows all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccessList {
     /// If there are any, an address must lie in one of them.
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn bits_beyond_the_prefix_are_refused_with_what_was_probably_meant() {
+    fn host_bits_beyond_the_prefix_are_rejected_with_a_suggestion() {
         for (text, meant, alone) in [
             ("10.1.2.3/8", "10.0.0.0/8", "10.1.2.3"),
             ("2001:db8::1/32", "2001:db8::/32", "2001:db8::1"),
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_named() {
+    fn invalid_network_is_named() {
         for bad in [
             "",
             "/8",
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn deny_wins_and_an_empty_allow_list_admits_everybody() {
+    fn deny_wins_over_allow() {
         let everybody = AccessList::default();
         assert!(everybody.admits(ip("192.0.2.7")) && everybody.admits(ip("::1")));
         let list = AccessList {
@@ -454,7 +454,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_list_admits_whom_comparing_bit_by_bit_admits(
+        fn access_list_agrees_with_bitwise_comparison(
             allow in prop::collection::vec(any_network(), 0..6),
             deny in prop::collection::vec(any_network(), 0..6),
             ips in prop::collection::vec(any_ip(), 1..20),
@@ -486,7 +486,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_look_up_finds_what_a_search_through_all_of_them_finds(
+        fn binary_search_agrees_with_linear_search(
             given in prop::collection::vec(overlapping_network(), 0..12),
             low in 0u32..300,
         ) {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-/// Who ended it.
+/// Which side ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// The peer, by its own doing.
@@ -32,7 +32,7 @@ macro_rules! reasons {
                 match self { $($name::$variant => $text,)* }
             }
 
-            /// Who ended it.
+            /// Which side ended a connection.
             pub const fn origin(self) -> Origin {
                 match self { $($name::$variant => Origin::$origin,)* }
             }
@@ -94,7 +94,7 @@ reasons! {
         Evicted = "evicted", Policy;
         /// The handler or a handle asked for it.
         Requested = "requested", Local;
-        /// The server was told to shut down.
+        /// The server shuts down.
         Shutdown = "shutdown", Local;
     }
 }
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_the_os_are_told_apart() {
+    fn os_errors_map_to_close_reasons() {
         let reason = |kind| CloseReason::from_read_error(&io::Error::from(kind));
         assert_eq!(
             reason(io::ErrorKind::ConnectionReset),

@@ -10,14 +10,14 @@ use crate::framing::{Codec, Framing, HeartbeatWords};
 use crate::keepalive::Keepalive;
 use crate::time::duration_to_ms;
 
-/// Everything a server can be told. `Config::default()` is safe on any network: every buffer is
+/// The configuration of a server. `Config::default()` is safe on any network: every buffer is
 /// bounded and the dead are found.
 ///
 /// Fields are plain; [`Config::check`] runs when a server is bound and names the field that is
 /// wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// How messages are told apart. Default: lines.
+    /// How messages are separated. Default: lines.
     pub framing: Framing,
     /// The heartbeat words. Default: `ping` and `pong`.
     pub words: HeartbeatWords,
@@ -211,7 +211,7 @@ impl Heartbeat {
     }
 }
 
-/// 2^31 ms: as long as every timer that we and the kernel keep can be told to wait.
+/// 2^31 ms: the longest wait of every timer, here and in the kernel.
 const MAX_DURATION: Duration = Duration::from_millis(1 << 31);
 
 /// Checks the OS timeouts against each other and against the time that the heartbeat allows a live
@@ -463,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_valid_and_raise_no_eyebrow() {
+    fn defaults_are_valid_and_have_no_notes() {
         assert_eq!(Config::default().check(), Ok(()));
         assert_eq!(Config::default().notes(), Vec::<String>::new());
     }
@@ -529,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_timeout_may_overrule_neither_probes_nor_heartbeat() {
+    fn user_timeout_shorter_than_probes_or_heartbeat_is_rejected() {
         assert_eq!(
             field_at_fault(|config| config.user_timeout = Some(secs(60))),
             "user_timeout"
@@ -553,7 +553,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_finds_no_dead_says_so() {
+    fn config_without_any_liveness_check_has_a_note() {
         let config = Config {
             heartbeat: None,
             keepalive: None,

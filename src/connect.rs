@@ -77,7 +77,7 @@ enum BackoffArg {
     Exponential,
 }
 
-/// Messages that wait for whoever reads stdout. Beyond that nothing is read from the server.
+/// Messages that wait for the reader of stdout. Beyond that nothing is read from the server.
 const MAX_WAITING: usize = 1 << 20;
 /// A reply may add to what was sent, as an echo does, so what is received may be longer by this
 /// factor.
@@ -299,7 +299,7 @@ impl Terminal {
     }
 
     fn exit_code(mut self, outcome: Outcome, input_failed: bool) -> ExitCode {
-        // Nobody is kept waiting any more.
+        // Threads that wait for room return.
         while self.broken.is_none() {
             match self.stdout.flush() {
                 Ok(true) => break,
@@ -325,7 +325,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_bounded_and_the_last_needs_no_line_feed() {
+    fn input_lines_are_bounded() {
         let mut input = &b"one\n\nfour\nlonger than four\nr\r\nend"[..];
         let mut line = Vec::new();
         let mut seen = Vec::new();

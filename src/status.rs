@@ -258,7 +258,7 @@ up 3h12m since 2026-11-24T22:27:20Z
     }
 
     #[test]
-    fn what_is_out_of_the_ordinary_is_shown_when_it_is() {
+    fn unusual_state_is_shown() {
         let text = render(&server(|json| {
             json["draining"] = true.into();
             json["heartbeat_s"] = serde_json::Value::Null;

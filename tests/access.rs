@@ -19,7 +19,7 @@ fn ends(peer: &mut Peer) {
 }
 
 #[test]
-fn lists_of_networks_say_who_may_connect() {
+fn access_lists_allow_and_deny() {
     let server = Serve::start(&["--allow", "127.0.0.0/16,::1", "--deny", "127.0.0.66"]);
     server.served();
     ends(&mut connect_from("127.0.0.66:0", &server));
@@ -161,7 +161,7 @@ fn broadcast_to_a_slow_peer(policy: &str) -> (Serve, Peer, Peer) {
 }
 
 #[test]
-fn on_slow_close_ends_who_does_not_read() {
+fn on_slow_close_closes_a_slow_reader() {
     let (server, _slow, _speaker) = broadcast_to_a_slow_peer("close");
     assert_eq!(
         field(&server.wait_for_closes(1)[0], "reason"),
@@ -170,7 +170,7 @@ fn on_slow_close_ends_who_does_not_read() {
 }
 
 #[test]
-fn on_slow_drop_leaves_messages_out_and_the_line_whole() {
+fn on_slow_drop_drops_whole_messages() {
     let (server, mut slow, mut speaker) = broadcast_to_a_slow_peer("drop");
     assert!(server.closes().is_empty());
     slow.send("ping\n");
@@ -191,7 +191,7 @@ fn on_slow_drop_leaves_messages_out_and_the_line_whole() {
 }
 
 #[test]
-fn memory_for_all_is_bounded_and_idle_lines_stay() {
+fn memory_limit_closes_no_idle_connection() {
     let server = Serve::start(&[
         "--max-memory",
         "4MiB",

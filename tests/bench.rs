@@ -89,7 +89,7 @@ fn plain_echo_server() -> SocketAddr {
 }
 
 #[test]
-fn hold_holds_all_and_looks_at_the_memory() {
+fn hold_scenario_measures_memory() {
     let results = measure(
         &[
             "hold",
@@ -128,7 +128,7 @@ fn hold_holds_all_and_looks_at_the_memory() {
 }
 
 #[test]
-fn a_line_that_is_asked_by_the_server_answers() {
+fn bench_connection_answers_pings() {
     let results = measure(
         &["hold", "--connections", "50", "--for", "1s"],
         &["--", "--heartbeat", "200ms"],
@@ -138,7 +138,7 @@ fn a_line_that_is_asked_by_the_server_answers() {
 }
 
 #[test]
-fn echo_keeps_its_depth_and_idle_lines_beat_beside() {
+fn echo_keeps_its_depth_beside_idle_connections() {
     let args = [
         "echo", "--active", "8", "--depth", "4", "--size", "100", "--idle", "50", "--beat",
         "300ms", "--for", "1s",
@@ -172,7 +172,7 @@ fn echo_keeps_its_depth_and_idle_lines_beat_beside() {
 }
 
 #[test]
-fn beat_is_an_open_loop_at_its_pace() {
+fn beat_scenario_is_an_open_loop() {
     let results = measure(
         &[
             "beat",
@@ -233,7 +233,7 @@ fn push_reaches_every_listener() {
 }
 
 #[test]
-fn the_dead_are_closed_within_the_bound_and_the_living_are_not() {
+fn bench_dead_finds_closes_within_the_bound() {
     let args = [
         "dead",
         "--connections",
@@ -260,7 +260,7 @@ fn the_dead_are_closed_within_the_bound_and_the_living_are_not() {
 }
 
 #[test]
-fn a_server_that_closes_early_is_found_out() {
+fn bench_dead_counts_early_closes() {
     let serve = Serve::start(&["--heartbeat", "200ms", "--missed", "1"]);
     let addr = serve.addr().to_string();
     let results = measure(
@@ -355,7 +355,7 @@ fn workers_are_merged_and_dial_from_the_addresses_they_are_given() {
 }
 
 #[test]
-fn any_server_will_do_that_answers_in_lines_or_bytes() {
+fn bench_measures_other_line_servers() {
     let addr = plain_echo_server().to_string();
     let lines = ["--send", "a\\nb\\n", "--expect", "lines:2"];
     let results = measure(

@@ -23,7 +23,7 @@ fn resident(server: &Serve) -> u64 {
 }
 
 #[test]
-fn fifteen_thousand_lines_and_the_memory_of_each() {
+fn memory_per_connection_at_fifteen_thousand() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(
         Resource::Nofile,

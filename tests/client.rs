@@ -154,7 +154,7 @@ fn the_first_articles_server_is_a_peer() {
 }
 
 #[test]
-fn the_second_articles_server_is_a_peer_and_its_round_trips_are_told() {
+fn client_measures_round_trips_with_a_raw_server() {
     let (addr, server) = server(second_article);
     let config = ClientConfig {
         framing: Framing::Raw,
@@ -292,7 +292,7 @@ fn a_message_that_was_only_begun_is_sent_again_whole() {
 
 /// The connection that each byte came over decides what it belongs to, not the bytes around it.
 #[test]
-fn half_a_pong_of_one_line_is_not_finished_by_the_next() {
+fn partial_pong_is_dropped_at_a_reconnect() {
     let (addr, server) = server(|listener| {
         let mut first = BufReader::new(accept(&listener));
         first.get_mut().write_all(b"po").expect("the client reads");
@@ -327,7 +327,7 @@ fn half_a_pong_of_one_line_is_not_finished_by_the_next() {
 /// Raw framing may hide an answer in a message; then the next one is not the answer to the older
 /// ping.
 #[test]
-fn a_pong_after_one_that_went_by_unseen_answers_nobody() {
+fn pong_without_an_outstanding_ping_is_ignored() {
     let (go_on, gone_on) = mpsc::channel();
     let (addr, server) = server(move |listener| {
         let mut stream = accept(&listener);
@@ -357,7 +357,7 @@ fn a_pong_after_one_that_went_by_unseen_answers_nobody() {
 }
 
 #[test]
-fn a_server_that_slams_the_door_uses_tries_up() {
+fn client_gives_up_on_a_server_that_closes_at_once() {
     let (addr, server) = server(|listener| (0..3).for_each(|_| drop(accept(&listener))));
     let mut client = Client::connect(
         addr.to_string(),
@@ -481,7 +481,7 @@ fn a_dial_into_a_full_backlog_times_out() {
 
 /// The server takes everything the kernel takes for it, and never answers.
 #[test]
-fn a_server_that_never_answers_is_given_up_at_the_bound_and_dialled_again() {
+fn client_redials_a_server_that_never_answers() {
     let (interval, missed) = (ms(150), 2);
     let (addr, server) = server(|listener| {
         let deaf = accept(&listener);
@@ -520,8 +520,7 @@ fn a_server_that_never_answers_is_given_up_at_the_bound_and_dialled_again() {
 
 /// Any byte of the server's is life, but what waits for it would wait for ever.
 #[test]
-fn a_server_that_beats_and_never_reads_is_given_up_after_the_write_timeout_and_gets_all_on_the_next_line()
- {
+fn message_is_repeated_after_a_server_never_read_it() {
     const LEN: usize = 16 << 20;
     let (addr, server) = server(|listener| {
         let mut deaf = accept(&listener);
@@ -636,7 +635,7 @@ fn a_reset_after_everything_was_sent_is_no_success() {
 }
 
 #[test]
-fn after_the_half_close_the_server_is_heard_out() {
+fn half_closed_client_receives_until_the_server_closes() {
     let (addr, server) = server(|listener| {
         let mut stream = accept(&listener);
         let mut all = String::new();
@@ -693,7 +692,7 @@ fn a_server_that_ignores_the_half_close_is_left_at_the_bound() {
 }
 
 #[test]
-fn a_frame_too_large_ends_the_line() {
+fn frame_too_large_closes_the_connection() {
     let (addr, server) = server(|listener| {
         accept(&listener)
             .write_all(&[b'a'; 100])
@@ -754,7 +753,7 @@ fn a_full_queue_refuses_the_newest() {
 }
 
 #[test]
-fn what_two_full_queues_took_arrives_in_order() {
+fn messages_from_two_full_queues_arrive_in_order() {
     let (addr, server) = server(|listener| {
         let stream = accept(&listener);
         BufReader::new(stream)
@@ -792,7 +791,7 @@ fn what_two_full_queues_took_arrives_in_order() {
 }
 
 #[test]
-fn a_handle_sends_from_another_thread_and_waits_for_room() {
+fn handle_sends_from_another_thread_and_waits_for_room() {
     let (addr, server) = server(|listener| {
         let stream = accept(&listener);
         BufReader::new(stream)
@@ -834,7 +833,7 @@ fn a_handle_sends_from_another_thread_and_waits_for_room() {
 }
 
 #[test]
-fn a_handle_that_waits_for_room_is_told_of_the_end() {
+fn blocked_handle_returns_when_the_client_ends() {
     let port = TcpListener::bind("127.0.0.1:0")
         .expect("a port")
         .local_addr()
@@ -929,7 +928,7 @@ fn a_wrong_address_and_a_wrong_configuration_are_named() {
 }
 
 #[test]
-fn a_line_that_is_shut_and_dropped_at_once_is_no_riddle() {
+fn client_reports_close_after_immediate_shutdown() {
     // FIN right behind the last bytes: edge-triggered readiness must not lose it.
     let (addr, server) = server(|listener| {
         for _ in 0..20 {
@@ -1088,7 +1087,7 @@ proptest! {
     /// message comes twice, none torn, none out of order and none that was refused; and a line that
     /// nobody resets brings everything.
     #[test]
-    fn over_any_lines_no_message_comes_twice_or_torn(steps in prop::collection::vec(step(), 0..120)) {
+    fn no_message_is_repeated_or_torn_over_reconnects(steps in prop::collection::vec(step(), 0..120)) {
         let mut server = Chance::new();
         let addr = server.listener.local_addr().expect("bound").to_string();
         let config = ClientConfig { max_queue: 3 << 20, backoff: Backoff::fixed(ms(1)), tries: None, ..config() };

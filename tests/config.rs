@@ -52,7 +52,7 @@ fn reload(serve: &Serve) -> String {
 }
 
 #[test]
-fn a_check_prints_what_is_in_force_and_that_is_a_file_again() {
+fn check_prints_a_valid_configuration_file() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let first = file(
         dir.path(),
@@ -422,7 +422,7 @@ fn the_example_in_the_docs_is_valid() {
 }
 
 #[test]
-fn a_reload_changes_what_can_change_for_those_who_are_here() {
+fn reload_applies_to_open_connections() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = file(dir.path(), "heartbeat = '10m'\nframing = 'lines'");
     let serve = Serve::start(&["--config", &path, "--log-level", "info"]);
@@ -500,7 +500,7 @@ fn a_broken_file_changes_nothing() {
 }
 
 #[test]
-fn a_log_that_was_renamed_is_opened_anew_at_the_level_that_is_asked_for_now() {
+fn reload_reopens_the_log_at_the_new_level() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = file(dir.path(), "log-level = 'warn'");
     let log = dir.path().join("log");
@@ -550,7 +550,7 @@ fn a_log_that_cannot_be_opened_changes_nothing_either() {
 }
 
 #[test]
-fn servers_that_are_measured_are_not_told_by_the_environment() {
+fn measured_servers_ignore_the_environment() {
     let args = [
         "bench",
         "hold",

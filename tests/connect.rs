@@ -137,7 +137,7 @@ impl Drop for Connect {
 }
 
 #[test]
-fn lines_go_out_and_answers_come_back_until_stdin_ends() {
+fn connect_sends_stdin_and_prints_answers() {
     let (addr, server) = server(first_article);
     let mut connect = Connect::start(addr, &[]);
     connect.type_in("one\n");
@@ -161,7 +161,7 @@ fn lines_go_out_and_answers_come_back_until_stdin_ends() {
 }
 
 #[test]
-fn what_the_server_still_sends_after_stdins_end_is_printed() {
+fn messages_after_end_of_stdin_are_printed() {
     let (addr, server) = server(|listener| {
         let mut stream = accept(&listener);
         assert_eq!(stream.read(&mut [0; 1]).expect("an orderly end"), 0);
@@ -244,7 +244,7 @@ fn tries_used_up_exit_with_1() {
 }
 
 #[test]
-fn lines_typed_while_the_server_restarts_arrive_in_order() {
+fn input_during_a_restart_arrives_in_order() {
     let (addr, server) = server(|listener| {
         accept(&listener)
             .write_all(b"welcome\n")
@@ -275,7 +275,7 @@ fn lines_typed_while_the_server_restarts_arrive_in_order() {
 }
 
 #[test]
-fn a_silent_server_is_asked_then_left() {
+fn client_pings_a_silent_server_then_leaves() {
     // The kernel accepts for it, and nobody ever reads.
     let deaf = TcpListener::bind("127.0.0.1:0").expect("a port of our own");
     let addr = deaf.local_addr().expect("bound");
@@ -301,7 +301,7 @@ fn a_silent_server_is_asked_then_left() {
 
 /// Frozen for twice its own bound, it wakes having asked nobody, and blames nobody.
 #[test]
-fn a_frozen_client_keeps_its_line() {
+fn frozen_client_keeps_its_connection() {
     let (addr, server) = server(first_article);
     let mut connect = Connect::start(addr, &["--heartbeat", "300ms", "--missed", "3"]);
     connect.type_in("before\n");
@@ -354,7 +354,7 @@ fn a_closed_stdout_ends_it_quietly() {
 }
 
 #[test]
-fn a_line_that_is_too_long_is_reported_and_the_others_go_out() {
+fn overlong_input_line_is_reported_and_skipped() {
     let (addr, server) = server(first_article);
     let mut connect = Connect::start(addr, &["--max-message", "100"]);
     connect.type_in(&format!("before\n{}\nafter\n", "x".repeat(101)));
@@ -408,7 +408,7 @@ fn logs_go_to_the_file_that_is_named() {
 
 /// Both ends are ours: order and content of many lines, over each framing that has borders.
 #[test]
-fn twenty_thousand_lines_come_back_from_our_own_server() {
+fn twenty_thousand_messages_come_back_from_the_server() {
     for framing in ["lines", "length"] {
         let serve = Serve::start(&["--framing", framing]);
         let mut connect = Connect::start(serve.addr(), &["--framing", framing]);
@@ -432,7 +432,7 @@ fn twenty_thousand_lines_come_back_from_our_own_server() {
 
 /// Longer than the heartbeat's timeout on both ends, in which nobody reads stdout.
 #[test]
-fn paused_stdout_loses_neither_connection_nor_messages() {
+fn paused_stdout_loses_no_message() {
     let heartbeat = ["--heartbeat", "300ms", "--missed", "2"];
     let server = Serve::start(&heartbeat);
     let args = [&heartbeat[..], &["--tries", "1"]].concat();
@@ -476,7 +476,7 @@ fn input_that_cannot_be_read_is_exit_1() {
 }
 
 #[test]
-fn reply_may_be_longer_than_the_longest_sent_line() {
+fn reply_may_be_longer_than_max_message_of_the_sender() {
     let server = Serve::start(&[]);
     let mut connect = Connect::start(server.addr(), &[]);
     let line = "x".repeat(65_536);

@@ -293,7 +293,7 @@ fn the_settings_of_the_package_are_the_defaults_and_an_admin_socket() {
 
 /// Those that are in the repository: docs/deploy/debian/build makes the others.
 #[test]
-fn what_the_package_is_made_of_is_there() {
+fn files_of_the_package_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let manifest = fs::read_to_string(root.join("Cargo.toml")).expect("it is there");
     let manifest = toml::de::DeTable::parse(&manifest).expect("valid TOML");

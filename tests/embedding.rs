@@ -87,7 +87,7 @@ fn expect(stream: &mut TcpStream, expected: &[u8]) {
 }
 
 #[test]
-fn handles_reach_the_lines_from_other_threads() {
+fn handles_reach_connections_from_other_threads() {
     let server = running();
     let (mut one, one_id) = server.connect();
     let (mut two, two_id) = server.connect();
@@ -156,7 +156,7 @@ fn handles_reach_the_lines_from_other_threads() {
 }
 
 #[test]
-fn a_thread_that_runs_ahead_is_told_so() {
+fn handle_reports_a_full_command_queue() {
     let server = Server::bind("127.0.0.1:0", Config::default()).expect("bound");
     let handle = server.handle();
     let mut queued = 0;
@@ -171,7 +171,7 @@ fn a_thread_that_runs_ahead_is_told_so() {
 }
 
 #[test]
-fn who_owns_the_loop_takes_one_turn_at_a_time() {
+fn embedder_takes_single_turns() {
     let (sender, calls) = channel();
     let mut handler = Teller(sender);
     let mut server = Server::bind("127.0.0.1:0", Config::default()).expect("bound");

@@ -120,7 +120,7 @@ const SET_UP: &str =
 /// it they would be reset, in the microseconds between the last accept and the close.
 #[test]
 #[ignore = "needs root, for a network namespace of its own"]
-fn one_server_takes_over_from_another_on_the_same_port() {
+fn second_server_takes_over_the_port() {
     if std::env::var_os(IN_NAMESPACE).is_none() {
         let this = std::env::current_exe().expect("the test's own path");
         let mut command = Command::new("unshare");
@@ -129,11 +129,7 @@ fn one_server_takes_over_from_another_on_the_same_port() {
             .arg(this)
             .env(IN_NAMESPACE, "1");
         let status = command
-            .args([
-                "--ignored",
-                "--exact",
-                "one_server_takes_over_from_another_on_the_same_port",
-            ])
+            .args(["--ignored", "--exact", "second_server_takes_over_the_port"])
             .status();
         assert!(status.expect("unshare(1) starts").success());
         return;

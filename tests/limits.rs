@@ -15,7 +15,7 @@ fn is_served(peer: &mut Peer) {
 }
 
 #[test]
-fn a_full_server_turns_the_next_away_at_once_and_lets_in_when_one_leaves() {
+fn full_server_rejects_until_a_connection_closes() {
     let server = Serve::start(&["--max-connections", "3"]);
     let mut peers: Vec<Peer> = (0..3).map(|_| server.served()).collect();
     server.connect().expect_end();

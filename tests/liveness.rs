@@ -21,7 +21,7 @@ const fn ms(ms: u64) -> Duration {
 const LAG: Duration = ms(1500);
 
 #[test]
-fn a_silent_peer_is_asked_and_then_closed_within_the_bound() {
+fn silent_peer_is_pinged_and_closed_within_the_bound() {
     let server = Serve::start(&["--heartbeat", "500ms", "--missed", "2", "--tick", "50ms"]);
     let mut peer = server.connect();
     let before = Instant::now();
@@ -55,7 +55,7 @@ fn a_silent_peer_is_asked_and_then_closed_within_the_bound() {
 }
 
 #[test]
-fn a_peer_that_never_speaks_at_all_is_found_too() {
+fn peer_that_never_sends_is_closed_within_the_bound() {
     let server = Serve::start(&["--heartbeat", "300ms", "--missed", "1", "--no-ping"]);
     let start = Instant::now();
     let mut peer = server.connect();
@@ -131,7 +131,7 @@ fn thousands_that_fall_silent_at_once_are_all_found_in_time_and_none_early() {
 }
 
 #[test]
-fn any_byte_is_life_also_of_a_frame_that_never_ends() {
+fn any_byte_keeps_a_connection_alive() {
     let server = Serve::start(&["--heartbeat", "300ms", "--missed", "1"]);
     let mut peer = server.connect();
     for _ in 0..10 {
@@ -142,7 +142,7 @@ fn any_byte_is_life_also_of_a_frame_that_never_ends() {
 }
 
 #[test]
-fn without_a_heartbeat_nothing_is_pushed_and_nobody_evicted() {
+fn server_without_heartbeat_closes_no_silent_peer() {
     let server = Serve::start(&["--heartbeat", "off"]);
     let mut peer = server.connect();
     thread::sleep(ms(1500));
@@ -214,7 +214,7 @@ fn a_frozen_server_wakes_and_evicts_none_of_the_living() {
 }
 
 #[test]
-fn a_frozen_peer_is_evicted_and_its_end_is_known_for_what_it_is() {
+fn frozen_peer_is_closed_as_heartbeat_timeout() {
     let server = Serve::start(&["--heartbeat", "300ms", "--missed", "2"]);
     let mut living = two_hundred_live_peers(&server);
     let dead = server.connect();
@@ -233,7 +233,7 @@ fn a_frozen_peer_is_evicted_and_its_end_is_known_for_what_it_is() {
 }
 
 #[test]
-fn nobody_connected_no_wake_up_and_quiet_lines_only_when_something_is_due() {
+fn server_wakes_only_when_something_is_due() {
     let server = Serve::start(&["--heartbeat", "60s"]);
     let wake_ups = || server.status("voluntary_ctxt_switches");
     let settle = || {
@@ -261,7 +261,7 @@ fn nobody_connected_no_wake_up_and_quiet_lines_only_when_something_is_due() {
 }
 
 #[test]
-fn who_asks_without_reading_is_a_slow_reader() {
+fn peer_that_sends_without_reading_is_a_slow_reader() {
     let server = Serve::start(&[
         "--heartbeat",
         "300ms",
@@ -282,7 +282,7 @@ fn who_asks_without_reading_is_a_slow_reader() {
 }
 
 #[test]
-fn a_stalled_reader_of_broadcasts_is_closed_and_delays_nobody() {
+fn stalled_reader_of_broadcasts_is_closed_and_delays_no_other() {
     let server = Serve::start(&["--app", "broadcast", "--max-outbox", "64KiB"]);
     let mut stalled = server.connect();
     let mut reader = server.connect();

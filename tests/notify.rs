@@ -151,7 +151,7 @@ fn reloading_while_the_settings_are_read_again_and_ready_whatever_came_of_it() {
 }
 
 #[test]
-fn a_server_that_ends_at_once_says_so_as_well() {
+fn stopping_is_notified_without_a_drain() {
     let manager = Manager::start();
     let mut server = Serve::spawn(manager.command(), &["127.0.0.1:0"], &[]);
     server.signal(Signal::TERM);
@@ -195,7 +195,7 @@ fn a_watchdog_is_fed_by_the_loop_and_not_while_it_stands() {
 }
 
 #[test]
-fn a_watchdog_is_fed_until_the_last_line_is_gone() {
+fn watchdog_is_fed_until_the_drain_ends() {
     let manager = Manager::start();
     let server = Serve::spawn(
         manager.watching_command(),
@@ -222,7 +222,7 @@ fn a_watchdog_is_fed_until_the_last_line_is_gone() {
 }
 
 #[test]
-fn a_watchdog_of_another_process_is_not_fed() {
+fn watchdog_of_another_process_is_not_fed() {
     let manager = Manager::start();
     let mut command = manager.watching_command();
     command.env("WATCHDOG_PID", "1");
@@ -254,7 +254,7 @@ fn a_name_in_the_abstract_namespace_will_do() {
 }
 
 #[test]
-fn a_manager_that_is_gone_or_does_not_read_is_no_harm() {
+fn missing_or_blocked_service_manager_does_not_stop_the_server() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_heartline"));
     command
         .env("NOTIFY_SOCKET", "/nowhere/notify")

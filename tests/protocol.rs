@@ -68,7 +68,7 @@ fn a_tiny_outbox_loses_nothing_of_an_honest_peer() {
 }
 
 #[test]
-fn a_byte_at_a_time_is_as_good_as_all_at_once() {
+fn messages_sent_byte_by_byte_are_decoded() {
     let server = Serve::start(&[]);
     let mut peer = server.connect();
     for byte in b"hello\r\nping\n\nworld\n" {
@@ -120,7 +120,7 @@ fn a_message_may_be_as_long_as_the_bound_and_no_longer() {
 }
 
 #[test]
-fn a_length_that_lies_closes_the_line_at_once() {
+fn length_above_the_limit_closes_at_once() {
     let server = Serve::start(&["--framing", "length"]);
     let mut peer = server.connect();
     peer.send(b"\xff\xff\xff\xff");
@@ -132,7 +132,7 @@ fn a_length_that_lies_closes_the_line_at_once() {
 }
 
 #[test]
-fn who_shuts_the_writing_side_still_gets_every_reply() {
+fn half_closed_peer_gets_every_reply() {
     let server = Serve::start(&[]);
     let mut peer = server.connect();
     let big = "y".repeat(60_000);
@@ -157,7 +157,7 @@ fn who_shuts_the_writing_side_still_gets_every_reply() {
 }
 
 #[test]
-fn broadcast_reaches_all_others() {
+fn broadcast_reaches_all_other_connections() {
     let server = Serve::start(&["--app", "broadcast"]);
     let mut peers: Vec<Peer> = (0..5).map(|_| server.connect()).collect();
     // A pong tells that the server has let this peer in.
@@ -194,7 +194,7 @@ fn a_backlog_of_broadcasts_reaches_a_late_reader_whole() {
 }
 
 #[test]
-fn sink_says_nothing() {
+fn sink_sends_no_reply() {
     let server = Serve::start(&["--app", "sink"]);
     let mut peer = server.connect();
     peer.send("hello\nping\n");

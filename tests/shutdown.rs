@@ -13,7 +13,7 @@ use common::{Peer, Serve, field, wait_until};
 use rustix::process::Signal;
 
 #[test]
-fn with_nobody_connected_it_ends_at_once() {
+fn idle_server_ends_at_once() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut server = Serve::start(&["--drain", "25s"]);
         let start = Instant::now();
@@ -24,7 +24,7 @@ fn with_nobody_connected_it_ends_at_once() {
 }
 
 #[test]
-fn what_was_received_is_answered_and_the_listener_is_gone() {
+fn drain_answers_received_messages_and_closes_the_listener() {
     let mut server = Serve::start(&["--drain", "2s"]);
     let mut peers: Vec<Peer> = (0..20).map(|_| server.connect()).collect();
     for peer in &mut peers {
@@ -140,7 +140,7 @@ fn a_second_signal_ends_at_once() {
 }
 
 #[test]
-fn who_had_dialled_before_the_end_is_served_and_told_goodbye() {
+fn backlog_is_served_at_shutdown() {
     let mut server = Serve::start(&["--drain", "2s", "--goodbye", "bye"]);
     server.signal(Signal::STOP);
     // The kernel completes the handshakes; the server has yet to accept them.

@@ -15,7 +15,7 @@ use values::{DurationOrOff, OnOff, Size, duration};
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Messages")]
 pub(crate) struct FramingArgs {
-    /// How messages are told apart
+    /// How messages are separated
     #[arg(long, value_enum, default_value = "lines")]
     framing: FramingArg,
     /// Longest message; a longer one ends the connection
@@ -53,7 +53,7 @@ pub(crate) struct HeartbeatArgs {
     /// Silence after which the other end is asked with a ping, or off
     #[arg(long, value_name = "TIME", default_value = "5s")]
     heartbeat: DurationOrOff,
-    /// Pings that may go unanswered: a silent peer is given up after heartbeat * (missed + 1)
+    /// Pings that may go unanswered: a silent peer is closed after heartbeat * (missed + 1)
     #[arg(long, value_name = "N", default_value_t = 3)]
     missed: u8,
 }

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_shown_as_people_say_them() {
+    fn durations_are_formatted() {
         let shown = [5000, 2500, 2049, 250, 0].map(|ms| display(Duration::from_millis(ms)));
         assert_eq!(shown, ["5 s", "2.5 s", "2 s", "250 ms", "0 ms"]);
     }

@@ -24,7 +24,7 @@ const LEAD_NS: u64 = 50_000_000;
 const AT_REST: f64 = 0.05;
 const REST_LOOK: Duration = Duration::from_millis(150);
 const MAX_SAMPLE_PAUSE: Duration = Duration::from_secs(3);
-/// Workers that are told to stop and do not report by then have hung.
+/// Workers that do not report within this time after a stop command have hung.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Everything that was measured.

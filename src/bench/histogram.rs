@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_those_of_the_values_to_three_digits() {
+    fn percentiles_have_three_digits() {
         let summary = of((1..=10_000).map(|n| n * 1000))
             .summary()
             .expect("there are values");

@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn questions_are_answered_unless_another_protocol_is_spoken() {
+    fn bench_answers_pings_of_line_protocols_only() {
         assert_eq!(dead(&[]).plan.answer, Some(Answer::heartline()));
         assert_eq!(dead(&["--send", "PING\\r\\n"]).plan.answer, None);
         assert!(

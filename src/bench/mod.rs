@@ -46,7 +46,7 @@ use results::{Results, Run};
 use server::OwnServer;
 use workers::Workers;
 
-/// As a shell has it for whoever is ended by SIGINT.
+/// The exit code of a process that SIGINT has ended, as in a shell.
 const EXIT_INTERRUPTED: u8 = 130;
 
 #[derive(Args, Debug)]

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_drawn_is_drawn() {
+    fn plot_draws_available_samples() {
         for log_y in [false, true] {
             let svg = plot(log_y, vec![(0.0, 0.0), (1.0, 5.0), (2.0, 5000.0)])
                 .render()

@@ -71,7 +71,7 @@ impl Watched {
             .collect()
     }
 
-    /// Cores that they may run on; 0 if nobody says.
+    /// Cores that they may run on; 0 if unknown.
     pub(super) fn cores(&self) -> usize {
         let status = |pid: &u32| fs::read_to_string(proc_dir(*pid).join("status")).ok();
         let cores = |status: String| cores(value(&status, "Cpus_allowed_list").unwrap_or_default());
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_and_the_gone_have_no_usage() {
+    fn missing_process_has_no_usage() {
         assert_eq!(Watched::default().usage(), None);
         // No pid is as large (proc_sys_kernel(5), pid_max).
         assert_eq!(

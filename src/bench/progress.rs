@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn words_say_what_there_is() {
+    fn progress_words_match_the_counts() {
         let progress = Progress {
             open: 5,
             sent: 3,

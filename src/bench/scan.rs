@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn questions_are_whole_lines_and_no_replies() {
+    fn bench_answers_whole_ping_lines_only() {
         let answer = Answer::heartline();
         let all = b"echo: ping\nping\npinging\nping\r\nping\n";
         let expected = Seen {
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_may_have_several_lines() {
+    fn bench_reply_may_have_several_lines() {
         assert_eq!(
             seen(
                 &Expect::Lines(3),

@@ -1,4 +1,4 @@
-//! A server of the harness's own, for whoever names none: `heartline serve` in child processes.
+//! The harness's own server, used if no address is given: `heartline serve` in child processes.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_asked_for_must_be_ours_and_enough() {
+    fn source_addresses_must_be_local_and_sufficient() {
         let loopback = "127.0.0.1:1".parse().expect("an address");
         let ask = |text: &str, connections| {
             sources(loopback, connections, Some(&text.parse().expect("sources")))
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn only_loopback_has_addresses_to_add_and_only_if_none_were_asked_for() {
+    fn source_addresses_are_added_on_loopback_only() {
         let may_add = |addr: &str, asked| may_add_sources(addr.parse().expect("an address"), asked);
         assert!(may_add("127.0.0.1:1", None));
         assert!(!may_add("192.0.2.1:1", None) && !may_add("[::1]:1", None));

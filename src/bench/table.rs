@@ -195,7 +195,7 @@ fn exchanged(group: &Group) -> String {
         "connection",
         "connections",
     )];
-    // Who only listens answers nothing and gets no answers.
+    // Connections that only listen send nothing and get no answers.
     let answered = if group.sent == 0 {
         "received"
     } else {

@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escapes_are_those_of_everywhere() {
+    fn payload_escapes_are_parsed() {
         assert_eq!("PING\\r\\n".parse(), Ok(Text(b"PING\r\n".to_vec())));
         assert_eq!(
             "\\x00\\xfF\\\\\\t\\0é".parse(),
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_is_lines_or_text() {
+    fn expected_reply_is_a_number_of_lines_or_a_text() {
         assert_eq!("lines:3".parse(), Ok(Expect::Lines(3)));
         assert_eq!("PONG\\r\\n".parse(), Ok(Expect::Text(b"PONG\r\n".to_vec())));
         for wrong in ["lines:0", "lines:", "lines:x", ""] {
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_to_a_whole_line() {
+    fn bench_counts_whole_answers_only() {
         let answer = Answer {
             ask: b"PING\r\n".to_vec(),
             reply: b"PONG\r\n".to_vec(),

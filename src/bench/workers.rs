@@ -49,7 +49,7 @@ impl Workers {
             if signals.next().is_some() {
                 let _ = interrupts.send(WorkerEvent::Interrupt);
             }
-            // Whoever asks twice does not want to wait for figures. The children end with this
+            // A second interrupt ends at once, without figures. The children end with this
             // process.
             if signals.next().is_some() {
                 std::process::exit(super::EXIT_INTERRUPTED.into());

@@ -1,4 +1,4 @@
-//! What a client can be told.
+//! The configuration of a client.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use crate::error::ConfigError;
 use crate::framing::{Codec, Framing, HeartbeatWords};
 use crate::keepalive::Keepalive;
 
-/// Everything a client can be told. `ClientConfig::default()` is safe on any network: buffers are
+/// The configuration of a client. `ClientConfig::default()` is safe on any network: buffers are
 /// bounded and a dead line is found.
 ///
 /// Fields are plain; [`ClientConfig::check`] runs in [`Client::connect`](super::Client::connect)
 /// and names the field that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientConfig {
-    /// How messages are told apart; the server's choice. Default: lines.
+    /// How messages are separated; it must be that of the server. Default: lines.
     pub framing: Framing,
     /// The heartbeat words; the server's choice. Default: `ping` and `pong`.
     pub words: HeartbeatWords,
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_valid_and_raise_no_eyebrow() {
+    fn defaults_are_valid_and_have_no_notes() {
         assert_eq!(ClientConfig::default().check(), Ok(()));
         assert_eq!(ClientConfig::default().notes(), Vec::<String>::new());
     }

@@ -163,7 +163,7 @@ impl Shared {
         }
     }
 
-    /// Takes no more messages; those that wait for room are told so.
+    /// Takes no more messages. Threads that wait for room return.
     pub(super) fn shut(&self) {
         self.lock().closed = true;
         self.room.notify_all();

@@ -134,7 +134,7 @@ impl Line {
         }
     }
 
-    /// When the line is given up if nothing arrives before. `None` while questions are still owed.
+    /// When the connection is left if nothing arrives before. `None` while pings are still to be sent.
     ///
     /// Whoever wakes from a freeze has asked nobody, so it owes `missed` questions, and the last of
     /// them an interval to be answered.
@@ -148,7 +148,7 @@ impl Line {
         }
     }
 
-    /// When the line is given up if the peer has read nothing before.
+    /// When the connection is left if the server has read nothing before.
     pub(super) fn slow_at(&self, write_timeout_ms: Option<u64>) -> Option<Timestamp> {
         // Instants are rounded down, hence the one more.
         Some(self.stuck?.at().plus_ms(write_timeout_ms?).plus_ms(1))

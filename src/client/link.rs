@@ -225,7 +225,7 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(30);
 
     #[test]
-    fn events_of_another_socket_are_not_its_own() {
+    fn events_of_an_earlier_socket_are_ignored() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port of our own");
         let (addr, options) = (
             listener.local_addr().expect("bound"),

@@ -211,7 +211,7 @@ impl Client {
         self.context().finish();
     }
 
-    /// As [`ClientContext::stop`]. The handler is told in the next turn.
+    /// As [`ClientContext::stop`]. The handler is called in the next turn.
     pub fn stop(&mut self) {
         self.context().stop();
     }

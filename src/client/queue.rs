@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_lost_line_the_begun_message_starts_over_and_heartbeats_are_gone() {
+    fn unfinished_message_is_repeated_and_heartbeats_are_dropped_after_a_reconnect() {
         let mut queue = queue(Framing::Lines, 1000);
         queue.push(b"hello").expect("room");
         queue.push(b"world").expect("room");
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_asks_and_does_not_read_grows_nothing() {
+    fn pings_of_a_peer_that_does_not_read_are_bounded() {
         let mut queue = queue(Framing::Lines, 1000);
         (0..100_000).for_each(|_| queue.push_pong());
         assert!(queue.unsent() <= MAX_HEARTBEAT_BYTES);
@@ -329,7 +329,7 @@ mod tests {
     proptest! {
         /// Over any number of lines, each message arrives whole exactly once and in order.
         #[test]
-        fn messages_arrive_once_and_in_order_over_any_lines(steps in prop::collection::vec(step(), 0..80)) {
+        fn messages_arrive_once_and_in_order_over_reconnects(steps in prop::collection::vec(step(), 0..80)) {
             let mut queue = queue(Framing::Length, 1 << 20);
             let (mut sent, mut received, mut wire) = (Vec::new(), Vec::new(), Vec::new());
             for step in steps.into_iter().chain([Step::LoseLine]) {

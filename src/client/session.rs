@@ -72,7 +72,7 @@ pub(crate) enum Action {
     },
     /// Report [`Session::handle_progress`].
     Measure,
-    /// The line is about to be given up. Read and write once more, then ask [`Session::verdict`].
+    /// A verdict is due. Read and write once more, then call [`Session::verdict`].
     FinalRead,
 }
 
@@ -353,7 +353,7 @@ impl Session {
         self.done(Outcome::Stopped);
     }
 
-    /// Why the line is to be given up, if it is: the server has been silent for too long, or has
+    /// Why the connection is to be left, if it is: the server has been silent for too long, or has
     /// not read for too long.
     pub(crate) fn verdict(&self, now: Timestamp) -> Option<CloseReason> {
         let State::Connected(line) = &self.state else {
@@ -364,7 +364,7 @@ impl Session {
             .map(|(_, reason)| reason)
     }
 
-    /// When the line is given up for what, if nothing happens before.
+    /// When the connection is left, and for which reason, if nothing happens before.
     fn ends_of(&self, line: &Line) -> impl Iterator<Item = (Timestamp, CloseReason)> + use<> {
         let silent_at = self
             .heartbeat

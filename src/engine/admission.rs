@@ -1,4 +1,4 @@
-//! Who is let in: by number and by address.
+//! Admission: by number and by address.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -7,7 +7,7 @@ use crate::access_list::AccessList;
 use crate::close::RejectReason;
 use crate::config::Limits;
 
-/// Counts connections, in all and per address, against their bounds, and knows who may come at all.
+/// Counts connections, in all and per address, against their limits, and checks access lists.
 pub(super) struct Admission {
     max_connections: usize,
     max_per_ip: usize,
@@ -71,7 +71,7 @@ impl Admission {
     /// Without an address, because it is not known yet, only the bound on all counts;
     /// [`Admission::name`] follows.
     pub(super) fn enter(&mut self, ip: Option<IpAddr>) -> Result<(), RejectReason> {
-        // The address comes first: who may not come in any case puts nobody else out.
+        // The access lists come first: a denied address evicts no connection.
         if let Some(ip) = ip {
             self.check(ip)?;
         }
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_left_leave_nothing_behind() {
+    fn per_address_counts_are_released() {
         let mut admission = Admission::new(10, &per_ip(1), AccessList::default());
         admission.enter(Some(A)).expect("room");
         admission.leave(Some(A));

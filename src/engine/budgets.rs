@@ -1,4 +1,4 @@
-//! How much a driver does in one turn, so that nobody waits for another's flood. `Server`, the
+//! How much a driver does in one turn, so that a flood delays no other connection. `Server`, the
 //! simulation and the benches use these.
 
 use std::time::Duration;

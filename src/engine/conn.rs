@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sign_of_life_answers_every_ping() {
+    fn any_byte_answers_every_outstanding_ping() {
         let mut conn = Conn::new(
             Timestamp::from_ms(100),
             "192.0.2.7:80".parse().expect("an address"),

@@ -67,7 +67,7 @@ pub struct Closed {
     /// when a final read was taken; zero if nothing was, if there was no such look, and where the
     /// system does not tell (`TCP_INFO` of tcp(7)).
     pub unacknowledged: Duration,
-    /// Bytes of a message that had not ended. Dropped: nobody can tell what it would have become.
+    /// Bytes of an unfinished message. They are dropped.
     pub unfinished: usize,
     /// What becomes of the socket.
     pub(crate) close_mode: CloseMode,
@@ -76,7 +76,7 @@ pub struct Closed {
 /// How a driver is to end a connection on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CloseMode {
-    /// Close the socket: a FIN, or a reset if bytes are left that nobody has read.
+    /// Close the socket: a FIN, or a reset if unread bytes are left.
     Close,
     /// Shut the writing side, and see the peer's unread bytes off before the socket is closed: the
     /// reset that they would cause may overtake the last reply (RFC 1122 section 4.2.2.13).

@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn waking_late_asks_before_it_judges() {
+    fn late_wake_up_pings_before_a_verdict() {
         let liveness = liveness(1000, 3, true, 100);
         let late = Timestamp::from_ms(60_000);
         let mut evidence = silent_since(0);
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_beats_is_not_asked_if_its_beat_comes_in_time() {
+    fn peer_that_pings_in_time_gets_no_ping() {
         let liveness = liveness(5000, 3, true, 100);
         let beating = Evidence {
             beats: true,
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn pings_of_lines_opened_together_are_spread() {
+    fn pings_of_connections_opened_together_are_spread() {
         let liveness = liveness(5000, 3, true, 100);
         let due: std::collections::BTreeSet<u64> = (0..1000)
             .map(|salt| {

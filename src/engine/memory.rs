@@ -1,4 +1,4 @@
-//! What all buffers hold together, against one bound; and who yields when it is reached.
+//! The limit on the memory of all buffers together, and which connections are closed at it.
 
 use std::cmp::Reverse;
 use std::sync::Arc;

@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn appending_nothing_leaves_nothing() {
+    fn appending_an_empty_slice_allocates_nothing() {
         let mut pool = Pool::default();
         let mut outbox = Outbox::default();
         outbox.append(&mut pool, |_| ());

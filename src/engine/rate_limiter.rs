@@ -7,7 +7,7 @@ use crate::time::Timestamp;
 
 /// What a line may send at once after a rest, in time at its full rate.
 const BURST_NS: u64 = 1_000_000_000;
-/// Whoever has not gone over its rate for this long has come back under it.
+/// A connection that has kept to its rate for this long is below it again.
 const FORGIVEN_NS: u64 = 1_000_000_000;
 /// A line that has not come back under its rate for so long is a flood.
 const FLOOD_MS: u64 = 10_000;
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn at_the_rate_nobody_waits() {
+    fn messages_at_the_rate_are_not_paused() {
         let mut rate_limiter = rate_limiter(10);
         for message in 0..1000 {
             assert_eq!(
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_back_under_the_rate_is_forgiven() {
+    fn rate_limit_forgives_after_a_second_below_the_rate() {
         let mut rate_limiter = rate_limiter(10);
         for spell in 0..100 {
             let from = Timestamp::from_ms(spell * 4000);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_line_owes_nothing_for_the_last_one_in_its_slot() {
+    fn new_connection_starts_with_a_full_bucket() {
         let mut rate_limiter = rate_limiter(1);
         assert_eq!(
             rate_limiter.charge(Timestamp::ZERO, 3, 1000),

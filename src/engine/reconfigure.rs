@@ -70,7 +70,7 @@ impl Engine {
         same.unwrap_or_else(|| since(self.now))
     }
 
-    /// Every bucket is full anew, and who was held back goes on.
+    /// Every bucket is full again, and paused connections are read.
     fn set_rate_limit(&mut self, rate: Option<NonZeroU32>) {
         self.rate_limiter = rate.map(RateLimiter::new);
         for slot in 0..self.conns.capacity() {

@@ -198,7 +198,7 @@ impl Engine {
                 return self.schedule_check(id);
             }
         }
-        // A throttle that is not blocked is of this very turn, and nobody has tried to write yet.
+        // A throttle that is not blocked began in this turn, before its first write.
         let stuck = conn.is_throttled() && conn.is_blocked();
         let received = found
             .received_ms
@@ -269,7 +269,7 @@ impl Engine {
         let Some(goodbye) = self.goodbye.take() else {
             return;
         };
-        // Who has no room for it is leaving anyhow.
+        // Without room for it, the connection closes without it.
         if self.queued(id) + self.codec.encoded_len(&[&goodbye]).unwrap_or(usize::MAX)
             <= self.max_outbox
         {

@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_late_is_due_at_once_and_what_is_far_is_clamped() {
+    fn late_entries_are_due_at_once_and_far_ones_clamped() {
         let mut wheel = Wheel::new();
         wheel.expire(100);
         wheel.insert(0, 5);
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn removing_what_is_not_there_does_nothing() {
+    fn removing_an_absent_key_does_nothing() {
         let mut wheel = Wheel::new();
         wheel.remove(7);
         wheel.insert(2, 1);
@@ -262,7 +262,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(512))]
         #[test]
-        fn the_wheel_does_what_a_btree_map_does(steps in prop::collection::vec(step(), 0..120)) {
+        fn wheel_agrees_with_a_btree_map(steps in prop::collection::vec(step(), 0..120)) {
             let mut wheel = Wheel::new();
             // key -> tick, as the wheel's contract words it
             let mut model: BTreeMap<usize, u64> = BTreeMap::new();

@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_was_lent_is_gone_at_the_next_begin() {
+    fn handed_out_frame_is_dropped_at_the_next_begin() {
         let mut inbox = Inbox::default();
         inbox.extend(b"one");
         inbox.complete();

@@ -13,7 +13,7 @@ mod raw;
 use crate::error::{ConfigError, SendError};
 use inbox::Inbox;
 
-/// How messages are told apart on the wire.
+/// How messages are separated on the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Framing {
     /// A message is a line: it ends with LF; one CR before the LF is dropped. A heartbeat is a line

@@ -15,7 +15,7 @@
 //! assert!(parse(b"GET / HTTP/1.1").is_err());
 //! ```
 //!
-//! Whoever may send a header may claim any address. The specification (section 2): the receiver
+//! A peer that may send a header may claim any address. The specification (section 2): the receiver
 //! "MUST not try to guess whether the protocol header is present or not", and "SHOULD ensure proper
 //! access filtering so that only trusted proxies are allowed to use this protocol". An
 //! [`AccessList`](crate::access_list::AccessList) asked with the balancer's own address is such a
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lines_of_the_specification() {
+    fn proxy_v1_examples_of_the_specification() {
         check_line(
             "PROXY TCP4 192.168.0.1 192.168.0.11 56324 443",
             Some("192.168.0.1:56324"),
@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_refused_with_the_first_byte_that_spoils_it() {
+    fn proxy_v1_header_is_rejected_at_its_first_wrong_byte() {
         for bad in [
             "PROXY  ",
             "PROXY T1",
@@ -497,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_107_bytes_at_most() {
+    fn proxy_v1_header_has_at_most_107_bytes() {
         let unknown = |len: usize| [b"PROXY UNKNOWN", "x".repeat(len - 13).as_bytes()].concat();
         check_refused(&unknown(106), ProxyError::Line);
         assert_eq!(
@@ -518,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_header_is_not_waited_for() {
+    fn wrong_first_bytes_are_rejected_at_once() {
         for bad in [
             &b"G"[..],
             b"p",
@@ -582,7 +582,7 @@ mod tests {
     }
 
     #[test]
-    fn a_binary_header_is_refused_with_the_first_byte_that_spoils_it() {
+    fn binary_header_is_rejected_at_its_first_wrong_byte() {
         for (rest, error) in [
             (&[0x11][..], ProxyError::Command),
             (&[0x22], ProxyError::Command),
@@ -677,7 +677,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_incomplete_can_be_completed(bytes in any_bytes(), end in any::<prop::sample::Index>(), from in any::<u8>()) {
+        fn every_prefix_of_a_header_is_incomplete(bytes in any_bytes(), end in any::<prop::sample::Index>(), from in any::<u8>()) {
             let mut bytes = bytes[..end.index(bytes.len() + 1)].to_vec();
             if parse(&bytes) == Ok(Incomplete) {
                 grow(&mut bytes, from);

@@ -45,7 +45,7 @@ fn message(text: &str) -> Seen {
 }
 
 #[test]
-fn lines_end_with_lf_and_lose_one_cr() {
+fn lf_ends_a_line_and_one_cr_is_dropped() {
     let seen = decode_all(
         &codec(Framing::Lines, 100),
         b"one\r\ntwo\n\nthree\r\r\nping\npong\r\n ping\nunfinished",
@@ -63,7 +63,7 @@ fn lines_end_with_lf_and_lose_one_cr() {
 }
 
 #[test]
-fn a_line_may_be_as_long_as_the_bound_and_no_longer() {
+fn line_is_limited_to_max_message() {
     let codec = codec(Framing::Lines, 4);
     for reads in [
         vec![&b"1234\r\n"[..]],
@@ -125,7 +125,7 @@ fn raw_reads_are_messages_unless_made_of_heartbeats_alone() {
 }
 
 #[test]
-fn a_line_feed_cannot_travel_in_a_line() {
+fn message_with_line_feed_is_rejected_in_lines() {
     assert_eq!(
         codec(Framing::Lines, 100).encoded_len(&[b"a", b"b\nc"]),
         Err(SendError::InvalidMessage)
@@ -134,7 +134,7 @@ fn a_line_feed_cannot_travel_in_a_line() {
 }
 
 #[test]
-fn words_that_cannot_be_told_apart_are_refused() {
+fn ambiguous_heartbeat_words_are_rejected() {
     let words = |ping: &[u8], pong: &[u8]| HeartbeatWords {
         ping: ping.to_vec(),
         pong: pong.to_vec(),

@@ -177,7 +177,7 @@ fn open(args: &LogArgs, place: &str) -> Result<Output, Error> {
         .map_err(Error::io(opening(path, place)))
 }
 
-/// A FIFO that nobody reads is an error, as nobody says when that ends: fifo(7).
+/// A FIFO without a reader is an error, because it may never get one: fifo(7).
 fn at_end(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     match options.custom_flags(libc::O_NONBLOCK).open(path) {
         Err(error)

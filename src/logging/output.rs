@@ -21,7 +21,7 @@ use rustix::fs::{FileType, fstat};
 use rustix::time::Timespec;
 use socket2::SockRef;
 
-/// How often a thread that writes is looked after by somebody who waits for other things as well.
+/// How often the loop checks a thread that writes.
 const RETRY: Duration = Duration::from_millis(20);
 
 /// A descriptor, and bytes that wait for it to take them.

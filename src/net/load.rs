@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dial_comes_from_the_address_asked_for() {
+    fn dial_uses_the_given_source_address() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
         let source: SocketAddr = "127.0.0.3:0".parse().expect("an address");
         let _stream =

@@ -89,7 +89,7 @@ mod tests {
 
     /// Outstanding bytes take a network that loses them: see the tests in namespaces.
     #[test]
-    fn what_the_peers_kernel_has_taken_is_acknowledged_whether_it_is_read_or_not() {
+    fn unread_bytes_in_the_peers_kernel_are_acknowledged() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
         let mut dialled =
             std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("a dial");

@@ -20,7 +20,7 @@ const LOCK_TRIES: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// A listening Unix socket at `path`, non-blocking, with mode 0600. What is there already is
-/// replaced if it is a socket that nobody listens on.
+/// replaced if it is a socket without a listener.
 ///
 /// Between bind(2) and listen(2) a socket looks abandoned, so the directory is locked meanwhile
 /// (flock(2)): of two processes that start at once, one gets the path.
@@ -83,7 +83,7 @@ fn is_abandoned(path: &Path, addr: &SockAddr) -> io::Result<bool> {
         return Ok(false);
     }
     let caller = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // A queue that is full is somebody's as well: it must not be waited for.
+    // A full queue has a listener as well. It is not waited for.
     caller.set_nonblocking(true)?;
     Ok(caller
         .connect(addr)
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_socket_that_nobody_listens_on_is_replaced() {
+    fn only_a_stale_unix_socket_is_replaced() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("admin.sock");
         let first = listen_unix(&path, 8).expect("a listener");

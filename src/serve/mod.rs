@@ -165,7 +165,7 @@ fn passed_listeners() -> Result<Vec<TcpListener>, Error> {
 }
 
 fn announce(addrs: &[SocketAddr], admin: Option<&Admin>) {
-    // Who starts a server with its stdout closed does not want to know.
+    // With stdout closed the addresses are in the log only.
     let mut stdout = std::io::stdout().lock();
     for addr in addrs {
         let _ = writeln!(stdout, "listening {addr}");

@@ -1,4 +1,4 @@
-//! What the service manager is told: that the server listens, that its loop turns, that it reads
+//! Notifications to the service manager: that the server listens, that its loop turns, that it reads
 //! its settings again, that it drains (sd_notify(3)).
 //!
 //! A socket of std's and no crate: that of the crates blocks for as long as the manager does not
@@ -88,7 +88,7 @@ impl Manager {
     /// The settings are about to be read again. [`Manager::ready`] has to follow, whatever comes of
     /// it: the manager waits for that.
     ///
-    /// Who drains has said that it stops, which is not taken back.
+    /// A draining server has sent STOPPING=1, which cannot be taken back.
     pub(super) fn reloading(&mut self) {
         if let Some(link) = self.0.as_mut().filter(|link| !link.told_of_drain) {
             link.tell(format_args!(

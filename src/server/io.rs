@@ -73,7 +73,7 @@ impl Server {
             && let Some(stream) = self.sockets.get_mut(id)
             && let Ok(Some(error)) = stream.take_error()
         {
-            // Nobody reads from it at present, so nobody else would notice.
+            // It is not read at present, so no read would return the error.
             self.engine
                 .handle_failure(self.now, id, CloseReason::from_read_error(&error));
         }

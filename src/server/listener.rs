@@ -76,7 +76,7 @@ pub(super) enum Accepted {
     Refused(SocketAddr),
     /// Accepting rests for a while; this is why.
     Paused(io::Error),
-    /// Nobody is waiting.
+    /// No connection is waiting.
     Nobody,
 }
 
@@ -178,7 +178,7 @@ impl Listeners {
         Accepted::Paused(error)
     }
 
-    /// Whether there may be somebody to accept right now.
+    /// Whether a connection may be waiting.
     pub(super) fn is_pending(&self) -> bool {
         self.paused_until.is_none() && self.listeners.iter().any(|listener| listener.pending)
     }
@@ -240,7 +240,7 @@ mod tests {
     /// accept(2), "Errors": what is wrong with the system, and what with the one peer that died in
     /// the queue.
     #[test]
-    fn errors_of_one_peer_are_told_from_those_of_the_system() {
+    fn accept_errors_of_one_peer_differ_from_system_errors() {
         let concerns =
             |errno: Errno| concerns_one_peer(&io::Error::from_raw_os_error(errno.raw_os_error()));
         for errno in [
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn out_of_anything_with_the_reserve_gone_accepting_rests_and_begins_again() {
+    fn accepting_pauses_without_a_reserve_descriptor() {
         for errno in [Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
             let mut listeners = listeners();
             listeners.spare = None;

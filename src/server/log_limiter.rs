@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_counted_and_the_next_second_is_heard_again() {
+    fn suppressed_log_lines_are_counted_per_second() {
         let mut log_limiter = LogLimiter::new();
         let now = Timestamp::from_ms(5000);
         let written = (0..15_000)

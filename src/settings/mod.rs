@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_beat_environment_beats_file_beats_defaults() {
+    fn flags_override_environment_overrides_file_overrides_defaults() {
         let file = "heartbeat = '1s'\nmissed = 1\ntick = '10ms'\nno-ping = true\nallow = ['10.0.0.0/8', '::1']\naddr = '127.0.0.1:1'";
         let variables = [
             ("HEARTLINE_HEARTBEAT", "2s"),
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_as_long_as_they_are_said_to_be() {
+    fn list_limits_are_applied() {
         let settings = layer(
             &[],
             &[("HEARTLINE_ADDR", "127.0.0.1:5, [::1]:5")],
@@ -466,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_of_where_it_stands() {
+    fn error_names_its_source() {
         let unknown = fault(&[], &[], Some("\nheartbeet = '5s'"));
         assert!(
             unknown.ends_with(":2: heartbeet: no such key; did you mean heartbeat?"),
@@ -516,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_value_is_said_with_what_is_expected_and_without_a_flag() {
+    fn wrong_value_in_a_file_names_what_is_expected() {
         for (file, said) in [
             (
                 "app = 'eco'",
@@ -556,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn a_contradiction_is_said_of_all_places_that_it_comes_from() {
+    fn contradiction_names_every_source() {
         let described = |flags: &[&str], variables: &[(&str, &str)], file: &str| {
             let settings = layer(flags, variables, Some(file)).expect("each by itself is valid");
             let error = settings
@@ -603,7 +603,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_turns_off_what_others_have_turned_on() {
+    fn flag_turns_a_switch_of_file_or_environment_off() {
         for flag in ["--no-ping=false", "--no-ping=true", "--no-ping"] {
             for there in ["false", "true"] {
                 let settings = layer(
@@ -653,7 +653,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_is_empty_is_none_and_one_that_looks_like_a_setting_is_wondered_at() {
+    fn empty_variables_are_ignored_and_unknown_ones_warned_about() {
         let variables = [
             ("HEARTLINE_MISSED", ""),
             ("HEARTLINE_CONFIG", ""),

@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_three_ways_out_and_escape_first_leaves_what_is_open() {
+    fn escape_closes_the_prompt_before_it_quits() {
         let mut try_ = Fixture::new();
         assert_eq!(try_.keys("q"), Some(Effect::Quit));
         assert_eq!(try_.code(KeyCode::Esc), Some(Effect::Quit));
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_yes_closes_and_it_closes_the_line_that_was_asked_about() {
+    fn confirmed_close_is_for_the_named_connection() {
         let mut try_ = Fixture::new();
         try_.code(KeyCode::Down);
         for no in ["kn", "kq", "kx \n"] {
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_pasted_is_no_command() {
+    fn pasted_text_is_not_a_command() {
         let mut try_ = Fixture::new();
         try_.app.paste("k");
         assert!(matches!(try_.app.mode, Mode::Watch));
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_line_nothing_is_done_to_one() {
+    fn actions_without_a_selection_do_nothing() {
         let mut try_ = Fixture::new();
         try_.app.update(
             Update::Lines(try_.app.list.query(), ConnectionList::default()),
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_server_is_told_until_it_answers() {
+    fn lost_server_is_shown_until_it_answers() {
         let mut try_ = Fixture::new();
         assert_eq!(try_.app.lost(try_.now), None);
         let later = try_.now + Duration::from_secs(5);
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn another_server_under_the_same_address_is_mentioned() {
+    fn another_server_at_the_same_address_is_reported() {
         let mut try_ = Fixture::new();
         for pid in [7, 7, 8] {
             assert_eq!(try_.app.note(try_.now), None, "{pid}");

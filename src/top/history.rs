@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_round_trips_stay_until_there_are_others() {
+    fn last_round_trips_stay_visible() {
         let with = |json: &str, uptime_s| Status {
             round_trip: serde_json::from_str(json).expect("a histogram"),
             ..status(uptime_s, 1)

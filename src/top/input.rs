@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_edited_where_the_cursor_is() {
+    fn input_is_edited_at_the_cursor() {
         use KeyCode::*;
         let mut input = Input::new("añb");
         assert_eq!(
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn only_one_line_is_pasted_and_only_so_much() {
+    fn paste_takes_one_bounded_line() {
         let mut input = Input::new("say ");
         input.paste("hel\tlo\r\nq\ny");
         assert_eq!(input.text(), "say hello");

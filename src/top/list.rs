@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_says_what_the_list_is() {
+    fn list_query_names_sort_order_and_range() {
         let mut list = list(10, &[]);
         assert_eq!(
             list.query().path(),
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn every_line_can_be_reached_and_what_is_seen_is_there() {
+    fn selection_reaches_every_row() {
         let ids: Vec<usize> = (0..97).collect();
         let mut list = list(10, &ids);
         for id in ids.iter().skip(1) {
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn the_selection_goes_where_its_line_goes_and_stays_where_it_was_when_that_is_gone() {
+    fn selection_follows_its_connection() {
         let mut list = list(10, &[1, 2, 3, 4, 5]);
         refresh(&mut list, &[5, 4, 3, 2, 1]);
         assert_eq!(
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_to_what_is_not_asked_any_more_are_not_shown() {
+    fn outdated_list_answers_are_ignored() {
         let mut list = list(10, &[1, 2]);
         let old = list.query();
         list.sort_by(Sort::Age);

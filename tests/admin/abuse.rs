@@ -51,7 +51,7 @@ fn idle_admin_clients_make_room_for_new_ones() {
 }
 
 #[test]
-fn the_client_after_the_last_is_told_and_the_next_is_served_when_one_leaves() {
+fn full_admin_endpoint_answers_503_until_a_client_leaves() {
     let server = serve(&[]);
     let mut clients: Vec<Client> = (0..128).map(|_| Client::connect(&server)).collect();
     for client in &mut clients {
@@ -70,7 +70,7 @@ fn the_client_after_the_last_is_told_and_the_next_is_served_when_one_leaves() {
 }
 
 #[test]
-fn garbage_is_refused_and_harms_nobody() {
+fn garbage_requests_are_rejected() {
     let server = serve(&[]);
     let mut peer = server.served();
     // A TLS client, a line client, and one who speaks another HTTP.

@@ -54,7 +54,7 @@ fn refused(args: &[&str], culprit: &str) {
 }
 
 #[test]
-fn what_would_leave_the_door_open_does_not_start() {
+fn unprotected_admin_address_is_rejected() {
     refused(&["--admin", "0.0.0.0:0"], "--admin:");
     refused(&["--admin", "[::]:0"], "--admin:");
     refused(&["--admin", "nowhere"], "--admin:");

@@ -10,7 +10,7 @@ use crate::common::{Peer, wait_until};
 use crate::{get, ids, metric, serve};
 
 #[test]
-fn a_healthy_server_says_ok_and_shows_its_page() {
+fn healthz_and_page_are_served() {
     let server = serve(&[]);
     let mut client = Client::connect(&server);
     let health = client.get("/healthz");
@@ -36,7 +36,7 @@ fn a_healthy_server_says_ok_and_shows_its_page() {
 }
 
 #[test]
-fn the_status_says_what_the_server_is_and_does() {
+fn status_endpoint_has_identity_and_counters() {
     let server = serve(&[
         "--heartbeat",
         "2s",
@@ -129,7 +129,7 @@ fn bounds_that_are_off_are_null() {
 }
 
 #[test]
-fn connections_are_listed_in_the_order_asked_for() {
+fn connections_are_sorted() {
     let server = serve(&["--heartbeat", "off"]);
     let mut peers: Vec<Peer> = (0..5).map(|_| server.served()).collect();
     // The third sends most, and each after it less.
@@ -221,7 +221,7 @@ fn a_ping_that_was_answered_tells_the_round_trip() {
 }
 
 #[test]
-fn an_id_that_has_gone_stale_names_nobody_though_its_slot_is_taken() {
+fn stale_id_is_404_though_its_slot_is_reused() {
     let server = serve(&[]);
     let mut client = Client::connect(&server);
     let first = server.served();
@@ -254,7 +254,7 @@ fn an_id_that_has_gone_stale_names_nobody_though_its_slot_is_taken() {
 }
 
 #[test]
-fn an_id_of_the_process_before_names_nobody() {
+fn id_of_an_earlier_process_is_404() {
     let before = serve(&[]);
     let _here = before.served();
     let id = ids(&before)[0].clone();
@@ -330,7 +330,7 @@ fn a_message_that_cannot_be_carried_is_refused_for_its_reason() {
 }
 
 #[test]
-fn a_full_queue_is_a_conflict_and_costs_the_line_unless_messages_are_dropped() {
+fn send_to_a_full_queue_is_409() {
     for on_slow in ["close", "drop"] {
         let server = serve(&["--max-outbox", "256KiB", "--on-slow", on_slow]);
         let peer = server.served();
@@ -363,7 +363,7 @@ fn a_full_queue_is_a_conflict_and_costs_the_line_unless_messages_are_dropped() {
 }
 
 #[test]
-fn a_line_that_is_kicked_is_closed_on_request() {
+fn kick_closes_a_connection_as_requested() {
     let server = serve(&[]);
     let (mut soft, mut hard, mut other) = (server.served(), server.served(), server.served());
     let mut client = Client::connect(&server);
@@ -424,7 +424,7 @@ fn a_line_that_is_kicked_is_closed_on_request() {
 }
 
 #[test]
-fn wrong_methods_paths_and_queries_are_told_apart() {
+fn wrong_methods_paths_and_queries_have_different_codes() {
     let server = serve(&[]);
     let mut client = Client::connect(&server);
     for (method, target, allowed) in [
@@ -496,7 +496,7 @@ fn head_is_get_without_the_body() {
 }
 
 #[test]
-fn connections_are_kept_and_requests_may_wait_in_line() {
+fn admin_connections_are_kept_alive_and_pipelined() {
     let server = serve(&[]);
     let mut client = Client::connect(&server);
     let request = format!("GET /healthz HTTP/1.1\r\nHost: {}\r\n\r\n", client.host());
@@ -534,7 +534,7 @@ fn connections_are_kept_and_requests_may_wait_in_line() {
 }
 
 #[test]
-fn a_client_that_holds_its_body_back_is_told_to_go_on() {
+fn expect_continue_is_answered() {
     let server = serve(&["--app", "sink"]);
     let mut peer = server.served();
     let mut client = Client::connect(&server);
@@ -587,7 +587,7 @@ fn metrics_are_the_figures_of_the_status() {
 /// Needs promtool, which Debian's `prometheus` has: `cargo test --test admin -- --ignored`.
 #[test]
 #[ignore = "needs promtool"]
-fn metrics_are_what_prometheus_wants_them_to_be() {
+fn metrics_pass_promtool() {
     let server = serve(&["--heartbeat", "200ms"]);
     let mut peer = server.served();
     peer.expect("ping\n");
@@ -618,7 +618,7 @@ fn metrics_are_what_prometheus_wants_them_to_be() {
 }
 
 #[test]
-fn events_tell_the_status_every_second_and_what_has_closed() {
+fn event_stream_has_status_and_closes() {
     let server = serve(&[]);
     let first = server.served();
     let id = ids(&server)[0].clone();

@@ -59,7 +59,7 @@ fn a_drain_is_a_shutdown_that_the_endpoint_lives_to_see() {
 }
 
 #[test]
-fn with_no_line_left_the_answer_still_comes() {
+fn drain_answers_after_the_last_connection() {
     let mut server = serve(&[]);
     let mut client = Client::connect(&server);
     client.post("/drain?grace=10ms", "").expect(202);
@@ -67,7 +67,7 @@ fn with_no_line_left_the_answer_still_comes() {
 }
 
 #[test]
-fn nobody_there_no_wake_up() {
+fn admin_endpoint_without_clients_makes_no_wake_up() {
     let server = serve(&["--heartbeat", "60s"]);
     let wake_ups = || server.status("voluntary_ctxt_switches");
     let settle = || {

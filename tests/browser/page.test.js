@@ -20,13 +20,13 @@ test('what peers do is seen as they do it', async t => {
   const page = await open(t, server.url);
   await says(page, OPEN, /^0/);
   await says(page, '#lines-empty', new RegExp(`nc 127\\.0\\.0\\.1 ${server.listening.split(':')[1]}`));
-  await says(page, '#closed-empty', /No line has been closed yet/);
+  await says(page, '#closed-empty', /No connection has been closed yet/);
 
   const [a, b] = [await peer(t, server), await peer(t, server)];
   await says(page, OPEN, /^2/);
   await rows(page, [a.address, b.address], false);
   await says(page, '#version', /^\d+\.\d+\.\d+$/);
-  assert.match(await page.title(), /^2 lines/);
+  assert.match(await page.title(), /^2 connections/);
 
   // Until the page has seen it: a rate is of the last second only.
   await until('messages are seen', async () => {
@@ -104,12 +104,12 @@ test('the table sorts by its headers and searches by address', async t => {
   await says(page, '#range', /^1–1 of 1$/);
   await page.getByLabel('Address begins with').fill('10.&limit=0');
   await rows(page, []);
-  await page.getByText('No open line’s address begins with “10.&limit=0”.').waitFor();
+  await page.getByText('No address of an open connection begins with “10.&limit=0”.').waitFor();
   await page.getByLabel('Address begins with').fill('');
   await rows(page, [a.address, c.address, b.address]);
 });
 
-test('only one page of the lines is asked for and shown', async t => {
+test('only one page of the connections is asked for and shown', async t => {
   const server = await serve(t);
   const peers = [];
   for (let i = 0; i < 120; i++) peers.push(await peer(t, server));
@@ -134,7 +134,7 @@ test('only one page of the lines is asked for and shown', async t => {
   assert.deepEqual([...limits], ['50']);
 });
 
-test('lines are fetched only while they can be seen', async t => {
+test('connections are fetched only while they are visible', async t => {
   const server = await serve(t);
   await peer(t, server);
   let fetched = 0;
@@ -144,7 +144,7 @@ test('lines are fetched only while they can be seen', async t => {
   await says(page, '#detail', /up [3-9] s/);
   assert.equal(fetched, 0);
   await page.locator('#body').scrollIntoViewIfNeeded();
-  await until('lines are fetched again and again', () => fetched >= 2);
+  await until('connections are fetched again and again', () => fetched >= 2);
   assert.equal(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), true, 'a phone need not scroll sideways');
 });
 
@@ -155,11 +155,11 @@ test('a broadcast reaches all, a message to one reaches one', async t => {
   await rows(page, [a.address, b.address], false);
 
   await page.getByRole('button', { name: 'Broadcast…' }).click();
-  await says(page, '#send-about', /Every open line gets it: 2 now/);
+  await says(page, '#send-about', /Every open connection gets it: 2 now/);
   await message(page).fill('to äll');
   await says(page, '#send-size', /^7 B$/);
   await page.getByRole('button', { name: 'Send to all' }).click();
-  await says(page, '#toast', /^Sent to 2 lines\.$/);
+  await says(page, '#toast', /^Sent to 2 connections\.$/);
   await a.gets('to äll');
   await b.gets('to äll');
 
@@ -191,14 +191,14 @@ test('a broadcast reaches all, a message to one reaches one', async t => {
   assert.equal(await begin(`Send to ${b.address}`), '');
 });
 
-test('a kick closes a line once it is confirmed, and not before', async t => {
+test('a kick closes a connection once it is confirmed', async t => {
   const server = await serve(t);
   const a = await peer(t, server), b = await peer(t, server);
   const page = await open(t, server.url);
   const deletes = [];
   page.on('request', request => { if (request.method() === 'DELETE') deletes.push(request.url()); });
   await rows(page, [a.address, b.address], false);
-  const kick = page.getByRole('button', { name: `Kick ${a.address}` }), dialog = page.getByRole('dialog', { name: 'Kick this line?' });
+  const kick = page.getByRole('button', { name: `Kick ${a.address}` }), dialog = page.getByRole('dialog', { name: 'Close this connection?' });
 
   for (const cancel of [() => dialog.getByRole('button', { name: 'Cancel' }).click(), () => page.keyboard.press('Escape')]) {
     await kick.click();
@@ -227,7 +227,7 @@ test('a kick closes a line once it is confirmed, and not before', async t => {
   assert.match(deletes[1], /\?now=true$/);
 });
 
-test('a line that does not go when it is told to is kicked at once', async t => {
+test('a connection that is flushing can be closed at once', async t => {
   const server = await serve(t, ['--app', 'sink']);
   const a = await peer(t, server);
   a.sleeps();
@@ -277,9 +277,9 @@ test('a page that nobody sees leaves its connection to others, and knows all the
   await hide(true);
   await ended;
   const a = await peer(t, server), b = await peer(t, server);
-  await until('the title says so', async () => /^2 lines/.test(await page.title()));
+  await until('the title says so', async () => /^2 connections/.test(await page.title()));
   b.leave();
-  await until('the title says so', async () => /^1 line /.test(await page.title()));
+  await until('the title says so', async () => /^1 connection /.test(await page.title()));
   assert.equal(streams.length, 0);
   await hide(false);
   await says(page, '#closed li', new RegExp(`${b.address}peer-closed`));
@@ -287,7 +287,7 @@ test('a page that nobody sees leaves its connection to others, and knows all the
   assert.equal(streams.length, 1);
 });
 
-test('a line that goes while a dialog is about it takes nothing with it', async t => {
+test('a dialog survives the close of its connection', async t => {
   const server = await serve(t);
   const a = await peer(t, server);
   const page = await open(t, server.url, {}, /404/);
@@ -350,7 +350,7 @@ test('everything can be done from the keyboard', async t => {
   };
 
   await press('Tab');
-  assert.equal(await focused(page), 'Skip to the lines');
+  assert.equal(await focused(page), 'Skip to the connections');
   await press('Enter');
   await until('the table has the focus', async () => await focused(page) === 'lines');
   await tabTo('Age');
@@ -371,7 +371,7 @@ test('everything can be done from the keyboard', async t => {
   await a.closed();
   await until('the table has the focus', async () => await focused(page) === 'lines');
 
-  const chart = page.getByRole('slider', { name: 'Lines: look back' });
+  const chart = page.getByRole('slider', { name: 'Connections: look back' });
   await chart.focus();
   await press('ArrowLeft', 'ArrowLeft');
   assert.match((await chart.getAttribute('aria-valuetext')).replaceAll('\u00a0', ' '), /^2 s ago: open \d/);
@@ -412,13 +412,13 @@ test('draining is confirmed, shown, and survived; so is a server that dies', asy
   await becomes(page, 'live');
   await says(page, OPEN, /^3/);
   await page.getByRole('button', { name: 'Drain…' }).click();
-  await says(page, '#drain-about', /3 lines/);
+  await says(page, '#drain-about', /3 connections/);
   await page.keyboard.press('Escape');
   await page.getByRole('button', { name: 'Drain…' }).click();
   await page.getByLabel('Over how many seconds').fill('600');
   await page.locator('#drain-go').click();
   await becomes(page, 'draining');
-  await says(page, '#detail', /lines? left|New ones are refused/);
+  await says(page, '#detail', /connections? left|New ones are refused/);
   await page.getByRole('button', { name: 'End sooner…' }).click();
   await page.getByLabel('Over how many seconds').fill('0.5');
   await page.locator('#drain-go').click();

@@ -60,19 +60,19 @@ fn each_end_finds_the_other_gone_within_the_bound(lost: &[&str]) {
 
 #[test]
 #[ignore = "makes network namespaces: needs root and iproute2"]
-fn what_the_server_sends_is_lost() {
+fn packet_loss_from_the_server_is_found_by_both_ends() {
     each_end_finds_the_other_gone_within_the_bound(TO_CLIENT);
 }
 
 #[test]
 #[ignore = "makes network namespaces: needs root and iproute2"]
-fn what_the_client_sends_is_lost() {
+fn packet_loss_from_the_client_is_found_by_both_ends() {
     each_end_finds_the_other_gone_within_the_bound(TO_SERVER);
 }
 
 #[test]
 #[ignore = "makes network namespaces: needs root and iproute2"]
-fn what_either_sends_is_lost() {
+fn packet_loss_both_ways_is_found_by_both_ends() {
     each_end_finds_the_other_gone_within_the_bound(BOTH_WAYS);
 }
 
@@ -80,7 +80,7 @@ fn what_either_sends_is_lost() {
 /// up.
 #[test]
 #[ignore = "makes network namespaces: needs root and iproute2"]
-fn a_gap_shorter_than_the_bound_costs_no_line() {
+fn network_gap_shorter_than_the_bound_closes_no_connection() {
     let network = Network::new();
     let heartbeat = ["--heartbeat", "1s", "--missed", "9"];
     let server = network.serve(SERVER, &heartbeat);
@@ -102,7 +102,7 @@ fn a_gap_shorter_than_the_bound_costs_no_line() {
 
 #[test]
 #[ignore = "makes network namespaces: needs root and iproute2"]
-fn both_ends_find_the_other_gone_and_meet_again() {
+fn both_ends_close_and_reconnect_after_a_network_loss() {
     let network = Network::new();
     let heartbeat = ["--heartbeat", "500ms", "--missed", "2"];
     let server = network.serve(SERVER, &heartbeat);
@@ -216,7 +216,7 @@ fn a_peer_that_vanishes_behind_a_full_queue_is_found_within_the_bound() {
 /// What the kernel has taken and nobody has acknowledged is not sent.
 #[test]
 #[ignore = "makes network namespaces: needs root and iproute2"]
-fn lines_lost_in_a_dead_network_exit_with_1() {
+fn unacknowledged_lines_in_a_dead_network_exit_with_1() {
     let network = Network::new();
     let _server = network.serve(SERVER, &["--heartbeat", "off"]);
     let heartbeat = ["--heartbeat", "500ms", "--missed", "2", "--tries", "1"];

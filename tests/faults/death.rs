@@ -32,7 +32,7 @@ fn answering(server: &Serve) -> Connect {
 }
 
 #[test]
-fn a_frozen_peer_is_closed_within_the_bound_and_comes_back_when_it_thaws() {
+fn frozen_peer_is_closed_within_the_bound_and_reconnects() {
     let server = Serve::start(&HEARTBEAT);
     let (mut frozen, mut neighbour) = (answering(&server), answering(&server));
     frozen.signal(Signal::STOP);
@@ -60,7 +60,7 @@ fn a_frozen_peer_is_closed_within_the_bound_and_comes_back_when_it_thaws() {
 }
 
 #[test]
-fn a_frozen_server_blames_nobody_and_says_how_long_it_was_gone() {
+fn frozen_server_closes_no_connection_and_logs_the_stall() {
     let server = Serve::start(&HEARTBEAT);
     let mut clients: Vec<Connect> = (0..8).map(|_| answering(&server)).collect();
     server.signal(Signal::STOP);
@@ -88,7 +88,7 @@ fn a_frozen_server_blames_nobody_and_says_how_long_it_was_gone() {
 /// Its kernel accepts new lines for it, so a client that judged it dead dials, is let in, and asks
 /// again.
 #[test]
-fn a_frozen_server_is_left_within_the_clients_bound_and_found_again_when_it_thaws() {
+fn client_leaves_a_frozen_server_and_reconnects() {
     let server = Serve::start(&["--heartbeat", "off"]);
     let mut client = Connect::start(
         server.addr(),

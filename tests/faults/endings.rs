@@ -40,7 +40,7 @@ fn stuff(peer: &mut Peer, request: &str) {
 }
 
 #[test]
-fn a_reset_ends_a_line_at_once_whatever_it_was_doing() {
+fn reset_closes_a_connection_at_once() {
     let server = Serve::start(&NO_TIMEOUTS);
     let mut neighbour = served(&server);
     let (quiet, mut unfinished, mut stuck) = (served(&server), served(&server), served(&server));
@@ -86,7 +86,7 @@ fn a_fin_and_then_silence_keeps_nothing_open() {
 
 /// The FIN comes while much is queued for the peer, which then reads nothing of it.
 #[test]
-fn a_fin_before_a_queue_that_nobody_reads_is_waited_for_no_longer_than_a_silent_peer() {
+fn half_closed_peer_that_does_not_read_is_closed_within_the_bound() {
     let bound = ms(3000);
     let args = [
         "--app",
@@ -161,7 +161,7 @@ impl Pinging {
 
 /// A window of zero for ever, from a peer whose every heartbeat is life.
 #[test]
-fn a_peer_that_beats_and_never_reads_is_a_slow_reader_after_the_write_timeout() {
+fn peer_that_pings_and_never_reads_is_closed_after_write_timeout() {
     // Nobody is asked meanwhile.
     let args = [
         "--app",
@@ -200,7 +200,7 @@ fn a_peer_that_beats_and_never_reads_is_a_slow_reader_after_the_write_timeout() 
 }
 
 #[test]
-fn a_client_leaves_a_server_that_resets_it_or_shuts_its_side_and_comes_back() {
+fn client_reconnects_after_reset_and_fin() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port of our own");
     let addr = listener.local_addr().expect("bound");
     let (connected, wait) = channel();

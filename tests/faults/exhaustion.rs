@@ -151,7 +151,7 @@ fn serve_logging_to(log: PathBuf) -> Serve {
 }
 
 #[test]
-fn a_full_disk_costs_log_lines_and_nothing_else() {
+fn full_disk_loses_log_lines_only() {
     let mut server = serve_logging_to("/dev/full".into());
     let mut peer = served(&server);
     make_log_lines(&server, ms(500));

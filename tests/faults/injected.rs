@@ -72,7 +72,7 @@ fn accepting_rests_while_the_machine_has_nothing_to_give_and_goes_on_afterwards(
 /// The peer was gone before it was accepted (accept(2)): no concern of anybody else.
 #[test]
 #[ignore = "takes strace"]
-fn a_peer_that_is_gone_before_it_is_let_in_delays_nobody() {
+fn connection_aborted_before_accept_delays_no_other() {
     let (server, calls) = failing("accept4", "ECONNABORTED", "6..25");
     let mut peers: Vec<Peer> = (0..10).map(|_| served(&server)).collect();
     peers.iter_mut().for_each(is_served);
@@ -86,7 +86,7 @@ fn a_peer_that_is_gone_before_it_is_let_in_delays_nobody() {
 /// A line that the kernel will not watch could never be read: it ends, and is told so by a close.
 #[test]
 #[ignore = "takes strace"]
-fn a_line_that_cannot_be_watched_ends_and_its_neighbours_do_not_notice() {
+fn connection_that_epoll_rejects_is_closed_alone() {
     for error in ["ENOMEM", "ENOSPC"] {
         let (server, calls) = failing("epoll_ctl", error, "10..12");
         let mut peers: Vec<Peer> = (0..12).map(|_| server.connect()).collect();

@@ -36,7 +36,7 @@ fn a_frame_that_never_ends_is_ended_by_the_frame_timeout() {
 }
 
 #[test]
-fn who_never_speaks_is_turned_out_and_an_answer_is_speech() {
+fn first_message_timeout_accepts_pongs() {
     let server = Serve::start(&[
         "--first-message-timeout",
         "2s",

@@ -50,7 +50,7 @@ fn people_get_a_table_and_scripts_the_json_of_the_server() {
             "\n  connections    1 open of ",
             "\n  closed         none\n",
             "\n  messages       1 received, 1 queued\n",
-            "\n  heartbeats     every 2.0s, dead after 8.0s; 0 pings out, 0 pongs in, 1 pings in\n",
+            "\n  heartbeats     every 2.0s, dead after 8.0s; 0 pings sent, 0 pongs and 1 pings received\n",
             "\n  round trip ",
         ] {
             assert!(text.contains(part), "{part:?} in {text}");
@@ -87,7 +87,7 @@ fn a_server_that_drains_has_an_exit_code_of_its_own() {
 }
 
 #[test]
-fn a_unix_socket_is_asked_as_well() {
+fn status_works_over_a_unix_socket() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let addr = format!("unix:{}", dir.path().join("admin").display());
     let server = Serve::start(&["--admin", &addr]);
@@ -108,7 +108,7 @@ fn a_unix_socket_is_asked_as_well() {
 }
 
 #[test]
-fn a_token_is_asked_for_and_taken_from_a_file() {
+fn status_reads_the_token_from_a_file() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let file = |name: &str, token: &str| {
         let path = dir.path().join(name).display().to_string();
@@ -149,7 +149,7 @@ fn a_token_is_asked_for_and_taken_from_a_file() {
 }
 
 #[test]
-fn whoever_is_no_admin_endpoint_is_told_from_one_that_is_gone() {
+fn other_http_server_differs_from_an_unreachable_one() {
     refused(
         &mut heartline(&["status", "nowhere"]),
         2,
@@ -200,7 +200,7 @@ fn whoever_is_no_admin_endpoint_is_told_from_one_that_is_gone() {
 }
 
 #[test]
-fn whoever_says_nothing_or_never_ends_is_given_up() {
+fn silent_or_endless_admin_server_times_out() {
     let silent = stranger(|mut stream| drop(stream.read_to_end(&mut Vec::new())));
     // Each byte comes in time, and still it has no end.
     let endless = stranger(|mut stream| {

@@ -17,7 +17,7 @@ fn top(server: &Serve, columns: u16, rows: u16) -> Pty {
 }
 
 #[test]
-fn without_a_terminal_it_names_what_needs_none() {
+fn top_without_a_terminal_names_status() {
     let server = serve(&[]);
     refused(
         &mut heartline(&["top", &server.admin]),
@@ -32,7 +32,7 @@ fn without_a_terminal_it_names_what_needs_none() {
 }
 
 #[test]
-fn what_is_wrong_from_the_beginning_is_said_without_taking_the_terminal() {
+fn top_reports_start_errors_without_the_terminal() {
     let gone = std::net::TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .expect("a port")
@@ -43,7 +43,7 @@ fn what_is_wrong_from_the_beginning_is_said_without_taking_the_terminal() {
 }
 
 #[test]
-fn the_lines_and_the_closes_are_shown() {
+fn top_shows_connections_and_closes() {
     let server = serve(&[]);
     let (one, mut two) = (server.served(), server.served());
     let addr =
@@ -72,7 +72,7 @@ fn the_lines_and_the_closes_are_shown() {
 }
 
 #[test]
-fn every_way_out_gives_the_terminal_back() {
+fn terminal_is_restored_on_every_exit() {
     let server = serve(&[]);
     for keys in [
         "q",
@@ -136,7 +136,7 @@ fn top_draws_in_windows_of_any_size() {
 }
 
 #[test]
-fn a_line_is_found_written_to_and_closed() {
+fn connection_is_found_written_to_and_closed_in_top() {
     let server = serve(&["--heartbeat", "off"]);
     let (mut one, mut two) = (server.served(), server.served());
     let mut top = top(&server, 100, 30);
@@ -172,7 +172,7 @@ fn a_line_is_found_written_to_and_closed() {
 }
 
 #[test]
-fn a_message_that_cannot_be_sent_is_said_to_be_so() {
+fn failed_send_is_shown_in_top() {
     let server = serve(&["--max-message", "8"]);
     let mut peer = server.served();
     let mut top = top(&server, 100, 24);
@@ -184,7 +184,7 @@ fn a_message_that_cannot_be_sent_is_said_to_be_so() {
 }
 
 #[test]
-fn what_was_asked_for_last_is_done_before_it_ends() {
+fn last_action_is_done_before_top_ends() {
     let server = serve(&[]);
     let mut peer = server.served();
     let mut top = top(&server, 100, 24);
@@ -196,7 +196,7 @@ fn what_was_asked_for_last_is_done_before_it_ends() {
 }
 
 #[test]
-fn another_size_is_another_picture() {
+fn top_redraws_at_another_size() {
     let server = serve(&[]);
     let _peer = server.served();
     let mut top = top(&server, 60, 15);

@@ -16,7 +16,7 @@ const HOURS: u64 = 3;
 /// has another.
 #[test]
 #[ignore = "takes minutes"]
-fn a_million_lines_for_hours() {
+fn one_million_connections_for_hours() {
     let seed = std::env::var("HEARTLINE_SIM_SEED").map_or_else(
         |_| fastrand::u64(..),
         |seed| seed.parse().expect("a number"),

@@ -41,7 +41,7 @@ fn answering() -> Plan {
 }
 
 #[test]
-fn five_thousand_lines_fall_silent_at_once_and_none_is_early_or_late() {
+fn five_thousand_silent_connections_are_closed_on_time() {
     let mut world = World::new(Setup::calm(config()));
     let lines: Vec<usize> = (0..5000)
         .map(|n| world.connect(if n % 2 == 0 { beating() } else { answering() }))
@@ -69,7 +69,7 @@ fn five_thousand_lines_fall_silent_at_once_and_none_is_early_or_late() {
 }
 
 #[test]
-fn a_freeze_of_eight_seconds_evicts_nobody_who_lives() {
+fn freeze_of_eight_seconds_closes_no_live_connection() {
     for (name, plan) in [("beating", beating()), ("answering", answering())] {
         let mut world = World::new(Setup::calm(config()));
         for n in 0..200 {
@@ -88,7 +88,7 @@ fn a_freeze_of_eight_seconds_evicts_nobody_who_lives() {
 }
 
 #[test]
-fn a_freeze_hides_the_dead_no_longer_than_it_lasts() {
+fn freeze_delays_verdicts_by_no_more_than_its_length() {
     let mut world = World::new(Setup::calm(config()));
     for _ in 0..200 {
         world.connect(answering());
@@ -220,7 +220,7 @@ fn a_shutdown_with_a_stuck_peer_ends_at_its_deadline() {
 }
 
 #[test]
-fn nobody_connected_means_no_turn_at_all() {
+fn idle_server_makes_no_turn() {
     let mut world = World::new(Setup::calm(config()));
     let line = world.connect(beating());
     world.at(5000, Action::Inject(line, Fault::HalfClose));
@@ -370,7 +370,7 @@ fn steady_reader_gets_everything_after_its_fin() {
 
 /// B and D: floods of the smallest messages, work that takes time, and the dead among the living.
 #[test]
-fn floods_of_empty_messages_delay_neither_timeouts_nor_neighbours() {
+fn floods_of_empty_messages_delay_no_timeout_and_no_neighbour() {
     let mut setup = at_a_cost(config());
     // More than there is time for, though it is not many.
     setup.budgets.unit_ns = 5000;

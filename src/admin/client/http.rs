@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_told() {
+    fn invalid_http_answers_are_reported() {
         let not_http = |pieces: &[&[u8]]| matches!(answered(pieces), Err(Trouble::NotHttp(_)));
         assert!(
             not_http(&[b"echo: GET /status HTTP/1.0\n"]),
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn who_says_nothing_is_not_waited_for() {
+    fn silent_admin_client_times_out() {
         let (ours, _theirs) = UnixStream::pair().expect("a pair");
         let result = answer(
             &mut AdminStream::Unix(ours),
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_says_what_the_server_must_know() {
+    fn admin_request_has_host_and_token() {
         let text = |method, token| {
             String::from_utf8(request("h:1", token, method, "/x", b"body")).expect("text")
         };

@@ -43,9 +43,9 @@ pub(crate) struct AdminClient {
 /// Why there is no answer, in sentences for the person at the terminal.
 #[derive(Debug)]
 pub(crate) enum AdminError {
-    /// Nobody could be asked.
+    /// The server could not be reached.
     Unreachable { addr: String, source: io::Error },
-    /// Whoever was asked broke off, or said nothing for too long.
+    /// The server closed the connection, or did not answer in time.
     Broken { addr: String, source: io::Error },
     /// There was an answer, and it is not one of Heartline's.
     NotAdmin { addr: String, problem: String },
@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_server_says_cannot_command_the_terminal() {
+    fn control_characters_of_a_server_are_escaped() {
         let error = AdminError::Refused {
             code: 409,
             sentence: "full\x1b[2J".to_string(),

@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_of_them_is_refused() {
+    fn unknown_values_are_rejected() {
         for text in [
             "",
             "nowhere",

@@ -1,4 +1,4 @@
-//! Who may ask: the loopback rule, the token, and what keeps a browser from being used by other
+//! Authorization: the loopback rule, the token, and what keeps a browser from being used by other
 //! people's pages.
 
 use std::fs::File;
@@ -87,7 +87,7 @@ pub(super) struct Access {
 }
 
 impl Access {
-    /// Without a token nobody but the machine itself may ask.
+    /// Without a token only clients on this machine are served.
     pub(super) fn check_exposure(&self, ip: IpAddr) -> Result<(), ConfigError> {
         if ip.is_loopback() || self.token.is_some() {
             Ok(())
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_one_line_of_a_certain_length() {
+    fn token_file_has_one_line_of_limited_length() {
         for text in [
             "0123456789abcdef",
             "0123456789abcdef\n",

@@ -1,4 +1,4 @@
-//! The last lines that ended, remembered for whoever asks later.
+//! The last closed connections, kept for `GET /closed`.
 
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};

@@ -89,7 +89,7 @@ pub(super) struct HttpConnection {
     output: Vec<u8>,
     written: usize,
     state: State,
-    /// Whether a request of it had the right to ask: strangers have no time to be idle in.
+    /// Whether a request of it was authorized: only such a client may be idle.
     is_known: bool,
     /// Whether there may be something to read: an event said so, and no read has found nothing
     /// since.
@@ -143,7 +143,7 @@ impl HttpConnection {
         match self.flush(now) {
             Flushed::All => {}
             Flushed::Some => return Step::Again,
-            // Nothing is read meanwhile: who does not take one answer has no use for another.
+            // Nothing is read meanwhile: a client that does not read one answer gets no other.
             Flushed::Full => return Step::Wait,
             Flushed::Failed => return Step::Gone,
         }
@@ -171,7 +171,7 @@ impl HttpConnection {
     fn take_in(&mut self, bytes: &[u8], now: Instant) {
         match self.state {
             State::Head if self.input.is_empty() => {
-                // A stranger's time goes on as it began.
+                // The time of an unauthorized client is not renewed.
                 if self.is_known {
                     self.due = Some(now + REQUEST_TIME);
                 }
@@ -349,7 +349,7 @@ impl HttpConnection {
     /// All is written: on to what comes after it.
     fn handle_written(&mut self, now: Instant) {
         match self.state {
-            // A stranger's time goes on as it began, whatever was answered.
+            // The time of an unauthorized client is not renewed, whatever was answered.
             State::Head if !self.is_known => {}
             State::Head if self.input.is_empty() => self.due = Some(now + IDLE_TIME),
             State::Head => self.due = Some(now + REQUEST_TIME),
@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_has_the_time_of_one_request_and_who_is_known_may_be_idle() {
+    fn unauthenticated_client_has_the_time_of_one_request() {
         let mut stranger = Line::new();
         assert!(matches!(stranger.step(), Step::Wait));
         assert_eq!(stranger.left(), Some(REQUEST_TIME));
@@ -535,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_read_is_not_added_to_and_has_its_own_time() {
+    fn event_stream_of_a_slow_client_is_bounded() {
         let mut line = Line::known();
         line.say(REQUEST);
         assert!(matches!(line.step(), Step::Head(_)));
@@ -574,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_answer_is_followed_by_a_fin_and_what_comes_after_it_is_thrown_away() {
+    fn last_answer_is_followed_by_a_fin() {
         let mut line = Line::new();
         line.say("nonsense\r\n\r\nand much more of it");
         assert!(matches!(line.step(), Step::Refuse(failure) if failure.code == 400));

@@ -11,7 +11,7 @@ use crate::admin::api::ClosedEvent;
 
 /// From one event to the next.
 pub(super) const PERIOD: Duration = Duration::from_secs(1);
-/// Closes told in one event; more than a person can read in a second. The rest are counted.
+/// Closes in one event: more than a person can read in a second. The rest are counted.
 const MAX_CLOSES: u64 = 50;
 
 pub(super) fn response() -> Response {
@@ -24,7 +24,7 @@ pub(super) fn status(status: &impl Serialize) -> Vec<u8> {
     event("status", status)
 }
 
-/// The event of what has closed after the first `told` closes; `None` if nothing has.
+/// The event with the closes after the first `told`; `None` if there are none.
 pub(super) fn closed(ring: &ClosedRing, told: u64) -> Option<Vec<u8>> {
     let untold = ring.total() - told;
     let shown = untold.min(MAX_CLOSES);

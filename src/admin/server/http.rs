@@ -24,7 +24,7 @@ pub(super) struct Head {
     pub(super) origin: Option<String>,
     pub(super) authorization: Option<String>,
     pub(super) content_length: u64,
-    /// Whether the client holds its body back until it is told to go on.
+    /// Whether the client waits for `100 Continue` before it sends its body.
     pub(super) expects_continue: bool,
     /// Whether the connection may serve another request after this one.
     pub(super) keep_alive: bool,
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_read_with_what_matters_of_it() {
+    fn request_head_is_parsed() {
         let head = head(
             "POST /broadcast?a=b HTTP/1.1\r\nHOST: localhost:7879\r\nOrigin: http://localhost:7879\r\nauthorization: Bearer x\r\n\
              Content-Length: 12\r\nExpect: 100-continue\r\nX-Other: y\r\n\r\nhello",
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_refused_with_the_code_that_fits() {
+    fn invalid_requests_have_specific_codes() {
         assert_eq!(code("\x16\x03\x01\x02"), 400);
         assert_eq!(code("GET / HTTP/2.0\r\n\r\n"), 505);
         assert_eq!(code("GET / HTTP/1.1\r\n\r\n"), 400);
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_says_how_long_it_is_and_that_it_is_not_to_be_kept() {
+    fn response_has_content_length_and_no_store() {
         let mut wire = Vec::new();
         Response::text(200, "ok\n").encode(true, false, &mut wire);
         let expected = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 3\r\nCache-Control: no-store\r\n\

@@ -171,7 +171,7 @@ fn resolve(addr: &str) -> Result<Vec<SocketAddr>, Error> {
 /// The file of a Unix socket, which goes when the endpoint does.
 pub(super) struct SocketFile {
     path: PathBuf,
-    /// Device and inode: who has put another one there meanwhile keeps it.
+    /// Device and inode: a socket that another process has put there meanwhile is kept.
     identity: (u64, u64),
 }
 
@@ -212,7 +212,7 @@ impl Stream {
         server.register_event_source(source, index, Interest::READABLE | Interest::WRITABLE)
     }
 
-    /// Says that nothing more will be sent. Who has gone need not be told.
+    /// Shuts the writing side. Errors do not matter: the client is gone then.
     pub(super) fn finish(&self) {
         let _ = match self {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_follow_one_another_in_either_order() {
+    fn pages_of_a_listing_are_consecutive() {
         let mut engine = engine(3000);
         for order in [Direction::Descending, Direction::Ascending] {
             let mut all = Vec::new();
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn those_alike_keep_their_places_and_those_without_a_figure_come_last() {
+    fn sort_is_stable_and_missing_figures_come_last() {
         let mut engine = engine(2100);
         for order in [Direction::Descending, Direction::Ascending] {
             let query = Query {
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_while_the_list_is_made_is_not_on_it() {
+    fn closed_connections_are_not_listed() {
         let mut engine = engine(10);
         let mut listing = Listing::new(Query::default());
         while !listing.advance(&Context {

@@ -1,4 +1,4 @@
-//! The admin endpoint of `heartline serve`: HTTP for whoever looks after a server, on the server's
+//! The admin endpoint of `heartline serve`: HTTP for operators, on the server's
 //! own loop.
 //!
 //! It may not delay the lines, so every turn does a bounded part of what there is to do, and it may
@@ -79,12 +79,12 @@ pub(crate) struct Admin {
     broadcasts: Broadcasts,
     closed: ClosedRing,
     requests: Requests,
-    /// Somebody may wait to be accepted.
+    /// A client may wait to be accepted.
     accepting: bool,
     paused_until: Option<Instant>,
-    /// When the streams are told something next, if there are any.
+    /// When the event streams get their next event, if there are any.
     next_events: Option<Instant>,
-    /// When somebody's time is over, or the streams are due.
+    /// When the time of a client is over, or the event streams are due.
     due: Option<Instant>,
     /// What all connections are read into.
     scratch: Box<[u8]>,

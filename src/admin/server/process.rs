@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_figures_are_those_of_this_process() {
+    fn usage_is_that_of_this_process() {
         let usage = Process::read().usage(0);
         // A test of Rust takes megabytes, three standard streams and some time.
         assert!(

@@ -244,7 +244,7 @@ impl Admin {
         }
         self.next_events = Some(now + events::PERIOD);
         let status = events::status(&status(server, &self.identity, self.connections.len()));
-        // Streams that have kept up have all been told the same.
+        // All streams that have kept up get the same event.
         let mut closed: Option<(u64, Option<Vec<u8>>)> = None;
         for (key, connection) in &mut self.connections {
             let Some(told) = connection.told_closes() else {

@@ -27,7 +27,7 @@ pub(super) enum Route {
     Events,
 }
 
-/// How many closes are shown to those who do not say.
+/// Closes in an answer without `limit`.
 const CLOSED_BY_DEFAULT: usize = 100;
 
 const GET: &str = "GET, HEAD";
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_not_found() {
+    fn unknown_paths_are_404() {
         for target in [
             "/nowhere",
             "/status/",
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_is_as_the_query_says() {
+    fn listing_follows_the_query() {
         let expected = Query {
             sort: Sort::Bytes,
             order: Direction::Ascending,
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_query_cannot_mean_is_refused() {
+    fn invalid_queries_are_rejected() {
         for target in [
             "/connections?sort=colour",
             "/connections?order=up",

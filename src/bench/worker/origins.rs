@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_dials_from_addresses_that_were_not_asked_for() {
+    fn extra_source_addresses_are_used_only_if_allowed() {
         let mut origins = origins(&["127.0.0.1", "127.0.0.2"], false);
         let dialled = dial(&mut origins, 12, |origin| {
             origin.ip().to_string() == "127.0.0.1"
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_says_of_a_taken_port_is_understood() {
+    fn taken_port_is_recognized() {
         // Nobody else has a reason to use these addresses.
         let taken: Vec<_> = (PORTS.first..=PORTS.last)
             .map(|port| TcpListener::bind(("127.81.0.1", port)).expect("a free port"))

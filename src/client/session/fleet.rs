@@ -163,7 +163,7 @@ fn the_first_dials_after_a_restart_are_spread_evenly() {
 
 /// What the jitter is for, and proof that a herd would be seen.
 #[test]
-fn without_jitter_the_fleet_is_one_herd() {
+fn reconnects_without_jitter_coincide() {
     let dials = dials(
         &Backoff::fixed(Duration::from_millis(BASE)),
         1,
@@ -223,7 +223,7 @@ fn assert_settles(seed: u64, period: u64, server: impl Fn(u64) -> Answer) {
 }
 
 #[test]
-fn a_line_that_lasted_makes_the_next_wait_short_again() {
+fn long_connection_resets_the_backoff() {
     // Ten minutes of dying at once, then lines of `MAX`: after each of those the wait is the first
     // one.
     const MENDED: u64 = 600 * SECOND;

@@ -5,7 +5,7 @@ use super::*;
 
 /// Sessions against peers of every temper, with a driver that lags. Prints the seed of a failure.
 #[test]
-fn the_dead_are_given_up_and_the_living_never() {
+fn session_leaves_dead_servers_and_no_live_one() {
     for seed in 0..300 {
         simulate(seed);
     }

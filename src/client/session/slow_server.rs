@@ -1,4 +1,4 @@
-//! Servers that read slowly, or not at all.
+//! Servers that read slowly or not at all.
 
 use super::tests::{BOUND, I, at, config, run_silent, up_at};
 use super::*;
@@ -62,7 +62,7 @@ fn given_up_at(heartbeat: Option<Heartbeat>, acknowledged: impl Fn(u64) -> u64) 
 }
 
 #[test]
-fn a_server_that_beats_and_never_reads_is_given_up_after_the_write_timeout() {
+fn client_leaves_a_server_that_never_reads_after_write_timeout() {
     for heartbeat in [config().heartbeat, None] {
         assert_eq!(given_up_at(heartbeat.clone(), |_| 0), Some(4 * I + 1));
         let stops = |now: u64| now.min(2 * I) * 10;

@@ -157,7 +157,7 @@ fn tries_for_ever_never_run_out() {
 }
 
 #[test]
-fn a_door_that_slams_uses_tries_up_and_one_byte_gives_them_back() {
+fn connections_without_a_byte_count_as_failed_attempts() {
     let mut session = session(|config| config.tries = Some(3));
     let mut now = 0;
     for number in [1, 2] {
@@ -190,7 +190,7 @@ fn a_door_that_slams_uses_tries_up_and_one_byte_gives_them_back() {
 }
 
 #[test]
-fn each_line_has_an_epoch_and_begins_anew() {
+fn each_connection_has_an_epoch() {
     let mut session = up_at(0, |_| ());
     run_silent(&mut session, 0, 3 * I);
     session.handle_lost(at(3 * I), CloseReason::PeerReset, false, 0);
@@ -210,7 +210,7 @@ fn each_line_has_an_epoch_and_begins_anew() {
 }
 
 #[test]
-fn late_events_of_a_line_that_is_gone_change_nothing() {
+fn late_events_of_a_closed_connection_are_ignored() {
     let mut session = up_at(0, |_| ());
     session.handle_lost(at(10), CloseReason::PeerReset, true, 0);
     let due = session.poll_timeout();
@@ -246,7 +246,7 @@ fn late_events_of_a_line_that_is_gone_change_nothing() {
 }
 
 #[test]
-fn a_pong_after_an_unclear_one_answers_only_what_was_asked_since() {
+fn pong_after_an_ambiguous_one_answers_later_pings_only() {
     let mut session = up_at(0, |_| ());
     assert_eq!(session.poll(at(I)), Some(PING));
     session.handle_received(at(I + 5));
@@ -264,7 +264,7 @@ fn a_pong_after_an_unclear_one_answers_only_what_was_asked_since() {
 }
 
 #[test]
-fn a_silent_line_is_asked_each_interval_and_given_up_exactly_at_the_bound() {
+fn client_pings_a_silent_server_and_leaves_at_the_bound() {
     let mut session = up_at(0, |_| ());
     session.handle_received(at(500));
     let seen = run_silent(&mut session, 500, 500 + BOUND + 1);
@@ -284,7 +284,7 @@ fn a_silent_line_is_asked_each_interval_and_given_up_exactly_at_the_bound() {
 }
 
 #[test]
-fn a_quiet_line_beats_each_interval_and_lives_by_its_answers() {
+fn quiet_client_pings_each_interval() {
     let mut session = up_at(0, |_| ());
     for beat in 1..100 {
         assert_eq!(session.poll_timeout(), Some(at(beat * I)));
@@ -304,7 +304,7 @@ fn a_quiet_line_beats_each_interval_and_lives_by_its_answers() {
 }
 
 #[test]
-fn no_beat_while_both_directions_are_busy() {
+fn busy_client_sends_no_pings() {
     let (mut both, mut only_in, mut only_out) =
         (up_at(0, |_| ()), up_at(0, |_| ()), up_at(0, |_| ()));
     let mut beats = [0, 0, 0];
@@ -330,7 +330,7 @@ fn no_beat_while_both_directions_are_busy() {
 }
 
 #[test]
-fn a_byte_found_by_the_last_read_is_life() {
+fn byte_found_by_the_final_read_keeps_the_connection() {
     let mut session = up_at(0, |_| ());
     for beat in 1..=3 {
         session.poll(at(beat * I));
@@ -347,7 +347,7 @@ fn a_byte_found_by_the_last_read_is_life() {
 }
 
 #[test]
-fn who_wakes_from_a_freeze_has_asked_nobody_and_gives_up_nobody() {
+fn frozen_server_has_sent_no_ping_and_closes_no_connection() {
     let mut session = up_at(0, |_| ());
     let wake = 100 * I;
     let seen = run_silent(&mut session, wake, wake + 3 * I + 1);
@@ -378,7 +378,7 @@ fn unacknowledged_bytes_are_reported_at_the_end() {
 }
 
 #[test]
-fn without_a_heartbeat_nobody_is_asked_or_judged() {
+fn heartbeat_off_sends_no_ping_and_closes_no_connection() {
     let mut session = up_at(0, |config| config.heartbeat = None);
     session.handle_resumed(at(5));
     assert_eq!(
@@ -404,7 +404,7 @@ fn a_client_that_only_listens_judges_without_asking() {
 }
 
 #[test]
-fn a_resumed_machine_asks_at_once_and_waits_one_interval() {
+fn resumed_machine_pings_at_once_and_waits_one_interval() {
     let mut session = up_at(0, |_| ());
     run_silent(&mut session, 0, 3 * I);
     // 400 ms before the verdict, the machine slept; the answer has a whole interval all the same.
@@ -415,7 +415,7 @@ fn a_resumed_machine_asks_at_once_and_waits_one_interval() {
 }
 
 #[test]
-fn an_answered_probe_leaves_an_ordinary_line() {
+fn answered_probe_returns_to_normal_pings() {
     let mut session = up_at(0, |_| ());
     session.handle_resumed(at(500));
     assert_eq!(session.poll(at(500)), Some(PING));
@@ -435,7 +435,7 @@ fn a_resumed_machine_redials_at_once() {
 }
 
 #[test]
-fn after_the_half_close_nothing_is_asked_and_the_server_has_the_bound() {
+fn half_closed_client_sends_no_pings_and_waits_for_the_bound() {
     let mut session = up_at(0, |_| ());
     assert!(!session.handle_all_sent(), "nobody asked to finish");
     session.handle_finish();
@@ -449,7 +449,7 @@ fn after_the_half_close_nothing_is_asked_and_the_server_has_the_bound() {
 }
 
 #[test]
-fn how_a_finishing_line_ends_decides_the_outcome() {
+fn close_reason_of_a_finishing_client_decides_its_outcome() {
     let lost = |reason, unsent: bool| {
         let mut session = up_at(0, |_| ());
         session.handle_finish();
@@ -474,7 +474,7 @@ fn how_a_finishing_line_ends_decides_the_outcome() {
 }
 
 #[test]
-fn who_finishes_between_two_lines_with_nothing_to_send_is_done() {
+fn client_that_finishes_while_waiting_with_an_empty_queue_is_done() {
     let mut session = up_at(0, |_| ());
     session.handle_lost(at(1), CloseReason::PeerReset, false, 0);
     session.handle_finish();
@@ -486,7 +486,7 @@ fn who_finishes_between_two_lines_with_nothing_to_send_is_done() {
 }
 
 #[test]
-fn who_finishes_before_the_first_line_still_wants_one() {
+fn client_that_finishes_before_connecting_still_connects() {
     let mut session = session(|_| ());
     session.handle_finish();
     assert!(!session.handle_all_sent());

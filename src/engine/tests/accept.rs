@@ -47,7 +47,7 @@ fn a_header_names_the_peer_whatever_pieces_it_comes_in() {
 }
 
 #[test]
-fn whoever_else_sends_a_header_sends_a_message() {
+fn proxy_header_from_an_unlisted_address_is_a_message() {
     let mut rig = behind_a_balancer(|_| ());
     let id = rig.open();
     rig.receive(id, HEADER);
@@ -84,7 +84,7 @@ fn rules_for_addresses_see_the_real_peer() {
 }
 
 #[test]
-fn who_shows_no_header_never_was_here() {
+fn rejected_proxy_header_has_no_callback() {
     let mut rig = behind_a_balancer(|_| ());
     let [late, wrong, gone, reset, short] = [(); 5].map(|()| rig.try_open(9).expect("room"));
     rig.receive(late, "PROXY TCP4 ");
@@ -123,7 +123,7 @@ fn who_shows_no_header_never_was_here() {
 }
 
 #[test]
-fn a_shutdown_turns_away_who_is_half_in() {
+fn shutdown_rejects_connections_awaiting_their_proxy_header() {
     let mut rig = behind_a_balancer(|_| ());
     rig.try_open(9).expect("room");
     rig.engine.handle_shutdown(rig.now, 5000);
@@ -132,7 +132,7 @@ fn a_shutdown_turns_away_who_is_half_in() {
 }
 
 #[test]
-fn the_idlest_makes_room_and_who_has_spoken_since_is_not_it() {
+fn idlest_connection_is_evicted() {
     let mut config = config();
     (
         config.limits.max_connections,
@@ -170,7 +170,7 @@ fn the_idlest_makes_room_and_who_has_spoken_since_is_not_it() {
 }
 
 #[test]
-fn an_address_over_its_own_bound_puts_nobody_out() {
+fn rejected_address_evicts_no_connection() {
     let mut config = config();
     (
         config.limits.max_connections,

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn refusals_have_their_reasons_and_the_handler_hears_nothing() {
+fn rejections_have_a_reason_and_no_callback() {
     let limits = Limits {
         max_connections: Some(3),
         max_connections_per_ip: 2,
@@ -73,7 +73,7 @@ fn a_drain_beyond_the_wheels_horizon_is_spread_as_well() {
 }
 
 #[test]
-fn a_drain_of_a_few_ticks_still_looks_once_at_everybody() {
+fn short_drain_makes_one_final_read_of_each_connection() {
     let mut rig = Rig::new(&config());
     let ids = rig.open_many(100);
     rig.now = Timestamp::from_ms(50);
@@ -93,7 +93,7 @@ fn a_drain_of_a_few_ticks_still_looks_once_at_everybody() {
 }
 
 #[test]
-fn a_drain_without_grace_looks_once_at_everybody_and_is_over_a_millisecond_later() {
+fn drain_without_grace_makes_one_final_read_of_each_connection() {
     let mut rig = Rig::new(&config());
     let (idle, stuck) = (rig.open(), rig.open());
     rig.receive(stuck, "never read\n");
@@ -156,7 +156,7 @@ fn traffic_does_not_put_off_a_drain() {
 }
 
 #[test]
-fn everybody_gets_a_goodbye_at_its_own_time_and_after_its_answers() {
+fn goodbye_follows_the_replies_of_each_connection() {
     let mut rig = Rig::new(&Config {
         goodbye: Some(b"bye".to_vec()),
         ..config()

@@ -25,7 +25,7 @@ fn the_first_reason_wins() {
 }
 
 #[test]
-fn close_now_drops_what_is_queued_and_close_after_flush_does_not() {
+fn close_now_drops_the_queue_and_close_after_flush_sends_it() {
     let mut rig = Rig::new(&config());
     let (now, later) = (rig.open(), rig.open());
     rig.receive(now, "one\n#\ntwo\n");

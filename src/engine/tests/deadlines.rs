@@ -57,7 +57,7 @@ fn the_age_of_a_frame_stands_still_while_we_do_not_read() {
 }
 
 #[test]
-fn who_never_speaks_is_ended_and_a_heartbeat_is_speech() {
+fn first_message_timeout_accepts_heartbeats() {
     let mut rig = with(|limits| limits.first_message_timeout = seconds(3));
     let (mute, pongs, mumbles) = (rig.open(), rig.open(), rig.open());
     rig.pass_until(1000, false);

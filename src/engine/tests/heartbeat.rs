@@ -18,7 +18,7 @@ fn a_ping_is_answered_and_heartbeats_are_no_messages() {
 }
 
 #[test]
-fn the_quiet_are_asked_and_the_silent_are_closed_within_a_tick_of_the_bound() {
+fn quiet_peers_are_pinged_and_silent_ones_closed_within_a_tick() {
     let mut rig = Rig::new(&config());
     let id = rig.open();
     rig.pass_until(INTERVAL_MS, false);
@@ -64,7 +64,7 @@ fn the_bound_holds_after_whichever_ping_was_the_last_to_be_answered() {
 }
 
 #[test]
-fn every_byte_is_life_and_so_is_that_of_an_unfinished_frame() {
+fn byte_of_an_unfinished_frame_is_a_sign_of_life() {
     let mut config = config();
     config.limits.frame_timeout = None;
     let mut rig = Rig::new(&config);
@@ -78,7 +78,7 @@ fn every_byte_is_life_and_so_is_that_of_an_unfinished_frame() {
 }
 
 #[test]
-fn who_only_listens_pushes_no_pings() {
+fn client_without_pings_sends_none() {
     let mut config = config();
     config.heartbeat = Some(Heartbeat {
         send_pings: false,
@@ -125,7 +125,7 @@ fn raw_framing_queues_no_ping_behind_stuck_bytes() {
 }
 
 #[test]
-fn what_is_not_acknowledged_tells_a_lost_host_from_a_hanging_program() {
+fn missing_acknowledgements_mean_half_open() {
     for (unacknowledged_ms, reason) in [
         (None, CloseReason::HeartbeatTimeout),
         (Some(10), CloseReason::HeartbeatTimeout),
@@ -164,7 +164,7 @@ fn a_ping_never_passes_the_bound_of_the_outbox() {
 }
 
 #[test]
-fn bytes_accepted_by_our_kernel_are_not_a_sign_of_life() {
+fn bytes_accepted_by_the_local_kernel_are_no_sign_of_life() {
     let mut rig = Rig::new(&config());
     let id = rig.open();
     rig.receive(id, &format!("{}\n", "x".repeat(700)));
@@ -291,7 +291,7 @@ fn a_throttle_of_this_turn_is_no_proof_of_a_slow_reader() {
 }
 
 #[test]
-fn unread_bytes_of_a_paused_connection_are_life() {
+fn unread_bytes_of_a_paused_connection_are_a_sign_of_life() {
     let mut rig = Rig::new(&config());
     let id = rig.open();
     rig.receive(id, "!\n");
@@ -303,7 +303,7 @@ fn unread_bytes_of_a_paused_connection_are_life() {
 }
 
 #[test]
-fn timers_have_a_budget_and_what_is_left_stays_due() {
+fn timer_budget_leaves_the_rest_due() {
     let mut rig = Rig::new(&config());
     rig.open_many(10);
     rig.now = Timestamp::from_ms(INTERVAL_MS);
@@ -314,7 +314,7 @@ fn timers_have_a_budget_and_what_is_left_stays_due() {
 }
 
 #[test]
-fn pings_beyond_the_room_for_answers_close_nobody() {
+fn pings_beyond_the_queue_limit_close_no_connection() {
     let mut config = config();
     config.framing = Framing::Raw;
     let mut rig = Rig::new(&config);
@@ -325,7 +325,7 @@ fn pings_beyond_the_room_for_answers_close_nobody() {
 }
 
 #[test]
-fn the_first_line_after_a_month_of_nobody_is_checked_when_it_is_due_and_not_before() {
+fn first_connection_after_an_idle_month_is_checked_on_time() {
     let mut rig = Rig::new(&config());
     rig.open();
     rig.pass_until(u64::MAX, false);

@@ -18,7 +18,7 @@ fn small(on_slow: OnSlow) -> Rig {
 }
 
 #[test]
-fn the_largest_holders_yield_and_idle_lines_never() {
+fn memory_limit_closes_the_largest_holders() {
     let mut rig = small(OnSlow::Close);
     let ids = rig.open_many(20);
     for (n, id) in ids[..10].iter().enumerate() {
@@ -50,7 +50,7 @@ fn the_largest_holders_yield_and_idle_lines_never() {
 }
 
 #[test]
-fn what_many_share_counts_once_and_until_the_last_lets_go() {
+fn shared_bytes_count_once_until_the_last_release() {
     let mut rig = small(OnSlow::Close);
     let ids = rig.open_many(20);
     rig.engine
@@ -135,7 +135,7 @@ fn where_memory_is_tight_reading_stops_early() {
 }
 
 #[test]
-fn who_drops_keeps_the_line_but_never_an_answer() {
+fn on_slow_drop_never_drops_a_reply() {
     let mut rig = small(OnSlow::Drop);
     let (slow, asks) = (rig.open(), rig.open());
     rig.engine.send(slow, &[&[b'x'; 800]]).expect("room");

@@ -118,7 +118,7 @@ fn each_connection_is_dirty_once_however_much_was_queued() {
 }
 
 #[test]
-fn who_has_an_answer_does_not_wait_with_those_who_are_only_told() {
+fn replies_do_not_wait_for_broadcasts() {
     let mut rig = Rig::new(&config());
     let [a, b, c] = std::array::from_fn(|_| rig.open());
     rig.engine.broadcast(b"to all", None).expect("room");
@@ -162,7 +162,7 @@ fn a_broadcast_reaches_all_but_one_whether_copied_or_shared() {
 }
 
 #[test]
-fn a_broadcast_closes_those_without_room_and_spares_the_others() {
+fn broadcast_closes_only_receivers_with_full_queues() {
     let mut rig = Rig::new(&config());
     let (slow, quick) = (rig.open(), rig.open());
     rig.engine.send(slow, &[&[b'x'; 600]]).expect("room");
@@ -180,7 +180,7 @@ fn a_broadcast_closes_those_without_room_and_spares_the_others() {
 }
 
 #[test]
-fn what_cannot_be_framed_leaves_nothing_behind_and_closes_nobody() {
+fn invalid_message_changes_nothing() {
     let mut rig = Rig::new(&config());
     let id = rig.open();
     assert_eq!(

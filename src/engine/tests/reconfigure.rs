@@ -21,7 +21,7 @@ fn reconfigure(rig: &mut Rig, change: impl FnOnce(&mut Config)) {
 }
 
 #[test]
-fn a_shorter_heartbeat_asks_anew_before_it_gives_anybody_up() {
+fn shorter_heartbeat_pings_before_it_closes() {
     let mut rig = Rig::new(&Config {
         heartbeat: interval(60_000),
         ..config()
@@ -49,7 +49,7 @@ fn a_shorter_heartbeat_asks_anew_before_it_gives_anybody_up() {
 }
 
 #[test]
-fn who_is_not_asked_has_the_new_bound_from_the_change_on_and_no_longer() {
+fn reload_without_pings_counts_the_bound_from_the_change() {
     for heartbeat in [
         Heartbeat {
             send_pings: false,
@@ -120,7 +120,7 @@ fn a_tick_too_coarse_for_the_new_heartbeat_is_an_error_and_nothing_changes() {
 }
 
 #[test]
-fn bounds_on_newcomers_count_those_who_are_here() {
+fn reloaded_limits_count_open_connections() {
     let mut rig = Rig::new(&config());
     rig.open_many(3);
     reconfigure(&mut rig, |config| config.limits.max_connections_per_ip = 2);
@@ -140,7 +140,7 @@ fn bounds_on_newcomers_count_those_who_are_here() {
 }
 
 #[test]
-fn nobody_is_put_out_for_a_newcomer_who_finds_no_room_all_the_same() {
+fn rejected_newcomer_evicts_no_connection_after_a_lowered_limit() {
     let on_full = OnFull::EvictIdlest;
     let mut rig = Rig::new(&Config {
         limits: Limits {
@@ -162,7 +162,7 @@ fn nobody_is_put_out_for_a_newcomer_who_finds_no_room_all_the_same() {
 }
 
 #[test]
-fn addresses_that_are_counted_late_leave_nothing_behind() {
+fn addresses_counted_after_a_reload_are_released() {
     let mut rig = Rig::new(&Config {
         limits: Limits {
             max_connections: Some(2),
@@ -192,7 +192,7 @@ fn addresses_that_are_counted_late_leave_nothing_behind() {
 }
 
 #[test]
-fn who_is_held_back_by_a_rate_goes_on_without_it() {
+fn removed_rate_limit_resumes_paused_peers() {
     let mut rig = Rig::new(&Config {
         limits: Limits {
             max_message_rate: NonZeroU32::new(1),
@@ -225,7 +225,7 @@ fn who_is_held_back_by_a_rate_goes_on_without_it() {
 }
 
 #[test]
-fn a_message_that_has_grown_past_a_new_bound_ends_its_line() {
+fn message_beyond_a_lowered_limit_closes_its_connection() {
     let mut rig = Rig::new(&config());
     let id = rig.open();
     rig.receive(id, "a beginning");
@@ -308,7 +308,7 @@ fn shorter_timeout_counts_from_the_reload() {
 }
 
 #[test]
-fn a_connection_shows_what_is_known_of_it() {
+fn connection_endpoint_shows_one_connection() {
     let mut rig = Rig::new(&config());
     let (quiet, busy) = (rig.open(), rig.open());
     rig.now = Timestamp::from_ms(300);

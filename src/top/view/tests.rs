@@ -123,7 +123,7 @@ Last closes
 }
 
 #[test]
-fn with_little_room_what_matters_least_goes_first() {
+fn narrow_header_drops_the_least_important_part() {
     let now = Instant::now();
     let mut app = app(now);
     let expected = "\
@@ -146,7 +146,7 @@ heartline 0.1.0  127.0.0.1:7879  up 3h12m
 }
 
 #[test]
-fn the_selected_line_the_sorted_column_and_the_unanswered_stand_out() {
+fn selection_sort_column_and_unanswered_pings_are_highlighted() {
     let now = Instant::now();
     let mut app = app(now);
     app.key(KeyEvent::new(KeyCode::Down, KeyModifiers::NONE), now);
@@ -168,7 +168,7 @@ fn the_selected_line_the_sorted_column_and_the_unanswered_stand_out() {
 }
 
 #[test]
-fn a_server_that_is_lost_is_shown_with_the_reason_and_what_was_known_of_it() {
+fn lost_server_is_shown_with_reason_and_last_state() {
     let now = Instant::now();
     let mut app = app(now);
     app.update(
@@ -185,7 +185,7 @@ fn a_server_that_is_lost_is_shown_with_the_reason_and_what_was_known_of_it() {
 }
 
 #[test]
-fn a_server_that_drains_says_so_where_there_is_hardly_room() {
+fn draining_is_shown_in_narrow_windows() {
     let now = Instant::now();
     let mut app = app(now);
     app.update(
@@ -208,7 +208,7 @@ fn a_server_that_drains_says_so_where_there_is_hardly_room() {
 }
 
 #[test]
-fn a_question_names_the_line_and_what_is_written_is_seen_where_the_cursor_is() {
+fn prompt_names_the_connection_and_shows_the_input_at_the_cursor() {
     let now = Instant::now();
     let mut app = app(now);
     let press =
