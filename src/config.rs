@@ -169,8 +169,8 @@ pub struct Heartbeat {
     /// Silence after which a ping is sent, and the time that each ping has to be answered. At
     /// least 2 ms. Default: 5 s.
     pub interval: Duration,
-    /// Pings that may go unanswered: a silent peer is closed `interval * (max_missed + 1)` after its
-    /// last byte. 1 to 255. Default: 3.
+    /// Pings that may go unanswered: a silent peer is closed `interval * (max_missed + 1)` after
+    /// its last byte. 1 to 255. Default: 3.
     pub max_missed: u8,
     /// Whether pings are sent at all. `false` only listens: a peer must speak by itself within
     /// `interval * (max_missed + 1)`. Default: `true`.
@@ -188,8 +188,8 @@ impl Default for Heartbeat {
 }
 
 impl Heartbeat {
-    /// How long a peer may be silent before it is closed: `interval * (max_missed + 1)`. It is closed
-    /// no earlier, and no later than one tick and the lag of the loop after that.
+    /// How long a peer may be silent before it is closed: `interval * (max_missed + 1)`. It is
+    /// closed no earlier, and no later than one tick and the lag of the loop after that.
     pub fn timeout(&self) -> Duration {
         self.interval.saturating_mul(u32::from(self.max_missed) + 1)
     }

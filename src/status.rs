@@ -151,7 +151,10 @@ fn facts(server: &Status) -> Vec<(&'static str, String)> {
         [beats.pings_sent, beats.pongs_received, beats.pings_received].map(grouped);
     facts.push((
         "heartbeats",
-        format!("{rule}; {pings_sent} pings sent, {pongs_received} pongs and {pings_received} pings received"),
+        format!(
+            "{rule}; {pings_sent} pings sent, \
+             {pongs_received} pongs and {pings_received} pings received"
+        ),
     ));
     if server.stalls > 0 {
         facts.push((

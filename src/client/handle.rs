@@ -77,9 +77,9 @@ impl ClientHandle {
     }
 }
 
-/// A message in the command queue is charged its header and what the heap adds, so that the bound in
-/// bytes also bounds how many there are. More than in the client's own queue, so that whatever fits
-/// the command queue fits there too.
+/// A message in the command queue is charged its header and what the heap adds, so that the bound
+/// in bytes also bounds how many there are. More than in the client's own queue, so that whatever
+/// fits the command queue fits there too.
 const COMMAND_OVERHEAD: usize = 32;
 const _: () = assert!(COMMAND_OVERHEAD > super::queue::MESSAGE_OVERHEAD);
 

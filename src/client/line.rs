@@ -134,7 +134,8 @@ impl Line {
         }
     }
 
-    /// When the connection is left if nothing arrives before. `None` while pings are still to be sent.
+    /// When the connection is left if nothing arrives before. `None` while pings are still to be
+    /// sent.
     ///
     /// Whoever wakes from a freeze has asked nobody, so it owes `missed` questions, and the last of
     /// them an interval to be answered.

@@ -43,7 +43,13 @@
 //! }
 //!
 //! /// One turn; `received` is what the peer sent, `sent` what it is sent.
-//! fn turn(engine: &mut Engine, now: Timestamp, id: ConnId, received: &mut Vec<u8>, sent: &mut Vec<u8>) {
+//! fn turn(
+//!     engine: &mut Engine,
+//!     now: Timestamp,
+//!     id: ConnId,
+//!     received: &mut Vec<u8>,
+//!     sent: &mut Vec<u8>,
+//! ) {
 //!     engine.advance(now);
 //!     // 1. Commands of other threads come here.  2. What the socket is ready for.
 //!     if !received.is_empty() && engine.wants_read(id) {

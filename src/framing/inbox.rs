@@ -5,9 +5,9 @@ use crate::time::Timestamp;
 
 /// Bytes received and not yet consumed.
 ///
-/// Invariants: an inbox without unconsumed bytes owns no heap once [`Inbox::release_if_empty`] was called;
-/// memory follows bytes that really arrived, never a length that the peer claims; the frame never
-/// holds more than one frame.
+/// Invariants: an inbox without unconsumed bytes owns no heap once [`Inbox::release_if_empty`] was
+/// called; memory follows bytes that really arrived, never a length that the peer claims; the frame
+/// never holds more than one frame.
 #[derive(Debug, Default)]
 pub struct Inbox(Option<Box<Held>>);
 

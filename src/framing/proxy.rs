@@ -96,8 +96,8 @@ impl std::error::Error for ProxyError {}
 /// Reads the header at the beginning of a connection from all `bytes` received on it so far.
 ///
 /// Verdicts are final: more bytes change nothing but [`Header::Incomplete`], and that only comes
-/// for fewer than [`MAX_HEADER`] bytes, and only as long as some continuation would make a header of
-/// them. What cannot become one is an error with the first byte that shows it.
+/// for fewer than [`MAX_HEADER`] bytes, and only as long as some continuation would make a header
+/// of them. What cannot become one is an error with the first byte that shows it.
 pub fn parse(bytes: &[u8]) -> Result<Header, ProxyError> {
     if agrees(bytes, V2_SIGNATURE) {
         parse_v2(bytes)

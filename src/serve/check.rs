@@ -16,8 +16,8 @@ const PROTECTS_NOTHING: &str = "there is no admin endpoint to protect: set --adm
 /// The resolved addresses of each listen argument.
 pub(super) type Names = Vec<Vec<SocketAddr>>;
 
-/// Returns every error that can be found without listening or creating a file. `listens` is `false` if
-/// sockets were passed, which take the place of the addresses.
+/// Returns every error that can be found without listening or creating a file. `listens` is `false`
+/// if sockets were passed, which take the place of the addresses.
 pub(super) fn examine(settings: &Settings, listens: bool) -> Result<Names, Vec<Error>> {
     let args = settings.args();
     let config = args.config();

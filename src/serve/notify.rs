@@ -1,5 +1,5 @@
-//! Notifications to the service manager: that the server listens, that its loop turns, that it reads
-//! its settings again, that it drains (sd_notify(3)).
+//! Notifications to the service manager: that the server listens, that its loop turns, that it
+//! reads its settings again, that it drains (sd_notify(3)).
 //!
 //! A socket of std's and no crate: that of the crates blocks for as long as the manager does not
 //! read, and the loop with it. Here a message waits until the manager has room for it.

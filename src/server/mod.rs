@@ -292,8 +292,8 @@ impl Server {
         Ok(())
     }
 
-    /// Watches `source`, a socket or pipe of the caller's, on the server's loop: it ends the wait of
-    /// a turn, and [`Server::ready_event_sources`] then names it by `index`.
+    /// Watches `source`, a socket or pipe of the caller's, on the server's loop: it ends the wait
+    /// of a turn, and [`Server::ready_event_sources`] then names it by `index`.
     ///
     /// Register it once; it is forgotten when it is closed. Fails with
     /// [`std::io::ErrorKind::InvalidInput`] for an index from 1,024 on, else as epoll_ctl(2) does.
