@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use heartline::engine::outbox::{Outbox, Pool, Shared};
+use heartline::engine::outbox::{Outbox, Pool, SharedBytes};
 use heartline::engine::wheel::Wheel;
 use heartline::engine::{Engine, Work};
 use heartline::framing::inbox::Inbox;
@@ -81,7 +81,7 @@ fn framing(c: &mut Criterion) {
 fn outbox(c: &mut Criterion) {
     let mut group = c.benchmark_group("outbox");
     group.throughput(Throughput::Elements(MESSAGES as u64));
-    let shared = Shared::new(vec![b'x'; 1024], Arc::default());
+    let shared = SharedBytes::new(vec![b'x'; 1024], Arc::default());
     let mut pool = Pool::default();
     group.bench_function("append and advance", |b| {
         let mut outbox = Outbox::default();

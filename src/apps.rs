@@ -28,8 +28,8 @@ impl fmt::Display for App {
 
 impl Handler for App {
     fn on_message(&mut self, cx: &mut Context<'_>, id: ConnId, message: &[u8]) {
-        // Whoever has no room for a message is closed as a slow reader by the engine, and what came
-        // in as one message can go out as one: there is nothing left to do about an error here.
+        // // The engine closes a peer with a full queue as a slow reader, and a message that came
+        // in can go out: no error needs handling here.
         let _ = match self {
             App::Echo => cx.send_parts(id, &[b"echo: ", message]),
             App::Broadcast => cx.broadcast(message, Some(id)).map(drop),

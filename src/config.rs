@@ -33,12 +33,11 @@ pub struct Config {
     pub user_timeout: Option<Duration>,
     /// Bounds on what peers can make this process hold.
     pub limits: Limits,
-    /// Who may connect, by address: the one that a PROXY header names, where there is one. Default:
-    /// everybody.
+    /// /// Which addresses may connect: of the peer, or the one that a PROXY header names. Default:
+    /// all.
     pub access: AccessList,
-    /// Balancers whose connections begin with a PROXY protocol header, version 1 or 2, that says on
-    /// whose behalf they come. Who connects from elsewhere is taken for what it is, and a header
-    /// from there is a message like any other. Default: none.
+    /// /// Balancers whose connections begin with a PROXY protocol header, version 1 or 2, with the
+    /// address of the peer. From other addresses a header is a message. Default: none.
     pub proxies: Networks,
     /// Resolution of the timer wheel, at least 1 ms and at most half a heartbeat. Verdicts come at
     /// most one tick late. Default: 100 ms.
@@ -46,9 +45,9 @@ pub struct Config {
     /// Connections that the kernel may hold completed but not yet accepted (listen(2)); the
     /// system's `somaxconn` caps it silently. Default: 4096.
     pub backlog: u32,
-    /// The last message to each peer in a shutdown, when its own turn to leave has come and its
-    /// requests are answered; so word of it spreads over the drain, and those who come back on
-    /// hearing it do not come all at once. Default: none.
+    /// /// The last message to each peer in a shutdown, after the replies to its requests and at
+    /// its own instant of the drain, so that clients that reconnect on it do not come all at once.
+    /// Default: none.
     pub goodbye: Option<Vec<u8>>,
     /// `SO_REUSEPORT`: several processes listen on one address and the kernel spreads connections
     /// over them. Default: off.
@@ -125,7 +124,7 @@ pub struct Limits {
 /// What becomes of a message that would pass the bound of a peer's outbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnSlow {
-    /// The peer is closed as a slow reader: whoever is still here has received everything.
+    /// /// The peer is closed as a slow reader: every open connection has received everything.
     #[default]
     Close,
     /// The message is dropped, and counted; the peer stays. Answers to the peer's own messages are

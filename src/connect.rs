@@ -220,7 +220,7 @@ struct Terminal {
     stdout: Output,
     /// What was wrong with stdout.
     broken: Option<io::Error>,
-    /// What went wrong last, until it is told.
+    /// /// The last error, until it is printed.
     trouble: Option<String>,
 }
 

@@ -10,7 +10,7 @@ use crate::admin::client::{AdminArgs, AdminClient, AdminError, printable};
 use crate::error::Error;
 use crate::humanize::{bound, bytes, duration, grouped, span};
 
-/// What a script is told of a server that is on its way out; 2 is taken by wrong usage.
+/// /// Exit code for a draining server; 2 means wrong usage.
 const DRAINING: u8 = 3;
 
 #[derive(Args, Debug)]

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 /// An instant: whole milliseconds since the driver started, on a monotonic clock, rounded down.
 ///
-/// Because it is rounded down, an instant may lie up to 1 ms before the event it stamps. Whoever
-/// promises "not earlier than" adds that millisecond (see `engine::liveness`).
+/// /// Because it is rounded down, a timestamp may be up to 1 ms before its event. A promise "not
+/// earlier than" adds that millisecond (see `engine::liveness`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 
@@ -92,10 +92,10 @@ impl AwakeClock {
 
     /// Takes a reading of the monotonic clock and returns the awake time.
     ///
-    /// `waited_ms` is the longest wait that the driver asked for since the last reading: 0 inside a
-    /// turn, the poll timeout after a poll, `None` if it was prepared to wait for ever (then no gap
-    /// can be told from an ordinary wait, and none is forgiven; with nothing on the timer wheel
-    /// there is nobody to blame either). A reading before the previous one counts as equal to it.
+    /// /// `waited_ms` is the longest wait that the driver asked for since the last reading: 0
+    /// inside a turn, the poll timeout after a poll, `None` for an endless wait (then no gap
+    /// differs from an ordinary wait, and none is forgiven; with nothing on the timer wheel there
+    /// is no verdict either). A reading before the previous one counts as equal to it.
     pub fn read(&mut self, raw: Timestamp, waited_ms: Option<u64>) -> Timestamp {
         let raw = raw.max(self.last_raw);
         if let Some(waited_ms) = waited_ms {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::server::ServerArgs;
-use super::values::{AnswerOrOff, Expect, Ramp, Sources, Text};
+use super::values::{Expect, PingAnswerOrOff, Ramp, Sources, Text};
 use crate::args::values::{DurationOrOff, Size, duration};
 use crate::error::{ConfigError, Error};
 use crate::net::HostPort;
@@ -88,7 +88,7 @@ pub(super) struct WireArgs {
     /// A line that the server may send at any time, and the answer to it, or off [default:
     /// ping\n=pong\n, with --send off]
     #[arg(long, value_name = "ASK=REPLY", help_heading = WIRE)]
-    pub(super) answer: Option<AnswerOrOff>,
+    pub(super) answer: Option<PingAnswerOrOff>,
     /// Sent once on each connection when it is established, but for push's speaker
     #[arg(long, value_name = "TEXT", help_heading = WIRE)]
     pub(super) hello: Option<Text>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::counters::Counters;
 use super::job::Job;
 use super::messages::{WorkerCommand, WorkerReport};
-use super::plan::Progress;
+use super::plan::ProgressCounts;
 use super::process::{self, Cpu, Usage, Watched};
 use super::progress::Display;
 use super::workers::{WorkerEvent, Workers};
@@ -56,7 +56,7 @@ pub(super) struct Record {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample {
     pub(super) at_s: f64,
-    pub(super) progress: Progress,
+    pub(super) progress: ProgressCounts,
     pub(super) rss_bytes: Option<u64>,
     /// Of one core, since the sample before.
     pub(super) server_cpu: Option<f64>,
@@ -91,7 +91,7 @@ pub(super) struct Coordinator<'a> {
 
 #[derive(Default)]
 struct WorkerState {
-    progress: Progress,
+    progress: ProgressCounts,
     connected: bool,
     counters: Option<Counters>,
 }
@@ -321,10 +321,12 @@ impl<'a> Coordinator<'a> {
         Ok(())
     }
 
-    fn progress(&self) -> Progress {
+    fn progress(&self) -> ProgressCounts {
         self.states
             .iter()
-            .fold(Progress::default(), |sum, seat| sum.plus(seat.progress))
+            .fold(ProgressCounts::default(), |sum, seat| {
+                sum.plus(seat.progress)
+            })
     }
 
     fn workers_usage(&self) -> Vec<Option<Usage>> {

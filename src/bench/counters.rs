@@ -6,13 +6,13 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::histogram::Durations;
-use super::plan::{Plan, Progress};
+use super::plan::{Plan, ProgressCounts};
 
 /// Everything that a worker measures. Tallies of several workers can be merged.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Counters {
     /// The counts at the end.
-    pub(super) progress: Progress,
+    pub(super) progress: ProgressCounts,
     /// Dials that failed, by cause.
     pub(super) failed: BTreeMap<String, u64>,
     /// Addresses that were dialled from, as far as the kernel was not left the choice.
@@ -22,7 +22,7 @@ pub(super) struct Counters {
     /// What each group of connections did, in the plan's order.
     pub(super) groups: Vec<Load>,
     /// For each pushed message, its way to all listeners.
-    pub(super) pushes: Vec<Push>,
+    pub(super) pushes: Vec<PushCounters>,
     pub(super) evictions: Evictions,
     /// The longest time that the worker's loop was busy without looking at its sockets anew.
     pub(super) longest_turn_ns: u64,
@@ -55,7 +55,7 @@ pub(super) struct Load {
 
 /// One message on its way to all listeners: instants from its intended sending.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Push {
+pub(super) struct PushCounters {
     pub(super) received: u64,
     pub(super) first_ns: u64,
     pub(super) last_ns: u64,
@@ -81,7 +81,7 @@ impl Counters {
     pub(super) fn new(plan: &Plan) -> Self {
         Counters {
             groups: plan.groups.iter().map(|_| Load::default()).collect(),
-            pushes: vec![Push::default(); plan.pushes as usize],
+            pushes: vec![PushCounters::default(); plan.pushes as usize],
             ..Counters::default()
         }
     }
@@ -129,16 +129,16 @@ impl Load {
     }
 }
 
-impl Push {
+impl PushCounters {
     pub(super) fn record(&mut self, ns: u64) {
-        self.merge(&Push {
+        self.merge(&PushCounters {
             received: 1,
             first_ns: ns,
             last_ns: ns,
         });
     }
 
-    fn merge(&mut self, other: &Push) {
+    fn merge(&mut self, other: &PushCounters) {
         if other.received == 0 {
             return;
         }
@@ -187,14 +187,14 @@ mod tests {
 
     #[test]
     fn a_push_is_as_long_as_from_its_first_to_its_last_arrival() {
-        let (mut one, mut other) = (Push::default(), Push::default());
+        let (mut one, mut other) = (PushCounters::default(), PushCounters::default());
         [30, 10, 20].into_iter().for_each(|ns| one.record(ns));
         [5, 25].into_iter().for_each(|ns| other.record(ns));
         one.merge(&other);
-        one.merge(&Push::default());
+        one.merge(&PushCounters::default());
         assert_eq!(
             one,
-            Push {
+            PushCounters {
                 received: 5,
                 first_ns: 5,
                 last_ns: 30

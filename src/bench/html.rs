@@ -2,7 +2,7 @@
 //! again.
 
 use super::plot::{Curve, Plot};
-use super::results::{Results, Series};
+use super::results::{Results, SeriesFigures};
 use super::table::{counted, facts, rows};
 use crate::humanize::duration;
 
@@ -271,7 +271,7 @@ fn arrivals(results: &Results) -> Plot {
     )
 }
 
-fn connections(series: &Series) -> Plot {
+fn connections(series: &SeriesFigures) -> Plot {
     let mut curves = vec![Curve {
         name: "open".to_string(),
         points: over_time(series, &series.open, |n| Some(f64::from(*n))),
@@ -299,7 +299,7 @@ fn connections(series: &Series) -> Plot {
     }
 }
 
-fn memory_over_time(series: &Series) -> Plot {
+fn memory_over_time(series: &SeriesFigures) -> Plot {
     let points = over_time(series, &series.server_rss_bytes, |rss| {
         rss.map(|bytes| bytes as f64 / MIB)
     });
@@ -320,7 +320,7 @@ fn memory_over_time(series: &Series) -> Plot {
     }
 }
 
-fn cpu(series: &Series) -> Plot {
+fn cpu(series: &SeriesFigures) -> Plot {
     let percent = |cores: &Option<f64>| cores.map(|cores| cores * 100.0);
     let curves = vec![
         Curve {
@@ -351,12 +351,12 @@ fn cpu(series: &Series) -> Plot {
     }
 }
 
-fn began(series: &Series) -> Vec<(f64, &'static str)> {
+fn began(series: &SeriesFigures) -> Vec<(f64, &'static str)> {
     series.began_s.map(|at| (at, "begin")).into_iter().collect()
 }
 
 fn over_time<T>(
-    series: &Series,
+    series: &SeriesFigures,
     values: &[T],
     value: impl Fn(&T) -> Option<f64>,
 ) -> Vec<(f64, f64)> {

@@ -10,7 +10,7 @@ use super::args::{
 use super::plan::{Group, Pace, Plan, Ports, Role, WaitFor};
 use super::process::ephemeral_ports;
 use super::server::has_flag;
-use super::values::{Answer, Ramp};
+use super::values::{PingAnswer, Ramp};
 use crate::error::{ConfigError, Error};
 use crate::settings::ServeArgs;
 
@@ -156,7 +156,7 @@ impl Job {
             until_ns: nanos(duration),
             replies: false,
         });
-        // Without a hello: who has subscribed may not speak everywhere.
+        // // Without a hello: some servers do not let a subscriber publish.
         let speaker = Group {
             name: "speaking".to_string(),
             connections: 1,
@@ -237,7 +237,7 @@ impl Job {
         }
         let (first, last) = ephemeral_ports();
         let plan = Plan {
-            // Nobody is dialled there: it is replaced before.
+            // // Replaced before any dial.
             addr: ([0, 0, 0, 0], 0).into(),
             sources: Vec::new(),
             more_sources: false,
@@ -284,10 +284,10 @@ impl Job {
 }
 
 impl WireArgs {
-    fn answer(&self) -> Option<Answer> {
+    fn answer(&self) -> Option<PingAnswer> {
         match &self.answer {
             Some(answer) => answer.0.clone(),
-            None => self.send.is_none().then(Answer::heartline),
+            None => self.send.is_none().then(PingAnswer::heartline),
         }
     }
 
@@ -395,7 +395,7 @@ mod tests {
 
     #[test]
     fn bench_answers_pings_of_line_protocols_only() {
-        assert_eq!(dead(&[]).plan.answer, Some(Answer::heartline()));
+        assert_eq!(dead(&[]).plan.answer, Some(PingAnswer::heartline()));
         assert_eq!(dead(&["--send", "PING\\r\\n"]).plan.answer, None);
         assert!(
             dead(&["--send", "PING\\r\\n", "--answer", "PING\\r\\n=PONG\\r\\n"])

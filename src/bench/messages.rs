@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::counters::Counters;
-use super::plan::Progress;
+use super::plan::ProgressCounts;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum WorkerCommand {
@@ -20,8 +20,8 @@ pub(super) enum WorkerCommand {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum WorkerReport {
     /// Every dial that was ordered has come to an end, good or bad.
-    Connected(Progress),
-    Progress(Progress),
+    Connected(ProgressCounts),
+    Progress(ProgressCounts),
     /// The measurement is over. Connections stay open until stdin ends.
     Done(Box<Counters>),
     /// The worker cannot go on.

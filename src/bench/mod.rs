@@ -1,10 +1,9 @@
-//! `heartline bench`: a load harness for heartline and for any other server whose replies can be
-//! told by their lines or their bytes.
+//! //! `heartline bench`: a load harness for heartline and for other servers whose replies are
+//! recognized by lines or bytes.
 //!
-//! The coordinator, this process, starts workers, and a server if it was told none; it tells the
-//! workers when to connect and when to begin, watches the server's process meanwhile, and reports.
-//! A worker is a process with one thread and one poll loop. All children end when the coordinator
-//! does, because then their stdin ends.
+//! //! The coordinator, this process, starts workers, and a server if no address is given. It sends
+//! commands to the workers, watches the server's process, and reports. A worker is a process with
+//! one thread and one poll loop. All children end with the coordinator, because their stdin ends.
 
 mod args;
 mod coordinator;
@@ -208,7 +207,7 @@ impl Drop for AtomicFile {
     }
 }
 
-/// Now, so that nobody measures for an hour and then cannot write it down.
+/// /// Opened before the measurement, so that an error comes before an hour of measuring.
 fn create(path: Option<&Path>) -> Result<Option<AtomicFile>, Error> {
     path.map(|path| {
         AtomicFile::create(path).map_err(Error::io(format!("write {}", path.display())))

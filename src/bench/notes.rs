@@ -1,7 +1,7 @@
 //! What the reader should know before believing a figure: above all, whether it is the harness that
 //! was measured.
 
-use super::results::{CpuShare, Results, Server, Storm};
+use super::results::{CpuShare, Results, ServerFigures, StormFigures};
 
 /// Share of a core from which a worker is busy all the time.
 const BUSY: f64 = 0.9;
@@ -82,7 +82,7 @@ fn busy_worker(number: usize, of: usize, cpu_cores: f64) -> Option<String> {
 
 /// A storm is the client's as long as it writes, and if the answers were there whenever it read:
 /// then it never had to wait for one, while the server had to wait for it.
-fn storm_of_client(storm: &Storm, client_awake: f64, server_awake: f64) -> Option<String> {
+fn storm_of_client(storm: &StormFigures, client_awake: f64, server_awake: f64) -> Option<String> {
     let waited_for = client_awake > BUSY && server_awake <= BUSY;
     (storm.last_written_ms > BUSY * storm.last_answer_ms || waited_for).then(|| {
         format!(
@@ -106,7 +106,7 @@ fn late_sender(group: &str, lag_p99_us: f64, latency_p99_us: f64) -> Option<Stri
 }
 
 fn is_server_busy(results: &Results) -> bool {
-    let busy = |server: &Server| {
+    let busy = |server: &ServerFigures| {
         is_busy(
             server.busiest_thread.map_or(0.0, |thread| thread.cpu_cores),
             server.cpu_cores,
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_storm_is_the_clients_when_it_never_waits_for_an_answer() {
-        let storm = |last_written_ms| Storm {
+        let storm = |last_written_ms| StormFigures {
             last_written_ms,
             last_answer_ms: 100.0,
         };

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::values::{Answer, Expect};
+use super::values::{Expect, PingAnswer};
 
 /// What a worker is there for. Instants are counted from the beginning of the measurement, in
 /// nanoseconds.
@@ -20,7 +20,7 @@ pub(super) struct Plan {
     /// Dials per second; `None`: as fast as it goes.
     pub(super) ramp_per_s: Option<f64>,
     pub(super) seed: u64,
-    pub(super) answer: Option<Answer>,
+    pub(super) answer: Option<PingAnswer>,
     /// Its connections, in the order in which they are opened.
     pub(super) groups: Vec<Group>,
     pub(super) wait_for: WaitFor,
@@ -97,7 +97,7 @@ pub(super) enum WaitFor {
 
 /// Counts so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Progress {
+pub(super) struct ProgressCounts {
     pub(super) dialled: u32,
     pub(super) established: u32,
     pub(super) failed: u32,
@@ -106,9 +106,9 @@ pub(super) struct Progress {
     pub(super) answered: u64,
 }
 
-impl Progress {
-    pub(super) fn plus(self, other: Progress) -> Progress {
-        Progress {
+impl ProgressCounts {
+    pub(super) fn plus(self, other: ProgressCounts) -> ProgressCounts {
+        ProgressCounts {
             dialled: self.dialled + other.dialled,
             established: self.established + other.established,
             failed: self.failed + other.failed,

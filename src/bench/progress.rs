@@ -2,7 +2,7 @@
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::plan::Progress;
+use super::plan::ProgressCounts;
 use crate::console::notice;
 
 /// Time between two lines.
@@ -47,7 +47,7 @@ impl Display {
         &mut self,
         at_s: f64,
         began_s: Option<f64>,
-        progress: &Progress,
+        progress: &ProgressCounts,
         ended: u64,
     ) {
         let measuring_s = began_s.map(|began_s| (at_s - began_s).max(0.0));
@@ -80,7 +80,7 @@ impl Display {
 const PER_UNIT: f64 = 100.0;
 const TEMPLATE: &str = "{prefix:>10} {bar:30.cyan/black} {elapsed:>4} {wide_msg}";
 
-fn words(progress: &Progress, ended: u64) -> String {
+fn words(progress: &ProgressCounts, ended: u64) -> String {
     let mut words = format!("{} open", progress.open);
     for (count, what) in [
         (u64::from(progress.failed), "failed"),
@@ -106,10 +106,10 @@ mod tests {
 
     #[test]
     fn progress_words_match_the_counts() {
-        let progress = Progress {
+        let progress = ProgressCounts {
             open: 5,
             sent: 3,
-            ..Progress::default()
+            ..ProgressCounts::default()
         };
         assert_eq!(words(&progress, 0), "5 open, 3 sent");
         assert_eq!(words(&progress, 2), "5 open, 2 ended, 3 sent");

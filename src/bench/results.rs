@@ -25,16 +25,16 @@ pub(super) struct Results {
     pub(super) notes: Vec<String>,
     pub(super) run: Run,
     pub(super) connecting: Connecting,
-    pub(super) connections: Connections,
+    pub(super) connections: ConnectionFigures,
     pub(super) measured_s: f64,
-    pub(super) groups: Vec<Group>,
-    pub(super) server: Option<Server>,
-    pub(super) memory: Option<Memory>,
-    pub(super) storm: Option<Storm>,
+    pub(super) groups: Vec<GroupFigures>,
+    pub(super) server: Option<ServerFigures>,
+    pub(super) memory: Option<MemoryFigures>,
+    pub(super) storm: Option<StormFigures>,
     pub(super) push: Option<Push>,
-    pub(super) dead: Option<Dead>,
-    pub(super) client: Client,
-    pub(super) series: Series,
+    pub(super) dead: Option<DeadFigures>,
+    pub(super) client: ClientFigures,
+    pub(super) series: SeriesFigures,
 }
 
 /// The circumstances: enough to do it again.
@@ -66,13 +66,13 @@ pub(super) struct Connecting {
 }
 
 #[derive(Serialize)]
-pub(super) struct Connections {
+pub(super) struct ConnectionFigures {
     pub(super) open: u32,
     pub(super) lost: BTreeMap<String, u64>,
 }
 
 #[derive(Serialize)]
-pub(super) struct Group {
+pub(super) struct GroupFigures {
     pub(super) name: String,
     pub(super) connections: u32,
     pub(super) lost: BTreeMap<String, u64>,
@@ -89,7 +89,7 @@ pub(super) struct Group {
 }
 
 #[derive(Serialize)]
-pub(super) struct Server {
+pub(super) struct ServerFigures {
     pub(super) cpu_s: f64,
     pub(super) cpu_cores: f64,
     /// What `cpu_us_per_unit` is counted by.
@@ -108,7 +108,7 @@ pub(super) struct Server {
 }
 
 #[derive(Serialize)]
-pub(super) struct Memory {
+pub(super) struct MemoryFigures {
     pub(super) bytes_per_connection: f64,
     pub(super) points: Vec<MemoryPoint>,
 }
@@ -120,7 +120,7 @@ pub(super) struct MemoryPoint {
 }
 
 #[derive(Serialize)]
-pub(super) struct Storm {
+pub(super) struct StormFigures {
     pub(super) last_answer_ms: f64,
     pub(super) last_written_ms: f64,
 }
@@ -141,7 +141,7 @@ pub(super) struct Message {
 }
 
 #[derive(Serialize)]
-pub(super) struct Dead {
+pub(super) struct DeadFigures {
     pub(super) bound_s: Option<f64>,
     pub(super) closed: u64,
     pub(super) open: u64,
@@ -156,7 +156,7 @@ pub(super) struct Dead {
 }
 
 #[derive(Serialize)]
-pub(super) struct Client {
+pub(super) struct ClientFigures {
     pub(super) is_bottleneck: bool,
     pub(super) workers: Vec<Option<CpuShare>>,
     pub(super) longest_turn_ms: f64,
@@ -179,7 +179,7 @@ impl CpuShare {
 
 /// How things went, from the first dial on. Same length all.
 #[derive(Default, Serialize)]
-pub(super) struct Series {
+pub(super) struct SeriesFigures {
     /// When the measurement began.
     pub(super) began_s: Option<f64>,
     pub(super) at_s: Vec<f64>,
@@ -195,7 +195,7 @@ pub(super) struct Series {
 impl Results {
     /// Whether messages were to be answered, and none was.
     pub(super) fn is_all_unanswered(&self) -> bool {
-        let sum = |count: fn(&Group) -> u64| self.groups.iter().map(count).sum::<u64>();
+        let sum = |count: fn(&GroupFigures) -> u64| self.groups.iter().map(count).sum::<u64>();
         sum(|group| group.answered) == 0 && sum(|group| group.unanswered + group.unsent) > 0
     }
 
@@ -213,7 +213,7 @@ impl Results {
             notes: Vec::new(),
             run,
             connecting: connecting(job, record),
-            connections: Connections {
+            connections: ConnectionFigures {
                 open: counters.progress.open,
                 lost: counters.lost(),
             },
@@ -259,8 +259,8 @@ fn connecting(job: &Job, record: &Record) -> Connecting {
     }
 }
 
-fn group(plan: &super::plan::Group, load: &counters::Load, measured_s: f64) -> Group {
-    Group {
+fn group(plan: &super::plan::Group, load: &counters::Load, measured_s: f64) -> GroupFigures {
+    GroupFigures {
         name: plan.name.clone(),
         connections: plan.connections,
         lost: load.lost.clone(),
@@ -302,16 +302,16 @@ fn percentiles(durations: &Durations) -> Vec<(f64, f64)> {
     }
 }
 
-fn server(job: &Job, record: &Record) -> Option<Server> {
+fn server(job: &Job, record: &Record) -> Option<ServerFigures> {
     let used = record.server?;
     let primary = record.counters.groups.get(job.primary)?;
     let units = match job.scenario {
-        // A heartbeat costs the server a read and a write, whoever asked.
+        // // A heartbeat costs the server a read and a write, whichever side sends the ping.
         "hold" | "beat" => primary.answered + primary.asks,
         "dead" => 0,
         _ => primary.answered,
     };
-    Some(Server {
+    Some(ServerFigures {
         cpu_s: used.cpu_ns as f64 / 1e9,
         cpu_cores: used.cpu_ns as f64 / 1e9 / record.measured_s,
         unit: job.unit,
@@ -331,7 +331,7 @@ fn server(job: &Job, record: &Record) -> Option<Server> {
 }
 
 /// The slope of the line that fits the points best, by least squares.
-fn memory(points: &[(u32, u64)]) -> Option<Memory> {
+fn memory(points: &[(u32, u64)]) -> Option<MemoryFigures> {
     let count = points.len() as f64;
     let mean = |sum: f64| sum / count;
     let (mean_x, mean_y) = (
@@ -346,7 +346,7 @@ fn memory(points: &[(u32, u64)]) -> Option<Memory> {
         .iter()
         .map(|(x, _)| (f64::from(*x) - mean_x).powi(2))
         .sum();
-    (points.len() > 1 && variance > 0.0).then(|| Memory {
+    (points.len() > 1 && variance > 0.0).then(|| MemoryFigures {
         bytes_per_connection: covariance / variance,
         points: points
             .iter()
@@ -358,9 +358,9 @@ fn memory(points: &[(u32, u64)]) -> Option<Memory> {
     })
 }
 
-fn storm(counters: &counters::Counters) -> Option<Storm> {
+fn storm(counters: &counters::Counters) -> Option<StormFigures> {
     let load = counters.groups.first()?;
-    Some(Storm {
+    Some(StormFigures {
         last_answer_ms: load.latency.summary()?.max / 1e3,
         last_written_ms: load.last_sent_ns as f64 / 1e6,
     })
@@ -393,7 +393,7 @@ fn push(job: &Job, counters: &counters::Counters) -> Push {
     }
 }
 
-fn dead(job: &Job, counters: &counters::Counters) -> Dead {
+fn dead(job: &Job, counters: &counters::Counters) -> DeadFigures {
     let evictions = &counters.evictions;
     let s = |ns: u64| ns as f64 / 1e9;
     let mut closed = 0;
@@ -401,7 +401,7 @@ fn dead(job: &Job, counters: &counters::Counters) -> Dead {
         closed += count;
         (s(ns), closed)
     };
-    Dead {
+    DeadFigures {
         bound_s: job.plan.bound_ns.map(s),
         closed: evictions.silence.len(),
         open: evictions.open,
@@ -423,10 +423,10 @@ fn dead(job: &Job, counters: &counters::Counters) -> Dead {
     }
 }
 
-fn client(record: &Record) -> Client {
+fn client(record: &Record) -> ClientFigures {
     let worker =
         |usage: &super::process::Usage| CpuShare::new(usage.cpu_ns, usage.cpu_wait_ns, record);
-    Client {
+    ClientFigures {
         is_bottleneck: false,
         workers: record
             .workers
@@ -437,10 +437,10 @@ fn client(record: &Record) -> Client {
     }
 }
 
-fn series(record: &Record) -> Series {
-    let mut series = Series {
+fn series(record: &Record) -> SeriesFigures {
+    let mut series = SeriesFigures {
         began_s: record.began_s,
-        ..Series::default()
+        ..SeriesFigures::default()
     };
     for sample in &record.samples {
         series.at_s.push(sample.at_s);

@@ -1,6 +1,6 @@
 //! Finds replies and questions in what a server sends, however the reads cut it.
 
-use super::values::{Answer, Expect};
+use super::values::{Expect, PingAnswer};
 
 /// Where one connection's stream stands. Small, because there are many.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,7 +18,7 @@ const OTHER: u8 = u8::MAX;
 
 /// What a read contained.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct ScanResult {
     pub(super) replies: u32,
     pub(super) asks: u32,
 }
@@ -45,8 +45,8 @@ impl Matcher {
 }
 
 impl Scan {
-    /// Forgets lines of a reply that nobody waits for, so that the next one is counted from its
-    /// beginning.
+    /// /// Forgets lines of a reply that is not waited for, so that the next one is counted from
+    /// its beginning.
     pub(super) fn restart_reply(&mut self) {
         self.lines = 0;
     }
@@ -57,8 +57,8 @@ impl Scan {
         &mut self,
         bytes: &[u8],
         matcher: &Matcher,
-        answer: Option<&Answer>,
-    ) -> Seen {
+        answer: Option<&PingAnswer>,
+    ) -> ScanResult {
         let asks = answer.map_or(0, |answer| self.count_asks(bytes, &answer.ask));
         let replies = match &matcher.expect {
             Expect::Lines(per_reply) => {
@@ -68,7 +68,7 @@ impl Scan {
             }
             Expect::Text(text) => self.count_texts(bytes, text, &matcher.fallback),
         };
-        Seen { replies, asks }
+        ScanResult { replies, asks }
     }
 
     fn count_asks(&mut self, mut bytes: &[u8], ask: &[u8]) -> u32 {
@@ -128,12 +128,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn seen(expect: &Expect, answer: Option<&Answer>, pieces: &[&[u8]]) -> Seen {
+    fn seen(expect: &Expect, answer: Option<&PingAnswer>, pieces: &[&[u8]]) -> ScanResult {
         let matcher = Matcher::new(expect);
         let mut scan = Scan::default();
-        pieces.iter().fold(Seen::default(), |sum, piece| {
+        pieces.iter().fold(ScanResult::default(), |sum, piece| {
             let seen = scan.feed(piece, &matcher, answer);
-            Seen {
+            ScanResult {
                 replies: sum.replies + seen.replies,
                 asks: sum.asks + seen.asks,
             }
@@ -142,9 +142,9 @@ mod tests {
 
     #[test]
     fn bench_answers_whole_ping_lines_only() {
-        let answer = Answer::heartline();
+        let answer = PingAnswer::heartline();
         let all = b"echo: ping\nping\npinging\nping\r\nping\n";
-        let expected = Seen {
+        let expected = ScanResult {
             replies: 3,
             asks: 2,
         };

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::histogram::Summary;
-use super::results::{Group, Results};
+use super::results::{GroupFigures, Results};
 use crate::humanize::duration;
 
 /// Everything worth a look, as text.
@@ -92,7 +92,7 @@ pub(super) fn facts(results: &Results) -> Vec<(String, String)> {
             ),
         );
     }
-    let lost = |group: &Group| group.lost.values().sum::<u64>();
+    let lost = |group: &GroupFigures| group.lost.values().sum::<u64>();
     for group in results
         .groups
         .iter()
@@ -189,7 +189,7 @@ pub(super) fn facts(results: &Results) -> Vec<(String, String)> {
     facts
 }
 
-fn exchanged(group: &Group) -> String {
+fn exchanged(group: &GroupFigures) -> String {
     let mut words = vec![counted(
         u64::from(group.connections),
         "connection",

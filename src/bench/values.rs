@@ -78,24 +78,24 @@ impl FromStr for Expect {
 
 /// What the server may ask, as a line of its own, and what the harness then answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Answer {
+pub(super) struct PingAnswer {
     pub(super) ask: Vec<u8>,
     pub(super) reply: Vec<u8>,
 }
 
 /// The same as a flag: `ping\n=pong\n`, or `off`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct AnswerOrOff(pub(super) Option<Answer>);
+pub(super) struct PingAnswerOrOff(pub(super) Option<PingAnswer>);
 
 /// The count of what has matched fits 8 bits.
 const MAX_EXPECTED_BYTES: usize = 128;
 
-impl FromStr for AnswerOrOff {
+impl FromStr for PingAnswerOrOff {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "off" {
-            return Ok(AnswerOrOff(None));
+            return Ok(PingAnswerOrOff(None));
         }
         let (ask, reply) = text
             .split_once('=')
@@ -108,14 +108,14 @@ impl FromStr for AnswerOrOff {
                 "the question is one line of at most {MAX_EXPECTED_BYTES} bytes and ends with \\n"
             ));
         }
-        Ok(AnswerOrOff(Some(Answer { ask, reply })))
+        Ok(PingAnswerOrOff(Some(PingAnswer { ask, reply })))
     }
 }
 
-impl Answer {
+impl PingAnswer {
     /// Heartline's own heartbeat.
     pub(super) fn heartline() -> Self {
-        Answer {
+        PingAnswer {
             ask: b"ping\n".to_vec(),
             reply: b"pong\n".to_vec(),
         }
@@ -209,17 +209,17 @@ mod tests {
 
     #[test]
     fn bench_counts_whole_answers_only() {
-        let answer = Answer {
+        let answer = PingAnswer {
             ask: b"PING\r\n".to_vec(),
             reply: b"PONG\r\n".to_vec(),
         };
         assert_eq!(
             "PING\\r\\n=PONG\\r\\n".parse(),
-            Ok(AnswerOrOff(Some(answer)))
+            Ok(PingAnswerOrOff(Some(answer)))
         );
-        assert_eq!("off".parse(), Ok(AnswerOrOff(None)));
+        assert_eq!("off".parse(), Ok(PingAnswerOrOff(None)));
         for wrong in ["ping\\n", "ping=pong", "a\\nb\\n=c", "=x", "x\\n="] {
-            assert!(wrong.parse::<AnswerOrOff>().is_err(), "{wrong:?}");
+            assert!(wrong.parse::<PingAnswerOrOff>().is_err(), "{wrong:?}");
         }
     }
 

@@ -19,8 +19,8 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// Gaps of more than half a heartbeat interval are forgiven. Without a heartbeat nobody is
-    /// judged, and nothing is forgiven.
+    /// /// Gaps of more than half a heartbeat interval are forgiven. Without a heartbeat there is
+    /// no verdict, and nothing is forgiven.
     pub(super) fn start(heartbeat: Option<Duration>) -> Self {
         Clock {
             monotonic: MonotonicClock::start(),

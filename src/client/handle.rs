@@ -13,7 +13,7 @@ use crate::framing::Codec;
 /// Sends through a client, and ends it, from any thread. Cheap to clone; it outlives its client
 /// without harm.
 #[derive(Clone)]
-pub struct ClientHandle(Arc<Shared>);
+pub struct ClientHandle(Arc<ClientHandleState>);
 
 impl ClientHandle {
     /// Queues a message behind all that this handle and its clones queued before. It never waits.
@@ -86,7 +86,7 @@ const _: () = assert!(COMMAND_OVERHEAD > super::queue::MESSAGE_OVERHEAD);
 const UNPOISONED: &str = "nothing that can panic runs while the command queue is locked";
 
 /// What handles and client share.
-pub(super) struct Shared {
+pub(super) struct ClientHandleState {
     command_queue: Mutex<CommandQueue>,
     /// Signalled when the command queue gets room or is closed.
     room: Condvar,
@@ -124,9 +124,9 @@ pub(super) struct Taken {
     pub(super) left: bool,
 }
 
-impl Shared {
+impl ClientHandleState {
     pub(super) fn new(waker: Waker, codec: Codec, max_bytes: usize) -> Arc<Self> {
-        Arc::new(Shared {
+        Arc::new(ClientHandleState {
             command_queue: Mutex::default(),
             room: Condvar::new(),
             waker,

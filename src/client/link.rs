@@ -34,7 +34,7 @@ pub(super) struct Link {
 }
 
 /// What a read found.
-pub(super) enum Found {
+pub(super) enum LinkRead {
     Bytes(usize),
     Nothing,
     End,
@@ -92,8 +92,8 @@ impl Link {
         }
         match self.stream.peer_addr() {
             Ok(peer) if self.stream.local_addr()? == peer => {
-                // TCP's simultaneous open: with nobody listening on a port of the ephemeral range,
-                // a dial may meet itself.
+                // // TCP's simultaneous open: without a listener on a port of the ephemeral range,
+                // a dial may connect to itself.
                 Err(io::Error::new(
                     io::ErrorKind::ConnectionRefused,
                     "the dial met itself: nobody listens there",
@@ -114,20 +114,20 @@ impl Link {
     }
 
     /// One read.
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<Found> {
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<LinkRead> {
         loop {
             match self.stream.read(buffer) {
-                Ok(0) => return Ok(Found::End),
+                Ok(0) => return Ok(LinkRead::End),
                 Ok(n) => {
                     // A short read has emptied the socket, and what comes later raises a new event;
                     // but for the end that is known to come.
                     self.readable = n == buffer.len() || self.end_in_sight;
-                    return Ok(Found::Bytes(n));
+                    return Ok(LinkRead::Bytes(n));
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     (self.readable, self.end_in_sight) = (false, false);
-                    return Ok(Found::Nothing);
+                    return Ok(LinkRead::Nothing);
                 }
                 Err(error) => return Err(error),
             }

@@ -20,9 +20,9 @@
 //! # }
 //! ```
 //!
-//! The bound: with a heartbeat interval `H` and `M` missed pings, a silent line is given up no
-//! earlier than `H * (M + 1)` after its last byte. After that comes the lag of the loop, and
-//! nothing else.
+//! //! The bound: with a heartbeat interval `H` and `M` missed pings, a silent connection is left
+//! no earlier than `H * (M + 1)` after its last byte, and no later than that plus the lag of the
+//! loop.
 //!
 //! Delivery is at most once: a message that the kernel took whole is never sent again, see
 //! [`ClientContext::send`].
@@ -36,8 +36,8 @@ mod config;
 mod event;
 mod handle;
 mod handler;
-mod line;
 mod link;
+mod live_connection;
 mod queue;
 mod rtt;
 mod session;
@@ -61,7 +61,7 @@ use crate::framing::inbox::Inbox;
 use crate::framing::{Codec, Framing};
 use crate::net::{ResumeAlarm, SocketOptions};
 use clock::Clock;
-use handle::Shared;
+use handle::ClientHandleState;
 use link::{Addresses, Link};
 use queue::SendQueue;
 use session::Session;
@@ -78,8 +78,8 @@ const EVENTS: usize = 8;
 
 /// A client with one line to one server, on the thread that turns it.
 ///
-/// It does nothing between turns: an embedder who owns the loop waits for [`Client::as_fd`] to
-/// become readable, no longer than [`Client::timeout`], and calls [`Client::turn`] with no wait.
+/// /// It does nothing between turns. In your own loop, wait for [`Client::as_fd`] to become
+/// readable, no longer than [`Client::timeout`], and call [`Client::turn`] with no wait.
 pub struct Client {
     addr: String,
     options: SocketOptions,
@@ -96,7 +96,7 @@ pub struct Client {
     next_token: usize,
     clock: Clock,
     resume_alarm: ResumeAlarm,
-    shared: Arc<Shared>,
+    shared: Arc<ClientHandleState>,
     mail_left: bool,
     done_told: bool,
 }
@@ -143,7 +143,7 @@ impl Client {
                     .as_ref()
                     .map(|heartbeat| heartbeat.interval),
             ),
-            shared: Shared::new(waker, codec.clone(), config.max_queue),
+            shared: ClientHandleState::new(waker, codec.clone(), config.max_queue),
             codec,
             mail_left: false,
             done_told: false,
@@ -189,8 +189,8 @@ impl Client {
         Ok(self.state())
     }
 
-    /// How long an embedder who owns the loop may wait before the next turn if the descriptor stays
-    /// quiet. `None`: for ever.
+    /// /// How long your own loop may wait before the next turn if the descriptor does not become
+    /// readable. `None`: for ever.
     pub fn timeout(&self) -> Option<Duration> {
         if self.done_told {
             return None;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::backoff::Backoff;
 use super::config::ClientConfig;
 use super::event::{Attempt, ClientState, Outcome};
-use super::line::{Beat, Line, Probe, Question};
+use super::live_connection::{Beat, LiveConnection, Probe, Question};
 use super::rtt::RttStats;
 use crate::close::CloseReason;
 use crate::framing::Framing;
@@ -18,9 +18,9 @@ use crate::time::{Timestamp, duration_to_ms};
 
 /// Every decision of a client.
 ///
-/// Invariants: an epoch is never used twice, and all that belongs to one line lives in its
-/// [`Line`], so that nothing of an old line can touch a new one; a line is given up for silence
-/// only after the whole bound and after every ping it is owed; once done, done.
+/// /// Invariants: an epoch is never used twice; all that belongs to one connection is in its
+/// [`LiveConnection`], so that an old connection cannot affect a new one; a connection is left for
+/// silence only after the whole bound and all its pings; `Done` is final.
 #[derive(Debug)]
 pub(crate) struct Session {
     heartbeat: Option<Beat>,
@@ -51,7 +51,7 @@ pub(crate) struct Session {
 enum State {
     Waiting { until: Timestamp },
     Dialing { deadline: Timestamp },
-    Connected(Line),
+    Connected(LiveConnection),
     Done(Outcome),
 }
 
@@ -166,7 +166,7 @@ impl Session {
             return None;
         };
         self.epoch += 1;
-        self.state = State::Connected(Line::new(now));
+        self.state = State::Connected(LiveConnection::new(now));
         Some(self.epoch)
     }
 
@@ -186,7 +186,7 @@ impl Session {
         }
     }
 
-    /// `pongs` answers arrived. Returns the round-trip time of the last one that can be told.
+    /// /// `pongs` answers arrived. Returns the round-trip time of the last one that is known.
     pub(crate) fn handle_pongs(&mut self, now: Timestamp, pongs: u32) -> Option<Duration> {
         let State::Connected(line) = &mut self.state else {
             return None;
@@ -365,7 +365,10 @@ impl Session {
     }
 
     /// When the connection is left, and for which reason, if nothing happens before.
-    fn ends_of(&self, line: &Line) -> impl Iterator<Item = (Timestamp, CloseReason)> + use<> {
+    fn ends_of(
+        &self,
+        line: &LiveConnection,
+    ) -> impl Iterator<Item = (Timestamp, CloseReason)> + use<> {
         let silent_at = self
             .heartbeat
             .as_ref()

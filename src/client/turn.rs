@@ -8,7 +8,7 @@ use mio::Token;
 
 use super::event::{ClientState, Event};
 use super::handler::{ClientContext, ClientHandler};
-use super::link::{Addresses, Found, Link};
+use super::link::{Addresses, Link, LinkRead};
 use super::queue::{PING_EVERY_BYTES, SLICES};
 use super::session::{Action, Next};
 use super::{Client, FIRST_LINK, RESUME, WAKE};
@@ -126,14 +126,14 @@ impl Client {
                 return;
             };
             match link.read(&mut self.scratch) {
-                Ok(Found::Bytes(n)) => {
+                Ok(LinkRead::Bytes(n)) => {
                     self.session.handle_received(now);
                     let scratch = std::mem::take(&mut self.scratch);
                     self.decode(handler, now, &scratch[..n]);
                     self.scratch = scratch;
                 }
-                Ok(Found::Nothing) => return,
-                Ok(Found::End) => self.disconnect(handler, now, CloseReason::PeerClosed),
+                Ok(LinkRead::Nothing) => return,
+                Ok(LinkRead::End) => self.disconnect(handler, now, CloseReason::PeerClosed),
                 Err(error) => self.disconnect(handler, now, CloseReason::from_read_error(&error)),
             }
             if self.session.is_done() {

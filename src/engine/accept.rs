@@ -1,5 +1,4 @@
-//! Who comes in, and under which name: admission, the PROXY header of those whom a balancer brings,
-//! and who must leave for whom.
+//! //! Accepting: admission, PROXY headers, and evictions for new connections.
 
 use std::collections::BinaryHeap;
 use std::net::SocketAddr;
@@ -60,8 +59,7 @@ impl Engine {
         }
         let ip = (!brought).then(|| peer.ip().to_canonical());
         match self.admission.enter(ip) {
-            // Where there are more than may be, since the bound was lowered, one that left would
-            // make room for nobody.
+            // // Above a lowered limit, an eviction would not make room.
             Err(RejectReason::Full)
                 if self.on_full == OnFull::EvictIdlest
                     && !self.admission.is_over_full()
@@ -189,8 +187,8 @@ impl Engine {
         true
     }
 
-    /// A search costs a look at every connection, so it finds many, and they serve until they are
-    /// used up: who has said nothing since is still idler than all that were not among them.
+    /// /// A search visits every connection, so it finds many candidates, which serve until they
+    /// are used up: a candidate that has sent nothing since is still idler than all others.
     fn next_idlest(&mut self) -> Option<ConnId> {
         self.next_candidate().or_else(|| {
             self.find_candidates();

@@ -40,8 +40,8 @@ impl Admission {
         }
     }
 
-    /// Puts other rules in force for those who come. `named` are the addresses under which those
-    /// count who are here, one for each.
+    /// /// Replaces the rules for new connections. `named` has the address of each open connection
+    /// that counts.
     pub(super) fn reconfigure(
         &mut self,
         max_connections: usize,

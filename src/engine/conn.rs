@@ -183,8 +183,8 @@ impl Conn {
         (usize::from(before) << 10) + len
     }
 
-    /// The peer's address. IPv6 scope and flow label are not kept: 8 bytes per connection for what
-    /// almost nobody needs.
+    /// /// The peer's address. IPv6 scope and flow label are not kept: they would take 8 bytes per
+    /// connection.
     pub(super) fn peer(&self) -> SocketAddr {
         SocketAddr::new(Ipv6Addr::from(self.peer_ip).to_canonical(), self.peer_port)
     }

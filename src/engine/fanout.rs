@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::conn::{Conn, Reading, Writing};
-use super::outbox::{Outbox, Pool, Shared};
+use super::outbox::{Outbox, Pool, SharedBytes};
 use super::sending::PING_EVERY_BYTES;
 use super::{Context, Engine, Handler, Work, get_live_mut};
 use crate::error::SendError;
@@ -56,7 +56,7 @@ pub enum Broadcast {
 
 struct Fanout {
     id: BroadcastId,
-    wire: Arc<Shared>,
+    wire: Arc<SharedBytes>,
     except: Option<ConnId>,
     /// The peer that is not read until this is complete.
     sender: Option<ConnId>,
@@ -67,7 +67,7 @@ struct Fanout {
 
 /// All broadcasts of a sweep in one piece: most connections get all of them.
 struct Burst {
-    wire: Arc<Shared>,
+    wire: Arc<SharedBytes>,
     /// Connections that are no receivers of one or another.
     excepts: Vec<ConnId>,
     /// The last generation given out before the first of the calls.
@@ -142,7 +142,8 @@ impl Engine {
             receivers: 0,
         });
         self.enforce_memory_limit();
-        // Half of what a peer may make of one read then stays below what stops everybody's reading.
+        // // Half of what one read of a peer may cause then stays below the limit that stops all
+        // reading.
         self.spent = self.spent.saturating_add(1);
         if is_first && self.conns.capacity() <= INLINE_SLOTS {
             let receivers = self.conns.len() as u32;
@@ -316,8 +317,8 @@ impl Engine {
         is_receiver
     }
 
-    /// Whether memory is short while connections wait to be flushed: writing frees memory that
-    /// nobody would have to be closed for.
+    /// /// Whether memory is short while connections wait to be flushed: writing frees memory
+    /// without closing a connection.
     fn must_flush_first(&self) -> bool {
         self.memory.is_short() && self.is_flush_due()
     }
@@ -390,7 +391,7 @@ impl Engine {
     }
 }
 
-fn append(outbox: &mut Outbox, pool: &mut Pool, wire: &Arc<Shared>) {
+fn append(outbox: &mut Outbox, pool: &mut Pool, wire: &Arc<SharedBytes>) {
     if wire.bytes().len() >= SHARED_FROM {
         outbox.append_shared(pool, wire);
     } else {

@@ -17,9 +17,8 @@
 //! on a loop without lag the verdict comes within `(H*(M+1), H*(M+1) + tick]` of the last byte. Lag
 //! delays the pings and with them the verdict; it never brings it forward.
 //!
-//! Where the rules have changed since `L`, the verdict is due as if the last sign of life had come
-//! at the change: nobody is judged by rules that they have not lived under for as long as these
-//! allow silence.
+//! //! If the rules have changed since `L`, the verdict is due as if the last sign of life had come
+//! at the change: a peer gets one full new timeout.
 
 use crate::config::Heartbeat;
 use crate::time::{Timestamp, duration_to_ms};

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Engine;
 use super::conn::Phase;
-use super::outbox::Shared;
+use super::outbox::SharedBytes;
 use crate::close::CloseReason;
 use crate::id::ConnId;
 use crate::time::Timestamp;
@@ -69,8 +69,8 @@ impl Memory {
     }
 
     /// Bytes that several connections will queue, counted once, for as long as any of them does.
-    pub(super) fn share(&self, bytes: Vec<u8>) -> Arc<Shared> {
-        Shared::new(bytes, Arc::clone(&self.shared))
+    pub(super) fn share(&self, bytes: Vec<u8>) -> Arc<SharedBytes> {
+        SharedBytes::new(bytes, Arc::clone(&self.shared))
     }
 
     pub(super) fn held(&self) -> usize {

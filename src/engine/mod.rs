@@ -106,6 +106,7 @@ mod admission;
 pub mod budgets;
 mod conn;
 mod deadlines;
+mod drain;
 mod fanout;
 mod handler;
 mod liveness;
@@ -148,12 +149,12 @@ use crate::time::{Timestamp, duration_to_ms};
 use admission::Admission;
 use conn::{Conn, Phase};
 use deadlines::Deadlines;
+use drain::Drain;
 use fanout::Fanouts;
 use liveness::Liveness;
 use memory::Memory;
 use outbox::Pool;
 use rate_limiter::RateLimiter;
-use timers::Drain;
 use wheel::Wheel;
 
 /// All connections of one server, and everything decided about them.
@@ -189,8 +190,8 @@ pub struct Engine {
     drain: Option<Drain>,
     /// Connections with something to write, each once (`Writing::Queued`).
     dirty: VecDeque<ConnId>,
-    /// Those with nothing to write but what goes to all (`Writing::BroadcastOnly`). Who moves to
-    /// the others leaves a place behind, which is passed over.
+    /// /// Connections with only a broadcast queued (`Writing::BroadcastOnly`). A connection that
+    /// moves to `dirty` leaves a stale entry here; it is skipped.
     broadcast_only: VecDeque<ConnId>,
     fanouts: Fanouts,
     /// Units of work that callbacks have spent and no budget has paid for yet.
@@ -212,9 +213,8 @@ pub struct Engine {
 const THROTTLE_ABOVE: usize = 2;
 const THROTTLE_BELOW: usize = 2;
 
-/// Checks are put on the wheel to a part of a tick: a fleet is then asked, and where it falls
-/// silent at once given up, over the whole of a tick rather than in a burst at its end, which
-/// whoever is active beside it would feel.
+/// /// Slots of the wheel per tick. Pings to a fleet, and closes of one that falls silent, are
+/// spread over a tick instead of a burst at its end.
 const GRAINS_PER_TICK: u64 = 8;
 
 /// How long a connection that is being closed may make no progress where there is no heartbeat: the
@@ -272,9 +272,9 @@ impl Engine {
         })
     }
 
-    /// The generation of the first connection is `generation`, not 1, so that ids of another
-    /// engine, such as that of the process before this one, name nobody here. For the time before
-    /// the first connection.
+    /// /// The generation of the first connection is `generation`, not 1, so that ids of another
+    /// engine, such as that of an earlier process, do not match. To be called before the first
+    /// connection.
     pub fn set_first_generation(&mut self, generation: u32) {
         debug_assert!(self.conns.is_empty());
         self.generation = generation.wrapping_sub(1);
@@ -305,7 +305,7 @@ impl Engine {
                 && self.refused.is_empty())
     }
 
-    /// The next connection that is over. It is gone from the engine; the handler has been told; the
+    /// /// The next closed connection. It has left the engine, and the handler was called; the
     /// caller drops the socket.
     pub fn poll_closed<H: Handler + ?Sized>(
         &mut self,
@@ -438,7 +438,7 @@ impl Engine {
             return;
         };
         if conn.takes_messages() {
-            // What was sent to everybody before comes before the end.
+            // // Earlier broadcasts come before the close.
             self.catch_up(id);
         }
         let Some(conn) = get_live_mut(&mut self.conns, id) else {

@@ -19,9 +19,9 @@ const SEGMENT_OVERHEAD: usize = size_of::<Segment>() + 16;
 
 /// Bytes queued for one connection and not yet taken by the kernel.
 ///
-/// Invariants: `len` is the number of unsent bytes; no segment is empty but a recycled first one; a
-/// drained outbox owns no heap. The outbox does not know its bound: whoever appends checks it first
-/// (see `Engine::send`).
+/// /// Invariants: `len` is the number of unsent bytes; no segment is empty except a recycled first
+/// one; an empty outbox owns no heap. The outbox does not know its limit: the caller checks it
+/// first (see `Engine::send`).
 #[derive(Debug, Default)]
 pub struct Outbox(Option<Box<Queue>>);
 
@@ -33,28 +33,28 @@ struct Queue {
     len: usize,
     /// What the queue costs in memory: see [`Outbox::held`].
     held: usize,
-    /// Once somebody waits for the peer to take what is queued.
+    /// /// Set once a timeout depends on it.
     progress: Option<Progress>,
 }
 
 #[derive(Debug)]
 enum Segment {
     Own(Vec<u8>),
-    Shared(Arc<Shared>),
+    SharedBytes(Arc<SharedBytes>),
 }
 
 /// Bytes that many connections queue. They are counted as held until the last of them lets go.
 #[derive(Debug)]
-pub struct Shared {
+pub struct SharedBytes {
     bytes: Vec<u8>,
     held: Arc<AtomicUsize>,
 }
 
-impl Shared {
+impl SharedBytes {
     /// Adds the length of `bytes` to `held`, until the value is dropped.
     pub fn new(bytes: Vec<u8>, held: Arc<AtomicUsize>) -> Arc<Self> {
         held.fetch_add(bytes.len(), Relaxed);
-        Arc::new(Shared { bytes, held })
+        Arc::new(SharedBytes { bytes, held })
     }
 
     /// The bytes.
@@ -63,7 +63,7 @@ impl Shared {
     }
 }
 
-impl Drop for Shared {
+impl Drop for SharedBytes {
     fn drop(&mut self) {
         self.held.fetch_sub(self.bytes.len(), Relaxed);
     }
@@ -73,14 +73,14 @@ impl Segment {
     fn bytes(&self) -> &[u8] {
         match self {
             Segment::Own(bytes) => bytes,
-            Segment::Shared(shared) => &shared.bytes,
+            Segment::SharedBytes(shared) => &shared.bytes,
         }
     }
 
     fn held(&self) -> usize {
         match self {
             Segment::Own(bytes) => SEGMENT_OVERHEAD + bytes.capacity(),
-            Segment::Shared(_) => SEGMENT_OVERHEAD,
+            Segment::SharedBytes(_) => SEGMENT_OVERHEAD,
         }
     }
 }
@@ -142,12 +142,12 @@ impl Outbox {
     }
 
     /// Appends bytes that other connections queue as well, without copying them.
-    pub fn append_shared(&mut self, pool: &mut Pool, shared: &Arc<Shared>) {
+    pub fn append_shared(&mut self, pool: &mut Pool, shared: &Arc<SharedBytes>) {
         if !shared.bytes.is_empty() {
             let queue = self.0.get_or_insert_with(|| pool.take());
             queue.drop_empty_front();
             queue.len += shared.bytes.len();
-            let segment = Segment::Shared(Arc::clone(shared));
+            let segment = Segment::SharedBytes(Arc::clone(shared));
             queue.held += segment.held();
             queue.segments.push_back(segment);
         }
@@ -305,7 +305,7 @@ mod tests {
         let mut pool = Pool::default();
         let mut outbox = Outbox::default();
         outbox.append(&mut pool, |_| ());
-        outbox.append_shared(&mut pool, &Shared::new(Vec::new(), Arc::default()));
+        outbox.append_shared(&mut pool, &SharedBytes::new(Vec::new(), Arc::default()));
         assert!(outbox.0.is_none());
     }
 
@@ -327,14 +327,14 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         Own(Vec<u8>),
-        Shared(Vec<u8>),
+        SharedBytes(Vec<u8>),
         Send(usize),
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             prop::collection::vec(any::<u8>(), 0..200).prop_map(Step::Own),
-            prop::collection::vec(any::<u8>(), 0..200).prop_map(Step::Shared),
+            prop::collection::vec(any::<u8>(), 0..200).prop_map(Step::SharedBytes),
             (0usize..300).prop_map(Step::Send),
         ]
     }
@@ -352,8 +352,8 @@ mod tests {
                         outbox.append(&mut pool, |buffer| buffer.extend_from_slice(&bytes));
                         model.extend(bytes);
                     }
-                    Step::Shared(bytes) => {
-                        outbox.append_shared(&mut pool, &Shared::new(bytes.clone(), Arc::clone(&held)));
+                    Step::SharedBytes(bytes) => {
+                        outbox.append_shared(&mut pool, &SharedBytes::new(bytes.clone(), Arc::clone(&held)));
                         model.extend(bytes);
                     }
                     Step::Send(n) => {
@@ -367,7 +367,7 @@ mod tests {
                 let segments = outbox.0.iter().flat_map(|queue| &queue.segments);
                 let (own, shared) = segments.fold((0, 0), |(own, shared), segment| match segment {
                     Segment::Own(_) => (own + segment.held(), shared),
-                    Segment::Shared(bytes) => (own + segment.held(), shared + bytes.bytes.len()),
+                    Segment::SharedBytes(bytes) => (own + segment.held(), shared + bytes.bytes.len()),
                 });
                 prop_assert_eq!((outbox.held(), held.load(Relaxed)), (own, shared));
                 prop_assert_eq!(&unsent(&outbox)[..], &model[..]);

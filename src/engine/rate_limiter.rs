@@ -64,8 +64,8 @@ impl RateLimiter {
     /// So many messages have come.
     pub(super) fn charge(&mut self, now: Timestamp, slot: usize, messages: u32) -> RateDecision {
         let now_ns = to_ns(now);
-        // A flood goes over the rate again as soon as it is read again. Whoever has kept to the
-        // rate for a second since is none, however little it stays below.
+        // // A flood exceeds the rate again as soon as it is read. A peer that has kept to the rate
+        // for a second since is no flood.
         let forgiven = now_ns >= self.buckets[slot].paid_at_ns.saturating_add(FORGIVEN_NS);
         let bucket = &mut self.buckets[slot];
         if forgiven {

@@ -200,8 +200,8 @@ impl Engine {
         }
     }
 
-    /// The peer has shut its writing side: it still gets what is queued, then it is closed. An
-    /// unfinished frame is dropped: nobody can tell what it would have become.
+    /// /// The peer has shut its writing side: it gets what is queued, then it is closed. An
+    /// unfinished frame is dropped.
     pub fn handle_eof(&mut self, now: Timestamp, id: ConnId) {
         self.advance(now);
         let now = self.now;
@@ -225,8 +225,8 @@ impl Engine {
         }
     }
 
-    /// Whether the driver may read from this connection now. After a `false` it is told by
-    /// [`Engine::poll_readable`] when it may.
+    /// /// Whether the driver may read from this connection now. After `false`,
+    /// [`Engine::poll_readable`] names it when it may.
     pub fn wants_read(&self, id: ConnId) -> bool {
         self.conn(id).is_some_and(|conn| match conn.phase {
             // What was read before comes first: see resume_decoding().

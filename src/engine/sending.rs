@@ -185,9 +185,9 @@ impl Engine {
         self.pop_flush(Writing::Queued)
     }
 
-    /// The next of those that have nothing to write but what was broadcast. To be asked for some of
-    /// them in each turn, after the others: a message to everybody then keeps no answer waiting,
-    /// and answers do not keep it.
+    /// /// The next connection with only a broadcast queued. The driver flushes some of them in
+    /// each turn, after the others, so that a broadcast does not delay replies, and replies do not
+    /// stop it.
     pub fn poll_broadcast_only(&mut self) -> Option<ConnId> {
         self.pop_flush(Writing::BroadcastOnly)
     }

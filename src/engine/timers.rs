@@ -1,4 +1,4 @@
-//! What happens by the passing of time alone: pings, verdicts, the end of patience, and the drain.
+//! What happens by the passing of time alone: pings, verdicts and timeouts.
 
 use super::Engine;
 use super::conn::{Conn, PeerActivity, Phase, Reading};
@@ -7,23 +7,10 @@ use crate::close::{CloseReason, RejectReason};
 use crate::id::ConnId;
 use crate::time::Timestamp;
 
-/// The share of a drain over which closes are spread; the rest is left for flushing.
-const SPREAD_NUMERATOR: u64 = 4;
-const SPREAD_DENOMINATOR: u64 = 5;
-
 /// A kernel delays an acknowledgement by up to 200 ms (RFC 9293 section 3.8.6.3 allows 500), and
 /// ours sends again what it has lost after 200 ms: only after that does a missing one mean
 /// anything.
 const MIN_UNACKNOWLEDGED_MS: u64 = 600;
-
-/// A shutdown under way.
-#[derive(Clone, Copy)]
-pub(super) struct Drain {
-    from: Timestamp,
-    until: Timestamp,
-    /// `until` has passed, and every connection that was left has been closed.
-    is_over: bool,
-}
 
 /// What a driver found at a final read.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,12 +30,7 @@ impl Engine {
     /// all; if not, the rest is due at the next call still.
     pub fn handle_timers(&mut self, now: Timestamp, budget: usize) -> bool {
         self.advance(now);
-        if let Some(drain) = &mut self.drain
-            && drain.until < self.now
-        {
-            if !std::mem::replace(&mut drain.is_over, true) {
-                self.close_all(CloseReason::Shutdown);
-            }
+        if self.end_drain_if_over() {
             return true;
         }
         self.handle_memory_limit();
@@ -121,18 +103,6 @@ impl Engine {
         }
     }
 
-    /// During a drain: the final read, at the connection's own instant. That may lie beyond the
-    /// wheel's horizon.
-    fn check_drain(&mut self, id: ConnId, due: Timestamp) {
-        match self.drain_at(id) {
-            Some(at) if self.now < at => self.schedule_check(id),
-            _ => {
-                self.wheel.remove(id.slot());
-                self.final_reads.push_back((id, due));
-            }
-        }
-    }
-
     /// Whether the progress of a connection is to be measured again.
     pub(super) fn is_sample_due(&self, conn: &Conn) -> bool {
         let at = match conn.phase {
@@ -148,20 +118,9 @@ impl Engine {
         ends.min(self.deadlines.next_flush_sample(conn))
     }
 
-    /// When a drain takes its leave of this connection: at random, so that the fleet does not come
-    /// back as one herd, and always the same.
-    fn drain_at(&self, id: ConnId) -> Option<Timestamp> {
-        let Drain { from, until, .. } = self.drain?;
-        let grace_ms = until.ms_since(from);
-        // Two ticks stay free: one by which the wheel may be late, one in which to flush.
-        let spread_ms = (grace_ms / SPREAD_DENOMINATOR * SPREAD_NUMERATOR)
-            .min(grace_ms.saturating_sub(2 * self.tick_ms));
-        Some(from.plus_ms(fastrand::Rng::with_seed(id.as_u64()).u64(0..=spread_ms)))
-    }
-
-    /// The next connection of which a final read must be made before it is decided on. The driver
-    /// calls [`Engine::handle_progress`]; it writes, if [`Engine::is_blocked`], for there may be
-    /// room that no event has told of yet; it reads until the read would block, if
+    /// /// The next connection that needs a final read. The driver calls
+    /// [`Engine::handle_progress`]; it writes, if [`Engine::is_blocked`], because an event about
+    /// new room may still be unread; it reads until the read would block, if
     /// [`Engine::wants_read`]; and it calls [`Engine::handle_final_read`].
     pub fn poll_final_read(&mut self) -> Option<ConnId> {
         self.final_reads.pop_front().map(|(id, _)| id)
@@ -265,75 +224,14 @@ impl Engine {
         self.close(id, reason);
     }
 
-    fn say_goodbye(&mut self, id: ConnId) {
-        let Some(goodbye) = self.goodbye.take() else {
-            return;
-        };
-        // Without room for it, the connection closes without it.
-        if self.queued(id) + self.codec.encoded_len(&[&goodbye]).unwrap_or(usize::MAX)
-            <= self.max_outbox
-        {
-            let _ = self.send(id, &[&goodbye]);
-        }
-        self.goodbye = Some(goodbye);
-    }
-
-    /// Begins to shut down: nobody is let in any more, and each connection is closed at an instant
-    /// of its own within the first four fifths of `grace_ms`, after a last read and the replies to
-    /// it. At the end of `grace_ms` those that are left are cut off.
-    ///
-    /// A repeated call can only bring the end forward.
-    pub fn handle_shutdown(&mut self, now: Timestamp, grace_ms: u64) {
-        self.advance(now);
-        let until = self.now.plus_ms(grace_ms);
-        if self.drain.is_some_and(|drain| drain.until <= until) {
-            return;
-        }
-        self.drain = Some(Drain {
-            from: self.now,
-            until,
-            is_over: false,
-        });
-        for slot in 0..self.conns.capacity() {
-            let Some(conn) = self.conns.get(slot) else {
-                continue;
-            };
-            let id = ConnId::new(slot, conn.generation);
-            match conn.phase {
-                Phase::Open => self.check_drain(id, self.now),
-                Phase::AwaitingProxyHeader => self.refuse(id, RejectReason::ShuttingDown),
-                Phase::HalfClosed | Phase::Flushing(_) | Phase::Closed(_) | Phase::Refused(_) => {}
-            }
-        }
-    }
-
-    /// Whether a shutdown has begun.
-    pub fn is_draining(&self) -> bool {
-        self.drain.is_some()
-    }
-
-    /// Whether a shutdown has begun and no connection is left.
-    pub fn is_drained(&self) -> bool {
-        self.is_draining() && self.conns.is_empty()
-    }
-
-    /// When the drain ends at the latest.
-    pub fn drain_deadline(&self) -> Option<Timestamp> {
-        self.drain.map(|drain| drain.until)
-    }
-
     /// When [`Engine::handle_timers`] must be called next; `None` while nothing will ever be due,
     /// which is so without connections.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        let drain = self
-            .drain
-            .filter(|drain| !drain.is_over && !self.conns.is_empty())
-            .map(|drain| drain.until.plus_ms(1));
         let memory = self
             .memory
             .poll_timeout()
             .filter(|_| !self.conns.is_empty());
-        [self.next_check_at(), drain, memory]
+        [self.next_check_at(), self.drain_ends_at(), memory]
             .into_iter()
             .flatten()
             .min()
@@ -416,17 +314,6 @@ impl Engine {
     fn judge(&self, id: ConnId, conn: &Conn) -> Option<Verdict> {
         self.liveness
             .map(|liveness| liveness.judge(self.now, &evidence(id, conn)))
-    }
-
-    /// Closes every connection. Nothing is due any more after that.
-    fn close_all(&mut self, reason: CloseReason) {
-        for slot in 0..self.conns.capacity() {
-            if let Some(conn) = self.conns.get(slot) {
-                self.close(ConnId::new(slot, conn.generation), reason);
-                self.wheel.remove(slot);
-            }
-        }
-        self.final_reads.clear();
     }
 }
 

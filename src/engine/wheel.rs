@@ -1,10 +1,9 @@
 //! The timer wheel: one pending check per connection, O(1) to insert, remove and expire, eight
 //! bytes each.
 //!
-//! One level of [`SLOTS`] ticks. A deadline beyond the horizon is clamped to it; whoever finds its
-//! entry fired too early inserts it again (the engine judges every entry anew when it fires, so
-//! this costs nothing extra). That is simpler than cascading levels, and cascades are where timer
-//! wheels have gone wrong before.
+//! //! One level of [`SLOTS`] ticks. A deadline beyond the horizon is clamped to it, and the caller
+//! inserts it again when it fires early: the engine checks every entry anew when it fires, so this
+//! costs nothing extra. There are no cascading levels.
 
 /// Steps to the horizon, for 16 KiB of heads. By default the engine takes steps of 12 ms, which
 /// makes 49 s: beyond most heartbeats.

@@ -36,7 +36,7 @@ enum To {
     /// It does not wait.
     NonBlocking(File),
     Socket(OwnedFd),
-    Thread(Arc<Shared>),
+    Thread(Arc<WriterQueue>),
 }
 
 impl Output {
@@ -129,8 +129,8 @@ impl Output {
         }
     }
 
-    /// Waits for at most `limit` until nothing waits any more: for the end of the process, when
-    /// nobody waits for this thread.
+    /// /// Waits for at most `limit` until all is written: for the end of the process, which does
+    /// not wait for this thread.
     pub(crate) fn finish(&mut self, limit: Duration) {
         let end = Instant::now() + limit;
         if let To::Thread(shared) = &self.to {
@@ -203,7 +203,7 @@ fn open_anew(fd: BorrowedFd<'_>) -> io::Result<File> {
 }
 
 /// What the thread that waits for a slow file shares with the one that must not.
-struct Shared {
+struct WriterQueue {
     queue: Mutex<Queue>,
     changed: Condvar,
 }
@@ -217,7 +217,7 @@ struct Queue {
     error: Option<io::Error>,
 }
 
-impl Shared {
+impl WriterQueue {
     /// Held for a copy at most, never while something is written.
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
@@ -281,8 +281,8 @@ impl Shared {
     }
 }
 
-fn start_thread(file: File) -> io::Result<Arc<Shared>> {
-    let shared = Arc::new(Shared {
+fn start_thread(file: File) -> io::Result<Arc<WriterQueue>> {
+    let shared = Arc::new(WriterQueue {
         queue: Mutex::default(),
         changed: Condvar::new(),
     });

@@ -9,7 +9,7 @@ use crate::error::{ConfigError, Error};
 use crate::logging;
 use crate::net::{self, HostPort};
 use crate::server::{Descriptors, check_addrs, covers};
-use crate::settings::{Origin, Setting, Settings, Value};
+use crate::settings::{Setting, Settings, Value, ValueOrigin};
 
 const PROTECTS_NOTHING: &str = "there is no admin endpoint to protect: set --admin as well";
 
@@ -81,7 +81,7 @@ fn resolve(addrs: &[String]) -> Result<Names, Vec<Error>> {
 /// Servers may share an environment, and some of them may have no endpoint.
 fn has_shared_token(settings: &Settings) -> bool {
     let token = settings.find("admin-token-file");
-    token.is_some_and(|token| matches!(token.origin, Origin::Environment(_)))
+    token.is_some_and(|token| matches!(token.origin, ValueOrigin::Environment(_)))
 }
 
 /// Warnings about legal settings that are probably not meant.

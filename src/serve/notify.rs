@@ -26,9 +26,9 @@ const MAX_UNSENT: usize = 8;
 const MIN_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The service manager that started this process, if one did.
-pub(super) struct Manager(Option<Link>);
+pub(super) struct Manager(Option<ManagerSocket>);
 
-struct Link {
+struct ManagerSocket {
     socket: UnixDatagram,
     clock: MonotonicClock,
     watchdog: Option<Watchdog>,
@@ -61,7 +61,7 @@ impl Manager {
                     interval,
                     due: interval,
                 });
-                Manager(Some(Link {
+                Manager(Some(ManagerSocket {
                     socket,
                     clock: MonotonicClock::start(),
                     watchdog,
@@ -78,10 +78,10 @@ impl Manager {
         }
     }
 
-    /// The server listens: whoever depends on it can be started. Or it has read its settings again.
+    /// /// The server listens, so dependent units can start; or a reload has ended.
     pub(super) fn ready(&mut self, server: &Server) {
         if let Some(link) = self.0.as_mut().filter(|link| !link.told_of_drain) {
-            link.tell(format_args!("READY=1\nSTATUS={}\n", Summary(server)));
+            link.tell(format_args!("READY=1\nSTATUS={}\n", StatusSummary(server)));
         }
     }
 
@@ -112,7 +112,10 @@ impl Manager {
         let Some(link) = &mut self.0 else { return };
         if server.is_draining() && !link.told_of_drain {
             link.told_of_drain = true;
-            link.tell(format_args!("STOPPING=1\nSTATUS={}\n", Summary(server)));
+            link.tell(format_args!(
+                "STOPPING=1\nSTATUS={}\n",
+                StatusSummary(server)
+            ));
         }
         link.send_unsent();
         let Some(watchdog) = &mut link.watchdog else {
@@ -125,12 +128,15 @@ impl Manager {
             if !link.unsent.is_empty() {
                 return;
             }
-            link.tell(format_args!("WATCHDOG=1\nSTATUS={}\n", Summary(server)));
+            link.tell(format_args!(
+                "WATCHDOG=1\nSTATUS={}\n",
+                StatusSummary(server)
+            ));
         }
     }
 }
 
-impl Link {
+impl ManagerSocket {
     fn tell(&mut self, message: fmt::Arguments<'_>) {
         if self.unsent.len() < MAX_UNSENT {
             self.unsent.push_back(message.to_string());
@@ -191,11 +197,11 @@ fn watchdog_interval() -> Option<Duration> {
 }
 
 /// The line that `systemctl status` shows.
-struct Summary<'a>(&'a Server);
+struct StatusSummary<'a>(&'a Server);
 
-impl fmt::Display for Summary<'_> {
+impl fmt::Display for StatusSummary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Summary(server) = self;
+        let StatusSummary(server) = self;
         let doing = if server.is_draining() {
             "draining"
         } else {

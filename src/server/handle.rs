@@ -12,8 +12,8 @@ use crate::error::SendError;
 use crate::framing::Codec;
 use crate::id::ConnId;
 
-/// Commands that wait at most. A thread that runs ahead of the server is told [`SendError::Full`]
-/// rather than growing a queue.
+/// /// Commands that wait at most. A thread that is faster than the server gets
+/// [`SendError::Full`].
 const QUEUED_COMMANDS: usize = 4096;
 
 #[derive(Debug)]
@@ -32,11 +32,11 @@ pub(super) enum Command {
 #[derive(Clone, Debug)]
 pub struct Handle {
     commands: Sender<Command>,
-    shared: Arc<Shared>,
+    shared: Arc<HandleState>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct HandleState {
     waker: Waker,
     /// Commands that wait. The channel itself has no bound: one that has takes the memory for all
     /// of them at once.
@@ -55,12 +55,12 @@ struct Shared {
 /// The server's end.
 pub(super) struct Commands {
     queue: Receiver<Command>,
-    shared: Arc<Shared>,
+    shared: Arc<HandleState>,
 }
 
 pub(super) fn channel(waker: Waker, codec: Codec) -> (Handle, Commands) {
     let (sender, queue) = unbounded();
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(HandleState {
         waker,
         queued: AtomicUsize::new(0),
         woken: AtomicBool::new(false),

@@ -225,8 +225,8 @@ impl Server {
         self.engine.stats_mut().yields += 1;
     }
 
-    /// Accepts those whose handshake the kernel had completed before the end: they have been told
-    /// that somebody is here. Closing the listeners would reset them.
+    /// /// Accepts the connections that the kernel has completed before the shutdown. Closing the
+    /// listeners would reset them.
     pub(super) fn accept_backlog<H: Handler + ?Sized>(&mut self, handler: &mut H) {
         self.listeners.look_again();
         for _ in 0..MAX_BACKLOG / ACCEPTS_PER_TURN {

@@ -158,8 +158,8 @@ impl Listeners {
             && let Some(listener) = self.listeners.iter_mut().find(|listener| listener.pending)
         {
             let turned_away = listener.socket.accept();
-            // accept(2) asks for a descriptor before it looks whether anybody waits: only now is it
-            // known that nobody does.
+            // // accept(2) takes a descriptor before it looks at the queue: only now is the queue
+            // known to be empty.
             let nobody = turned_away
                 .as_ref()
                 .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);

@@ -98,9 +98,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on every address that `addrs` resolves to, with port 0 for a free port, and raises
-    /// the soft limit on descriptors to the hard one (setrlimit(2)). Nobody is accepted before the
-    /// first turn.
+    /// /// Listens on every address that `addrs` resolves to, with port 0 for a free port, and
+    /// raises the soft limit on descriptors to the hard one (setrlimit(2)). No connection is
+    /// accepted before the first turn.
     ///
     /// Fails on a configuration at fault, on an address that does not resolve or cannot be bound,
     /// and on more than 64 addresses.
@@ -117,8 +117,10 @@ impl Server {
         Server::with(sockets, config)
     }
 
-    /// As [`Server::bind`], with the addresses of several names. At least one address of each name
-    /// must be bound; errors of the others are logged (a host may have one IP family turned off).
+    /// /// As [`Server::bind`], but on sockets that listen already, such as those that systemd
+    /// passes to a service (sd_listen_fds(3)). Their backlog and address options stay; options of
+    /// connections are set. Another process that holds such a socket keeps it: a shutdown closes
+    /// only this descriptor, and new dials wait for the next server.
     #[cfg(feature = "cli")]
     pub(crate) fn bind_names(names: &[Vec<SocketAddr>], config: Config) -> Result<Self, Error> {
         config.check()?;
@@ -238,8 +240,8 @@ impl Server {
         self.engine.is_draining()
     }
 
-    /// The server as a handler sees it, between two turns, for those who own the loop. What is sent
-    /// by it goes out in the next turn, which [`Server::next_wait`] then says is due at once.
+    /// /// The server as a handler sees it, between two turns of your own loop. What it sends goes
+    /// out in the next turn, which [`Server::next_wait`] then says is due at once.
     pub fn context(&mut self) -> Context<'_> {
         self.read_clock(self.due_ms());
         Context {
@@ -247,10 +249,10 @@ impl Server {
         }
     }
 
-    /// Puts other settings in force, for the connections that are open as well; OS keepalive and
-    /// user timeout, which the kernel keeps for each connection, for those that come from now on.
-    /// Nobody is closed by it at once: who is over a bound in number may stay, and who may not
-    /// connect any more is not let in again.
+    /// /// Applies another configuration, also to open connections. OS keepalive and user timeout,
+    /// which the kernel keeps for each connection, apply to new connections. It closes no
+    /// connection at once: open ones above a lowered limit, or with an address that may not connect
+    /// any more, stay.
     ///
     /// Returns the names of the fields that a live server cannot change and that were meant to:
     /// framing, words, tick, backlog, `reuse_port`. They stay as they are. Fails, and changes

@@ -5,8 +5,8 @@
 //! put to it as the flag of the same name.
 
 mod args;
-mod origin;
 mod sources;
+mod value_origin;
 
 use std::collections::HashMap;
 use std::env;
@@ -22,12 +22,12 @@ use clap::{Arg, ArgMatches, Command, FromArgMatches};
 use crate::console::flag;
 use crate::error::{ConfigError, Error};
 pub(crate) use args::{Options, ServeArgs};
-pub(crate) use origin::Origin;
 use sources::{
     LayeredValue, PREFIX, Problem, Unreadable, Variables, from_environment, from_file, is_list,
     key, set, unknown_variables,
 };
 pub(crate) use sources::{Value, is_switch};
+pub(crate) use value_origin::ValueOrigin;
 
 /// What is no setting: where the settings are, and what is to be done with them.
 const NOT_SETTINGS: [&str; 3] = ["config", "check", "help"];
@@ -38,7 +38,7 @@ pub(crate) struct Setting {
     /// Its name in a file; with two hyphens before it, it is the flag.
     pub(crate) key: String,
     pub(crate) value: Value,
-    pub(crate) origin: Origin,
+    pub(crate) origin: ValueOrigin,
 }
 
 /// All settings of a server.
@@ -187,7 +187,7 @@ impl Settings {
             .iter()
             .map(|error| match error {
                 Error::Config(error) => (self.rank(error), self.describe_config(error)),
-                error => (Origin::Default.rank(), error.to_string()),
+                error => (ValueOrigin::Default.rank(), error.to_string()),
             })
             .collect();
         described.sort_by_key(|(rank, _)| *rank);
@@ -197,7 +197,7 @@ impl Settings {
     fn rank(&self, error: &ConfigError) -> (u8, usize) {
         let setting = self.find(&error.field.replace('_', "-"));
         setting
-            .map_or(&Origin::Default, |setting| &setting.origin)
+            .map_or(&ValueOrigin::Default, |setting| &setting.origin)
             .rank()
     }
 
@@ -248,8 +248,7 @@ fn as_flags(arg: &Arg, value: &Value) -> Vec<OsString> {
     }
 }
 
-/// Lets clap look at a value by itself, and says what is wrong with it without the flag that nobody
-/// has written.
+/// /// Lets clap check a value by itself, and returns its error without the name of a flag.
 fn check_alone(program: &Command, arg: &Arg, as_flags: &[OsString]) -> Result<(), String> {
     if arg.is_positional() && as_flags.is_empty() {
         return Err("write one address at least".into());
@@ -312,10 +311,10 @@ fn effective(
         Value::One(values.into_iter().next())
     };
     let origin = match flags.value_source(id) {
-        Some(ValueSource::CommandLine) => Origin::Flag,
+        Some(ValueSource::CommandLine) => ValueOrigin::Flag,
         _ => said
             .get(key(arg))
-            .map_or(Origin::Default, |said| said.origin.clone()),
+            .map_or(ValueOrigin::Default, |said| said.origin.clone()),
     };
     Setting {
         key: key(arg).to_owned(),

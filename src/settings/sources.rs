@@ -9,7 +9,7 @@ use std::path::Path;
 use clap::{Arg, ArgAction};
 use toml::de::{DeTable, DeValue};
 
-use super::origin::Origin;
+use super::value_origin::ValueOrigin;
 use crate::error::Error;
 
 /// Environment variables that mean settings begin with this.
@@ -33,12 +33,12 @@ pub(crate) enum Value {
 /// What the environment or the file says of one key.
 pub(super) struct LayeredValue {
     pub(super) value: Value,
-    pub(super) origin: Origin,
+    pub(super) origin: ValueOrigin,
 }
 
 /// A wrong setting; `text` begins with its place.
 pub(super) struct Problem {
-    pub(super) origin: Origin,
+    pub(super) origin: ValueOrigin,
     pub(super) text: String,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Source {
 }
 
 impl Source {
-    fn note(&mut self, key: &str, origin: Origin, value: Result<Value, String>) {
+    fn note(&mut self, key: &str, origin: ValueOrigin, value: Result<Value, String>) {
         match value {
             Ok(value) => {
                 self.said
@@ -100,7 +100,7 @@ pub(super) fn from_environment(known: &[&Arg], variables: &Variables) -> Source 
         };
         if let Some(value) = value {
             let value = from_variable(arg, value);
-            source.note(key(arg), Origin::Environment(name), value);
+            source.note(key(arg), ValueOrigin::Environment(name), value);
         }
     }
     source
@@ -211,7 +211,7 @@ pub(super) fn from_file(path: &Path, known: &[&Arg]) -> Result<Source, Unreadabl
     })?;
     let mut source = Source::default();
     for (name, value) in table.get_ref() {
-        let origin = Origin::File {
+        let origin = ValueOrigin::File {
             path: path.to_owned(),
             line: line(name.span().start),
         };

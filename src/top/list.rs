@@ -6,7 +6,7 @@ use crate::admin::api::{MAX_LISTED, MAX_OFFSET, Sort};
 
 /// What the server is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Query {
+pub(super) struct ListRequest {
     sort: Sort,
     descending: bool,
     address: String,
@@ -14,7 +14,7 @@ pub(super) struct Query {
     limit: usize,
 }
 
-impl Query {
+impl ListRequest {
     pub(super) fn path(&self) -> String {
         let order = if self.descending { "desc" } else { "asc" };
         const PATH: &str = "/connections?";
@@ -87,13 +87,13 @@ impl List {
 
     /// What must be here for what is seen, with as much before and after it, so that going on finds
     /// it there. It changes once per page.
-    pub(super) fn query(&self) -> Query {
+    pub(super) fn query(&self) -> ListRequest {
         let page = self.top / self.rows * self.rows;
         let offset = page.saturating_sub(self.rows);
         let limit = (self.rows * 4)
             .min(MAX_LISTED)
             .min(MAX_OFFSET - offset.min(MAX_OFFSET - 1));
-        Query {
+        ListRequest {
             sort: self.sort,
             descending: self.descending,
             address: self.address.clone(),
@@ -103,7 +103,7 @@ impl List {
     }
 
     /// The answer to `query`.
-    pub(super) fn take(&mut self, query: &Query, part: ConnectionList) {
+    pub(super) fn take(&mut self, query: &ListRequest, part: ConnectionList) {
         if (query.sort, query.descending, &query.address)
             != (self.sort, self.descending, &self.address)
         {
@@ -159,8 +159,7 @@ impl List {
         self.followed = self.selected().map(|connection| connection.id.clone());
     }
 
-    /// Goes on or back by pages. Whoever leafs through wants to be where the page is, and follows
-    /// no line.
+    /// /// Moves by pages. The selection then stays on the page and follows no connection.
     pub(super) fn page(&mut self, pages: isize) {
         let places = pages.saturating_mul(self.rows as isize);
         self.top = self.top.saturating_add_signed(places);
@@ -217,7 +216,7 @@ mod tests {
     use super::*;
 
     /// The answer of a server that holds lines with these ids.
-    fn answer(ids: &[usize], query: &Query) -> ConnectionList {
+    fn answer(ids: &[usize], query: &ListRequest) -> ConnectionList {
         let connection = |id: &usize| ConnectionEntry {
             id: id.to_string(),
             ..ConnectionEntry::default()

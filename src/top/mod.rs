@@ -28,7 +28,7 @@ use crate::args::values::duration;
 use crate::console::notice;
 use crate::error::{ConfigError, Error};
 use app::{App, Effect};
-use list::Query;
+use list::ListRequest;
 use poller::{Command, Update};
 use screen::Screen;
 use view::Theme;
@@ -36,7 +36,7 @@ use view::Theme;
 /// Wrong usage, as of clap.
 const USAGE: u8 = 2;
 
-/// What has happened and was not looked at yet. Whoever has more to tell waits.
+/// /// Events that wait to be handled. A sender waits beyond that.
 const EVENTS: usize = 64;
 
 /// Orders that the poller has not got to yet. More come together only where a server hangs, and
@@ -128,7 +128,7 @@ impl Session {
     /// Until the user or a signal ends it.
     fn run(mut self, screen: &mut Screen) -> Result<(Self, ExitCode), Error> {
         let theme = Theme::of_environment();
-        let mut shown: Option<Query> = None;
+        let mut shown: Option<ListRequest> = None;
         loop {
             let mut drawn = Ok(());
             let now = Instant::now();
@@ -204,7 +204,7 @@ impl Session {
 
     /// Asks for the part of the list that is seen, if it is another one than before. Where the
     /// poller has too much to do already, the next drawing tries again.
-    fn order_lines(&self, shown: &mut Option<Query>) -> Result<(), Error> {
+    fn order_lines(&self, shown: &mut Option<ListRequest>) -> Result<(), Error> {
         let wanted = self.app.list.query();
         if shown.as_ref() != Some(&wanted) {
             match self.poller.try_send(Command::Show(wanted.clone())) {
@@ -243,13 +243,13 @@ impl Session {
 fn start_poller(
     client: AdminClient,
     interval: Duration,
-    query: Query,
+    query: ListRequest,
     tell: SyncSender<Event>,
 ) -> Result<SyncSender<Command>, Error> {
     let (order, orders) = sync_channel(ORDERS);
     start_thread("poller", move || {
         poller::work(&client, interval, query, &orders, |news| {
-            // Nobody listens any more at the end of the process.
+            // // At the end of the process there is no receiver.
             let _ = tell.send(Event::Update(news));
         });
     })?;

@@ -3,7 +3,7 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use super::list::Query;
+use super::list::ListRequest;
 use super::peer::Peer;
 use crate::admin::api::{ClosedEntry, ClosedList, ConnectionList, Status};
 use crate::admin::client::{AdminClient, AdminError};
@@ -14,7 +14,7 @@ const CLOSES: usize = 20;
 
 pub(super) enum Command {
     /// From now on this part of the list is wanted.
-    Show(Query),
+    Show(ListRequest),
     Act(Action),
 }
 
@@ -27,19 +27,19 @@ pub(super) enum Action {
 
 pub(super) enum Update {
     Status(Box<Status>, Vec<ClosedEntry>),
-    Lines(Query, ConnectionList),
+    Lines(ListRequest, ConnectionList),
     /// The server was asked in vain.
     Trouble(String),
     /// What has become of an action.
     Done(String),
 }
 
-/// Asks every `interval`, and does as it is told in between, until nobody can tell it anything any
-/// more: what it was told before is done first.
+/// /// Sends requests every `interval`, and commands in between, until the sender is gone: commands
+/// from before are done first.
 pub(super) fn work(
     client: &AdminClient,
     interval: Duration,
-    mut query: Query,
+    mut query: ListRequest,
     orders: &Receiver<Command>,
     mut tell: impl FnMut(Update),
 ) {
@@ -66,8 +66,8 @@ pub(super) fn work(
 }
 
 /// Asks for everything that is shown.
-fn refresh(client: &AdminClient, query: &Query, tell: &mut impl FnMut(Update)) {
-    // Who does not answer the one question will not answer the other.
+fn refresh(client: &AdminClient, query: &ListRequest, tell: &mut impl FnMut(Update)) {
+    // // A server that does not answer one request does not answer the other.
     match first_refresh(client, query) {
         Ok(news) => news.into_iter().for_each(tell),
         Err(error) => tell(trouble(error)),
@@ -76,7 +76,7 @@ fn refresh(client: &AdminClient, query: &Query, tell: &mut impl FnMut(Update)) {
 
 pub(super) fn first_refresh(
     client: &AdminClient,
-    query: &Query,
+    query: &ListRequest,
 ) -> Result<[Update; 2], AdminError> {
     let status = client.read("/status")?;
     let closes: ClosedList = client.read(&format!("/closed?limit={CLOSES}"))?;
@@ -86,7 +86,7 @@ pub(super) fn first_refresh(
     ])
 }
 
-fn lines(client: &AdminClient, query: &Query) -> Result<Update, AdminError> {
+fn lines(client: &AdminClient, query: &ListRequest) -> Result<Update, AdminError> {
     Ok(Update::Lines(query.clone(), client.read(&query.path())?))
 }
 

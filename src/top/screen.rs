@@ -89,8 +89,8 @@ impl Screen {
 
     /// Takes the terminal again when the process goes on, and draws everything anew.
     pub(super) fn resume(&mut self) -> io::Result<()> {
-        // Whoever has stopped the process may have changed the terminal without our knowledge, so
-        // nothing is taken for granted.
+        // // The program that stopped the process may have changed the terminal, so everything is
+        // set again.
         let _ = disable_raw_mode();
         enter()?;
         // Another one, since clearing this one would ask the terminal where its cursor is, and the

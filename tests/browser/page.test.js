@@ -223,7 +223,7 @@ test('a kick closes a connection once it is confirmed', async t => {
   await dialog.getByRole('button', { name: 'Kick' }).click();
   await b.closed();
   await rows(page, []);
-  assert.ok(await page.getByText('Nobody is connected').isVisible());
+  assert.ok(await page.getByText('No peer is connected').isVisible());
   assert.match(deletes[1], /\?now=true$/);
 });
 

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use super::AdminError;
 use super::target::{AdminStream, Target};
 
-/// How long connecting may take, and how long everything after it: a server answers between two
-/// turns of its loop, and whoever takes longer than this will not be believed to be well.
+/// /// How long connecting may take, and everything after it. A healthy server answers between two
+/// turns of its loop.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest head of an answer: several times what the server or a proxy before it would send.
@@ -24,7 +24,7 @@ const MAX_BODY: usize = 1 << 20;
 const CHUNK: usize = 16 * 1024;
 
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct HttpAnswer {
     pub(crate) code: u16,
     pub(crate) body: Vec<u8>,
 }
@@ -36,14 +36,14 @@ struct Head {
     content_length: Option<usize>,
 }
 
-/// Asks once. HTTP/1.0, so that nobody on the way answers in chunks.
+/// /// Sends one request. HTTP/1.0, so that no proxy answers in chunks.
 pub(super) fn exchange(
     target: &Target,
     token: Option<&str>,
     method: &str,
     path: &str,
     body: &[u8],
-) -> Result<Answer, AdminError> {
+) -> Result<HttpAnswer, AdminError> {
     let addr = target.to_string();
     let mut connection =
         target
@@ -53,8 +53,7 @@ pub(super) fn exchange(
                 source,
             })?;
     let deadline = Instant::now() + TIMEOUT;
-    // Whoever says no may do so before it has read everything, and close: then the answer is what
-    // counts.
+    // // A server may refuse before it has read everything, and close: then the answer counts.
     let written =
         connection.write_all(&request(target.host(), token, method, path, body), deadline);
     answer(&mut connection, deadline).map_err(|trouble| match (trouble, written) {
@@ -88,7 +87,7 @@ enum Trouble {
     NotHttp(&'static str),
 }
 
-fn answer(connection: &mut AdminStream, deadline: Instant) -> Result<Answer, Trouble> {
+fn answer(connection: &mut AdminStream, deadline: Instant) -> Result<HttpAnswer, Trouble> {
     let mut bytes = Vec::new();
     let mut chunk = vec![0; CHUNK];
     let mut head = None;
@@ -128,7 +127,7 @@ fn answer(connection: &mut AdminStream, deadline: Instant) -> Result<Answer, Tro
     let end = head
         .content_length
         .map_or(bytes.len(), |length| head.length + length);
-    Ok(Answer {
+    Ok(HttpAnswer {
         code: head.code,
         body: bytes[head.length..end].to_vec(),
     })
@@ -184,7 +183,7 @@ mod tests {
         let pieces: Vec<Vec<u8>> = pieces.iter().map(|piece| piece.to_vec()).collect();
         let writer = thread::spawn(move || {
             for piece in pieces {
-                // Nobody listens any more to who has said too much.
+                // // The client has closed after too long an answer.
                 let _ = theirs.write_all(&piece);
             }
         });

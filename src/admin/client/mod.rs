@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use super::api;
 use super::server::Token;
 use crate::error::{ConfigError, Error};
-use http::{Answer, exchange};
+use http::{HttpAnswer, exchange};
 use target::Target;
 
 #[derive(Args, Debug)]
@@ -91,7 +91,12 @@ impl AdminClient {
     }
 
     /// Asks and expects a yes.
-    pub(crate) fn ask(&self, method: &str, path: &str, body: &[u8]) -> Result<Answer, AdminError> {
+    pub(crate) fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        body: &[u8],
+    ) -> Result<HttpAnswer, AdminError> {
         let answer = exchange(
             &self.target,
             self.token.as_ref().map(Token::as_str),

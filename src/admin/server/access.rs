@@ -116,8 +116,7 @@ impl Access {
                 .with("WWW-Authenticate", "Basic realm=\"heartline\"")
                 .with("WWW-Authenticate", "Bearer"));
         }
-        // A page of somebody else's may make a browser send requests, but not hide where they come
-        // from.
+        // // A page of another site may make a browser send requests, but cannot hide its origin.
         if let Some(origin) = &head.origin
             && !is_same_origin(origin, head.host.as_deref())
         {
@@ -126,8 +125,8 @@ impl Access {
                 "the Origin of this request is another site",
             ));
         }
-        // A name of somebody else's may be made to resolve to this machine, and a page there would
-        // then count as ours (DNS rebinding).
+        // // A name of another site can be made to resolve to this machine; its page would then
+        // count as ours (DNS rebinding).
         if let Some(host) = head
             .host
             .as_deref()
@@ -143,8 +142,8 @@ impl Access {
     }
 }
 
-/// Whether the authority of an origin is the host that was asked. The scheme is that of whoever
-/// ends TLS before us.
+/// /// Whether the authority of an origin is the host of the request. The scheme is that of the
+/// proxy that ends TLS.
 fn is_same_origin(origin: &str, host: Option<&str>) -> bool {
     // `null`, as of a sandboxed frame, has no authority.
     let Some((_, authority)) = origin.split_once("://") else {

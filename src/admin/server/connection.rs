@@ -8,8 +8,8 @@ use super::http::{self, Failure, HEADER_BYTES, Head, Response};
 use super::listener::Stream;
 use super::routes::Route;
 
-/// How long a request may take to arrive whole, the first one from the connection on: who trickles
-/// is not kept, nor who has nothing to ask.
+/// /// How long a request may take to arrive, the first one from the connection on: slow and silent
+/// clients are closed.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// How long a connection may be quiet between two requests: no shorter than a scraper waits, which
 /// so needs one dial only.
@@ -36,7 +36,7 @@ pub(super) struct Asked {
 }
 
 /// What a connection needs next.
-pub(super) enum Step {
+pub(super) enum NextStep {
     /// An event, or time.
     Wait,
     /// Another step, when others had theirs.
@@ -139,32 +139,32 @@ impl HttpConnection {
     }
 
     /// Writes what waits, and if nothing does reads on: one of each at most.
-    pub(super) fn step(&mut self, now: Instant, scratch: &mut [u8]) -> Step {
+    pub(super) fn step(&mut self, now: Instant, scratch: &mut [u8]) -> NextStep {
         match self.flush(now) {
             Flushed::All => {}
-            Flushed::Some => return Step::Again,
+            Flushed::Some => return NextStep::Again,
             // Nothing is read meanwhile: a client that does not read one answer gets no other.
-            Flushed::Full => return Step::Wait,
-            Flushed::Failed => return Step::Gone,
+            Flushed::Full => return NextStep::Wait,
+            Flushed::Failed => return NextStep::Gone,
         }
         if let Some(step) = self.next_request() {
             return step;
         }
         if !self.readable || matches!(self.state, State::Busy) {
-            return Step::Wait;
+            return NextStep::Wait;
         }
         match self.stream.read(scratch) {
-            Ok(0) => Step::Gone,
+            Ok(0) => NextStep::Gone,
             Ok(n) => {
                 self.take_in(&scratch[..n], now);
-                self.next_request().unwrap_or(Step::Again)
+                self.next_request().unwrap_or(NextStep::Again)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.readable = false;
-                Step::Wait
+                NextStep::Wait
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Step::Again,
-            Err(_) => Step::Gone,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => NextStep::Again,
+            Err(_) => NextStep::Gone,
         }
     }
 
@@ -178,17 +178,17 @@ impl HttpConnection {
                 self.input.extend_from_slice(bytes);
             }
             State::Head | State::Body(..) => self.input.extend_from_slice(bytes),
-            // Nobody is interested.
+            // // The client has closed.
             State::Busy | State::Streaming(_) | State::Ending | State::Lingering => {}
         }
     }
 
     /// What the bytes that are here come to, if anything yet.
-    fn next_request(&mut self) -> Option<Step> {
+    fn next_request(&mut self) -> Option<NextStep> {
         match &self.state {
             State::Head => {}
             State::Body(_, _, length) => {
-                return (self.input.len() >= *length).then_some(Step::Whole);
+                return (self.input.len() >= *length).then_some(NextStep::Whole);
             }
             _ => return None,
         }
@@ -208,27 +208,27 @@ impl HttpConnection {
         let end = http::end_of_head(&self.input, self.searched);
         self.searched = self.input.len();
         if end.unwrap_or(self.input.len()) > HEADER_BYTES {
-            return Some(Step::Refuse(Failure::new(
+            return Some(NextStep::Refuse(Failure::new(
                 431,
                 format!("a request's head has at most {HEADER_BYTES} bytes"),
             )));
         }
-        // Looked at when it is whole, so that who sends it byte by byte has it looked at once; and
-        // when it begins, to see off what is no HTTP.
+        // // Parsed when it is complete, so that a client that sends it byte by byte has it parsed
+        // once; and at its beginning, to reject what is not HTTP.
         if end.is_none() && !is_new {
             return None;
         }
         match (http::parse(&self.input), end) {
             (Ok(Some(head)), Some(end)) => {
                 self.consume(end);
-                Some(Step::Head(head))
+                Some(NextStep::Head(head))
             }
             (Ok(None), None) => None,
-            (Ok(_), _) => Some(Step::Refuse(Failure::new(
+            (Ok(_), _) => Some(NextStep::Refuse(Failure::new(
                 400,
                 "not an HTTP request: where its head ends is not clear",
             ))),
-            (Err(failure), _) => Some(Step::Refuse(failure)),
+            (Err(failure), _) => Some(NextStep::Refuse(failure)),
         }
     }
 
@@ -302,8 +302,8 @@ impl HttpConnection {
         matches!(self.state, State::Streaming(_))
     }
 
-    /// Up to which close this stream has told, if it can be told more: what a slow client has not
-    /// read yet is not added to.
+    /// /// The number of closes that this stream has sent, if it can take another event: nothing is
+    /// added for a slow client.
     pub(super) fn told_closes(&self) -> Option<u64> {
         match self.state {
             State::Streaming(closes) if self.output.is_empty() => Some(closes),
@@ -381,14 +381,14 @@ impl HttpConnection {
     }
 
     /// Its time is over: what becomes of it.
-    pub(super) fn handle_timeout(&mut self) -> Step {
+    pub(super) fn handle_timeout(&mut self) -> NextStep {
         let waits_for_request = match self.state {
             State::Head => !self.input.is_empty(),
             State::Body(..) => true,
             _ => false,
         };
         if waits_for_request && self.output.is_empty() {
-            Step::Refuse(Failure::new(
+            NextStep::Refuse(Failure::new(
                 408,
                 format!(
                     "a request has to arrive whole within {} s",
@@ -396,7 +396,7 @@ impl HttpConnection {
                 ),
             ))
         } else {
-            Step::Gone
+            NextStep::Gone
         }
     }
 }
@@ -407,17 +407,17 @@ mod tests {
 
     use super::*;
 
-    struct Line {
+    struct Fixture {
         client: UnixStream,
         connection: HttpConnection,
         now: Instant,
     }
 
-    impl Line {
-        fn new() -> Line {
+    impl Fixture {
+        fn new() -> Fixture {
             let (client, server) = UnixStream::pair().expect("a pair of sockets");
             let now = Instant::now();
-            Line {
+            Fixture {
                 client,
                 connection: HttpConnection::new(Stream::Unix(server), "test".into(), now),
                 now,
@@ -425,15 +425,15 @@ mod tests {
         }
 
         /// A connection whose first request was answered.
-        fn known() -> Line {
-            let mut line = Line::new();
+        fn known() -> Fixture {
+            let mut line = Fixture::new();
             line.say(REQUEST);
-            assert!(matches!(line.step(), Step::Head(_)));
+            assert!(matches!(line.step(), NextStep::Head(_)));
             line.connection.admit(asked(), Route::Health, 0, false);
             line.connection.take_request().expect("it is whole");
             line.connection
                 .respond(&Response::text(200, "ok\n"), true, false);
-            assert!(matches!(line.step(), Step::Wait));
+            assert!(matches!(line.step(), NextStep::Wait));
             line
         }
 
@@ -445,10 +445,10 @@ mod tests {
         }
 
         /// Steps until it waits for something or wants something.
-        fn step(&mut self) -> Step {
+        fn step(&mut self) -> NextStep {
             for _ in 0..10_000 {
                 match self.connection.step(self.now, &mut [0; READ_BYTES]) {
-                    Step::Again => {}
+                    NextStep::Again => {}
                     step => return step,
                 }
             }
@@ -474,59 +474,59 @@ mod tests {
 
     #[test]
     fn unauthenticated_client_has_the_time_of_one_request() {
-        let mut stranger = Line::new();
-        assert!(matches!(stranger.step(), Step::Wait));
+        let mut stranger = Fixture::new();
+        assert!(matches!(stranger.step(), NextStep::Wait));
         assert_eq!(stranger.left(), Some(REQUEST_TIME));
         stranger.now += REQUEST_TIME / 2;
         stranger.say("GET");
-        assert!(matches!(stranger.step(), Step::Wait));
+        assert!(matches!(stranger.step(), NextStep::Wait));
         assert_eq!(
             stranger.left(),
             Some(REQUEST_TIME / 2),
             "each byte more does not bring more time"
         );
         assert!(
-            matches!(stranger.connection.handle_timeout(), Step::Refuse(failure) if failure.code == 408)
+            matches!(stranger.connection.handle_timeout(), NextStep::Refuse(failure) if failure.code == 408)
         );
         assert!(
-            matches!(Line::new().connection.handle_timeout(), Step::Gone),
+            matches!(Fixture::new().connection.handle_timeout(), NextStep::Gone),
             "who has not begun is owed no answer"
         );
 
-        let mut refused = Line::new();
+        let mut refused = Fixture::new();
         refused.now += REQUEST_TIME / 2;
         refused.say(REQUEST);
-        assert!(matches!(refused.step(), Step::Head(_)));
+        assert!(matches!(refused.step(), NextStep::Head(_)));
         refused
             .connection
             .respond(&Failure::new(401, "who are you?").into(), true, false);
-        assert!(matches!(refused.step(), Step::Wait));
+        assert!(matches!(refused.step(), NextStep::Wait));
         assert_eq!(
             refused.left(),
             Some(REQUEST_TIME / 2),
             "nor does each refusal"
         );
 
-        let mut known = Line::known();
+        let mut known = Fixture::known();
         assert_eq!(known.left(), Some(IDLE_TIME));
         known.now += IDLE_TIME / 2;
         known.say("GET");
-        assert!(matches!(known.step(), Step::Wait));
+        assert!(matches!(known.step(), NextStep::Wait));
         assert_eq!(known.left(), Some(REQUEST_TIME));
     }
 
     #[test]
     fn a_body_counts_to_the_time_of_its_request_and_none_is_waited_for_once_it_is_there() {
-        let mut line = Line::known();
+        let mut line = Fixture::known();
         line.say("POST /broadcast HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhel");
-        assert!(matches!(line.step(), Step::Head(head) if head.content_length == 5));
+        assert!(matches!(line.step(), NextStep::Head(head) if head.content_length == 5));
         line.connection.admit(asked(), Route::Broadcast, 5, false);
         assert!(line.connection.take_request().is_none());
         line.now += Duration::from_secs(3);
-        assert!(matches!(line.step(), Step::Wait));
+        assert!(matches!(line.step(), NextStep::Wait));
         assert_eq!(line.left(), Some(REQUEST_TIME - Duration::from_secs(3)));
         line.say("lo");
-        assert!(matches!(line.step(), Step::Whole));
+        assert!(matches!(line.step(), NextStep::Whole));
         let (_, route, body) = line.connection.take_request().expect("it is whole");
         assert_eq!(
             (route, body.as_slice(), line.left()),
@@ -536,24 +536,24 @@ mod tests {
 
     #[test]
     fn event_stream_of_a_slow_client_is_bounded() {
-        let mut line = Line::known();
+        let mut line = Fixture::known();
         line.say(REQUEST);
-        assert!(matches!(line.step(), Step::Head(_)));
+        assert!(matches!(line.step(), NextStep::Head(_)));
         line.connection
             .start_stream(&Response::text(200, ""), &vec![b'x'; 1 << 20], 0);
-        assert!(matches!(line.step(), Step::Wait));
+        assert!(matches!(line.step(), NextStep::Wait));
         assert_eq!(
             (line.connection.told_closes(), line.left()),
             (None, Some(WRITE_TIME))
         );
         line.now += WRITE_TIME / 2;
-        assert!(matches!(line.step(), Step::Wait));
+        assert!(matches!(line.step(), NextStep::Wait));
         assert_eq!(
             line.left(),
             Some(WRITE_TIME / 2),
             "to try again is no progress"
         );
-        assert!(matches!(line.connection.handle_timeout(), Step::Gone));
+        assert!(matches!(line.connection.handle_timeout(), NextStep::Gone));
 
         // Once it reads, it has time again, and in the end hears more.
         let mut scratch = vec![0; 1 << 20];
@@ -575,12 +575,12 @@ mod tests {
 
     #[test]
     fn last_answer_is_followed_by_a_fin() {
-        let mut line = Line::new();
+        let mut line = Fixture::new();
         line.say("nonsense\r\n\r\nand much more of it");
-        assert!(matches!(line.step(), Step::Refuse(failure) if failure.code == 400));
+        assert!(matches!(line.step(), NextStep::Refuse(failure) if failure.code == 400));
         line.connection
             .respond(&Response::text(503, "no\n"), false, false);
-        assert!(matches!(line.step(), Step::Wait));
+        assert!(matches!(line.step(), NextStep::Wait));
         let mut answer = String::new();
         line.client
             .read_to_string(&mut answer)
@@ -589,15 +589,15 @@ mod tests {
         assert_eq!(line.left(), Some(LINGER_TIME));
         line.say(REQUEST);
         assert!(
-            matches!(line.step(), Step::Wait),
+            matches!(line.step(), NextStep::Wait),
             "nothing is asked any more"
         );
-        assert!(matches!(line.connection.handle_timeout(), Step::Gone));
+        assert!(matches!(line.connection.handle_timeout(), NextStep::Gone));
         drop(line.client);
         line.connection.handle_event();
         assert!(matches!(
             line.connection.step(line.now, &mut [0; READ_BYTES]),
-            Step::Gone
+            NextStep::Gone
         ));
     }
 }

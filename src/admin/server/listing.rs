@@ -14,7 +14,7 @@ const SLOTS_PER_TURN: usize = 1024;
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Query {
+pub(super) struct ListQuery {
     pub(super) sort: Sort,
     pub(super) order: Direction,
     pub(super) offset: usize,
@@ -23,9 +23,9 @@ pub(super) struct Query {
     pub(super) address: String,
 }
 
-impl Default for Query {
+impl Default for ListQuery {
     fn default() -> Self {
-        Query {
+        ListQuery {
             sort: Sort::Silence,
             order: Direction::Descending,
             offset: 0,
@@ -42,7 +42,7 @@ type Rank = (u64, Reverse<ConnId>);
 
 /// A listing that is being made.
 pub(super) struct Listing {
-    query: Query,
+    query: ListQuery,
     /// Where the next part begins.
     slot: usize,
     matched: usize,
@@ -53,7 +53,7 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    pub(super) fn new(query: Query) -> Self {
+    pub(super) fn new(query: ListQuery) -> Self {
         Listing {
             query,
             slot: 0,
@@ -87,7 +87,7 @@ impl Listing {
         false
     }
 
-    /// The page, as things stand now: who has left meanwhile is not on it.
+    /// /// The page as of now: connections that have closed meanwhile are not on it.
     pub(super) fn finish(self, cx: &Context<'_>) -> ConnectionList {
         let mut kept = self.kept.into_vec();
         let page = match self.query.offset {
@@ -125,7 +125,7 @@ fn matches(prefix: &str, connection: &ConnectionInfo, text: &mut String) -> bool
     prefix.is_empty() || write!(text, "{}", connection.peer).is_ok() && text.starts_with(prefix)
 }
 
-fn rank(query: &Query, connection: &ConnectionInfo) -> Rank {
+fn rank(query: &ListQuery, connection: &ConnectionInfo) -> Rank {
     let rank = match (sort_key(query.sort, connection), query.order) {
         (None, _) => 0,
         (Some(key), Direction::Descending) => key.saturating_add(1),
@@ -191,7 +191,7 @@ mod tests {
         engine
     }
 
-    fn list(engine: &mut Engine, query: Query) -> (usize, Vec<u16>) {
+    fn list(engine: &mut Engine, query: ListQuery) -> (usize, Vec<u16>) {
         let cx = Context { engine };
         let mut listing = Listing::new(query.clone());
         while !listing.advance(&cx) {
@@ -219,12 +219,12 @@ mod tests {
         for order in [Direction::Descending, Direction::Ascending] {
             let mut all = Vec::new();
             for offset in (0..3500).step_by(700) {
-                let query = Query {
+                let query = ListQuery {
                     sort: Sort::Age,
                     order,
                     offset,
                     limit: 700,
-                    ..Query::default()
+                    ..ListQuery::default()
                 };
                 let (matched, page) = list(&mut engine, query);
                 assert_eq!(matched, 3000);
@@ -243,12 +243,12 @@ mod tests {
     fn sort_is_stable_and_missing_figures_come_last() {
         let mut engine = engine(2100);
         for order in [Direction::Descending, Direction::Ascending] {
-            let query = Query {
+            let query = ListQuery {
                 sort: Sort::RoundTrip,
                 order,
                 offset: 1500,
                 limit: 3,
-                ..Query::default()
+                ..ListQuery::default()
             };
             assert_eq!(
                 list(&mut engine, query),
@@ -259,9 +259,9 @@ mod tests {
         assert_eq!(
             list(
                 &mut engine,
-                Query {
+                ListQuery {
                     limit: 0,
-                    ..Query::default()
+                    ..ListQuery::default()
                 }
             ),
             (2100, vec![])
@@ -271,10 +271,10 @@ mod tests {
     #[test]
     fn a_listing_can_be_narrowed_by_address() {
         let mut engine = engine(300);
-        let narrowed = |prefix: &str| Query {
+        let narrowed = |prefix: &str| ListQuery {
             address: prefix.into(),
             limit: 2,
-            ..Query::default()
+            ..ListQuery::default()
         };
         assert_eq!(
             list(&mut engine, narrowed("192.0.2.1:10")),
@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn closed_connections_are_not_listed() {
         let mut engine = engine(10);
-        let mut listing = Listing::new(Query::default());
+        let mut listing = Listing::new(ListQuery::default());
         while !listing.advance(&Context {
             engine: &mut engine,
         }) {}

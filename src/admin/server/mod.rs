@@ -96,8 +96,8 @@ fn max_connections() -> usize {
 }
 
 impl Admin {
-    /// Listens where the flags say, if they say anything, and keeps the descriptors for it. Nobody
-    /// is accepted before the first turn.
+    /// /// Listens if `--admin` is set, and reserves descriptors. No client is accepted before the
+    /// first turn.
     pub(crate) fn open(
         args: &AdminArgs,
         app: &str,

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::Admin;
-use super::connection::{Asked, Step};
+use super::connection::{Asked, NextStep};
 use super::events;
 use super::http::{Failure, Head, Response};
-use super::listing::{Listing, Query, entry};
+use super::listing::{ListQuery, Listing, entry};
 use super::metrics;
 use super::routes::{Route, gone};
 use super::status::status;
@@ -45,7 +45,7 @@ pub(super) struct RequestContext<'a> {
 #[derive(Default)]
 pub(super) struct Listings {
     current: Option<(usize, Asked, Listing)>,
-    waiting: VecDeque<(usize, Asked, Query)>,
+    waiting: VecDeque<(usize, Asked, ListQuery)>,
 }
 
 impl Listings {
@@ -67,12 +67,12 @@ impl Admin {
         };
         connection.queued = false;
         match connection.step(cx.now, &mut self.scratch) {
-            Step::Wait => return,
-            Step::Again => self.enqueue(key),
-            Step::Gone => return self.remove(key),
-            Step::Refuse(failure) => return self.refuse(key, cx.now, failure),
-            Step::Whole => {}
-            Step::Head(head) => self.authorize(key, cx.now, &head, cx.server),
+            NextStep::Wait => return,
+            NextStep::Again => self.enqueue(key),
+            NextStep::Gone => return self.remove(key),
+            NextStep::Refuse(failure) => return self.refuse(key, cx.now, failure),
+            NextStep::Whole => {}
+            NextStep::Head(head) => self.authorize(key, cx.now, &head, cx.server),
         }
         if let Some((asked, route, body)) = self
             .connections
@@ -106,7 +106,7 @@ impl Admin {
                 }
             }
             Err(failure) => {
-                // What stands behind the head is a body that nobody wants, not another request.
+                // // The bytes after the head are an unwanted body, not another request.
                 asked.keep_alive &= head.content_length == 0;
                 self.answer(key, now, &asked, &failure.into());
             }
@@ -311,7 +311,7 @@ impl Admin {
                 .get_mut(key)
                 .map(|connection| connection.handle_timeout())
             {
-                Some(Step::Refuse(failure)) => self.refuse(key, now, failure),
+                Some(NextStep::Refuse(failure)) => self.refuse(key, now, failure),
                 _ => self.remove(key),
             }
         }

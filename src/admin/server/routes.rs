@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::http::{Failure, Head};
-use super::listing::Query;
+use super::listing::ListQuery;
 use crate::admin::api::{Direction, MAX_CLOSED, MAX_LISTED, MAX_OFFSET, Sort};
 use crate::args::values;
 use crate::engine::Close;
@@ -17,7 +17,7 @@ pub(super) enum Route {
     Health,
     Metrics,
     Status,
-    Connections(Query),
+    Connections(ListQuery),
     Connection(ConnId),
     Send(ConnId),
     Broadcast,
@@ -95,7 +95,7 @@ fn connection(id: &str) -> Result<ConnId, Failure> {
 }
 
 fn connections(query: &str) -> Result<Route, Failure> {
-    let mut wanted = Query::default();
+    let mut wanted = ListQuery::default();
     for (key, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*key {
             "sort" => {
@@ -211,7 +211,7 @@ mod tests {
             ("/metrics", Route::Metrics),
             ("/status", Route::Status),
             ("/events", Route::Events),
-            ("/connections", Route::Connections(Query::default())),
+            ("/connections", Route::Connections(ListQuery::default())),
             ("/connections/3.7", Route::Connection(id)),
             ("/closed", Route::Closed { limit: 100 }),
             ("/closed?limit=1000", Route::Closed { limit: 1000 }),
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn listing_follows_the_query() {
-        let expected = Query {
+        let expected = ListQuery {
             sort: Sort::Bytes,
             order: Direction::Ascending,
             offset: 99_000,

@@ -7,7 +7,7 @@ use mio::{Interest, Token};
 
 use super::line::{TIMEOUT, cause};
 use super::{Stage, Worker};
-use crate::bench::plan::Progress;
+use crate::bench::plan::ProgressCounts;
 use crate::net::{dial_from, monotonic_ns};
 
 /// Dials begun per turn, so that those already connected are served meanwhile.
@@ -64,7 +64,7 @@ impl Dialing {
     }
 
     /// Once per order: the counts when all its dials are over.
-    pub(super) fn take_completion(&mut self, progress: Progress) -> Option<Progress> {
+    pub(super) fn take_completion(&mut self, progress: ProgressCounts) -> Option<ProgressCounts> {
         let complete = self.owed && self.next == self.upto && self.under_way == 0;
         self.owed &= !complete;
         complete.then_some(progress)

@@ -12,7 +12,7 @@ use crate::bench::scan::Scan;
 /// A connection of the plan. There are thousands, so it is small; queues take memory only while
 /// something is in them.
 #[derive(Default)]
-pub(super) struct Line {
+pub(super) struct LoadConnection {
     /// `None` before the dial and after the end.
     pub(super) stream: Option<TcpStream>,
     pub(super) group: u16,
@@ -36,7 +36,7 @@ pub(super) struct Line {
 }
 
 /// What a read found.
-pub(super) enum Found {
+pub(super) enum LineRead {
     /// So many bytes, and whether there may be more.
     Bytes(usize, bool),
     Nothing,
@@ -44,11 +44,11 @@ pub(super) enum Found {
     End(&'static str),
 }
 
-impl Line {
+impl LoadConnection {
     pub(super) fn of_group(group: u16) -> Self {
-        Line {
+        LoadConnection {
             group,
-            ..Line::default()
+            ..LoadConnection::default()
         }
     }
 
@@ -64,8 +64,8 @@ impl Line {
         if let Some(error) = stream.take_error()? {
             return Err(error);
         }
-        // TCP's simultaneous open: with nobody listening on a port of the ephemeral range, a dial
-        // may meet itself.
+        // // TCP's simultaneous open: without a listener on a port of the ephemeral range, a dial
+        // may connect to itself.
         if stream.local_addr()? == addr {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
@@ -110,20 +110,20 @@ impl Line {
     }
 
     /// One read. A short one has emptied the socket, but for an end that is known to come.
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Found {
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> LineRead {
         let Some(stream) = &mut self.stream else {
-            return Found::Nothing;
+            return LineRead::Nothing;
         };
         loop {
             return match stream.read(buffer) {
-                Ok(0) => Found::End(CLOSED_BY_SERVER),
-                Ok(n) => Found::Bytes(n, n == buffer.len() || self.end_in_sight),
+                Ok(0) => LineRead::End(CLOSED_BY_SERVER),
+                Ok(n) => LineRead::Bytes(n, n == buffer.len() || self.end_in_sight),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.end_in_sight = false;
-                    Found::Nothing
+                    LineRead::Nothing
                 }
-                Err(error) => Found::End(cause(&error)),
+                Err(error) => LineRead::End(cause(&error)),
             };
         }
     }

@@ -22,12 +22,12 @@ use mio::{Events, Poll, Token};
 
 use super::counters::Counters;
 use super::messages::{WorkerCommand, WorkerReport};
-use super::plan::{Plan, Progress, Role, WaitFor};
+use super::plan::{Plan, ProgressCounts, Role, WaitFor};
 use super::scan::Matcher;
 use crate::error::Error;
 use crate::net::{self, PreciseTimer, monotonic_ns, reset_on_close};
 use control::Control;
-use line::Line;
+use line::LoadConnection;
 use origins::Origins;
 
 const CONTROL: Token = Token(usize::MAX);
@@ -61,7 +61,7 @@ struct Worker {
     timer: PreciseTimer,
     control: Control,
     /// All connections of the plan; a connection's place is also its token.
-    lines: Vec<Line>,
+    lines: Vec<LoadConnection>,
     matchers: Vec<Matcher>,
     /// For each group, what a turn of its closed loop writes at most.
     batches: Vec<Vec<u8>>,
@@ -71,7 +71,7 @@ struct Worker {
     dialing: dialing::Dialing,
     origins: Origins,
     stage: Stage,
-    progress: Progress,
+    progress: ProgressCounts,
     /// Replies under way, mute connections that are open, pushed messages that have not arrived:
     /// what the end waits for.
     pending: u64,
@@ -99,7 +99,7 @@ impl Worker {
         let plan: Plan = control.first(poll.registry(), CONTROL)?;
         let mut lines = Vec::with_capacity(plan.connections() as usize);
         for (index, group) in (0..).zip(&plan.groups) {
-            lines.extend((0..group.connections).map(|_| Line::of_group(index)));
+            lines.extend((0..group.connections).map(|_| LoadConnection::of_group(index)));
         }
         let batch = |role: &Role| {
             if let Role::Loop { depth } = role {
@@ -130,7 +130,7 @@ impl Worker {
             due: BinaryHeap::new(),
             ready: VecDeque::new(),
             stage: Stage::Before,
-            progress: Progress::default(),
+            progress: ProgressCounts::default(),
             pending: 0,
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             next_progress_ns: monotonic_ns() + PROGRESS_NS,
@@ -229,7 +229,7 @@ impl Worker {
             self.due
                 .extend(counted.map(|first_ns| Reverse((first_ns, index))));
         }
-        let listening = |line: &&Line| {
+        let listening = |line: &&LoadConnection| {
             line.stream.is_some() && self.plan.groups[usize::from(line.group)].role == Role::Listen
         };
         self.pending = match self.plan.wait_for {
@@ -246,7 +246,7 @@ impl Worker {
         };
     }
 
-    fn is_mute_role(&self, line: &Line) -> bool {
+    fn is_mute_role(&self, line: &LoadConnection) -> bool {
         self.plan.groups[usize::from(line.group)].role == Role::Mute
     }
 

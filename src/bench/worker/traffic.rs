@@ -5,10 +5,10 @@ use std::cmp::Reverse;
 
 use mio::event::Event;
 
-use super::line::{Found, cause};
+use super::line::{LineRead, cause};
 use super::{SENDS_PER_TURN, Stage, Worker};
 use crate::bench::plan::{Role, WaitFor};
-use crate::bench::scan::Seen;
+use crate::bench::scan::ScanResult;
 use crate::net::monotonic_ns;
 
 /// Reads of one connection per turn; what is left waits until the others had theirs.
@@ -56,12 +56,12 @@ impl Worker {
                 break;
             }
             match self.lines[index as usize].read(&mut scratch) {
-                Found::Nothing => more = false,
-                Found::End(cause) => {
+                LineRead::Nothing => more = false,
+                LineRead::End(cause) => {
                     self.end(index, cause);
                     more = false;
                 }
-                Found::Bytes(n, maybe_more) => {
+                LineRead::Bytes(n, maybe_more) => {
                     self.handle_bytes(index, &scratch[..n]);
                     more = maybe_more;
                 }
@@ -79,7 +79,7 @@ impl Worker {
         let now_ns = monotonic_ns();
         let line = &mut self.lines[index as usize];
         let group = usize::from(line.group);
-        let Seen { replies, asks } =
+        let ScanResult { replies, asks } =
             line.scan
                 .feed(bytes, &self.matchers[group], self.plan.answer.as_ref());
         if asks > 0 && !line.mute {
@@ -115,7 +115,7 @@ impl Worker {
         let load = &mut self.counters.groups[group];
         let mut matched = 0;
         for _ in 0..replies {
-            // Nobody has asked for more than is outstanding: a greeting, or the server's own idea.
+            // // More than is outstanding: a greeting, or a message of the server's own.
             let Some(intended_ns) = line.outstanding.pop_front() else {
                 break;
             };
@@ -180,8 +180,8 @@ impl Worker {
             if line.stream.is_none() {
                 load.unsent += 1;
             } else if line.is_stuck() {
-                // The connection takes nothing; what is not sent is told apart from what is not
-                // answered.
+                // // The connection takes nothing; unsent messages are counted apart from
+                // unanswered ones.
                 load.unsent += 1;
             } else {
                 let count = match self.plan.groups[group].role {
@@ -216,7 +216,7 @@ impl Worker {
         }
         line.last_sent_ns = monotonic_ns();
         if let Err(error) = line.write(bytes) {
-            // What came before the break can still be read, but nobody waits for it any more.
+            // // Bytes from before the close can still be read, but are not waited for.
             self.end(index, cause(&error));
             return;
         }

@@ -1,4 +1,4 @@
-//! The upper part: who it is, four figures with how they were, and what it costs.
+//! //! The upper part: identity, four figures with their history, and usage.
 
 use std::time::{Duration, Instant};
 

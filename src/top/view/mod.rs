@@ -16,7 +16,7 @@ use super::app::App;
 pub(super) use theme::Theme;
 
 /// Where what is. An area without height is not drawn.
-struct Plan {
+struct Layout {
     title: Rect,
     tiles: Rect,
     resources: Rect,
@@ -27,7 +27,7 @@ struct Plan {
     footer: Rect,
 }
 
-impl Plan {
+impl Layout {
     /// What matters least goes first where there is little room: closes, then the resources, then
     /// the sparklines.
     fn new(area: Rect) -> Self {
@@ -73,7 +73,7 @@ impl Plan {
         );
         let closes = take(closes);
         let footer = take(1);
-        Plan {
+        Layout {
             title,
             tiles,
             resources,
@@ -88,11 +88,11 @@ impl Plan {
 
 /// How many lines of the list are seen.
 pub(super) fn rows(area: Rect) -> usize {
-    usize::from(Plan::new(area).lines.height)
+    usize::from(Layout::new(area).lines.height)
 }
 
 pub(super) fn draw(frame: &mut Frame<'_>, app: &App, theme: Theme, now: Instant) {
-    let plan = Plan::new(frame.area());
+    let plan = Layout::new(frame.area());
     let buffer = frame.buffer_mut();
     header::draw(
         buffer,

@@ -43,7 +43,7 @@ pub(super) struct Question {
 
 /// One established connection, from dial to loss.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct LiveConnection {
     pub(super) since: Timestamp,
     /// When the peer last gave a sign of life: it sent something.
     pub(super) last_activity: Timestamp,
@@ -72,9 +72,9 @@ pub(super) enum Probe {
     Asked { at: Timestamp },
 }
 
-impl Line {
+impl LiveConnection {
     pub(super) fn new(now: Timestamp) -> Self {
-        Line {
+        LiveConnection {
             since: now,
             last_activity: now,
             last_out: now,
@@ -137,8 +137,8 @@ impl Line {
     /// When the connection is left if nothing arrives before. `None` while pings are still to be
     /// sent.
     ///
-    /// Whoever wakes from a freeze has asked nobody, so it owes `missed` questions, and the last of
-    /// them an interval to be answered.
+    /// /// A client that wakes from a freeze has sent no ping, so `max_missed` pings are still to
+    /// be sent, and the last of them has an interval to be answered.
     pub(super) fn verdict_at(&self, beat: &Beat) -> Option<Timestamp> {
         let bound = beat.surely_after(self.last_activity, u64::from(beat.max_missed) + 1);
         match self.probe {
