@@ -28,7 +28,7 @@ impl fmt::Display for App {
 
 impl Handler for App {
     fn on_message(&mut self, cx: &mut Context<'_>, id: ConnId, message: &[u8]) {
-        // // The engine closes a peer with a full queue as a slow reader, and a message that came
+        // The engine closes a peer with a full queue as a slow reader, and a message that came
         // in can go out: no error needs handling here.
         let _ = match self {
             App::Echo => cx.send_parts(id, &[b"echo: ", message]),

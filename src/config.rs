@@ -33,10 +33,10 @@ pub struct Config {
     pub user_timeout: Option<Duration>,
     /// Bounds on what peers can make this process hold.
     pub limits: Limits,
-    /// /// Which addresses may connect: of the peer, or the one that a PROXY header names. Default:
+    /// Which addresses may connect: of the peer, or the one that a PROXY header names. Default:
     /// all.
     pub access: AccessList,
-    /// /// Balancers whose connections begin with a PROXY protocol header, version 1 or 2, with the
+    /// Balancers whose connections begin with a PROXY protocol header, version 1 or 2, with the
     /// address of the peer. From other addresses a header is a message. Default: none.
     pub proxies: Networks,
     /// Resolution of the timer wheel, at least 1 ms and at most half a heartbeat. Verdicts come at
@@ -45,7 +45,7 @@ pub struct Config {
     /// Connections that the kernel may hold completed but not yet accepted (listen(2)); the
     /// system's `somaxconn` caps it silently. Default: 4096.
     pub backlog: u32,
-    /// /// The last message to each peer in a shutdown, after the replies to its requests and at
+    /// The last message to each peer in a shutdown, after the replies to its requests and at
     /// its own instant of the drain, so that clients that reconnect on it do not come all at once.
     /// Default: none.
     pub goodbye: Option<Vec<u8>>,
@@ -83,7 +83,7 @@ pub struct Limits {
     /// the queue has drained to a quarter; a message that would pass the bound closes the
     /// connection. Default: 1 MiB.
     pub max_outbox: usize,
-    /// What becomes of a message that would pass the bound of a peer's outbox. Default: the peer is
+    /// What happens to a message that would exceed a peer's outbox. Default: the peer is
     /// closed as a slow reader.
     pub on_slow: OnSlow,
     /// Most memory held for all peers together, by unfinished messages and by queues. From half of
@@ -116,15 +116,15 @@ pub struct Limits {
     /// How many leading bits of an IPv6 address count as one address for `max_connections_per_ip`,
     /// from 1 to 128: a host commonly has a whole /64 (RFC 7421). Default: 64.
     pub per_ip_prefix_v6: u8,
-    /// What becomes of a new connection when there are as many as there may be. Default: it is
+    /// What happens to a new connection at `max_connections`. Default: it is
     /// refused.
     pub on_full: OnFull,
 }
 
-/// What becomes of a message that would pass the bound of a peer's outbox.
+/// What happens to a message that would exceed a peer's outbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnSlow {
-    /// /// The peer is closed as a slow reader: every open connection has received everything.
+    /// The peer is closed as a slow reader: every open connection has received everything.
     #[default]
     Close,
     /// The message is dropped, and counted; the peer stays. Answers to the peer's own messages are
@@ -133,7 +133,7 @@ pub enum OnSlow {
     Drop,
 }
 
-/// What becomes of a new connection when there are as many as there may be.
+/// What happens to a new connection at `max_connections`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnFull {
     /// It is refused: those that are here stay.
@@ -197,7 +197,7 @@ impl Heartbeat {
         if self.max_missed == 0 {
             return Err(ConfigError::new(
                 "missed",
-                "at least one ping must have the chance to be answered: 1 to 255",
+                "must be 1 to 255: a peer needs one ping that it can answer",
             ));
         }
         if self.interval < Duration::from_millis(2) || self.interval > MAX_DURATION {
@@ -254,7 +254,7 @@ pub(crate) fn os_timeout_notes(
         && timeout > keepalive.timeout()
     {
         notes.push(format!(
-            "user-timeout {timeout:?} takes the place of keepalive-count: an idle dead host is given up after {timeout:?}, not {:?}",
+            "user-timeout {timeout:?} takes the place of keepalive-count: the kernel closes an idle dead connection after {timeout:?}, not {:?}",
             keepalive.timeout()
         ));
     }
@@ -262,7 +262,7 @@ pub(crate) fn os_timeout_notes(
         && keepalive.timeout() < heartbeat.timeout()
     {
         notes.push(format!(
-            "keepalive gives a vanished host up after {:?}, before the heartbeat's verdict at {:?}",
+            "keepalive closes the connection to a vanished host after {:?}, before the heartbeat does at {:?}",
             keepalive.timeout(),
             heartbeat.timeout()
         ));

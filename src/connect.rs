@@ -220,7 +220,7 @@ struct Terminal {
     stdout: Output,
     /// What was wrong with stdout.
     broken: Option<io::Error>,
-    /// /// The last error, until it is printed.
+    /// The last error, until it is printed.
     trouble: Option<String>,
 }
 

@@ -1,5 +1,5 @@
-//! Heartline holds very many long-lived TCP connections on one thread, knows within a stated bound
-//! which of them are dead, and gives the other end a client that comes back.
+//! Heartline holds very many long-lived TCP connections on one thread and closes dead peers within
+//! a stated time. With it comes a client that reconnects.
 //!
 //! ```no_run
 //! use heartline::{Config, ConnId, Context, Handler, Server};
@@ -18,11 +18,11 @@
 //! }
 //! ```
 //!
-//! * [`Server`] holds the lines; [`Handler`] is your application, [`Context`] its way back,
-//!   [`Handle`] the way in from other threads.
-//! * [`client::Client`] is the other end: it beats, notices silence and reconnects.
-//! * [`engine::Engine`] is the server without sockets and clock, for simulations and for drivers of
-//!   your own.
+//! * [`Server`] holds the connections. [`Handler`] is your application, [`Context`] is what its
+//!   callbacks use, [`Handle`] what other threads use.
+//! * [`client::Client`] is the other end: it sends pings, notices silence and reconnects.
+//! * [`engine::Engine`] is the server without sockets and clock, for simulations and for your own
+//!   drivers.
 //!
 //! The bound: with [`Heartbeat`] interval `H` and `M` missed pings, a silent peer is closed no
 //! earlier than `H * (M + 1)` after its last byte, and no later than one [`Config::tick`] and the

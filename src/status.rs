@@ -10,7 +10,7 @@ use crate::admin::client::{AdminArgs, AdminClient, AdminError, printable};
 use crate::error::Error;
 use crate::humanize::{bound, bytes, duration, grouped, span};
 
-/// /// Exit code for a draining server; 2 means wrong usage.
+/// Exit code for a draining server; 2 means wrong usage.
 const DRAINING: u8 = 3;
 
 #[derive(Args, Debug)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// An instant: whole milliseconds since the driver started, on a monotonic clock, rounded down.
 ///
-/// /// Because it is rounded down, a timestamp may be up to 1 ms before its event. A promise "not
+/// Because it is rounded down, a timestamp may be up to 1 ms before its event. A promise "not
 /// earlier than" adds that millisecond (see `engine::liveness`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
@@ -92,7 +92,7 @@ impl AwakeClock {
 
     /// Takes a reading of the monotonic clock and returns the awake time.
     ///
-    /// /// `waited_ms` is the longest wait that the driver asked for since the last reading: 0
+    /// `waited_ms` is the longest wait that the driver asked for since the last reading: 0
     /// inside a turn, the poll timeout after a poll, `None` for an endless wait (then no gap
     /// differs from an ordinary wait, and none is forgiven; with nothing on the timer wheel there
     /// is no verdict either). A reading before the previous one counts as equal to it.

@@ -151,11 +151,11 @@ fn a_check_fails_as_a_start_would() {
     );
     refused(
         &["--config", &file(dir.path(), "admin-token-file = '/x'")],
-        "heartline.toml:1: admin-token-file: there is no admin endpoint",
+        "heartline.toml:1: admin-token-file: has no effect without an admin endpoint",
     );
     let many: Vec<String> = (1..=71).map(|n| format!("127.0.1.{n}:7878")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
-    refused(&many, "ADDR: needs 1 to 64 addresses, not 71");
+    refused(&many, "ADDR: must be 1 to 64 addresses, not 71");
     let twice = ["127.0.0.1:7878", "127.0.0.1:7878"];
     refused(&twice, "127.0.0.1:7878 is there twice");
     let admin = ["0.0.0.0:7878", "--admin", "127.0.0.1:7878"];
@@ -223,7 +223,7 @@ fn a_start_fails_as_the_check_does_and_names_the_place() {
         (
             &format!("log-file = '{}'", fifo.display()),
             1,
-            "heartline.toml:1: log-file): nobody reads from this FIFO",
+            "heartline.toml:1: log-file): this FIFO has no reader",
         ),
     ] {
         for args in [&["serve"][..], &["serve", "--check"]] {
@@ -323,7 +323,10 @@ fn token_from_the_environment_without_endpoint_is_a_warning() {
     let checked = heartline(&["serve", "--check"], &shared);
     assert!(checked.status.success());
     let said = text(&checked.stderr);
-    assert!(said.contains("no admin endpoint to protect"), "{said}");
+    assert!(
+        said.contains("no effect without an admin endpoint"),
+        "{said}"
+    );
 }
 
 #[test]

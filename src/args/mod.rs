@@ -50,7 +50,7 @@ impl FramingArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Liveness")]
 pub(crate) struct HeartbeatArgs {
-    /// Silence after which the other end is asked with a ping, or off
+    /// Silence after which a ping is sent, or off
     #[arg(long, value_name = "TIME", default_value = "5s")]
     heartbeat: DurationOrOff,
     /// Pings that may go unanswered: a silent peer is closed after heartbeat * (missed + 1)
@@ -81,7 +81,7 @@ pub(crate) struct OsTimeoutArgs {
     /// Time between probes, in whole seconds
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     keepalive_interval: Duration,
-    /// Unanswered probes after which the kernel gives the peer up
+    /// Unanswered probes after which the kernel closes the connection
     #[arg(long, value_name = "N", default_value_t = 3)]
     keepalive_count: u32,
     /// How long sent data may stay unacknowledged (TCP_USER_TIMEOUT), or off for the kernel's own

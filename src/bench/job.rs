@@ -156,7 +156,7 @@ impl Job {
             until_ns: nanos(duration),
             replies: false,
         });
-        // // Without a hello: some servers do not let a subscriber publish.
+        // Without a hello: some servers do not let a subscriber publish.
         let speaker = Group {
             name: "speaking".to_string(),
             connections: 1,
@@ -237,7 +237,7 @@ impl Job {
         }
         let (first, last) = ephemeral_ports();
         let plan = Plan {
-            // // Replaced before any dial.
+            // Replaced before any dial.
             addr: ([0, 0, 0, 0], 0).into(),
             sources: Vec::new(),
             more_sources: false,

@@ -1,7 +1,7 @@
-//! //! `heartline bench`: a load harness for heartline and for other servers whose replies are
+//! `heartline bench`: a load harness for heartline and for other servers whose replies are
 //! recognized by lines or bytes.
 //!
-//! //! The coordinator, this process, starts workers, and a server if no address is given. It sends
+//! The coordinator, this process, starts workers, and a server if no address is given. It sends
 //! commands to the workers, watches the server's process, and reports. A worker is a process with
 //! one thread and one poll loop. All children end with the coordinator, because their stdin ends.
 
@@ -207,7 +207,7 @@ impl Drop for AtomicFile {
     }
 }
 
-/// /// Opened before the measurement, so that an error comes before an hour of measuring.
+/// Opened before the measurement, so that an error comes before an hour of measuring.
 fn create(path: Option<&Path>) -> Result<Option<AtomicFile>, Error> {
     path.map(|path| {
         AtomicFile::create(path).map_err(Error::io(format!("write {}", path.display())))

@@ -306,7 +306,7 @@ fn server(job: &Job, record: &Record) -> Option<ServerFigures> {
     let used = record.server?;
     let primary = record.counters.groups.get(job.primary)?;
     let units = match job.scenario {
-        // // A heartbeat costs the server a read and a write, whichever side sends the ping.
+        // A heartbeat costs the server a read and a write, whichever side sends the ping.
         "hold" | "beat" => primary.answered + primary.asks,
         "dead" => 0,
         _ => primary.answered,

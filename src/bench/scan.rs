@@ -45,7 +45,7 @@ impl Matcher {
 }
 
 impl Scan {
-    /// /// Forgets lines of a reply that is not waited for, so that the next one is counted from
+    /// Forgets lines of a reply that is not waited for, so that the next one is counted from
     /// its beginning.
     pub(super) fn restart_reply(&mut self) {
         self.lines = 0;

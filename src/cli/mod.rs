@@ -10,8 +10,8 @@ use crate::console::{describe, explain, notice};
 use crate::error::Error;
 use crate::{bench, connect, logging, serve, settings, status, top};
 
-/// Holds very many long-lived TCP connections on one thread, knows within a stated bound which are
-/// dead, and comes back.
+/// Holds very many long-lived TCP connections on one thread, and closes dead peers within a stated
+/// time.
 #[derive(Parser)]
 #[command(name = "heartline", version, max_term_width = 110)]
 struct Cli {
@@ -21,13 +21,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Hold the lines: listen, answer heartbeats, find the dead, run an application
+    /// Hold connections: listen, answer heartbeats, close dead peers, run an application
     Serve(settings::Options),
-    /// Hold a line to a server: stdin lines out, messages to stdout, status to stderr
+    /// Hold a connection to a server: send lines of stdin, print messages, status on stderr
     Connect(connect::ConnectArgs),
-    /// Say how a server is, once: asks its admin endpoint (serve --admin)
+    /// Print the state of a server once, from its admin endpoint (serve --admin)
     Status(status::StatusArgs),
-    /// Watch a server live in the terminal: figures, lines, closes; send messages, kick lines
+    /// Watch a server live in the terminal: figures, connections, closes; send messages, close
+    /// connections
     Top(top::TopArgs),
     /// Measure a server, heartline or another: connections held, throughput, latency, memory, CPU,
     /// evictions

@@ -19,7 +19,7 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// /// Gaps of more than half a heartbeat interval are forgiven. Without a heartbeat there is
+    /// Gaps of more than half a heartbeat interval are forgiven. Without a heartbeat there is
     /// no verdict, and nothing is forgiven.
     pub(super) fn start(heartbeat: Option<Duration>) -> Self {
         Clock {

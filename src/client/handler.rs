@@ -6,7 +6,7 @@ use super::rtt::RttStats;
 use super::session::Session;
 use crate::error::SendError;
 
-/// /// What happens on a client's connection, called on the thread that turns the client. A
+/// What happens on a client's connection, called on the thread that turns the client. A
 /// callback must not block: heartbeats wait meanwhile.
 pub trait ClientHandler {
     /// A message arrived. It is borrowed: copy what is to be kept. Heartbeats are answered and

@@ -92,11 +92,11 @@ impl Link {
         }
         match self.stream.peer_addr() {
             Ok(peer) if self.stream.local_addr()? == peer => {
-                // // TCP's simultaneous open: without a listener on a port of the ephemeral range,
+                // TCP's simultaneous open: without a listener on a port of the ephemeral range,
                 // a dial may connect to itself.
                 Err(io::Error::new(
                     io::ErrorKind::ConnectionRefused,
-                    "the dial met itself: nobody listens there",
+                    "the dial connected to itself: no server listens there",
                 ))
             }
             Ok(_) => {
@@ -206,7 +206,7 @@ impl Addresses {
 /// Checks that `addr` is a host and a port. Whether the host exists is found out at each dial.
 pub(super) fn check_addr(addr: &str) -> Result<(), ConfigError> {
     let problem = match HostPort::parse(addr) {
-        Ok(HostPort { port: 0, .. }) => format!("{addr:?} has port 0, where nobody can listen"),
+        Ok(HostPort { port: 0, .. }) => format!("{addr:?} has port 0, where no server can listen"),
         Ok(_) => return Ok(()),
         Err(error) => error.to_string(),
     };

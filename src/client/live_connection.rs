@@ -137,7 +137,7 @@ impl LiveConnection {
     /// When the connection is left if nothing arrives before. `None` while pings are still to be
     /// sent.
     ///
-    /// /// A client that wakes from a freeze has sent no ping, so `max_missed` pings are still to
+    /// A client that wakes from a freeze has sent no ping, so `max_missed` pings are still to
     /// be sent, and the last of them has an interval to be answered.
     pub(super) fn verdict_at(&self, beat: &Beat) -> Option<Timestamp> {
         let bound = beat.surely_after(self.last_activity, u64::from(beat.max_missed) + 1);

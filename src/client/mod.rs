@@ -20,7 +20,7 @@
 //! # }
 //! ```
 //!
-//! //! The bound: with a heartbeat interval `H` and `M` missed pings, a silent connection is left
+//! The bound: with a heartbeat interval `H` and `M` missed pings, a silent connection is left
 //! no earlier than `H * (M + 1)` after its last byte, and no later than that plus the lag of the
 //! loop.
 //!
@@ -78,7 +78,7 @@ const EVENTS: usize = 8;
 
 /// A client with one line to one server, on the thread that turns it.
 ///
-/// /// It does nothing between turns. In your own loop, wait for [`Client::as_fd`] to become
+/// It does nothing between turns. In your own loop, wait for [`Client::as_fd`] to become
 /// readable, no longer than [`Client::timeout`], and call [`Client::turn`] with no wait.
 pub struct Client {
     addr: String,
@@ -189,7 +189,7 @@ impl Client {
         Ok(self.state())
     }
 
-    /// /// How long your own loop may wait before the next turn if the descriptor does not become
+    /// How long your own loop may wait before the next turn if the descriptor does not become
     /// readable. `None`: for ever.
     pub fn timeout(&self) -> Option<Duration> {
         if self.done_told {

@@ -67,7 +67,7 @@ impl Outstanding {
         }
     }
 
-    /// /// Matches one pong, adds its time to `stats` and returns it. `None` for a pong without a
+    /// Matches one pong, adds its time to `stats` and returns it. `None` for a pong without a
     /// ping, or whose ping was not timed.
     pub(crate) fn handle_pong(&mut self, now: Timestamp, stats: &mut RttStats) -> Option<Duration> {
         let Some(sent) = self.timed.pop_front() else {

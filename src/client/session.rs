@@ -18,7 +18,7 @@ use crate::time::{Timestamp, duration_to_ms};
 
 /// Every decision of a client.
 ///
-/// /// Invariants: an epoch is never used twice; all that belongs to one connection is in its
+/// Invariants: an epoch is never used twice; all that belongs to one connection is in its
 /// [`LiveConnection`], so that an old connection cannot affect a new one; a connection is left for
 /// silence only after the whole bound and all its pings; `Done` is final.
 #[derive(Debug)]
@@ -186,7 +186,7 @@ impl Session {
         }
     }
 
-    /// /// `pongs` answers arrived. Returns the round-trip time of the last one that is known.
+    /// `pongs` answers arrived. Returns the round-trip time of the last one that is known.
     pub(crate) fn handle_pongs(&mut self, now: Timestamp, pongs: u32) -> Option<Duration> {
         let State::Connected(line) = &mut self.state else {
             return None;

@@ -1,4 +1,4 @@
-//! //! Accepting: admission, PROXY headers, and evictions for new connections.
+//! Accepting: admission, PROXY headers, and evictions for new connections.
 
 use std::collections::BinaryHeap;
 use std::net::SocketAddr;
@@ -59,7 +59,7 @@ impl Engine {
         }
         let ip = (!brought).then(|| peer.ip().to_canonical());
         match self.admission.enter(ip) {
-            // // Above a lowered limit, an eviction would not make room.
+            // Above a lowered limit, an eviction would not make room.
             Err(RejectReason::Full)
                 if self.on_full == OnFull::EvictIdlest
                     && !self.admission.is_over_full()
@@ -187,7 +187,7 @@ impl Engine {
         true
     }
 
-    /// /// A search visits every connection, so it finds many candidates, which serve until they
+    /// A search visits every connection, so it finds many candidates, which serve until they
     /// are used up: a candidate that has sent nothing since is still idler than all others.
     fn next_idlest(&mut self) -> Option<ConnId> {
         self.next_candidate().or_else(|| {

@@ -40,7 +40,7 @@ impl Admission {
         }
     }
 
-    /// /// Replaces the rules for new connections. `named` has the address of each open connection
+    /// Replaces the rules for new connections. `named` has the address of each open connection
     /// that counts.
     pub(super) fn reconfigure(
         &mut self,

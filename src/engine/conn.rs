@@ -83,7 +83,7 @@ pub(super) enum PeerActivity {
     Pinging,
 }
 
-/// What becomes of queued bytes.
+/// Where queued bytes stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Writing {
     /// Nothing waits, or the driver has it in hand.
@@ -183,7 +183,7 @@ impl Conn {
         (usize::from(before) << 10) + len
     }
 
-    /// /// The peer's address. IPv6 scope and flow label are not kept: they would take 8 bytes per
+    /// The peer's address. IPv6 scope and flow label are not kept: they would take 8 bytes per
     /// connection.
     pub(super) fn peer(&self) -> SocketAddr {
         SocketAddr::new(Ipv6Addr::from(self.peer_ip).to_canonical(), self.peer_port)

@@ -142,7 +142,7 @@ impl Engine {
             receivers: 0,
         });
         self.enforce_memory_limit();
-        // // Half of what one read of a peer may cause then stays below the limit that stops all
+        // Half of what one read of a peer may cause then stays below the limit that stops all
         // reading.
         self.spent = self.spent.saturating_add(1);
         if is_first && self.conns.capacity() <= INLINE_SLOTS {
@@ -317,7 +317,7 @@ impl Engine {
         is_receiver
     }
 
-    /// /// Whether memory is short while connections wait to be flushed: writing frees memory
+    /// Whether memory is short while connections wait to be flushed: writing frees memory
     /// without closing a connection.
     fn must_flush_first(&self) -> bool {
         self.memory.is_short() && self.is_flush_due()

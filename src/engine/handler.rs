@@ -69,7 +69,7 @@ pub struct Closed {
     pub unacknowledged: Duration,
     /// Bytes of an unfinished message. They are dropped.
     pub unfinished: usize,
-    /// What becomes of the socket.
+    /// What the driver does with the socket.
     pub(crate) close_mode: CloseMode,
 }
 
@@ -81,7 +81,7 @@ pub(crate) enum CloseMode {
     /// Shut the writing side, and see the peer's unread bytes off before the socket is closed: the
     /// reset that they would cause may overtake the last reply (RFC 1122 section 4.2.2.13).
     Linger,
-    /// /// Reset the connection (the ABORT of RFC 9293 section 3.10.5). A peer that does not answer
+    /// Reset the connection (the ABORT of RFC 9293 section 3.10.5). A peer that does not answer
     /// does not answer a FIN either: the kernel would keep its buffers and repeat the FIN for
     /// minutes.
     Reset,

@@ -17,7 +17,7 @@
 //! on a loop without lag the verdict comes within `(H*(M+1), H*(M+1) + tick]` of the last byte. Lag
 //! delays the pings and with them the verdict; it never brings it forward.
 //!
-//! //! If the rules have changed since `L`, the verdict is due as if the last sign of life had come
+//! If the rules have changed since `L`, the verdict is due as if the last sign of life had come
 //! at the change: a peer gets one full new timeout.
 
 use crate::config::Heartbeat;

@@ -165,7 +165,7 @@ pub struct Engine {
     generation: u32,
     wheel: Wheel,
     tick_ms: u64,
-    /// What one step of the wheel lasts: see [`GRAINS_PER_TICK`].
+    /// What one step of the wheel lasts: see [`SLOTS_PER_TICK`].
     slot_ms: u64,
     codec: Codec,
     liveness: Option<Liveness>,
@@ -190,7 +190,7 @@ pub struct Engine {
     drain: Option<Drain>,
     /// Connections with something to write, each once (`Writing::Queued`).
     dirty: VecDeque<ConnId>,
-    /// /// Connections with only a broadcast queued (`Writing::BroadcastOnly`). A connection that
+    /// Connections with only a broadcast queued (`Writing::BroadcastOnly`). A connection that
     /// moves to `dirty` leaves a stale entry here; it is skipped.
     broadcast_only: VecDeque<ConnId>,
     fanouts: Fanouts,
@@ -213,9 +213,9 @@ pub struct Engine {
 const THROTTLE_ABOVE: usize = 2;
 const THROTTLE_BELOW: usize = 2;
 
-/// /// Slots of the wheel per tick. Pings to a fleet, and closes of one that falls silent, are
+/// Slots of the wheel per tick. Pings to a fleet, and closes of one that falls silent, are
 /// spread over a tick instead of a burst at its end.
-const GRAINS_PER_TICK: u64 = 8;
+const SLOTS_PER_TICK: u64 = 8;
 
 /// How long a connection that is being closed may make no progress where there is no heartbeat: the
 /// default heartbeat's timeout.
@@ -239,7 +239,7 @@ impl Engine {
             generation: 0,
             wheel: Wheel::new(),
             tick_ms,
-            slot_ms: (tick_ms / GRAINS_PER_TICK).max(1),
+            slot_ms: (tick_ms / SLOTS_PER_TICK).max(1),
             codec: config.codec()?,
             liveness,
             deadlines: Deadlines::new(&config.limits, flush_timeout_ms(liveness)),
@@ -272,7 +272,7 @@ impl Engine {
         })
     }
 
-    /// /// The generation of the first connection is `generation`, not 1, so that ids of another
+    /// The generation of the first connection is `generation`, not 1, so that ids of another
     /// engine, such as that of an earlier process, do not match. To be called before the first
     /// connection.
     pub fn set_first_generation(&mut self, generation: u32) {
@@ -305,7 +305,7 @@ impl Engine {
                 && self.refused.is_empty())
     }
 
-    /// /// The next closed connection. It has left the engine, and the handler was called; the
+    /// The next closed connection. It has left the engine, and the handler was called; the
     /// caller drops the socket.
     pub fn poll_closed<H: Handler + ?Sized>(
         &mut self,
@@ -438,7 +438,7 @@ impl Engine {
             return;
         };
         if conn.takes_messages() {
-            // // Earlier broadcasts come before the close.
+            // Earlier broadcasts come before the close.
             self.catch_up(id);
         }
         let Some(conn) = get_live_mut(&mut self.conns, id) else {

@@ -19,7 +19,7 @@ const SEGMENT_OVERHEAD: usize = size_of::<Segment>() + 16;
 
 /// Bytes queued for one connection and not yet taken by the kernel.
 ///
-/// /// Invariants: `len` is the number of unsent bytes; no segment is empty except a recycled first
+/// Invariants: `len` is the number of unsent bytes; no segment is empty except a recycled first
 /// one; an empty outbox owns no heap. The outbox does not know its limit: the caller checks it
 /// first (see `Engine::send`).
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ struct Queue {
     len: usize,
     /// What the queue costs in memory: see [`Outbox::held`].
     held: usize,
-    /// /// Set once a timeout depends on it.
+    /// Set once a timeout depends on it.
     progress: Option<Progress>,
 }
 

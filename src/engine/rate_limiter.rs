@@ -64,7 +64,7 @@ impl RateLimiter {
     /// So many messages have come.
     pub(super) fn charge(&mut self, now: Timestamp, slot: usize, messages: u32) -> RateDecision {
         let now_ns = to_ns(now);
-        // // A flood exceeds the rate again as soon as it is read. A peer that has kept to the rate
+        // A flood exceeds the rate again as soon as it is read. A peer that has kept to the rate
         // for a second since is no flood.
         let forgiven = now_ns >= self.buckets[slot].paid_at_ns.saturating_add(FORGIVEN_NS);
         let bucket = &mut self.buckets[slot];

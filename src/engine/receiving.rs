@@ -200,7 +200,7 @@ impl Engine {
         }
     }
 
-    /// /// The peer has shut its writing side: it gets what is queued, then it is closed. An
+    /// The peer has shut its writing side: it gets what is queued, then it is closed. An
     /// unfinished frame is dropped.
     pub fn handle_eof(&mut self, now: Timestamp, id: ConnId) {
         self.advance(now);
@@ -225,7 +225,7 @@ impl Engine {
         }
     }
 
-    /// /// Whether the driver may read from this connection now. After `false`,
+    /// Whether the driver may read from this connection now. After `false`,
     /// [`Engine::poll_readable`] names it when it may.
     pub fn wants_read(&self, id: ConnId) -> bool {
         self.conn(id).is_some_and(|conn| match conn.phase {

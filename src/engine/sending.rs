@@ -185,7 +185,7 @@ impl Engine {
         self.pop_flush(Writing::Queued)
     }
 
-    /// /// The next connection with only a broadcast queued. The driver flushes some of them in
+    /// The next connection with only a broadcast queued. The driver flushes some of them in
     /// each turn, after the others, so that a broadcast does not delay replies, and replies do not
     /// stop it.
     pub fn poll_broadcast_only(&mut self) -> Option<ConnId> {

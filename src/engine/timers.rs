@@ -35,7 +35,7 @@ impl Engine {
         }
         self.handle_memory_limit();
         for _ in 0..budget {
-            let due = self.wheel.next_tick();
+            let due = self.wheel.next_step();
             let Some(slot) = self.wheel.expire(self.now.as_ms() / self.slot_ms) else {
                 return true;
             };
@@ -55,7 +55,7 @@ impl Engine {
     }
 
     fn next_check_at(&self) -> Option<Timestamp> {
-        let tick = self.wheel.next_tick()?;
+        let tick = self.wheel.next_step()?;
         Some(Timestamp::from_ms(tick * self.slot_ms))
     }
 
@@ -118,7 +118,7 @@ impl Engine {
         ends.min(self.deadlines.next_flush_sample(conn))
     }
 
-    /// /// The next connection that needs a final read. The driver calls
+    /// The next connection that needs a final read. The driver calls
     /// [`Engine::handle_progress`]; it writes, if [`Engine::is_blocked`], because an event about
     /// new room may still be unread; it reads until the read would block, if
     /// [`Engine::wants_read`]; and it calls [`Engine::handle_final_read`].

@@ -1,9 +1,10 @@
 //! The timer wheel: one pending check per connection, O(1) to insert, remove and expire, eight
 //! bytes each.
 //!
-//! //! One level of [`SLOTS`] ticks. A deadline beyond the horizon is clamped to it, and the caller
-//! inserts it again when it fires early: the engine checks every entry anew when it fires, so this
-//! costs nothing extra. There are no cascading levels.
+//! One level of [`SLOTS`] steps; a step is an eighth of [`Config::tick`](crate::Config::tick). A
+//! deadline beyond the horizon is clamped to it, and the caller inserts it again when it fires
+//! early: the engine checks every entry anew when it fires, so this costs nothing extra. There are
+//! no cascading levels.
 
 /// Steps to the horizon, for 16 KiB of heads. By default the engine takes steps of 12 ms, which
 /// makes 49 s: beyond most heartbeats.
@@ -25,7 +26,7 @@ pub struct Wheel {
     heads: Box<[u32]>,
     occupied: [u64; WORDS],
     nodes: Vec<Node>,
-    /// The tick that is being expired, or is next.
+    /// The step that is being expired, or is next.
     cursor: u64,
     len: usize,
 }
@@ -42,7 +43,7 @@ const ABSENT: Node = Node {
 };
 
 impl Wheel {
-    /// An empty wheel that stands at tick 0.
+    /// An empty wheel that stands at step 0.
     pub fn new() -> Self {
         Wheel {
             heads: vec![NONE; SLOTS].into_boxed_slice(),
@@ -53,12 +54,11 @@ impl Wheel {
         }
     }
 
-    /// Says that it is `now_tick` before anything is inserted after a time in which nothing was
-    /// due: the horizon is counted from the cursor, and an empty wheel's stands where the last
-    /// entry was. Does nothing if there are entries, since those may still be due.
-    pub fn catch_up(&mut self, now_tick: u64) {
+    /// Advances the cursor of an empty wheel to `now_step`: the horizon counts from the cursor. To
+    /// be called before an insertion. Does nothing if there are entries, which may still be due.
+    pub fn catch_up(&mut self, now_step: u64) {
         if self.is_empty() {
-            self.cursor = self.cursor.max(now_tick);
+            self.cursor = self.cursor.max(now_step);
         }
     }
 
@@ -72,10 +72,10 @@ impl Wheel {
         self.len == 0
     }
 
-    /// Sets the one pending check of `key` to `tick`, in place of an earlier one. A tick in the
-    /// past is due at the next expiry; a tick beyond the horizon becomes the horizon. Keys must be
+    /// Sets the one pending check of `key` to `step`, in place of an earlier one. A step in the
+    /// past is due at the next expiry; a step beyond the horizon becomes the horizon. Keys must be
     /// below 2^31.
-    pub fn insert(&mut self, key: usize, tick: u64) {
+    pub fn insert(&mut self, key: usize, step: u64) {
         self.remove(key);
         let key = u32::try_from(key)
             .ok()
@@ -84,7 +84,7 @@ impl Wheel {
         if self.nodes.len() <= key as usize {
             self.nodes.resize(key as usize + 1, ABSENT);
         }
-        let slot = slot_of(tick.clamp(self.cursor, self.cursor + (SLOTS as u64 - 1)));
+        let slot = slot_of(step.clamp(self.cursor, self.cursor + (SLOTS as u64 - 1)));
         let first = std::mem::replace(&mut self.heads[slot], key);
         if first != NONE {
             self.nodes[first as usize].prev = key;
@@ -121,30 +121,30 @@ impl Wheel {
         }
     }
 
-    /// Takes one entry that is due at `now_tick` or before off the wheel, earliest tick first;
+    /// Takes one entry that is due at `now_step` or before off the wheel, earliest step first;
     /// `None` when nothing more is due.
     ///
-    /// An entry inserted between two calls at a tick that is not in the future is returned by this
-    /// same series of calls. A `now_tick` before an earlier one returns nothing new.
-    pub fn expire(&mut self, now_tick: u64) -> Option<usize> {
-        match self.next_tick() {
-            Some(tick) if tick <= now_tick => {
-                self.cursor = tick;
-                let key = self.heads[slot_of(tick)] as usize;
+    /// An entry inserted between two calls at a step that is not in the future is returned by this
+    /// same series of calls. A `now_step` before an earlier one returns nothing new.
+    pub fn expire(&mut self, now_step: u64) -> Option<usize> {
+        match self.next_step() {
+            Some(step) if step <= now_step => {
+                self.cursor = step;
+                let key = self.heads[slot_of(step)] as usize;
                 self.remove(key);
                 Some(key)
             }
             _ => {
-                // Not beyond now_tick: an entry that is inserted for this very tick must still find
+                // Not beyond now_step: an entry that is inserted for this very step must still find
                 // its place.
-                self.cursor = self.cursor.max(now_tick);
+                self.cursor = self.cursor.max(now_step);
                 None
             }
         }
     }
 
-    /// The earliest tick that has an entry.
-    pub fn next_tick(&self) -> Option<u64> {
+    /// The earliest step that has an entry.
+    pub fn next_step(&self) -> Option<u64> {
         if self.is_empty() {
             return None;
         }
@@ -169,8 +169,8 @@ impl Default for Wheel {
     }
 }
 
-fn slot_of(tick: u64) -> usize {
-    (tick % SLOTS as u64) as usize
+fn slot_of(step: u64) -> usize {
+    (step % SLOTS as u64) as usize
 }
 
 #[cfg(test)]
@@ -199,10 +199,10 @@ mod tests {
             assert_eq!(wheel.expire(start), None);
             let last = start + SLOTS as u64 - 1;
             wheel.insert(3, last);
-            assert_eq!(wheel.next_tick(), Some(last));
+            assert_eq!(wheel.next_step(), Some(last));
             assert_eq!(wheel.expire(last - 1), None);
             assert_eq!(wheel.expire(last), Some(3));
-            assert_eq!(wheel.next_tick(), None);
+            assert_eq!(wheel.next_step(), None);
         }
     }
 
@@ -212,10 +212,10 @@ mod tests {
         let long_after = 100 * SLOTS as u64;
         wheel.catch_up(long_after);
         wheel.insert(0, long_after + 10);
-        assert_eq!(wheel.next_tick(), Some(long_after + 10));
+        assert_eq!(wheel.next_step(), Some(long_after + 10));
         wheel.catch_up(2 * long_after);
         assert_eq!(
-            (wheel.next_tick(), wheel.expire(2 * long_after)),
+            (wheel.next_step(), wheel.expire(2 * long_after)),
             (Some(long_after + 10), Some(0))
         );
     }
@@ -227,7 +227,7 @@ mod tests {
         wheel.insert(0, 5);
         assert_eq!(wheel.expire(100), Some(0));
         wheel.insert(1, u64::MAX);
-        assert_eq!(wheel.next_tick(), Some(100 + SLOTS as u64 - 1));
+        assert_eq!(wheel.next_step(), Some(100 + SLOTS as u64 - 1));
     }
 
     #[test]
@@ -263,7 +263,7 @@ mod tests {
         #[test]
         fn wheel_agrees_with_a_btree_map(steps in prop::collection::vec(step(), 0..120)) {
             let mut wheel = Wheel::new();
-            // key -> tick, as the wheel's contract words it
+            // key -> step, as the wheel's contract words it
             let mut model: BTreeMap<usize, u64> = BTreeMap::new();
             let (mut now, mut cursor) = (0u64, 0u64);
             for step in steps {
@@ -279,12 +279,12 @@ mod tests {
                     Step::Advance { by, budget } => {
                         now += by;
                         for _ in 0..budget {
-                            let earliest = model.values().min().copied().filter(|tick| *tick <= now);
+                            let earliest = model.values().min().copied().filter(|step| *step <= now);
                             let fired = wheel.expire(now);
                             match (earliest, fired) {
-                                (Some(tick), Some(key)) => {
-                                    prop_assert_eq!(model.remove(&key), Some(tick));
-                                    cursor = tick;
+                                (Some(step), Some(key)) => {
+                                    prop_assert_eq!(model.remove(&key), Some(step));
+                                    cursor = step;
                                 }
                                 (None, None) => {
                                     cursor = cursor.max(now);
@@ -296,7 +296,7 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(wheel.len(), model.len());
-                prop_assert_eq!(wheel.next_tick(), model.values().min().copied());
+                prop_assert_eq!(wheel.next_step(), model.values().min().copied());
             }
         }
     }

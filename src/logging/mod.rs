@@ -184,7 +184,7 @@ fn at_end(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
             if error.raw_os_error() == Some(libc::ENXIO)
                 && path.metadata()?.file_type().is_fifo() =>
         {
-            Err(io::Error::other("nobody reads from this FIFO"))
+            Err(io::Error::other("this FIFO has no reader"))
         }
         opened => opened,
     }

@@ -129,7 +129,7 @@ impl Output {
         }
     }
 
-    /// /// Waits for at most `limit` until all is written: for the end of the process, which does
+    /// Waits for at most `limit` until all is written: for the end of the process, which does
     /// not wait for this thread.
     pub(crate) fn finish(&mut self, limit: Duration) {
         let end = Instant::now() + limit;

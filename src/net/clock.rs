@@ -50,7 +50,7 @@ impl SuspendClock {
 /// Wakes a poll when the machine resumes from suspension, which a poll timeout does not: it counts
 /// monotonic time, and sleeps on.
 ///
-/// /// On Linux it is a timer on the wall clock that never expires but is cancelled, and thereby
+/// On Linux it is a timer on the wall clock that never expires but is cancelled, and thereby
 /// readable, whenever that clock jumps; the kernel counts a resume as such a jump
 /// (timerfd_create(2), `TFD_TIMER_CANCEL_ON_SET`). Other jumps wake too; the client then checks
 /// [`SuspendClock`]. Elsewhere it does nothing, and a resume is noticed at the next wake-up.

@@ -84,7 +84,7 @@ pub(crate) fn listen(
     Ok(mio::net::TcpListener::from_std(socket.into()))
 }
 
-/// /// Takes over a listening socket that another process has bound, as a service manager does: its
+/// Takes over a listening socket that another process has bound, as a service manager does: its
 /// address, backlog and sharing stay.
 pub(crate) fn take_over(
     listener: std::net::TcpListener,

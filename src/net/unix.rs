@@ -36,7 +36,7 @@ pub(crate) fn listen_unix(path: &Path, backlog: i32) -> io::Result<mio::net::Uni
         }
         bound => bound?,
     }
-    // // Before it listens: until then no process can connect, whatever the umask allows.
+    // Before it listens: until then no process can connect, whatever the umask allows.
     fs::set_permissions(path, Permissions::from_mode(OWNER_ONLY))?;
     socket.listen(backlog)?;
     Ok(mio::net::UnixListener::from_std(socket.into()))

@@ -11,7 +11,7 @@ use crate::net::{self, HostPort};
 use crate::server::{Descriptors, check_addrs, covers};
 use crate::settings::{Setting, Settings, Value, ValueOrigin};
 
-const PROTECTS_NOTHING: &str = "there is no admin endpoint to protect: set --admin as well";
+const PROTECTS_NOTHING: &str = "has no effect without an admin endpoint; set --admin as well";
 
 /// The resolved addresses of each listen argument.
 pub(super) type Names = Vec<Vec<SocketAddr>>;

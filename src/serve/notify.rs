@@ -78,7 +78,7 @@ impl Manager {
         }
     }
 
-    /// /// The server listens, so dependent units can start; or a reload has ended.
+    /// The server listens, so dependent units can start; or a reload has ended.
     pub(super) fn ready(&mut self, server: &Server) {
         if let Some(link) = self.0.as_mut().filter(|link| !link.told_of_drain) {
             link.tell(format_args!("READY=1\nSTATUS={}\n", StatusSummary(server)));

@@ -12,7 +12,7 @@ use crate::error::SendError;
 use crate::framing::Codec;
 use crate::id::ConnId;
 
-/// /// Commands that wait at most. A thread that is faster than the server gets
+/// Commands that wait at most. A thread that is faster than the server gets
 /// [`SendError::Full`].
 const QUEUED_COMMANDS: usize = 4096;
 

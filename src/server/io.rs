@@ -225,7 +225,7 @@ impl Server {
         self.engine.stats_mut().yields += 1;
     }
 
-    /// /// Accepts the connections that the kernel has completed before the shutdown. Closing the
+    /// Accepts the connections that the kernel has completed before the shutdown. Closing the
     /// listeners would reset them.
     pub(super) fn accept_backlog<H: Handler + ?Sized>(&mut self, handler: &mut H) {
         self.listeners.look_again();

@@ -23,7 +23,7 @@ pub(super) fn check_listeners(number: usize) -> Result<(), ConfigError> {
     } else {
         Err(ConfigError::new(
             "addr",
-            format!("needs 1 to {MAX_LISTENERS} addresses, not {number}"),
+            format!("must be 1 to {MAX_LISTENERS} addresses, not {number}"),
         ))
     }
 }
@@ -158,7 +158,7 @@ impl Listeners {
             && let Some(listener) = self.listeners.iter_mut().find(|listener| listener.pending)
         {
             let turned_away = listener.socket.accept();
-            // // accept(2) takes a descriptor before it looks at the queue: only now is the queue
+            // accept(2) takes a descriptor before it looks at the queue: only now is the queue
             // known to be empty.
             let nobody = turned_away
                 .as_ref()

@@ -98,7 +98,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// /// Listens on every address that `addrs` resolves to, with port 0 for a free port, and
+    /// Listens on every address that `addrs` resolves to, with port 0 for a free port, and
     /// raises the soft limit on descriptors to the hard one (setrlimit(2)). No connection is
     /// accepted before the first turn.
     ///
@@ -117,7 +117,7 @@ impl Server {
         Server::with(sockets, config)
     }
 
-    /// /// As [`Server::bind`], but on sockets that listen already, such as those that systemd
+    /// As [`Server::bind`], but on sockets that listen already, such as those that systemd
     /// passes to a service (sd_listen_fds(3)). Their backlog and address options stay; options of
     /// connections are set. Another process that holds such a socket keeps it: a shutdown closes
     /// only this descriptor, and new dials wait for the next server.
@@ -240,7 +240,7 @@ impl Server {
         self.engine.is_draining()
     }
 
-    /// /// The server as a handler sees it, between two turns of your own loop. What it sends goes
+    /// The server as a handler sees it, between two turns of your own loop. What it sends goes
     /// out in the next turn, which [`Server::next_wait`] then says is due at once.
     pub fn context(&mut self) -> Context<'_> {
         self.read_clock(self.due_ms());
@@ -249,7 +249,7 @@ impl Server {
         }
     }
 
-    /// /// Applies another configuration, also to open connections. OS keepalive and user timeout,
+    /// Applies another configuration, also to open connections. OS keepalive and user timeout,
     /// which the kernel keeps for each connection, apply to new connections. It closes no
     /// connection at once: open ones above a lowered limit, or with an address that may not connect
     /// any more, stay.

@@ -27,7 +27,7 @@ impl Server {
     /// One turn: waits until something is to be done, at most `max_wait` (`None`: for as long as it
     /// takes), and does it.
     ///
-    /// /// In your own loop: wait for the server's descriptor to be readable, at most for
+    /// In your own loop: wait for the server's descriptor to be readable, at most for
     /// [`Server::next_wait`], then call this with `Some(Duration::ZERO)`. An early call does
     /// nothing; a late one makes up for the delay; after [`Turn::Finished`] nothing happens.
     pub fn turn<H: Handler + ?Sized>(
@@ -50,7 +50,7 @@ impl Server {
         let wait = self.arm_wake_timer(max_wait);
         match self.poll.poll(&mut self.events, wait) {
             Ok(()) => {}
-            // // A signal: no events, and the turn ends so that its handler can act.
+            // A signal: no events, and the turn ends so that its handler can act.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
             Err(source) => {
                 return Err(Error::Io {
@@ -90,7 +90,7 @@ impl Server {
         Ok(self.state_after_turn())
     }
 
-    /// /// How long the next turn may wait for readiness: zero if there is work left over, `None`
+    /// How long the next turn may wait for readiness: zero if there is work left over, `None`
     /// if nothing will be due by time alone, as without connections.
     pub fn next_wait(&self) -> Option<Duration> {
         let leftovers = self.more_events
@@ -126,7 +126,7 @@ impl Server {
     /// Sees to it that the poll ends in time, and returns the timeout that it needs for that.
     fn arm_wake_timer(&mut self, max_wait: Option<Duration>) -> Option<Duration> {
         let next = self.next_wait();
-        // // Without a wait, or with a shorter one, no timer is needed.
+        // Without a wait, or with a shorter one, no timer is needed.
         if next == Some(Duration::ZERO)
             || max_wait.is_some_and(|max_wait| next.is_none_or(|next| max_wait <= next))
         {
@@ -198,7 +198,7 @@ impl Server {
                 return;
             };
             match command {
-                // // A closed connection is reported by `on_close`.
+                // A closed connection is reported by `on_close`.
                 Command::Send(id, message) => drop(self.engine.send(id, &[&message])),
                 Command::Broadcast(message) => {
                     if let Err(error) = self.engine.broadcast(&message, None)
@@ -262,7 +262,7 @@ impl Server {
         }
     }
 
-    /// /// A handler has panicked in an earlier turn, and the caller has caught it: the state is
+    /// A handler has panicked in an earlier turn, and the caller has caught it: the state is
     /// not consistent. Closes every socket.
     fn abandon(&mut self) -> Error {
         self.sockets = Sockets::default();

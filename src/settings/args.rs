@@ -27,7 +27,7 @@ pub(crate) struct Options {
     /// Read settings from this file, in TOML: each flag under its name, without its hyphens
     #[arg(long, value_name = "FILE", help_heading = "Settings")]
     pub(crate) config: Option<PathBuf>,
-    /// Do not serve: check the settings, and print those in force with where each comes from
+    /// Do not serve: check the settings, and print each with its source
     #[arg(long, help_heading = "Settings")]
     pub(crate) check: bool,
     #[command(flatten)]
@@ -40,14 +40,14 @@ pub(crate) struct ServeArgs {
     /// Sockets passed in LISTEN_FDS (systemd) take their place
     #[arg(value_name = "ADDR", default_value = "127.0.0.1:7878")]
     pub(crate) addrs: Vec<String>,
-    /// What is done with messages
+    /// What the server does with messages
     #[arg(long, value_enum, default_value = "echo")]
     pub(crate) app: App,
     #[command(flatten)]
     framing: FramingArgs,
     #[command(flatten)]
     heartbeat: HeartbeatArgs,
-    /// Never push pings: a peer must speak by itself within heartbeat * (missed + 1)
+    /// Send no pings: a peer must send something itself within heartbeat * (missed + 1)
     #[arg(long, help_heading = "Liveness", value_name = SWITCH, action = ArgAction::Set, num_args = 0..=1, require_equals = true)]
     #[arg(
         default_value_t = false,
@@ -55,7 +55,7 @@ pub(crate) struct ServeArgs {
         hide_possible_values = true
     )]
     no_ping: bool,
-    /// Resolution of the timers; a verdict comes at most one tick late
+    /// Resolution of the timers; a dead peer is closed at most one tick late
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = duration, help_heading = "Liveness")]
     tick: Duration,
     #[command(flatten)]
@@ -69,11 +69,11 @@ pub(crate) struct ServeArgs {
     /// Leading bits of an IPv6 address that count as one address there
     #[arg(long, value_name = "BITS", default_value_t = 64, value_parser = clap::value_parser!(u8).range(1..=128), help_heading = "Bounds")]
     per_ip_prefix_v6: u8,
-    /// What becomes of a new connection when there are as many as there may be
+    /// What happens to a new connection at --max-connections
     #[arg(long, value_enum, default_value = "refuse", help_heading = "Bounds")]
     on_full: OnFullArg,
-    /// Most bytes queued for one peer; from half of it on the peer is not read, and what would pass
-    /// it ends the connection
+    /// Most bytes queued for one peer; above half of it the peer is not read, and a message beyond
+    /// it closes the connection
     #[arg(
         long,
         value_name = "SIZE",
@@ -81,11 +81,10 @@ pub(crate) struct ServeArgs {
         help_heading = "Bounds"
     )]
     max_outbox: Size,
-    /// What becomes of a message of others that would pass it
+    /// What happens when a message of other peers would exceed it
     #[arg(long, value_enum, default_value = "close", help_heading = "Bounds")]
     on_slow: OnSlowArg,
-    /// Most bytes held for all peers together, or off; when it is reached those that hold most are
-    /// closed
+    /// Most bytes in all buffers together, or off; at it the largest holders are closed
     #[arg(
         long,
         value_name = "SIZE",
@@ -93,7 +92,7 @@ pub(crate) struct ServeArgs {
         help_heading = "Bounds"
     )]
     max_memory: SizeOrOff,
-    /// How long a peer may read nothing while something waits for it, or off
+    /// How long a peer may read nothing while bytes are queued for it, or off
     #[arg(
         long,
         value_name = "TIME",
@@ -117,8 +116,8 @@ pub(crate) struct ServeArgs {
         help_heading = "Bounds"
     )]
     first_message_timeout: DurationOrOff,
-    /// Most messages that one peer may send per second; who sends faster is not read from, and
-    /// closed after ten seconds of it
+    /// Most messages per second from one peer; a faster peer is paused, and closed after ten
+    /// seconds
     #[arg(long, value_name = "N", help_heading = "Bounds")]
     max_message_rate: Option<NonZeroU32>,
     /// Networks that may connect, as 10.0.0.0/8 or an address, separated by commas; 0.0.0.0/0 is
@@ -138,8 +137,8 @@ pub(crate) struct ServeArgs {
         help_heading = "Access"
     )]
     deny: Vec<Network>,
-    /// Balancers, whose connections begin with a PROXY protocol header (v1 or v2) that names the
-    /// real peer
+    /// Balancers: their connections begin with a PROXY protocol header (v1 or v2) with the address
+    /// of the peer
     #[arg(
         long,
         value_name = "NET",
@@ -155,7 +154,7 @@ pub(crate) struct ServeArgs {
         help_heading = "Listening"
     )]
     backlog: u32,
-    /// Let several processes listen on one address, and the kernel spread connections over them
+    /// Let several processes listen on one address; the kernel spreads connections over them
     #[arg(long, help_heading = "Listening", value_name = SWITCH, action = ArgAction::Set, num_args = 0..=1, require_equals = true)]
     #[arg(
         default_value_t = false,
@@ -167,7 +166,7 @@ pub(crate) struct ServeArgs {
     /// once
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration, help_heading = "Listening")]
     pub(crate) drain: Duration,
-    /// On SIGTERM or SIGINT: the last message to each peer, when its turn to be closed has come
+    /// On SIGTERM or SIGINT: the last message to each peer before it is closed
     #[arg(long, value_name = "TEXT", help_heading = "Listening")]
     goodbye: Option<String>,
     #[command(flatten)]
@@ -180,7 +179,7 @@ pub(crate) struct ServeArgs {
 enum OnFullArg {
     /// It is closed at once
     Refuse,
-    /// It takes the place of the one that has been silent for longest
+    /// It replaces the connection that has been silent for longest
     EvictIdlest,
 }
 

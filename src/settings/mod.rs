@@ -248,7 +248,7 @@ fn as_flags(arg: &Arg, value: &Value) -> Vec<OsString> {
     }
 }
 
-/// /// Lets clap check a value by itself, and returns its error without the name of a flag.
+/// Lets clap check a value by itself, and returns its error without the name of a flag.
 fn check_alone(program: &Command, arg: &Arg, as_flags: &[OsString]) -> Result<(), String> {
     if arg.is_positional() && as_flags.is_empty() {
         return Err("write one address at least".into());

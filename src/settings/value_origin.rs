@@ -37,7 +37,7 @@ impl ValueOrigin {
         }
     }
 
-    /// /// The place of the value, if it is not the command line.
+    /// The place of the value, if it is not the command line.
     pub(crate) fn source_location(&self) -> Option<String> {
         match self {
             ValueOrigin::File { path, line } => Some(format!("{}:{line}", path.display())),

@@ -1,4 +1,4 @@
-//! //! The state of `top`, and what keys and answers make of it. It draws nothing and sends
+//! The state of `top`, and what keys and answers make of it. It draws nothing and sends
 //! nothing.
 
 use std::time::{Duration, Instant};
@@ -150,7 +150,7 @@ impl App {
     }
 
     pub(super) fn paste(&mut self, text: &str) {
-        // // Elsewhere the letters would be commands; pasted text is none.
+        // Elsewhere the letters would be commands; pasted text is none.
         if let Mode::Write(_, input) = &mut self.mode {
             input.paste(text);
         }

@@ -159,7 +159,7 @@ impl List {
         self.followed = self.selected().map(|connection| connection.id.clone());
     }
 
-    /// /// Moves by pages. The selection then stays on the page and follows no connection.
+    /// Moves by pages. The selection then stays on the page and follows no connection.
     pub(super) fn page(&mut self, pages: isize) {
         let places = pages.saturating_mul(self.rows as isize);
         self.top = self.top.saturating_add_signed(places);

@@ -36,7 +36,7 @@ use view::Theme;
 /// Wrong usage, as of clap.
 const USAGE: u8 = 2;
 
-/// /// Events that wait to be handled. A sender waits beyond that.
+/// Events that wait to be handled. A sender waits beyond that.
 const EVENTS: usize = 64;
 
 /// Orders that the poller has not got to yet. More come together only where a server hangs, and
@@ -232,7 +232,7 @@ impl Session {
                     unfinished -= 1;
                 }
                 Err(_) => {
-                    return notice("nobody knows what has become of what was asked for last");
+                    return notice("the result of the last action is not known");
                 }
                 Ok(_) => {}
             }
@@ -249,7 +249,7 @@ fn start_poller(
     let (order, orders) = sync_channel(ORDERS);
     start_thread("poller", move || {
         poller::work(&client, interval, query, &orders, |news| {
-            // // At the end of the process there is no receiver.
+            // At the end of the process there is no receiver.
             let _ = tell.send(Event::Update(news));
         });
     })?;
@@ -305,7 +305,7 @@ fn exit_code(signal: i32) -> ExitCode {
 }
 
 fn poller_ended() -> Error {
-    ended("nobody asks the server any more")
+    ended("the requests to the server have stopped")
 }
 
 /// A thread has panicked, and has said so.

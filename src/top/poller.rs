@@ -34,7 +34,7 @@ pub(super) enum Update {
     Done(String),
 }
 
-/// /// Sends requests every `interval`, and commands in between, until the sender is gone: commands
+/// Sends requests every `interval`, and commands in between, until the sender is gone: commands
 /// from before are done first.
 pub(super) fn work(
     client: &AdminClient,
@@ -67,7 +67,7 @@ pub(super) fn work(
 
 /// Asks for everything that is shown.
 fn refresh(client: &AdminClient, query: &ListRequest, tell: &mut impl FnMut(Update)) {
-    // // A server that does not answer one request does not answer the other.
+    // A server that does not answer one request does not answer the other.
     match first_refresh(client, query) {
         Ok(news) => news.into_iter().for_each(tell),
         Err(error) => tell(trouble(error)),

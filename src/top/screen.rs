@@ -89,7 +89,7 @@ impl Screen {
 
     /// Takes the terminal again when the process goes on, and draws everything anew.
     pub(super) fn resume(&mut self) -> io::Result<()> {
-        // // The program that stopped the process may have changed the terminal, so everything is
+        // The program that stopped the process may have changed the terminal, so everything is
         // set again.
         let _ = disable_raw_mode();
         enter()?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::AdminError;
 use super::target::{AdminStream, Target};
 
-/// /// How long connecting may take, and everything after it. A healthy server answers between two
+/// How long connecting may take, and everything after it. A healthy server answers between two
 /// turns of its loop.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -36,7 +36,7 @@ struct Head {
     content_length: Option<usize>,
 }
 
-/// /// Sends one request. HTTP/1.0, so that no proxy answers in chunks.
+/// Sends one request. HTTP/1.0, so that no proxy answers in chunks.
 pub(super) fn exchange(
     target: &Target,
     token: Option<&str>,
@@ -53,7 +53,7 @@ pub(super) fn exchange(
                 source,
             })?;
     let deadline = Instant::now() + TIMEOUT;
-    // // A server may refuse before it has read everything, and close: then the answer counts.
+    // A server may refuse before it has read everything, and close: then the answer counts.
     let written =
         connection.write_all(&request(target.host(), token, method, path, body), deadline);
     answer(&mut connection, deadline).map_err(|trouble| match (trouble, written) {
@@ -151,7 +151,7 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, Trouble> {
     };
     if field("transfer-encoding").is_some() {
         return Err(Trouble::NotHttp(
-            "it answers in chunks where nobody asked for them",
+            "it answers in chunks to an HTTP/1.0 request",
         ));
     }
     let content_length = match field("content-length") {
@@ -183,7 +183,7 @@ mod tests {
         let pieces: Vec<Vec<u8>> = pieces.iter().map(|piece| piece.to_vec()).collect();
         let writer = thread::spawn(move || {
             for piece in pieces {
-                // // The client has closed after too long an answer.
+                // The client has closed after too long an answer.
                 let _ = theirs.write_all(&piece);
             }
         });

@@ -111,12 +111,13 @@ impl Access {
         {
             // One header line with both: a browser takes the one it knows a dialog for.
             // A line each: with both in one, Chromium does not ask for a password.
-            let failure = Failure::new(401, "this needs the token");
+            let failure =
+                Failure::new(401, "a token is required; send Authorization: Bearer TOKEN");
             return Err(failure
                 .with("WWW-Authenticate", "Basic realm=\"heartline\"")
                 .with("WWW-Authenticate", "Bearer"));
         }
-        // // A page of another site may make a browser send requests, but cannot hide its origin.
+        // A page of another site may make a browser send requests, but cannot hide its origin.
         if let Some(origin) = &head.origin
             && !is_same_origin(origin, head.host.as_deref())
         {
@@ -125,7 +126,7 @@ impl Access {
                 "the Origin of this request is another site",
             ));
         }
-        // // A name of another site can be made to resolve to this machine; its page would then
+        // A name of another site can be made to resolve to this machine; its page would then
         // count as ours (DNS rebinding).
         if let Some(host) = head
             .host
@@ -142,7 +143,7 @@ impl Access {
     }
 }
 
-/// /// Whether the authority of an origin is the host of the request. The scheme is that of the
+/// Whether the authority of an origin is the host of the request. The scheme is that of the
 /// proxy that ends TLS.
 fn is_same_origin(origin: &str, host: Option<&str>) -> bool {
     // `null`, as of a sandboxed frame, has no authority.

@@ -11,11 +11,11 @@ use crate::error::Error;
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Admin endpoint")]
 pub(crate) struct AdminArgs {
-    /// Answer HTTP here: health, metrics, status, connections, and a page; HOST:PORT or unix:PATH
+    /// Serve HTTP here: health, metrics, status, connections, and a page; HOST:PORT or unix:PATH
     #[arg(long, value_name = "ADDR")]
     admin: Option<Address>,
-    /// What every request must carry is the line in this file, of 16 characters or more; needed for
-    /// an address that is not loopback
+    /// Every request needs the token in this file, of 16 characters or more; required for an
+    /// address that is not loopback
     #[arg(long, value_name = "PATH")]
     admin_token_file: Option<PathBuf>,
 }

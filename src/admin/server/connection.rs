@@ -8,7 +8,7 @@ use super::http::{self, Failure, HEADER_BYTES, Head, Response};
 use super::listener::Stream;
 use super::routes::Route;
 
-/// /// How long a request may take to arrive, the first one from the connection on: slow and silent
+/// How long a request may take to arrive, the first one from the connection on: slow and silent
 /// clients are closed.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// How long a connection may be quiet between two requests: no shorter than a scraper waits, which
@@ -178,7 +178,7 @@ impl HttpConnection {
                 self.input.extend_from_slice(bytes);
             }
             State::Head | State::Body(..) => self.input.extend_from_slice(bytes),
-            // // The client has closed.
+            // The client has closed.
             State::Busy | State::Streaming(_) | State::Ending | State::Lingering => {}
         }
     }
@@ -213,7 +213,7 @@ impl HttpConnection {
                 format!("a request's head has at most {HEADER_BYTES} bytes"),
             )));
         }
-        // // Parsed when it is complete, so that a client that sends it byte by byte has it parsed
+        // Parsed when it is complete, so that a client that sends it byte by byte has it parsed
         // once; and at its beginning, to reject what is not HTTP.
         if end.is_none() && !is_new {
             return None;
@@ -302,7 +302,7 @@ impl HttpConnection {
         matches!(self.state, State::Streaming(_))
     }
 
-    /// /// The number of closes that this stream has sent, if it can take another event: nothing is
+    /// The number of closes that this stream has sent, if it can take another event: nothing is
     /// added for a slow client.
     pub(super) fn told_closes(&self) -> Option<u64> {
         match self.state {

@@ -187,7 +187,7 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if identity(&self.path).is_ok_and(|identity| identity == self.identity) {
-            // // A socket that cannot be removed is replaced by the next server.
+            // A socket that cannot be removed is replaced by the next server.
             let _ = fs::remove_file(&self.path);
         }
     }

@@ -87,7 +87,7 @@ impl Listing {
         false
     }
 
-    /// /// The page as of now: connections that have closed meanwhile are not on it.
+    /// The page as of now: connections that have closed meanwhile are not on it.
     pub(super) fn finish(self, cx: &Context<'_>) -> ConnectionList {
         let mut kept = self.kept.into_vec();
         let page = match self.query.offset {

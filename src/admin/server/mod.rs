@@ -96,7 +96,7 @@ fn max_connections() -> usize {
 }
 
 impl Admin {
-    /// /// Listens if `--admin` is set, and reserves descriptors. No client is accepted before the
+    /// Listens if `--admin` is set, and reserves descriptors. No client is accepted before the
     /// first turn.
     pub(crate) fn open(
         args: &AdminArgs,

@@ -106,7 +106,7 @@ impl Admin {
                 }
             }
             Err(failure) => {
-                // // The bytes after the head are an unwanted body, not another request.
+                // The bytes after the head are an unwanted body, not another request.
                 asked.keep_alive &= head.content_length == 0;
                 self.answer(key, now, &asked, &failure.into());
             }

@@ -64,7 +64,7 @@ impl LoadConnection {
         if let Some(error) = stream.take_error()? {
             return Err(error);
         }
-        // // TCP's simultaneous open: without a listener on a port of the ephemeral range, a dial
+        // TCP's simultaneous open: without a listener on a port of the ephemeral range, a dial
         // may connect to itself.
         if stream.local_addr()? == addr {
             return Err(io::ErrorKind::ConnectionRefused.into());

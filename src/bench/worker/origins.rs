@@ -14,7 +14,7 @@ const TRIES_PER_ADDR: usize = 64;
 /// Where the kernel dials a loopback address from, if it is left the choice.
 const KERNELS_CHOICE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// /// Takes source addresses in turn, and on each of them one port after the other. Ports in use
+/// Takes source addresses in turn, and on each of them one port after the other. Ports in use
 /// or in TIME_WAIT are skipped.
 pub(super) struct Origins {
     ports: Ports,
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn taken_port_is_recognized() {
-        // // No other program uses these addresses.
+        // No other program uses these addresses.
         let taken: Vec<_> = (PORTS.first..=PORTS.last)
             .map(|port| TcpListener::bind(("127.81.0.1", port)).expect("a free port"))
             .collect();

@@ -115,7 +115,7 @@ impl Worker {
         let load = &mut self.counters.groups[group];
         let mut matched = 0;
         for _ in 0..replies {
-            // // More than is outstanding: a greeting, or a message of the server's own.
+            // More than is outstanding: a greeting, or a message of the server's own.
             let Some(intended_ns) = line.outstanding.pop_front() else {
                 break;
             };
@@ -180,7 +180,7 @@ impl Worker {
             if line.stream.is_none() {
                 load.unsent += 1;
             } else if line.is_stuck() {
-                // // The connection takes nothing; unsent messages are counted apart from
+                // The connection takes nothing; unsent messages are counted apart from
                 // unanswered ones.
                 load.unsent += 1;
             } else {
@@ -216,7 +216,7 @@ impl Worker {
         }
         line.last_sent_ns = monotonic_ns();
         if let Err(error) = line.write(bytes) {
-            // // Bytes from before the close can still be read, but are not waited for.
+            // Bytes from before the close can still be read, but are not waited for.
             self.end(index, cause(&error));
             return;
         }

@@ -1,4 +1,4 @@
-//! //! The upper part: identity, four figures with their history, and usage.
+//! The upper part: identity, four figures with their history, and usage.
 
 use std::time::{Duration, Instant};
 
