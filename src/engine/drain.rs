@@ -114,6 +114,11 @@ impl Engine {
         true
     }
 
+    /// Whether the grace has passed and every connection is closed.
+    pub(super) fn is_drain_over(&self) -> bool {
+        self.drain.is_some_and(|drain| drain.is_over)
+    }
+
     /// When [`Engine::end_drain_if_over`] has something to do.
     pub(super) fn drain_ends_at(&self) -> Option<Timestamp> {
         let drain = self.drain.filter(|drain| !drain.is_over)?;

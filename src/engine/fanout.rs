@@ -240,6 +240,10 @@ impl Engine {
             (self.fanouts.sweep, self.fanouts.cursor) = (self.fanouts.queue.len(), 0);
             self.fanouts.burst = self.burst();
         }
+        if self.is_drain_over() {
+            // No connection is open. Closed ones wait to be reaped until this is complete.
+            self.fanouts.cursor = self.conns.capacity();
+        }
         while self.fanouts.cursor < self.conns.capacity() {
             if work.is_spent() || self.must_flush_first() {
                 return false;

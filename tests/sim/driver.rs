@@ -270,6 +270,16 @@ impl Driver {
     }
 
     fn run_commands(&mut self, app: &mut App) {
+        // A shutdown does not wait in the queue.
+        let is_shutdown = |command: &Command| matches!(command, Command::Shutdown(_));
+        while let Some(index) = self.commands.iter().position(is_shutdown) {
+            if let Some(Command::Shutdown(grace_ms)) = self.commands.remove(index) {
+                self.busy = true;
+                self.accepting = false;
+                self.oracle.draining = true;
+                self.engine.handle_shutdown(self.now, grace_ms);
+            }
+        }
         for _ in 0..self.budgets.commands {
             if self.engine.is_congested() {
                 return;
@@ -307,11 +317,7 @@ impl Driver {
                     }
                 }
                 Command::Resume(id) => self.engine.pause_reads(id, false),
-                Command::Shutdown(grace_ms) => {
-                    self.accepting = false;
-                    self.oracle.draining = true;
-                    self.engine.handle_shutdown(self.now, grace_ms);
-                }
+                Command::Shutdown(_) => unreachable!("taken before"),
                 Command::Reconfigure(config) => self.reconfigure(*config, app),
             }
         }

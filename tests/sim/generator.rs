@@ -124,7 +124,7 @@ pub fn setup(rng: &mut fastrand::Rng, seed: u64, scale: &Scale) -> Setup {
         scratch_bytes: rng.usize(16..=32 * 1024),
         checks: rng.usize(least..=256),
         read_work: 1 << rng.u32(0..10),
-        // Less than a few sockets' worth is an overload of its own.
+        // The server's budget is many sockets' worth.
         leftover_work: 1 << rng.u32(6..12),
         fanout_work: 1 << rng.u32(0..12),
         flushes: rng.usize(64..=1024),

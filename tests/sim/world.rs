@@ -586,11 +586,10 @@ impl World {
                 self.inject(line, Fault::HalfClose);
             }
         }
-        // A drain has its own deadline, and begins later on a server that is frozen; then closed
-        // connections are reaped, which waits for broadcasts, and those take long with the smallest
-        // budgets. Without a drain, every silence has to be judged first.
+        // A drain has its own deadline, and begins later on a server that is frozen; without one,
+        // every silence has to be judged first.
         let last_ms = if by_shutdown {
-            now_ms.max(self.busy_until) + within_ms + 60_000
+            now_ms.max(self.busy_until) + within_ms + 10_000
         } else {
             now_ms + 100_000
         };

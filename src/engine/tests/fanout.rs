@@ -232,6 +232,22 @@ fn half_closed_connection_is_not_checked_before_its_last_broadcast_is_flushed() 
 }
 
 #[test]
+fn broadcasts_without_receivers_delay_no_reaping_after_a_drain() {
+    let (mut rig, _) = many();
+    for _ in 0..200 {
+        rig.pending(b"late", None);
+    }
+    assert!(rig.engine.is_congested());
+    rig.engine.handle_shutdown(rig.now, 0);
+    rig.now = Timestamp::from_ms(TICK_MS);
+    rig.engine.handle_timers(rig.now, 1);
+    rig.fan_out(1);
+    assert!(!rig.engine.is_congested());
+    assert_eq!(rig.completed(), [0; 200]);
+    assert_eq!(rig.reap().len(), MANY);
+}
+
+#[test]
 fn broadcast_waits_for_unflushed_receivers_but_not_for_stuck_ones() {
     for (stuck, reasons) in [(false, vec![]), (true, vec![CloseReason::SlowReader])] {
         let (mut rig, ids) = many();
