@@ -91,10 +91,9 @@ impl Engine {
         handler: &mut H,
     ) -> Option<usize> {
         let conn = get_live_mut(&mut self.conns, id)?;
-        let (before, held) = (conn.inbox.frame_len(), conn.inbox.held());
-        conn.inbox.extend(bytes);
-        self.memory.adjust_inbox(held, conn.inbox.held());
-        let (len, source) = match proxy::parse(conn.inbox.frame()) {
+        let before = conn.inbox().frame_len();
+        conn.inbox_mut(&mut self.memory).extend(bytes);
+        let (len, source) = match proxy::parse(conn.inbox().frame()) {
             Ok(Header::Incomplete) => {
                 self.enforce_memory_limit();
                 return None;
@@ -105,8 +104,7 @@ impl Engine {
                 return None;
             }
         };
-        self.memory.adjust_inbox(conn.inbox.held(), 0);
-        conn.inbox = Inbox::default();
+        *conn.inbox_mut(&mut self.memory) = Inbox::default();
         if let Some(source) = source {
             conn.set_peer(source);
         }
@@ -127,12 +125,11 @@ impl Engine {
         conn.opened.plus_ms(HEADER_MS + 1)
     }
 
-    /// Turns a connection away that was half in.
     /// The peer closed the connection before its PROXY header was complete.
     pub(super) fn reject_cut_short(&mut self, id: ConnId) {
         let said_nothing = self
             .conn(id)
-            .is_some_and(|conn| conn.inbox.frame().is_empty());
+            .is_some_and(|conn| conn.inbox().frame().is_empty());
         let refusal = if said_nothing {
             RejectReason::Probe
         } else {
@@ -159,12 +156,12 @@ impl Engine {
         let Phase::Refused(refusal) = conn.phase else {
             unreachable!("only the refused are in the list of the refused")
         };
-        self.memory.adjust_inbox(conn.inbox.held(), 0);
-        self.memory.adjust_outbox(conn.outbox.held(), 0);
+        let peer = conn.peer();
+        self.memory.release(conn, &mut self.pool);
         self.wheel.remove(id.slot());
         self.admission.leave(None);
         self.handle_rejection(refusal);
-        Some((id, conn.peer(), refusal))
+        Some((id, peer, refusal))
     }
 
     /// Whether evictions have left more connections than the bound allows, until those evicted are

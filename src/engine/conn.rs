@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use super::memory::{Counted, Memory};
 use super::outbox::Outbox;
 use crate::close::{CloseReason, RejectReason};
 use crate::framing::inbox::Inbox;
@@ -18,8 +19,8 @@ pub(super) struct Conn {
     pub(super) last_seen: Timestamp,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
-    pub(super) inbox: Inbox,
-    pub(super) outbox: Outbox,
+    inbox: Inbox,
+    outbox: Outbox,
     peer_ip: [u8; 16],
     pub(super) generation: u32,
     /// While pings are out: when the last of them was sent, in milliseconds after `last_seen`.
@@ -34,6 +35,13 @@ pub(super) struct Conn {
     pub(super) phase: Phase,
     pub(super) reading: Reading,
     pub(super) writing: Writing,
+}
+
+/// An inbox that is out of its connection: see [`Conn::lend_inbox`].
+pub(super) struct LentInbox {
+    pub(super) inbox: Inbox,
+    /// What the memory limit has counted for it.
+    pub(super) counted: usize,
 }
 
 /// No ping of a connection was answered yet.
@@ -149,6 +157,49 @@ impl Conn {
         }
     }
 
+    pub(super) fn inbox(&self) -> &Inbox {
+        &self.inbox
+    }
+
+    pub(super) fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// The inbox, to be changed: `memory` counts what it holds more or less afterwards.
+    pub(super) fn inbox_mut<'a>(&'a mut self, memory: &'a mut Memory) -> Counted<'a, Inbox> {
+        memory.counted_inbox(&mut self.inbox)
+    }
+
+    /// The outbox, to be changed: `memory` counts what it holds more or less afterwards.
+    pub(super) fn outbox_mut<'a>(&'a mut self, memory: &'a mut Memory) -> Counted<'a, Outbox> {
+        memory.counted_outbox(&mut self.outbox)
+    }
+
+    /// Takes the inbox out while frames that borrow from it are with the handler. `memory` counts
+    /// it as held until [`Conn::return_inbox`] or [`Memory::forget`].
+    pub(super) fn lend_inbox(&mut self) -> LentInbox {
+        LentInbox {
+            counted: self.inbox.held(),
+            inbox: std::mem::take(&mut self.inbox),
+        }
+    }
+
+    /// Puts the inbox back in the place of the empty one that [`Conn::lend_inbox`] left.
+    pub(super) fn return_inbox(&mut self, lent: LentInbox, memory: &mut Memory) {
+        memory.recount(lent.counted, lent.inbox.held());
+        self.inbox = lent.inbox;
+    }
+
+    /// Says when the unfinished frame began. Does nothing without one.
+    pub(super) fn set_frame_since(&mut self, since: Timestamp) {
+        self.inbox.set_frame_since(since);
+    }
+
+    /// Sets the progress of the outbox. Does nothing if nothing is queued.
+    pub(super) fn set_progress(&mut self, progress: Progress) {
+        self.outbox.set_progress(progress);
+    }
+
     pub(super) fn activity(&self) -> PeerActivity {
         match self.reading.0 & (ACTIVE | BEATING) {
             0 => PeerActivity::None,
@@ -233,7 +284,7 @@ impl Conn {
 
     /// From now on the connection lives for as long as its peer takes what is queued.
     pub(super) fn begin_flush(&mut self, now: Timestamp) {
-        self.outbox.set_progress(Progress::since(now));
+        self.set_progress(Progress::since(now));
     }
 
     pub(super) fn was_active(&self) -> bool {

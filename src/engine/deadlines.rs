@@ -87,11 +87,11 @@ impl Deadlines {
             .map(|timeout| (timeout.after(conn.opened), CloseReason::FirstMessageTimeout));
         let frame = self
             .frame
-            .zip(conn.inbox.frame_since().filter(|_| is_read))
+            .zip(conn.inbox().frame_since().filter(|_| is_read))
             .map(|(timeout, since)| (timeout.after(since), CloseReason::FrameTimeout));
         let write = self
             .write
-            .zip(conn.outbox.progress().filter(|_| conn.is_blocked()))
+            .zip(conn.outbox().progress().filter(|_| conn.is_blocked()))
             .map(|(timeout, progress)| (timeout.after(progress.at()), CloseReason::SlowReader));
         [first_message, frame, write]
             .into_iter()
@@ -108,7 +108,7 @@ impl Deadlines {
 
     /// When the progress of an open connection is to be measured next.
     pub(super) fn next_sample(&self, conn: &Conn) -> Option<Timestamp> {
-        let progress = conn.outbox.progress().filter(|_| conn.is_blocked())?;
+        let progress = conn.outbox().progress().filter(|_| conn.is_blocked())?;
         Some(progress.next_sample(self.write?.ms))
     }
 
@@ -125,6 +125,6 @@ impl Deadlines {
 
 /// A connection that is being flushed and has nothing queued is at its end.
 fn flush_progress(conn: &Conn) -> Progress {
-    let progress = conn.outbox.progress();
+    let progress = conn.outbox().progress();
     progress.unwrap_or(Progress::since(Timestamp::ZERO))
 }

@@ -306,17 +306,21 @@ impl Engine {
             return false;
         };
         let id = ConnId::new(slot, conn.generation);
-        let (before, len) = (conn.outbox.held(), burst.wire.bytes().len());
+        let len = burst.wire.bytes().len();
         let is_receiver = !is_later(conn, burst.generation)
             && conn.takes_messages()
-            && conn.outbox.len() + len <= self.max_outbox
+            && conn.outbox().len() + len <= self.max_outbox
             && (ahead.is_empty() || !ahead.contains_key(&slot))
             && burst.excepts.binary_search(&id).is_err();
         if is_receiver {
-            append(&mut conn.outbox, &mut self.pool, &burst.wire);
+            append(
+                &mut conn.outbox_mut(&mut self.memory),
+                &mut self.pool,
+                &burst.wire,
+            );
             burst.receivers += 1;
             self.stats.messages_queued += self.fanouts.sweep as u64;
-            self.after_enqueue(id, before, len, Writing::BroadcastOnly);
+            self.after_enqueue(id, len, Writing::BroadcastOnly);
         }
         is_receiver
     }
@@ -341,7 +345,7 @@ impl Engine {
             return true;
         }
         let bytes = fanout.wire.bytes();
-        if conn.outbox.len() + bytes.len() > self.max_outbox {
+        if conn.outbox().len() + bytes.len() > self.max_outbox {
             if waits_for_flush(conn) {
                 // It has all those before, and gets none of them again.
                 ahead.insert(slot, fanout.id.0);
@@ -350,11 +354,15 @@ impl Engine {
             self.handle_full_outbox(id);
             return true;
         }
-        let (before, len) = (conn.outbox.held(), bytes.len());
-        append(&mut conn.outbox, &mut self.pool, &fanout.wire);
+        let len = bytes.len();
+        append(
+            &mut conn.outbox_mut(&mut self.memory),
+            &mut self.pool,
+            &fanout.wire,
+        );
         fanout.receivers += 1;
         self.stats.messages_queued += 1;
-        self.after_enqueue(id, before, len, Writing::BroadcastOnly);
+        self.after_enqueue(id, len, Writing::BroadcastOnly);
         true
     }
 
@@ -410,5 +418,5 @@ fn is_later(conn: &Conn, generation: u32) -> bool {
 
 /// Whether what is queued for the connection has not been offered to the kernel yet.
 fn waits_for_flush(conn: &Conn) -> bool {
-    !conn.outbox.is_empty() && !conn.is_blocked()
+    !conn.outbox().is_empty() && !conn.is_blocked()
 }

@@ -1,14 +1,16 @@
 //! The limit on the memory of all buffers together, and which connections are closed at it.
 
 use std::cmp::Reverse;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Engine;
-use super::conn::Phase;
-use super::outbox::SharedBytes;
+use super::conn::{Conn, LentInbox, Phase};
+use super::outbox::{Outbox, Pool, SharedBytes};
 use crate::close::CloseReason;
+use crate::framing::inbox::Inbox;
 use crate::id::ConnId;
 use crate::time::Timestamp;
 
@@ -29,6 +31,62 @@ pub(super) struct Memory {
     inbound: usize,
     outbound: usize,
     shared: Arc<AtomicUsize>,
+}
+
+/// A buffer of a connection with write access. When the guard is dropped, the memory limit counts
+/// what the buffer holds more or less than before.
+pub(super) struct Counted<'a, B: Buffer> {
+    buffer: &'a mut B,
+    total: &'a mut usize,
+    before: usize,
+}
+
+/// A buffer that knows how much memory it holds.
+pub(super) trait Buffer {
+    fn held(&self) -> usize;
+}
+
+impl Buffer for Inbox {
+    fn held(&self) -> usize {
+        Inbox::held(self)
+    }
+}
+
+impl Buffer for Outbox {
+    fn held(&self) -> usize {
+        Outbox::held(self)
+    }
+}
+
+impl<'a, B: Buffer> Counted<'a, B> {
+    fn new(buffer: &'a mut B, total: &'a mut usize) -> Self {
+        let before = buffer.held();
+        Counted {
+            buffer,
+            total,
+            before,
+        }
+    }
+}
+
+impl<B: Buffer> Deref for Counted<'_, B> {
+    type Target = B;
+
+    fn deref(&self) -> &B {
+        self.buffer
+    }
+}
+
+impl<B: Buffer> DerefMut for Counted<'_, B> {
+    fn deref_mut(&mut self) -> &mut B {
+        self.buffer
+    }
+}
+
+impl<B: Buffer> Drop for Counted<'_, B> {
+    fn drop(&mut self) {
+        *self.total = *self.total + self.buffer.held() - self.before;
+    }
 }
 
 impl Memory {
@@ -58,14 +116,30 @@ impl Memory {
         self.next_max.map(|(at, _)| at)
     }
 
-    /// What an inbox holds has changed.
-    pub(super) fn adjust_inbox(&mut self, before: usize, after: usize) {
+    /// See [`Conn::inbox_mut`].
+    pub(super) fn counted_inbox<'a>(&'a mut self, inbox: &'a mut Inbox) -> Counted<'a, Inbox> {
+        Counted::new(inbox, &mut self.inbound)
+    }
+
+    /// See [`Conn::outbox_mut`].
+    pub(super) fn counted_outbox<'a>(&'a mut self, outbox: &'a mut Outbox) -> Counted<'a, Outbox> {
+        Counted::new(outbox, &mut self.outbound)
+    }
+
+    /// Counts a lent inbox, which was counted with `before`, with `after`.
+    pub(super) fn recount(&mut self, before: usize, after: usize) {
         self.inbound = self.inbound + after - before;
     }
 
-    /// What an outbox holds has changed.
-    pub(super) fn adjust_outbox(&mut self, before: usize, after: usize) {
-        self.outbound = self.outbound + after - before;
+    /// Drops an inbox whose connection was closed while it was lent.
+    pub(super) fn forget(&mut self, lent: LentInbox) {
+        self.recount(lent.counted, 0);
+    }
+
+    /// Drops the buffers of a connection that leaves the engine.
+    pub(super) fn release(&mut self, mut conn: Conn, pool: &mut Pool) {
+        *conn.inbox_mut(self) = Inbox::default();
+        conn.outbox_mut(self).clear(pool);
     }
 
     /// Bytes that several connections will queue, counted once, for as long as any of them does.
@@ -151,10 +225,10 @@ impl Engine {
             .iter()
             .filter(|(_, conn)| !matches!(conn.phase, Phase::Closed(_) | Phase::Refused(_)))
             .map(|(slot, conn)| {
-                let waits_for_flush = !conn.is_blocked() && conn.inbox.held() == 0;
+                let waits_for_flush = !conn.is_blocked() && conn.inbox().held() == 0;
                 (
                     waits_for_flush,
-                    Reverse(conn.outbox.len() + conn.inbox.held()),
+                    Reverse(conn.outbox().len() + conn.inbox().held()),
                     ConnId::new(slot, conn.generation),
                 )
             })
@@ -173,11 +247,8 @@ impl Engine {
     /// Drops what a closed connection still holds.
     fn drop_bytes(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get_mut(id.slot()) {
-            let before = (conn.inbox.held(), conn.outbox.held());
-            conn.outbox.drop_bytes();
-            conn.inbox.drop_bytes();
-            self.memory.adjust_inbox(before.0, conn.inbox.held());
-            self.memory.adjust_outbox(before.1, conn.outbox.held());
+            conn.outbox_mut(&mut self.memory).drop_bytes();
+            conn.inbox_mut(&mut self.memory).drop_bytes();
         }
     }
 }

@@ -314,15 +314,12 @@ impl Engine {
     ) -> Option<(ConnId, Closed)> {
         self.advance(now);
         let id = self.closed.pop_front()?;
-        let mut conn = self.conns.remove(id.slot());
+        let conn = self.conns.remove(id.slot());
         let Phase::Closed(reason) = conn.phase else {
             unreachable!("only closed connections are in the list of the closed")
         };
         let peer = conn.peer();
-        let unsent = conn.outbox.len();
-        self.memory.adjust_inbox(conn.inbox.held(), 0);
-        self.memory.adjust_outbox(conn.outbox.held(), 0);
-        conn.outbox.clear(&mut self.pool);
+        let unsent = conn.outbox().len();
         self.wheel.remove(id.slot());
         if reason != CloseReason::Evicted {
             self.admission.leave(Some(peer.ip()));
@@ -338,9 +335,10 @@ impl Engine {
             bytes_out: conn.bytes_out,
             unsent,
             unacknowledged: Duration::from_millis(self.take_evidence(id)),
-            unfinished: conn.inbox.unfinished(),
+            unfinished: conn.inbox().unfinished(),
             close_mode: CloseMode::of(reason, unsent),
         };
+        self.memory.release(conn, &mut self.pool);
         handler.on_close(&mut Context { engine: self }, id, &closed);
         Some((id, closed))
     }
@@ -370,7 +368,7 @@ impl Engine {
 
     /// Bytes queued for the connection; 0 if it is gone.
     pub fn queued(&self, id: ConnId) -> usize {
-        self.conn(id).map_or(0, |conn| conn.outbox.len())
+        self.conn(id).map_or(0, |conn| conn.outbox().len())
     }
 
     /// Whether messages can be queued for the connection.
@@ -447,8 +445,7 @@ impl Engine {
         if conn.takes_messages() {
             conn.phase = Phase::Flushing(reason);
             conn.begin_flush(now);
-            self.memory.adjust_inbox(conn.inbox.held(), 0);
-            conn.inbox.drop_bytes();
+            conn.inbox_mut(&mut self.memory).drop_bytes();
             let was_reading = conn.reading.is_flowing();
             conn.reading.let_all_go();
             if !was_reading {

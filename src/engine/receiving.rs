@@ -73,7 +73,7 @@ impl Engine {
     /// Whether bytes wait that [`Engine::resume_decoding`] would decode.
     pub fn has_undecoded(&self, id: ConnId) -> bool {
         self.conn(id).is_some_and(|conn| {
-            conn.phase == Phase::Open && conn.reading.is_flowing() && conn.inbox.has_undecoded()
+            conn.phase == Phase::Open && conn.reading.is_flowing() && conn.inbox().has_undecoded()
         })
     }
 
@@ -87,10 +87,8 @@ impl Engine {
         let Some(conn) = self.conn_mut(id) else {
             return;
         };
-        // The inbox leaves the slab while frames that may borrow from it are with the handler. It
-        // counts as held for as long.
-        let mut inbox = std::mem::take(&mut conn.inbox);
-        let held = inbox.held();
+        let mut lent = conn.lend_inbox();
+        let inbox = &mut lent.inbox;
         let kept = match input {
             Input::Read(_) => Undecoded::default(),
             Input::Kept => inbox.take_undecoded(),
@@ -107,7 +105,7 @@ impl Engine {
             && (is_first || !self.memory.is_under_pressure())
         {
             is_first = false;
-            let (frames, bytes) = match self.codec.decode(&mut inbox, &mut left) {
+            let (frames, bytes) = match self.codec.decode(inbox, &mut left) {
                 Ok(None) => break,
                 Ok(Some(Frame::Message(message)))
                     if self.has_never_spoken(id) && self.codec.is_http_request(message) =>
@@ -144,7 +142,7 @@ impl Engine {
                         break;
                     }
                 }
-                None => return self.memory.adjust_inbox(held, 0),
+                None => return self.memory.forget(lent),
             }
         }
         match input {
@@ -158,12 +156,11 @@ impl Engine {
         self.hold_sender(id);
         let now = self.now;
         let Some(conn) = get_live_mut(&mut self.conns, id) else {
-            return;
+            return self.memory.forget(lent);
         };
-        conn.inbox = inbox;
-        self.memory.adjust_inbox(held, conn.inbox.held());
-        if conn.inbox.frame_len() > 0 && began.is_none() {
-            conn.inbox.set_frame_since(now);
+        conn.return_inbox(lent, &mut self.memory);
+        if conn.inbox().frame_len() > 0 && began.is_none() {
+            conn.set_frame_since(now);
             self.schedule_check(id);
         }
         self.enforce_memory_limit();
@@ -216,8 +213,7 @@ impl Engine {
                 conn.seen(now);
                 conn.phase = Phase::HalfClosed;
                 conn.begin_flush(now);
-                self.memory.adjust_inbox(conn.inbox.held(), 0);
-                conn.inbox.drop_bytes();
+                conn.inbox_mut(&mut self.memory).drop_bytes();
                 self.finish_if_flushed(id);
             }
             Phase::AwaitingProxyHeader => self.reject_cut_short(id),
@@ -230,7 +226,7 @@ impl Engine {
     pub fn wants_read(&self, id: ConnId) -> bool {
         self.conn(id).is_some_and(|conn| match conn.phase {
             // What was read before comes first: see resume_decoding().
-            Phase::Open => conn.reading.is_flowing() && !conn.inbox.has_undecoded(),
+            Phase::Open => conn.reading.is_flowing() && !conn.inbox().has_undecoded(),
             // What still comes in is read to be thrown away, so that it does not turn the close
             // into a reset.
             Phase::Flushing(_) | Phase::AwaitingProxyHeader => true,
@@ -266,7 +262,7 @@ impl Engine {
         }
         conn.reading.let_go(stopped_by);
         if conn.reading.is_flowing() {
-            conn.inbox.set_frame_since(now);
+            conn.set_frame_since(now);
             let open = conn.phase == Phase::Open;
             self.readable.push_back(id);
             if open {

@@ -31,25 +31,25 @@ impl Engine {
         let len = self.codec.wire_len(parts)?;
         // Checked before anything is queued, and for one oversized message just as for the last of
         // many.
-        if conn.outbox.len() + len > self.max_outbox {
+        if conn.outbox().len() + len > self.max_outbox {
             // What cannot be framed is its sender's mistake, and the peer does not pay for it.
             self.codec.encoded_len(parts)?;
             self.handle_full_outbox(id);
             return Err(SendError::Full);
         }
-        let before = conn.outbox.held();
-        let encoded = conn.outbox.append(&mut self.pool, |buffer| {
-            buffer.reserve(len);
-            self.codec.try_encode(parts, buffer)
-        });
+        let encoded = conn
+            .outbox_mut(&mut self.memory)
+            .append(&mut self.pool, |buffer| {
+                buffer.reserve(len);
+                self.codec.try_encode(parts, buffer)
+            });
         if let Err(error) = encoded {
             // The buffer has grown nevertheless.
-            self.memory.adjust_outbox(before, conn.outbox.held());
             self.enforce_memory_limit();
             return Err(error);
         }
         self.stats.messages_queued += 1;
-        self.after_enqueue(id, before, len, Writing::Queued);
+        self.after_enqueue(id, len, Writing::Queued);
         Ok(())
     }
 
@@ -79,13 +79,13 @@ impl Engine {
         let pong = self.codec.pong();
         // Where there is no room for an answer, unread replies wait already, and they answer as
         // well.
-        let room = self.max_outbox.saturating_sub(conn.outbox.len()) / pong.len();
+        let room = self.max_outbox.saturating_sub(conn.outbox().len()) / pong.len();
         let answers = room.min(pings as usize);
-        let before = conn.outbox.held();
-        conn.outbox.append(&mut self.pool, |buffer| {
-            (0..answers).for_each(|_| buffer.extend_from_slice(pong))
-        });
-        self.after_enqueue(id, before, answers * pong.len(), Writing::Queued);
+        conn.outbox_mut(&mut self.memory)
+            .append(&mut self.pool, |buffer| {
+                (0..answers).for_each(|_| buffer.extend_from_slice(pong))
+            });
+        self.after_enqueue(id, answers * pong.len(), Writing::Queued);
     }
 
     /// Sends a ping to a quiet peer. Without room for it in the outbox the ping only counts as
@@ -108,26 +108,20 @@ impl Engine {
             return;
         };
         let ping = self.codec.ping();
-        if conn.outbox.len() + ping.len() <= self.max_outbox {
-            let before = conn.outbox.held();
-            conn.outbox
+        if conn.outbox().len() + ping.len() <= self.max_outbox {
+            conn.outbox_mut(&mut self.memory)
                 .append(&mut self.pool, |buffer| buffer.extend_from_slice(ping));
             conn.mark_ping();
             self.stats.pings_sent += 1;
-            self.after_enqueue(id, before, 0, writing);
+            self.after_enqueue(id, 0, writing);
         }
     }
 
     /// To be called after every append of `len` bytes: sees to it that they are flushed, that a
     /// ping follows where one is due, that a peer which does not read is not read from, and that
-    /// memory suffices. `held` is that of the outbox before; `writing` says in which list the
-    /// connection is to be flushed.
-    pub(super) fn after_enqueue(&mut self, id: ConnId, held: usize, len: usize, writing: Writing) {
+    /// memory suffices. `writing` says in which list the connection is to be flushed.
+    pub(super) fn after_enqueue(&mut self, id: ConnId, len: usize, writing: Writing) {
         let pings = self.liveness.is_some_and(|liveness| liveness.pings()) && !self.codec.is_raw();
-        let Some(conn) = self.conns.get(id.slot()) else {
-            return;
-        };
-        self.memory.adjust_outbox(held, conn.outbox.held());
         let most = self.throttle_above();
         let Some(conn) = self.conns.get_mut(id.slot()) else {
             return;
@@ -135,7 +129,7 @@ impl Engine {
         // A blocked connection is flushed when the kernel says that it may be.
         let moves = conn.writing == Writing::Idle
             || (conn.writing == Writing::BroadcastOnly && writing == Writing::Queued);
-        if moves && !conn.outbox.is_empty() {
+        if moves && !conn.outbox().is_empty() {
             conn.writing = writing;
             let list = if writing == Writing::BroadcastOnly {
                 &mut self.broadcast_only
@@ -144,7 +138,7 @@ impl Engine {
             };
             list.push_back(id);
         }
-        if conn.outbox.len() > most && conn.phase == Phase::Open && !conn.is_throttled() {
+        if conn.outbox().len() > most && conn.phase == Phase::Open && !conn.is_throttled() {
             conn.reading.stop(Reading::THROTTLED);
             self.stats.throttled += 1;
         }
@@ -215,7 +209,7 @@ impl Engine {
     /// slices it filled. 0 if there is nothing.
     pub fn outgoing<'a>(&'a self, id: ConnId, slices: &mut [IoSlice<'a>]) -> usize {
         match self.conn(id) {
-            Some(conn) if !matches!(conn.phase, Phase::Closed(_)) => conn.outbox.peek(slices),
+            Some(conn) if !matches!(conn.phase, Phase::Closed(_)) => conn.outbox().peek(slices),
             _ => 0,
         }
     }
@@ -233,12 +227,10 @@ impl Engine {
         let Some(conn) = get_live_mut(&mut self.conns, id) else {
             return;
         };
-        let held = conn.outbox.held();
-        conn.outbox.advance(n, &mut self.pool);
-        self.memory.adjust_outbox(held, conn.outbox.held());
+        conn.outbox_mut(&mut self.memory).advance(n, &mut self.pool);
         conn.bytes_out += n as u64;
         self.stats.bytes_out += n as u64;
-        let left = conn.outbox.len();
+        let left = conn.outbox().len();
         let drained = left == 0;
         let was_blocked = conn.is_blocked();
         let was_throttled = conn.is_throttled();
@@ -262,12 +254,12 @@ impl Engine {
     pub fn handle_blocked(&mut self, id: ConnId) {
         let now = self.now;
         if let Some(conn) = self.conn_mut(id)
-            && !conn.outbox.is_empty()
+            && !conn.outbox().is_empty()
             && !conn.is_blocked()
         {
             conn.writing = Writing::Blocked;
-            if conn.outbox.progress().is_none() {
-                conn.outbox.set_progress(Progress::since(now));
+            if conn.outbox().progress().is_none() {
+                conn.set_progress(Progress::since(now));
             }
             self.schedule_check(id);
         }
@@ -277,7 +269,7 @@ impl Engine {
     /// have room for more: the connection goes to the end of those to be flushed.
     pub fn handle_write_budget_spent(&mut self, id: ConnId) {
         if let Some(conn) = get_live_mut(&mut self.conns, id)
-            && !conn.outbox.is_empty()
+            && !conn.outbox().is_empty()
             && matches!(conn.writing, Writing::Idle | Writing::Blocked)
         {
             conn.writing = Writing::Queued;
@@ -292,7 +284,7 @@ impl Engine {
     pub fn wants_progress(&self, id: ConnId) -> bool {
         let Some((conn, progress)) = self
             .conn(id)
-            .and_then(|conn| Some(conn).zip(conn.outbox.progress()))
+            .and_then(|conn| Some(conn).zip(conn.outbox().progress()))
         else {
             return false;
         };
@@ -307,10 +299,10 @@ impl Engine {
         self.advance(now);
         let now = self.now;
         if let Some(conn) = get_live_mut(&mut self.conns, id)
-            && let Some(mut progress) = conn.outbox.progress()
+            && let Some(mut progress) = conn.outbox().progress()
         {
             progress.measure(now, conn.bytes_out, unacknowledged);
-            conn.outbox.set_progress(progress);
+            conn.set_progress(progress);
         }
     }
 
@@ -340,11 +332,11 @@ impl Engine {
                 return;
             }
         };
-        if conn.outbox.is_empty() {
+        if conn.outbox().is_empty() {
             self.close(id, reason);
         } else {
             // A broadcast that has just found room is waited for from now on.
-            if conn.outbox.progress().is_none() {
+            if conn.outbox().progress().is_none() {
                 conn.begin_flush(now);
             }
             self.schedule_check(id);

@@ -168,7 +168,7 @@ impl Engine {
             Some(at) if at > conn.last_seen => conn.seen_at(at),
             _ => {}
         }
-        let has_more = found.unread || conn.inbox.has_undecoded();
+        let has_more = found.unread || conn.inbox().has_undecoded();
         let is_stopped = conn.is_throttled()
             || conn.reading.is_stopped_by(Reading::FANOUT)
             || (has_more && conn.reading.is_stopped_by(Reading::RATE_LIMITED));
