@@ -157,7 +157,7 @@ impl Engine {
             unreachable!("only the refused are in the list of the refused")
         };
         let peer = conn.peer();
-        self.memory.release(conn, &mut self.pool);
+        conn.release(&mut self.memory, &mut self.pool);
         self.wheel.remove(id.slot());
         self.admission.leave(None);
         self.handle_rejection(refusal);

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use super::memory::{Counted, Memory};
-use super::outbox::Outbox;
+use super::memory::{Counted, LentInbox, Memory};
+use super::outbox::{Outbox, Pool};
 use crate::close::{CloseReason, RejectReason};
 use crate::framing::inbox::Inbox;
 use crate::progress::Progress;
@@ -35,13 +35,6 @@ pub(super) struct Conn {
     pub(super) phase: Phase,
     pub(super) reading: Reading,
     pub(super) writing: Writing,
-}
-
-/// An inbox that is out of its connection: see [`Conn::lend_inbox`].
-pub(super) struct LentInbox {
-    pub(super) inbox: Inbox,
-    /// What the memory limit has counted for it.
-    pub(super) counted: usize,
 }
 
 /// No ping of a connection was answered yet.
@@ -178,16 +171,18 @@ impl Conn {
     /// Takes the inbox out while frames that borrow from it are with the handler. `memory` counts
     /// it as held until [`Conn::return_inbox`] or [`Memory::forget`].
     pub(super) fn lend_inbox(&mut self) -> LentInbox {
-        LentInbox {
-            counted: self.inbox.held(),
-            inbox: std::mem::take(&mut self.inbox),
-        }
+        LentInbox::new(std::mem::take(&mut self.inbox))
     }
 
     /// Puts the inbox back in the place of the empty one that [`Conn::lend_inbox`] left.
     pub(super) fn return_inbox(&mut self, lent: LentInbox, memory: &mut Memory) {
-        memory.recount(lent.counted, lent.inbox.held());
-        self.inbox = lent.inbox;
+        self.inbox = memory.recount(lent);
+    }
+
+    /// Drops the buffers of a connection that leaves the engine.
+    pub(super) fn release(mut self, memory: &mut Memory, pool: &mut Pool) {
+        *self.inbox_mut(memory) = Inbox::default();
+        self.outbox_mut(memory).clear(pool);
     }
 
     /// Says when the unfinished frame began. Does nothing without one.

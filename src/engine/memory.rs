@@ -1,17 +1,12 @@
-//! The limit on the memory of all buffers together, and which connections are closed at it.
+//! The memory of all buffers together: what they hold, and the limits that it is held against.
 
-use std::cmp::Reverse;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::Engine;
-use super::conn::{Conn, LentInbox, Phase};
-use super::outbox::{Outbox, Pool, SharedBytes};
-use crate::close::CloseReason;
+use super::outbox::{Outbox, SharedBytes};
 use crate::framing::inbox::Inbox;
-use crate::id::ConnId;
 use crate::time::Timestamp;
 
 /// When the bound is reached, room is made down to this share of it, so that the search for the
@@ -31,6 +26,22 @@ pub(super) struct Memory {
     inbound: usize,
     outbound: usize,
     shared: Arc<AtomicUsize>,
+}
+
+/// An inbox that is out of its connection while frames that borrow from it are with the handler. It
+/// counts as held until [`Memory::recount`] or [`Memory::forget`].
+pub(super) struct LentInbox {
+    pub(super) inbox: Inbox,
+    counted: usize,
+}
+
+impl LentInbox {
+    pub(super) fn new(inbox: Inbox) -> Self {
+        LentInbox {
+            counted: inbox.held(),
+            inbox,
+        }
+    }
 }
 
 /// A buffer of a connection with write access. When the guard is dropped, the memory limit counts
@@ -116,30 +127,25 @@ impl Memory {
         self.next_max.map(|(at, _)| at)
     }
 
-    /// See [`Conn::inbox_mut`].
+    /// An inbox to be changed.
     pub(super) fn counted_inbox<'a>(&'a mut self, inbox: &'a mut Inbox) -> Counted<'a, Inbox> {
         Counted::new(inbox, &mut self.inbound)
     }
 
-    /// See [`Conn::outbox_mut`].
+    /// An outbox to be changed.
     pub(super) fn counted_outbox<'a>(&'a mut self, outbox: &'a mut Outbox) -> Counted<'a, Outbox> {
         Counted::new(outbox, &mut self.outbound)
     }
 
-    /// Counts a lent inbox, which was counted with `before`, with `after`.
-    pub(super) fn recount(&mut self, before: usize, after: usize) {
-        self.inbound = self.inbound + after - before;
+    /// Counts what a lent inbox holds by now, and returns it.
+    pub(super) fn recount(&mut self, lent: LentInbox) -> Inbox {
+        self.inbound = self.inbound + lent.inbox.held() - lent.counted;
+        lent.inbox
     }
 
     /// Drops an inbox whose connection was closed while it was lent.
     pub(super) fn forget(&mut self, lent: LentInbox) {
-        self.recount(lent.counted, 0);
-    }
-
-    /// Drops the buffers of a connection that leaves the engine.
-    pub(super) fn release(&mut self, mut conn: Conn, pool: &mut Pool) {
-        *conn.inbox_mut(self) = Inbox::default();
-        conn.outbox_mut(self).clear(pool);
+        self.inbound -= lent.counted;
     }
 
     /// Bytes that several connections will queue, counted once, for as long as any of them does.
@@ -177,78 +183,23 @@ impl Memory {
         self.max / 4
     }
 
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.held() > self.max
     }
 
-    fn is_below_target(&self) -> bool {
+    pub(super) fn is_below_target(&self) -> bool {
         self.held() <= self.max / TARGET_DENOMINATOR * TARGET_NUMERATOR
     }
-}
 
-impl Engine {
-    /// Bytes held in all inboxes and outboxes together; what several connections share counts once.
-    pub fn buffered(&self) -> usize {
-        self.memory.held()
-    }
-
-    /// To be called wherever a buffer has grown. If the bound is passed the largest holders are
-    /// closed, and what they hold is dropped at once; connections that hold nothing are never
-    /// touched.
-    #[inline]
-    pub(super) fn enforce_memory_limit(&mut self) {
-        if self.memory.is_over() {
-            self.evict_largest();
-        }
-    }
-
-    /// Puts a lower limit in force whose time has come.
-    pub(super) fn handle_memory_limit(&mut self) {
-        if let Some((at, max)) = self.memory.next_max
-            && (at <= self.now || self.memory.held() <= max)
-        {
-            (self.memory.max, self.memory.next_max) = (max, None);
-            self.enforce_memory_limit();
-        }
-    }
-
-    /// Closes the largest holders. First those whose memory is theirs: a queue that the kernel did
-    /// not take, bytes that they sent. Only if that is not enough, as when one callback queues more
-    /// than the limit, those whose queues are only waiting for this turn's flush.
-    #[cold]
-    fn evict_largest(&mut self) {
-        for index in 0..self.closed.len() {
-            self.drop_bytes(self.closed[index]);
-        }
-        let mut holders: Vec<(bool, Reverse<usize>, ConnId)> = self
-            .conns
-            .iter()
-            .filter(|(_, conn)| !matches!(conn.phase, Phase::Closed(_) | Phase::Refused(_)))
-            .map(|(slot, conn)| {
-                let waits_for_flush = !conn.is_blocked() && conn.inbox().held() == 0;
-                (
-                    waits_for_flush,
-                    Reverse(conn.outbox().len() + conn.inbox().held()),
-                    ConnId::new(slot, conn.generation),
-                )
-            })
-            .filter(|(_, Reverse(held), _)| *held > 0)
-            .collect();
-        holders.sort_unstable();
-        for (_, _, id) in holders {
-            if self.memory.is_below_target() {
-                return;
+    /// Puts a lower limit in force whose time has come, or that is kept already. Returns whether it
+    /// did.
+    pub(super) fn apply_next_max(&mut self, now: Timestamp) -> bool {
+        match self.next_max {
+            Some((at, max)) if at <= now || self.held() <= max => {
+                (self.max, self.next_max) = (max, None);
+                true
             }
-            self.close(id, CloseReason::MemoryLimit);
-            self.drop_bytes(id);
-        }
-    }
-
-    /// Drops what a closed connection still holds.
-    fn drop_bytes(&mut self, id: ConnId) {
-        if let Some(conn) = self.conns.get_mut(id.slot()) {
-            conn.outbox_mut(&mut self.memory).drop_bytes();
-            conn.inbox_mut(&mut self.memory).drop_bytes();
+            _ => false,
         }
     }
 }

@@ -23,7 +23,8 @@
 //! that is at once, because a budget ran out. Calls with a stale [`ConnId`] do nothing. A time
 //! before that of an earlier call counts as equal to it.
 //!
-//! The same engine runs under the server's mio loop and in the simulation of `tests/sim`.
+//! [`driver::Driver`] has these steps, with their budgets, for real sockets; the server and the
+//! simulation of `tests/sim` implement it.
 //!
 //! A driver for one peer, whose socket is two buffers:
 //!
@@ -107,10 +108,12 @@ pub mod budgets;
 mod conn;
 mod deadlines;
 mod drain;
+pub mod driver;
 mod fanout;
 mod handler;
 mod liveness;
 mod memory;
+mod memory_limit;
 mod snapshot;
 // Public for benches and fuzzing; not part of the API.
 #[doc(hidden)]
@@ -338,7 +341,7 @@ impl Engine {
             unfinished: conn.inbox().unfinished(),
             close_mode: CloseMode::of(reason, unsent),
         };
-        self.memory.release(conn, &mut self.pool);
+        conn.release(&mut self.memory, &mut self.pool);
         handler.on_close(&mut Context { engine: self }, id, &closed);
         Some((id, closed))
     }

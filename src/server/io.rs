@@ -1,179 +1,249 @@
-//! Sockets in, sockets out: the steps of a turn that touch descriptors.
+//! Sockets in, sockets out: what the [`Driver`] of a server does with descriptors.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Token};
 
+use super::handle::Command;
 use super::listener::Accepted;
 use super::log_limiter::Kind;
-use super::sockets::ReadUntil;
 use super::{ALARM, FIRST_EVENT_SOURCE, FIRST_LISTENER, Server, WAKER};
 use crate::close::{CloseReason, RejectReason};
-use crate::engine::budgets::{
-    ACCEPTS_PER_TURN, EVENTS_PER_TURN, MIN_FLUSHES, READ_BUDGET, READ_WORK, SLICES_PER_WRITE,
-    SOCKET_WORK, WRITES_PER_FLUSH,
-};
+use crate::engine::budgets::{ACCEPTS_PER_TURN, EVENTS_PER_TURN, SLICES_PER_WRITE, SOCKET_WORK};
+use crate::engine::driver::{Driver, Readiness, ReadySet, Received, Written};
 use crate::engine::{CloseMode, Closed, Engine, FinalRead, Handler, Work};
 use crate::id::ConnId;
 use crate::net;
-use crate::time::duration_to_ms;
+use crate::time::{Timestamp, duration_to_ms};
 
 /// More than any kernel queues for a listener, so that a storm of dials cannot hold up the end for
 /// ever.
 const MAX_BACKLOG: usize = 65_536;
 
-impl Server {
-    pub(super) fn handle_events<H: Handler + ?Sized>(&mut self, handler: &mut H) {
-        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
-        self.more_events = events.iter().count() >= EVENTS_PER_TURN;
-        self.ready_event_sources.clear();
+/// A server in a turn, with the handler that the turn was called with.
+pub(super) struct ServerTurn<'a, H: ?Sized> {
+    pub(super) server: &'a mut Server,
+    pub(super) handler: &'a mut H,
+}
+
+impl<H: Handler + ?Sized> Driver for ServerTurn<'_, H> {
+    type Handler = H;
+
+    fn parts(&mut self) -> (&mut Engine, &mut H) {
+        (&mut self.server.engine, self.handler)
+    }
+
+    fn engine(&self) -> &Engine {
+        &self.server.engine
+    }
+
+    fn ready(&mut self) -> &mut ReadySet {
+        &mut self.server.ready
+    }
+
+    fn now(&self) -> Timestamp {
+        self.server.now
+    }
+
+    fn elapsed(&mut self) -> Duration {
+        self.server.clock.elapsed()
+    }
+
+    fn read_clock(&mut self) {
+        self.server.read_clock(Some(0));
+    }
+
+    fn reading(&self) -> Duration {
+        self.server.reading
+    }
+
+    fn turn_began(&self) -> Duration {
+        self.server.turn_began
+    }
+
+    fn count_work(&mut self, units: u32) {
+        self.server.count_work(units);
+    }
+
+    fn begin_shutdown(&mut self) {
+        self.server.commands.clear_wake_flag();
+        let Some(grace) = self.server.commands.take_shutdown() else {
+            return;
+        };
+        self.accept_backlog();
+        let server = &mut *self.server;
+        let connections = server.engine.connections();
+        server.listeners.close();
+        server
+            .engine
+            .handle_shutdown(server.now, duration_to_ms(grace));
+        // An earlier one may leave less.
+        let grace_ms = server
+            .engine
+            .drain_deadline()
+            .map_or(0, |end| end.ms_since(server.now));
+        log::info!("shutdown connections={connections} grace_ms={grace_ms}");
+    }
+
+    fn run_command(&mut self) -> bool {
+        let server = &mut *self.server;
+        let Some(command) = server.commands.next() else {
+            return false;
+        };
+        match command {
+            // A closed connection is reported by `on_close`.
+            Command::Send(id, message) => drop(server.engine.send(id, &[&message])),
+            Command::Broadcast(message) => {
+                if let Err(error) = server.engine.broadcast(&message, None)
+                    && server.log_limiter.allow(server.now, Kind::Dropped)
+                {
+                    log::warn!("dropped-broadcast error=\"{error}\"");
+                }
+            }
+            Command::Close(id, how) => drop(server.engine.close_on_request(id, how)),
+        }
+        true
+    }
+
+    fn wake(&mut self) {
+        self.server.handle.wake();
+    }
+
+    fn handle_events(&mut self) {
+        let events = std::mem::replace(&mut self.server.events, Events::with_capacity(0));
+        self.server.more_events = events.iter().count() >= EVENTS_PER_TURN;
+        self.server.ready_event_sources.clear();
         for event in &events {
             match event.token() {
                 WAKER | ALARM => {}
-                Token(token) if token >= FIRST_LISTENER => {
-                    self.listeners.handle_readable(token - FIRST_LISTENER)
-                }
-                Token(token) if token >= FIRST_EVENT_SOURCE => {
-                    self.ready_event_sources.push(token - FIRST_EVENT_SOURCE)
-                }
-                Token(token) => match self.engine.conn_by_token(token) {
-                    Some(id) => self.handle_ready(id, event, handler),
-                    None => self.lingering.handle_readable(token, &mut self.scratch),
+                Token(token) if token >= FIRST_LISTENER => self
+                    .server
+                    .listeners
+                    .handle_readable(token - FIRST_LISTENER),
+                Token(token) if token >= FIRST_EVENT_SOURCE => self
+                    .server
+                    .ready_event_sources
+                    .push(token - FIRST_EVENT_SOURCE),
+                Token(token) => match self.server.engine.conn_by_token(token) {
+                    Some(id) => {
+                        let readiness = Readiness {
+                            readable: event.is_readable(),
+                            writable: event.is_writable(),
+                            read_closed: event.is_read_closed(),
+                            error: event.is_error(),
+                        };
+                        self.handle_ready(id, readiness);
+                    }
+                    None => {
+                        let Server {
+                            lingering, scratch, ..
+                        } = &mut *self.server;
+                        lingering.handle_readable(token, scratch);
+                    }
                 },
             }
         }
-        self.events = events;
+        self.server.events = events;
     }
 
-    fn handle_ready<H: Handler + ?Sized>(&mut self, id: ConnId, event: &Event, handler: &mut H) {
-        self.count_work(SOCKET_WORK);
-        if event.is_writable() && self.engine.is_blocked(id) {
-            self.write(id, handler);
-        }
-        if self.ready.contains(id) {
-            return;
-        }
-        if self.engine.wants_read(id) {
-            if event.is_readable() || event.is_read_closed() {
-                if self.is_late() || self.engine.is_congested() {
-                    return self.ready.insert(id);
-                }
-                let ended = event.is_read_closed() || event.is_error();
-                let end = if ended {
-                    ReadUntil::WouldBlock
-                } else {
-                    ReadUntil::Short
-                };
-                self.read(id, end, &mut Work::new(READ_WORK), handler);
+    fn accept_next(&mut self) -> bool {
+        let server = &mut *self.server;
+        match server.listeners.accept(server.now) {
+            Accepted::Stream(stream, peer) => self.open(stream, peer),
+            Accepted::Refused(peer) => {
+                server.engine.handle_rejection(RejectReason::NoDescriptors);
+                server.log_refusal(peer, RejectReason::NoDescriptors);
             }
-        } else if event.is_error()
-            && let Some(stream) = self.sockets.get_mut(id)
-            && let Ok(Some(error)) = stream.take_error()
-        {
-            // It is not read at present, so no read would return the error.
-            self.engine
-                .handle_failure(self.now, id, CloseReason::from_read_error(&error));
+            Accepted::Paused(error) => {
+                if server.log_limiter.allow(server.now, Kind::AcceptError) {
+                    log::warn!(
+                        "accept-error error=\"{error}\" connections={}",
+                        server.engine.connections()
+                    );
+                }
+                return false;
+            }
+            Accepted::Nobody => return false,
         }
+        true
     }
 
-    /// Reads what a connection has sent, within its budgets. What was read and not decoded comes
-    /// first. If a budget runs out, the connection is read again in a later turn.
-    fn read<H: Handler + ?Sized>(
-        &mut self,
-        id: ConnId,
-        end: ReadUntil,
-        work: &mut Work,
-        handler: &mut H,
-    ) {
-        let units = work.left();
-        let is_unfinished = self.read_within(id, end, work, handler);
-        self.count_work(units - work.left());
-        if is_unfinished || self.engine.has_undecoded(id) {
-            self.engine.stats_mut().yields += 1;
-            self.ready.insert(id);
-        }
+    fn read_once(&mut self, id: ConnId) -> Option<io::Result<Received>> {
+        let stream = self.server.sockets.get_mut(id)?;
+        let room = self.server.scratch.len();
+        let read = stream.read(&mut self.server.scratch);
+        Some(read.map(|taken| Received { taken, room }))
     }
 
-    /// Returns whether there may be more to read.
-    fn read_within<H: Handler + ?Sized>(
-        &mut self,
-        id: ConnId,
-        end: ReadUntil,
-        work: &mut Work,
-        handler: &mut H,
-    ) -> bool {
-        self.engine.resume_decoding(self.now, id, work, handler);
-        let Some(stream) = self.sockets.get_mut(id) else {
-            return false;
+    fn handle_bytes(&mut self, id: ConnId, len: usize, work: &mut Work) {
+        let Server {
+            engine,
+            scratch,
+            now,
+            ..
+        } = &mut *self.server;
+        engine.handle_bytes(*now, id, &scratch[..len], work, self.handler);
+    }
+
+    fn write_once(&mut self, id: ConnId) -> Option<io::Result<Written>> {
+        let Server {
+            engine, sockets, ..
+        } = &mut *self.server;
+        let stream = sockets.get_mut(id)?;
+        let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
+        let filled = engine.outgoing(id, &mut slices);
+        let offered: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
+        let write = match filled {
+            0 => return None,
+            1 => stream.write(&slices[0]),
+            _ => stream.write_vectored(&slices[..filled]),
         };
-        let mut budget = READ_BUDGET;
-        while self.engine.wants_read(id) {
-            if budget == 0 || work.is_spent() {
-                return true;
-            }
-            match stream.read(&mut self.scratch) {
-                Ok(0) => {
-                    self.engine.handle_eof(self.now, id);
-                    return false;
-                }
-                Ok(n) => {
-                    let bytes = &self.scratch[..n];
-                    self.engine.handle_bytes(self.now, id, bytes, work, handler);
-                    if end == ReadUntil::Short && n < self.scratch.len() {
-                        return false;
-                    }
-                    budget = budget.saturating_sub(n);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    let reason = CloseReason::from_read_error(&error);
-                    self.engine.handle_failure(self.now, id, reason);
-                    return false;
-                }
-            }
-        }
-        false
+        Some(write.map(|taken| Written { taken, offered }))
     }
 
-    /// Reads from a connection without an event that says so.
-    pub(super) fn read_again<H: Handler + ?Sized>(
-        &mut self,
-        id: ConnId,
-        work: &mut Work,
-        handler: &mut H,
-    ) {
-        self.count_work(SOCKET_WORK);
-        self.read(id, ReadUntil::WouldBlock, work, handler);
+    fn watch_writable(&mut self, id: ConnId, watch: bool) -> io::Result<()> {
+        let interest = if watch {
+            Interest::READABLE | Interest::WRITABLE
+        } else {
+            Interest::READABLE
+        };
+        match self.server.sockets.get_mut(id) {
+            Some(stream) => {
+                let registry = self.server.poll.registry();
+                registry.reregister(stream, Token(id.token()), interest)
+            }
+            None => Ok(()),
+        }
     }
 
-    /// The final read, which decides whether a silent peer is dead, and answers what a leaving one
-    /// has sent.
-    pub(super) fn final_read<H: Handler + ?Sized>(&mut self, id: ConnId, handler: &mut H) {
-        self.measure_progress(id);
-        if self.engine.is_blocked(id) {
-            self.write(id, handler);
-        }
-        self.read_again(id, &mut Work::new(READ_WORK), handler);
-        if self.ready.contains(id) {
-            return self.engine.postpone_final_read(id);
-        }
-        let wants_read = self.engine.wants_read(id);
-        let Some(stream) = self.sockets.get_mut(id) else {
-            return self
+    fn measure_progress(&mut self, id: ConnId) {
+        let server = &mut *self.server;
+        if let Some(stream) = server.sockets.get_mut(id) {
+            let unacknowledged = net::unacknowledged_bytes(stream).map(|bytes| bytes as u64);
+            server
                 .engine
-                .handle_final_read(self.now, id, FinalRead::default());
+                .handle_progress(server.now, id, unacknowledged);
+        }
+    }
+
+    fn take_error(&mut self, id: ConnId) -> Option<io::Error> {
+        self.server.sockets.get_mut(id)?.take_error().ok()?
+    }
+
+    fn find_unread(&mut self, id: ConnId, may_peek: bool) -> io::Result<FinalRead> {
+        let Some(stream) = self.server.sockets.get_mut(id) else {
+            return Ok(FinalRead::default());
         };
         let mut found = FinalRead {
             unacknowledged_ms: net::unacknowledged_for(stream).map(duration_to_ms),
             ..FinalRead::default()
         };
-        if !wants_read {
+        if may_peek {
             // A FIN that waits is as good as bytes: the peer may only be waiting for its replies.
-            match stream.peek(&mut self.scratch[..1]) {
+            match stream.peek(&mut self.server.scratch[..1]) {
                 Ok(_) => {
                     found.unread = true;
                     found.received_ms = net::received_before(stream).map(duration_to_ms);
@@ -183,89 +253,80 @@ impl Server {
                         error.kind(),
                         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
                     ) => {}
-                Err(error) => {
-                    let reason = CloseReason::from_read_error(&error);
-                    return self.engine.handle_failure(self.now, id, reason);
-                }
+                Err(error) => return Err(error),
             }
         }
-        self.engine.handle_final_read(self.now, id, found);
+        Ok(found)
     }
 
-    fn measure_progress(&mut self, id: ConnId) {
-        if let Some(stream) = self.sockets.get_mut(id) {
-            let unacknowledged = net::unacknowledged_bytes(stream).map(|bytes| bytes as u64);
-            self.engine.handle_progress(self.now, id, unacknowledged);
+    fn handle_rejected(&mut self, id: ConnId, peer: SocketAddr, reason: RejectReason) {
+        self.server.sockets.remove(id);
+        self.server.log_refusal(peer, reason);
+    }
+
+    fn handle_closed(&mut self, id: ConnId, closed: Closed) {
+        let server = &mut *self.server;
+        let stream = server.sockets.remove(id);
+        let (reason, ip) = (closed.reason.as_str(), closed.peer.ip());
+        if server
+            .log_limiter
+            .allow_about(server.now, Kind::Close, reason, ip)
+        {
+            log_close(id, &closed);
+        }
+        let Some(stream) = stream else { return };
+        match closed.close_mode {
+            CloseMode::Close => drop(stream),
+            CloseMode::Linger => {
+                server
+                    .lingering
+                    .insert(server.now, id.token(), stream, &mut server.scratch)
+            }
+            CloseMode::Reset => net::reset_on_close(&stream),
         }
     }
+}
 
-    pub(super) fn accept_batch<H: Handler + ?Sized>(&mut self, handler: &mut H) {
-        for _ in 0..ACCEPTS_PER_TURN {
-            if self.engine.is_congested() {
-                break;
-            }
-            match self.listeners.accept(self.now) {
-                Accepted::Stream(stream, peer) => self.open(stream, peer, handler),
-                Accepted::Refused(peer) => {
-                    self.engine.handle_rejection(RejectReason::NoDescriptors);
-                    self.log_refusal(peer, RejectReason::NoDescriptors);
-                }
-                Accepted::Paused(error) => {
-                    if self.log_limiter.allow(self.now, Kind::AcceptError) {
-                        log::warn!(
-                            "accept-error error=\"{error}\" connections={}",
-                            self.engine.connections()
-                        );
-                    }
-                    return;
-                }
-                Accepted::Nobody => return,
-            }
-        }
-        self.engine.stats_mut().yields += 1;
-    }
-
+impl<H: Handler + ?Sized> ServerTurn<'_, H> {
     /// Accepts the connections that the kernel has completed before the shutdown. Closing the
     /// listeners would reset them.
-    pub(super) fn accept_backlog<H: Handler + ?Sized>(&mut self, handler: &mut H) {
-        self.listeners.look_again();
+    fn accept_backlog(&mut self) {
+        self.server.listeners.look_again();
         for _ in 0..MAX_BACKLOG / ACCEPTS_PER_TURN {
-            if !self.listeners.is_pending() {
+            if !self.server.listeners.is_pending() {
                 return;
             }
-            self.accept_batch(handler);
+            self.accept_batch();
         }
     }
 
-    fn open<H: Handler + ?Sized>(
-        &mut self,
-        mut stream: TcpStream,
-        peer: SocketAddr,
-        handler: &mut H,
-    ) {
+    fn open(&mut self, mut stream: TcpStream, peer: SocketAddr) {
         self.count_work(SOCKET_WORK);
-        let id = match self.engine.handle_open(self.now, peer, handler) {
+        let server = &mut *self.server;
+        let id = match server.engine.handle_open(server.now, peer, self.handler) {
             Ok(id) => id,
-            Err(refusal) => return self.log_refusal(peer, refusal),
+            Err(refusal) => return server.log_refusal(peer, refusal),
         };
-        let set_up = self.options.apply_to_accepted(&stream).and_then(|()| {
-            self.poll
-                .registry()
-                .register(&mut stream, Token(id.token()), Interest::READABLE)
+        let set_up = server.options.apply_to_accepted(&stream).and_then(|()| {
+            let registry = server.poll.registry();
+            registry.register(&mut stream, Token(id.token()), Interest::READABLE)
         });
         if let Err(error) = set_up {
-            self.engine
-                .handle_failure(self.now, id, CloseReason::from_read_error(&error));
+            let reason = CloseReason::from_read_error(&error);
+            server.engine.handle_failure(server.now, id, reason);
         }
-        self.sockets.insert(id, stream);
-        if self.engine.is_over_full() {
-            self.reap(handler, usize::MAX);
+        server.sockets.insert(id, stream);
+        if server.engine.is_over_full() {
+            self.reap(usize::MAX);
         }
-        if self.log_limiter.allow(self.now, Kind::Open) {
+        let server = &mut *self.server;
+        if server.log_limiter.allow(server.now, Kind::Open) {
             log::debug!("open id={id} addr={peer}");
         }
     }
+}
 
+impl Server {
     fn log_refusal(&mut self, peer: SocketAddr, refusal: RejectReason) {
         let (kind, level) = match refusal {
             RejectReason::Probe => (Kind::Probe, log::Level::Debug),
@@ -278,127 +339,6 @@ impl Server {
                 "refuse addr={peer} reason={refusal} connections={}",
                 self.engine.connections()
             );
-        }
-    }
-
-    /// Writes once to each connection that `next` has something queued for, to `budget` of them at
-    /// most. Returns what is left of the budget.
-    pub(super) fn flush<H: Handler + ?Sized>(
-        &mut self,
-        handler: &mut H,
-        budget: usize,
-        next: fn(&mut Engine) -> Option<ConnId>,
-    ) -> usize {
-        for left in (0..budget).rev() {
-            let Some(id) = next(&mut self.engine) else {
-                return left + 1;
-            };
-            self.write(id, handler);
-            self.count_work(SOCKET_WORK);
-            if self.is_late() && budget - left >= MIN_FLUSHES {
-                return 0;
-            }
-        }
-        0
-    }
-
-    fn write<H: Handler + ?Sized>(&mut self, id: ConnId, handler: &mut H) {
-        let was_blocked = self.engine.is_blocked(id);
-        if was_blocked && self.engine.wants_progress(id) {
-            self.measure_progress(id);
-        }
-        let Some(stream) = self.sockets.get_mut(id) else {
-            return;
-        };
-        // Only a socket that was found full tells when it has room again.
-        let mut full = false;
-        for _ in 0..WRITES_PER_FLUSH {
-            let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
-            let filled = self.engine.outgoing(id, &mut slices);
-            let len: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
-            let result = match filled {
-                0 => break,
-                1 => stream.write(&slices[0]),
-                _ => stream.write_vectored(&slices[..filled]),
-            };
-            match result {
-                Ok(written) => {
-                    self.engine.handle_written(self.now, id, written, handler);
-                    full = written < len;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => full = true,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    return self.engine.handle_failure(
-                        self.now,
-                        id,
-                        CloseReason::from_write_error(&error),
-                    );
-                }
-            }
-            if full {
-                break;
-            }
-        }
-        if full {
-            self.engine.handle_blocked(id);
-            if self.engine.wants_progress(id) {
-                self.measure_progress(id);
-            }
-        } else {
-            self.engine.handle_write_budget_spent(id);
-        }
-        let blocked = self.engine.is_blocked(id);
-        if blocked != was_blocked
-            && let Some(stream) = self.sockets.get_mut(id)
-        {
-            let interest = if blocked {
-                Interest::READABLE | Interest::WRITABLE
-            } else {
-                Interest::READABLE
-            };
-            if let Err(error) = self
-                .poll
-                .registry()
-                .reregister(stream, Token(id.token()), interest)
-            {
-                self.engine
-                    .handle_failure(self.now, id, CloseReason::from_write_error(&error));
-            }
-        }
-    }
-
-    /// Drops the sockets of at most `budget` connections that are over. Stops early while
-    /// broadcasts pile up, which `on_close` may add to.
-    pub(super) fn reap<H: Handler + ?Sized>(&mut self, handler: &mut H, budget: usize) {
-        while let Some((id, peer, refusal)) = self.engine.poll_rejected() {
-            self.sockets.remove(id);
-            self.log_refusal(peer, refusal);
-        }
-        for _ in 0..budget {
-            if self.engine.is_congested() && !self.engine.is_over_full() {
-                return;
-            }
-            let Some((id, closed)) = self.engine.poll_closed(self.now, handler) else {
-                return;
-            };
-            let stream = self.sockets.remove(id);
-            let (reason, ip) = (closed.reason.as_str(), closed.peer.ip());
-            if self
-                .log_limiter
-                .allow_about(self.now, Kind::Close, reason, ip)
-            {
-                log_close(id, &closed);
-            }
-            let Some(stream) = stream else { continue };
-            match closed.close_mode {
-                CloseMode::Close => drop(stream),
-                CloseMode::Linger => {
-                    self.lingering
-                        .insert(self.now, id.token(), stream, &mut self.scratch)
-                }
-                CloseMode::Reset => net::reset_on_close(&stream),
-            }
         }
     }
 }

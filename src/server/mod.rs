@@ -26,6 +26,7 @@ pub(crate) use listener::{check_addrs, covers};
 
 use crate::config::Config;
 use crate::engine::budgets::{EVENTS_PER_TURN, SCRATCH_BYTES};
+use crate::engine::driver::ReadySet;
 use crate::engine::{Context, Engine, Stats};
 use crate::error::Error;
 use crate::net::{self, MonotonicClock, SocketOptions};
@@ -34,7 +35,7 @@ use handle::Commands;
 use linger::Lingering;
 use listener::{Listeners, MAX_LISTENERS, check_listeners};
 use log_limiter::LogLimiter;
-use sockets::{ReadySet, Sockets};
+use sockets::Sockets;
 use wake_timer::WakeTimer;
 
 const WAKER: Token = Token(usize::MAX);
@@ -66,7 +67,7 @@ pub struct Server {
     lingering: Lingering,
     /// Connections that have, or may have, more to read than their budget allowed.
     ready: ReadySet,
-    /// Guests with readiness in the last turn.
+    /// Event sources that became ready in the last turn.
     ready_event_sources: Vec<usize>,
     scratch: Box<[u8]>,
     handle: Handle,

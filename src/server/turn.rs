@@ -1,20 +1,16 @@
-//! One turn of the loop: its order, its budgets and its clock.
+//! One turn of the loop: its wait and its clock. Its steps are those of [`Driver`].
 
 use std::io;
 use std::time::Duration;
 
-use super::handle::Command;
-use super::log_limiter::Kind;
+use super::io::ServerTurn;
 use super::sockets::Sockets;
 use super::{Server, Turn};
-use crate::engine::budgets::{
-    BROADCAST_FLUSHES_PER_TURN, CHECKS_AT_ONCE, COMMAND_WORK, FANOUT_WORK, FLUSHES_PER_TURN,
-    LEFTOVER_WORK, MIN_LEFTOVER_READS, READ_WORK, REAPS_PER_TURN, SOCKET_WORK, TURN_LIMIT,
-    WORK_PER_CLOCK_READING,
-};
-use crate::engine::{Engine, Handler, Work};
+use crate::engine::Handler;
+use crate::engine::budgets::WORK_PER_CLOCK_READING;
+use crate::engine::driver::Driver;
 use crate::error::Error;
-use crate::time::{Timestamp, duration_to_ms};
+use crate::time::Timestamp;
 
 impl Server {
     /// Turns until a shutdown has ended. Fails only if the poll itself does, or if a handler has
@@ -61,31 +57,16 @@ impl Server {
         }
         self.turn_began = self.clock.elapsed();
         self.read_clock_at(self.turn_began, due_ms);
-        let due = self.engine.oldest_due(self.now);
 
         self.in_turn = true;
-        self.run_commands(handler);
-        self.handle_events(handler);
-        self.accept_batch(handler);
-        self.read_ready(handler);
-        let mut work = Work::new(FANOUT_WORK);
-        self.engine.handle_fanouts(self.now, &mut work, handler);
-        // Replies first: they do not wait for pings and verdicts.
-        let flushes_left = self.flush(handler, FLUSHES_PER_TURN, Engine::poll_dirty);
-        let late_ms = due.map(|due| self.now.ms_since(due));
-        self.run_timers(handler);
-        let flushes_left = self.flush(handler, flushes_left, Engine::poll_dirty);
-        let broadcasts_left = self.flush(
+        let mut turn = ServerTurn {
+            server: self,
             handler,
-            BROADCAST_FLUSHES_PER_TURN,
-            Engine::poll_broadcast_only,
-        );
-        self.engine.stats_mut().yields +=
-            u64::from(flushes_left == 0) + u64::from(broadcasts_left == 0);
-        self.reap(handler, REAPS_PER_TURN);
-        self.lingering.handle_timers(self.now);
-        self.log_limiter.handle_timers(self.now);
-        self.end_turn(late_ms);
+        };
+        let late_ms = turn.run_turn();
+        turn.server.handle_own_timers();
+        let lag_ms = turn.end_turn(late_ms);
+        self.record_turn(lag_ms);
         self.in_turn = false;
         Ok(self.state_after_turn())
     }
@@ -173,93 +154,10 @@ impl Server {
         }
     }
 
-    /// Whether the turn has taken so long that what can wait is left to the next.
-    pub(super) fn is_late(&self) -> bool {
-        self.reading.saturating_sub(self.turn_began) >= TURN_LIMIT
-    }
-
-    fn run_commands<H: Handler + ?Sized>(&mut self, handler: &mut H) {
-        self.commands.clear_wake_flag();
-        if let Some(grace) = self.commands.take_shutdown() {
-            self.accept_backlog(handler);
-            let connections = self.engine.connections();
-            self.listeners.close();
-            self.engine.handle_shutdown(self.now, duration_to_ms(grace));
-            // An earlier one may leave less.
-            let grace_ms = self
-                .engine
-                .drain_deadline()
-                .map_or(0, |end| end.ms_since(self.now));
-            log::info!("shutdown connections={connections} grace_ms={grace_ms}");
-        }
-        let mut work = Work::new(COMMAND_WORK);
-        while !work.is_spent() && !self.engine.is_congested() {
-            let Some(command) = self.commands.next() else {
-                return;
-            };
-            match command {
-                // A closed connection is reported by `on_close`.
-                Command::Send(id, message) => drop(self.engine.send(id, &[&message])),
-                Command::Broadcast(message) => {
-                    if let Err(error) = self.engine.broadcast(&message, None)
-                        && self.log_limiter.allow(self.now, Kind::Dropped)
-                    {
-                        log::warn!("dropped-broadcast error=\"{error}\"");
-                    }
-                }
-                Command::Close(id, how) => drop(self.engine.close_on_request(id, how)),
-            }
-            work.spend(1 + self.engine.take_spent());
-        }
-        self.engine.stats_mut().yields += 1;
-        self.handle.wake();
-    }
-
-    /// Reads on where a budget ran out or a pause has ended.
-    fn read_ready<H: Handler + ?Sized>(&mut self, handler: &mut H) {
-        while let Some(id) = self.engine.poll_readable() {
-            self.ready.insert(id);
-        }
-        let mut work = Work::new(LEFTOVER_WORK);
-        let mut reads = 0;
-        // Each costs work, if only that of the system call.
-        while !self.ready.is_empty() {
-            let is_late = self.is_late() && reads >= MIN_LEFTOVER_READS;
-            if work.is_spent() || is_late || self.engine.is_congested() {
-                self.engine.stats_mut().yields += 1;
-                return;
-            }
-            let Some(id) = self.ready.pop() else { return };
-            reads += 1;
-            let mut part = work.split(READ_WORK);
-            self.read_again(id, &mut part, handler);
-            work.refund(part);
-            work.spend(SOCKET_WORK);
-        }
-    }
-
-    /// Makes the checks that are due and the final reads, for at least a quarter of the turn's
-    /// time.
-    fn run_timers<H: Handler + ?Sized>(&mut self, handler: &mut H) {
-        let began = self.clock.elapsed();
-        let share = began.saturating_sub(self.turn_began) / 3;
-        loop {
-            let mut all_done = self.engine.handle_timers(self.now, CHECKS_AT_ONCE);
-            for _ in 0..CHECKS_AT_ONCE {
-                let Some(id) = self.engine.poll_final_read() else {
-                    break;
-                };
-                self.final_read(id, handler);
-            }
-            all_done &= self.engine.oldest_due(self.now).is_none();
-            if all_done {
-                return;
-            }
-            if self.clock.elapsed().saturating_sub(began) >= share {
-                self.engine.stats_mut().yields += 1;
-                return;
-            }
-        }
+    /// The timers of lingering sockets and of the log.
+    fn handle_own_timers(&mut self) {
+        self.lingering.handle_timers(self.now);
+        self.log_limiter.handle_timers(self.now);
     }
 
     /// A handler has panicked in an earlier turn, and the caller has caught it: the state is
@@ -272,17 +170,10 @@ impl Server {
         Error::Poisoned
     }
 
-    /// `late_ms` says how late the oldest check or final read of this turn came.
-    fn end_turn(&mut self, late_ms: Option<u64>) {
-        self.engine.take_spent();
-        self.read_clock(Some(0));
-        let left_ms = self
-            .engine
-            .oldest_due(self.now)
-            .map(|due| self.now.ms_since(due));
+    fn record_turn(&mut self, lag_ms: Option<u64>) {
         let turn = self.reading.saturating_sub(self.turn_began);
         let stats = self.engine.stats_mut();
-        if let Some(lag_ms) = late_ms.max(left_ms) {
+        if let Some(lag_ms) = lag_ms {
             stats.lag.record_ms(lag_ms);
         }
         stats.turn.record(turn);

@@ -1,14 +1,22 @@
-//! The simulated driver: what `src/server` does, on wires instead of sockets, step for step.
+//! The simulated server: the driver of `src/engine/driver.rs` on wires instead of sockets, watched
+//! by the oracle.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::io::{ErrorKind, IoSlice};
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice};
+use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
-use heartline::engine::budgets::*;
+use heartline::engine::budgets::{
+    EVENTS_PER_TURN, SCRATCH_BYTES, SLICES_PER_WRITE, SOCKET_WORK, WORK_PER_CLOCK_READING,
+};
+use heartline::engine::driver::{
+    self, Driver, Readiness, ReadySet, Received, TurnBudgets, Written,
+};
 use heartline::engine::wheel::SLOTS;
 use heartline::engine::{Engine, FinalRead, Work};
 use heartline::time::{AwakeClock, Timestamp, duration_to_ms};
-use heartline::{Close, CloseReason, Config, ConnId, RejectReason};
+use heartline::{Close, CloseReason, Closed, Config, ConnId, RejectReason};
 
 use crate::app::App;
 use crate::net::{Event, Net};
@@ -17,19 +25,10 @@ use crate::oracle::Oracle;
 /// The budgets of a turn, here at random, and the faults of a kernel.
 #[derive(Clone, Debug)]
 pub struct Budgets {
+    /// Those of the driver.
+    pub turn: TurnBudgets,
     pub events: usize,
-    pub accepts: usize,
-    pub commands: usize,
-    pub read_bytes: usize,
     pub scratch_bytes: usize,
-    pub checks: usize,
-    /// Work on one connection, on all that have more to read, and on broadcasts.
-    pub read_work: u32,
-    pub leftover_work: u32,
-    pub fanout_work: u32,
-    pub flushes: usize,
-    pub broadcast_flushes: usize,
-    pub writes: usize,
     pub slices: usize,
     pub sockets_per_clock_reading: u32,
     /// Virtual time that passes between two readings of the clock in one turn, at most.
@@ -46,18 +45,9 @@ impl Default for Budgets {
     /// Those of `Server`.
     fn default() -> Self {
         Budgets {
+            turn: TurnBudgets::DEFAULT,
             events: EVENTS_PER_TURN,
-            accepts: ACCEPTS_PER_TURN,
-            commands: COMMAND_WORK as usize,
-            read_bytes: READ_BUDGET,
             scratch_bytes: SCRATCH_BYTES,
-            checks: CHECKS_AT_ONCE,
-            read_work: READ_WORK,
-            leftover_work: LEFTOVER_WORK,
-            fanout_work: FANOUT_WORK,
-            flushes: FLUSHES_PER_TURN,
-            broadcast_flushes: BROADCAST_FLUSHES_PER_TURN,
-            writes: WRITES_PER_FLUSH,
             slices: SLICES_PER_WRITE,
             sockets_per_clock_reading: WORK_PER_CLOCK_READING / SOCKET_WORK,
             drift_ms: 0,
@@ -81,13 +71,7 @@ pub enum Command {
 /// the share of the turn does not end them.
 const MAX_TIMER_ROUNDS: usize = 1_000_000;
 
-#[derive(Clone, Copy, PartialEq)]
-enum ReadUntil {
-    Short,
-    WouldBlock,
-}
-
-pub struct Driver {
+pub struct SimServer {
     pub engine: Engine,
     pub oracle: Oracle,
     pub commands: VecDeque<Command>,
@@ -100,9 +84,12 @@ pub struct Driver {
     rng: fastrand::Rng,
     /// The line of each slot, as the server keeps its sockets.
     sockets: Vec<Option<usize>>,
-    ready: VecDeque<ConnId>,
-    /// Slots that stand in `ready`.
-    ready_slots: BTreeSet<usize>,
+    ready: ReadySet,
+    /// Reads of it meet no fault: it would be a kernel that lies.
+    in_final_read: bool,
+    timer_rounds: usize,
+    /// Events of this turn that were not handled yet.
+    events: Vec<Event>,
     scratch: Vec<u8>,
     awake: AwakeClock,
     pub now: Timestamp,
@@ -123,9 +110,9 @@ pub struct Driver {
     busy: bool,
 }
 
-impl Driver {
+impl SimServer {
     pub fn new(config: &Config, budgets: Budgets, seed: u64) -> Self {
-        Driver {
+        SimServer {
             engine: Engine::new(config).expect("a valid configuration"),
             oracle: Oracle::new(config),
             commands: VecDeque::new(),
@@ -133,8 +120,10 @@ impl Driver {
             most_queued: config.limits.max_outbox,
             rng: fastrand::Rng::with_seed(seed),
             sockets: Vec::new(),
-            ready: VecDeque::new(),
-            ready_slots: BTreeSet::new(),
+            ready: ReadySet::default(),
+            in_final_read: false,
+            timer_rounds: 0,
+            events: Vec::new(),
             scratch: vec![0; budgets.scratch_bytes],
             awake: AwakeClock::new(stall_ms(config)),
             now: Timestamp::ZERO,
@@ -171,38 +160,19 @@ impl Driver {
         self.oracle
             .late_ms(expected.map_or(0, |expected| self.now.ms_since(expected)));
 
-        let due = self.engine.oldest_due(self.now);
         app.trace.note("turn", self.raw_ms, &[self.now.as_ms()]);
-        let events = net.poll(self.budgets.events);
-        self.run_commands(app);
-        self.disturb_with_stale_ids(app);
-        for event in &events {
-            if let Some(id) = app.lines[event.line].id {
-                self.handle_ready(id, event, net, app);
-            }
-        }
-        self.accept_batch(net, app);
-        self.read_ready(net, app);
-        self.fan_out(app);
-        let flushes_left = self.flush(net, app, self.budgets.flushes, Engine::poll_dirty);
-        if let Some(due) = due {
-            self.max_lag_ms = self.max_lag_ms.max(self.now.ms_since(due));
-        }
-        self.run_timers(net, app);
-        self.flush(net, app, flushes_left, Engine::poll_dirty);
-        self.flush(
+        self.events = net.poll(self.budgets.events);
+        self.timer_rounds = 0;
+        let mut turn = SimTurn {
+            server: self,
             net,
             app,
-            self.budgets.broadcast_flushes,
-            Engine::poll_broadcast_only,
-        );
-        self.reap(net, app);
-        self.read_clock();
+        };
+        let late_ms = turn.run_turn();
+        let lag_ms = turn.end_turn(late_ms);
+        self.max_lag_ms = self.max_lag_ms.max(lag_ms.unwrap_or(0));
         let turn_ms = self.raw_ms - self.turn_began_ms;
         self.longest_turn_ms = self.longest_turn_ms.max(turn_ms);
-        if let Some(due) = self.engine.oldest_due(self.now) {
-            self.max_lag_ms = self.max_lag_ms.max(self.now.ms_since(due));
-        }
         let max_memory = self.config.limits.max_memory.unwrap_or(usize::MAX);
         let max_memory = match self.memory_allowance {
             (allowed, until) if self.now <= until => max_memory.max(allowed),
@@ -229,98 +199,23 @@ impl Driver {
         self.engine.poll_timeout().map(|at| at.ms_since(self.now))
     }
 
-    fn count_socket(&mut self) {
-        self.busy = true;
-        self.spent_ns += self.budgets.call_ns;
-        self.sockets_since_clock += 1;
-        if self.sockets_since_clock >= self.budgets.sockets_per_clock_reading {
-            self.raw_ms += self.rng.u64(0..=self.budgets.drift_ms);
-            self.read_clock();
-        }
+    fn line_of(&self, id: ConnId) -> Option<usize> {
+        self.sockets.get(id.slot()).copied().flatten()
     }
 
-    /// Work takes time, and much work in one piece is followed by a reading of the clock.
-    fn count_work(&mut self, units: u32) {
-        self.spent_ns += u64::from(units) * self.budgets.unit_ns;
-        if units > 64 && self.budgets.unit_ns > 0 {
-            self.read_clock();
-        }
+    /// The work that was done moves the clock.
+    fn spend_time(&mut self) {
+        self.raw_ms += self.spent_ns / 1_000_000;
+        self.spent_ns %= 1_000_000;
     }
 
     fn read_clock(&mut self) {
         self.sockets_since_clock = 0;
-        self.raw_ms += self.spent_ns / 1_000_000;
-        self.spent_ns %= 1_000_000;
+        self.spend_time();
         let before = self.now;
         self.now = self.awake.read(Timestamp::from_ms(self.raw_ms), Some(0));
         self.engine.advance(self.now);
         self.oracle.late_ms(self.now.ms_since(before));
-    }
-
-    fn is_late(&self) -> bool {
-        self.raw_ms - self.turn_began_ms >= TURN_LIMIT.as_millis() as u64
-    }
-
-    fn fan_out(&mut self, app: &mut App) {
-        let mut work = Work::new(self.budgets.fanout_work);
-        self.engine.handle_fanouts(self.now, &mut work, app);
-        let units = self.budgets.fanout_work - work.left();
-        self.busy |= units > 0;
-        self.count_work(units);
-    }
-
-    fn run_commands(&mut self, app: &mut App) {
-        // A shutdown does not wait in the queue.
-        let is_shutdown = |command: &Command| matches!(command, Command::Shutdown(_));
-        while let Some(index) = self.commands.iter().position(is_shutdown) {
-            if let Some(Command::Shutdown(grace_ms)) = self.commands.remove(index) {
-                self.busy = true;
-                self.accepting = false;
-                self.oracle.draining = true;
-                self.engine.handle_shutdown(self.now, grace_ms);
-            }
-        }
-        for _ in 0..self.budgets.commands {
-            if self.engine.is_congested() {
-                return;
-            }
-            let Some(command) = self.commands.pop_front() else {
-                return;
-            };
-            self.busy = true;
-            match command {
-                Command::Send(id, message) => {
-                    let result = self.engine.send(id, &[&message]);
-                    app.sent(id, &message, result);
-                }
-                Command::Broadcast(message) => {
-                    let audience = app.audience(|id| self.engine.is_open(id), None);
-                    let result = self.engine.broadcast(&message, None);
-                    app.broadcast_called(&message, &audience, result);
-                }
-                Command::Close(id, how) => {
-                    let closed = self.engine.close_on_request(id, how);
-                    if let Some(line) = self
-                        .sockets
-                        .get(id.slot())
-                        .copied()
-                        .flatten()
-                        .filter(|line| self.oracle.is_half_in(*line))
-                    {
-                        app.lines[line].asked_to_close |= app.lines[line].id == Some(id);
-                    }
-                    if let Some(line) = app.line_of(id) {
-                        app.lines[line].asked_to_close |= closed;
-                        if !self.engine.is_open(id) {
-                            self.oracle.flushing(line, self.now);
-                        }
-                    }
-                }
-                Command::Resume(id) => self.engine.pause_reads(id, false),
-                Command::Shutdown(_) => unreachable!("taken before"),
-                Command::Reconfigure(config) => self.reconfigure(*config, app),
-            }
-        }
     }
 
     /// As `Server::reconfigure` does it: framing, words and tick stay, and what is at fault changes
@@ -421,421 +316,6 @@ impl Driver {
         assert_eq!(before, after, "a stale id changed something");
     }
 
-    fn handle_ready(&mut self, id: ConnId, event: &Event, net: &mut Net, app: &mut App) {
-        self.count_socket();
-        if event.writable && self.engine.is_blocked(id) {
-            self.write(id, net, app);
-        }
-        if self.ready_slots.contains(&id.slot()) {
-            return;
-        }
-        if self.engine.wants_read(id) {
-            if event.readable || event.read_closed {
-                if self.is_late() || self.engine.is_congested() {
-                    return self.read_again(id);
-                }
-                let ended = event.read_closed || event.error;
-                let end = if ended {
-                    ReadUntil::WouldBlock
-                } else {
-                    ReadUntil::Short
-                };
-                let mut work = Work::new(self.budgets.read_work);
-                self.read(id, end, true, &mut work, net, app);
-            }
-        } else if event.error {
-            self.engine
-                .handle_failure(self.now, id, CloseReason::PeerReset);
-        }
-    }
-
-    fn read(
-        &mut self,
-        id: ConnId,
-        end: ReadUntil,
-        faults: bool,
-        work: &mut Work,
-        net: &mut Net,
-        app: &mut App,
-    ) {
-        let units = work.left();
-        let is_unfinished = self.read_within(id, end, faults, work, net, app);
-        self.count_work(units - work.left());
-        if is_unfinished || self.engine.has_undecoded(id) {
-            self.read_again(id);
-        }
-    }
-
-    fn read_within(
-        &mut self,
-        id: ConnId,
-        end: ReadUntil,
-        faults: bool,
-        work: &mut Work,
-        net: &mut Net,
-        app: &mut App,
-    ) -> bool {
-        let was_open = self.engine.is_open(id);
-        self.engine.resume_decoding(self.now, id, work, app);
-        let Some(line) = self.sockets.get(id.slot()).copied().flatten() else {
-            return false;
-        };
-        if was_open && !self.engine.is_open(id) {
-            self.oracle.flushing(line, self.now);
-        }
-        let mut budget = self.budgets.read_bytes;
-        while self.engine.wants_read(id) {
-            if budget == 0 || work.is_spent() {
-                return true;
-            }
-            let max = if faults {
-                self.kernel_takes(self.scratch.len())
-            } else {
-                usize::MAX
-            };
-            let read = if self.interrupts() {
-                Err(ErrorKind::Interrupted.into())
-            } else {
-                net.read(line, &mut self.scratch, max)
-            };
-            match read {
-                Ok(0) => {
-                    self.oracle
-                        .alive(line, self.now, self.engine.is_blocked(id));
-                    self.oracle.flushing(line, self.now);
-                    self.engine.handle_eof(self.now, id);
-                    return false;
-                }
-                Ok(n) => {
-                    self.oracle
-                        .alive(line, self.now, self.engine.is_blocked(id));
-                    self.oracle.read(line, self.now, &self.scratch[..n]);
-                    let half_in = self.oracle.is_half_in(line);
-                    let was_open = self.engine.is_open(id);
-                    app.opening = half_in.then_some(line);
-                    self.engine
-                        .handle_bytes(self.now, id, &self.scratch[..n], work, app);
-                    if was_open && !self.engine.is_open(id) {
-                        self.oracle.flushing(line, self.now);
-                    }
-                    if half_in && app.opening.take().is_none() {
-                        self.oracle.opened(line, self.now, &app.lines[line]);
-                    }
-                    if end == ReadUntil::Short && n < self.scratch.len() {
-                        return false;
-                    }
-                    budget = budget.saturating_sub(n);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => {
-                    let reason = CloseReason::from_read_error(&error);
-                    self.engine.handle_failure(self.now, id, reason);
-                    return false;
-                }
-            }
-        }
-        false
-    }
-
-    fn read_again(&mut self, id: ConnId) {
-        if self.ready_slots.insert(id.slot()) {
-            self.ready.push_back(id);
-        }
-    }
-
-    fn read_ready(&mut self, net: &mut Net, app: &mut App) {
-        while let Some(id) = self.engine.poll_readable() {
-            self.read_again(id);
-        }
-        let mut work = Work::new(self.budgets.leftover_work);
-        let mut reads = 0;
-        while !self.ready.is_empty() {
-            let is_late = self.is_late() && reads >= MIN_LEFTOVER_READS;
-            if work.is_spent() || is_late || self.engine.is_congested() {
-                return;
-            }
-            let Some(id) = self.ready.pop_front() else {
-                return;
-            };
-            reads += 1;
-            self.ready_slots.remove(&id.slot());
-            self.count_socket();
-            let mut part = work.split(self.budgets.read_work);
-            self.read(id, ReadUntil::WouldBlock, true, &mut part, net, app);
-            work.refund(part);
-            work.spend(SOCKET_WORK);
-        }
-    }
-
-    fn run_timers(&mut self, net: &mut Net, app: &mut App) {
-        let began_ms = self.raw_ms;
-        let share_ms = (began_ms - self.turn_began_ms) / 3;
-        for round in 0.. {
-            assert!(
-                round < MAX_TIMER_ROUNDS,
-                "the timers of one turn do not end"
-            );
-            let all_done = self.engine.handle_timers(self.now, self.budgets.checks);
-            self.spent_ns += self.budgets.checks as u64 * self.budgets.unit_ns;
-            for _ in 0..self.budgets.checks {
-                let Some(id) = self.engine.poll_final_read() else {
-                    break;
-                };
-                self.final_read(id, net, app);
-            }
-            let all_done = all_done && self.engine.oldest_due(self.now).is_none();
-            if all_done || self.raw_ms - began_ms >= share_ms {
-                return;
-            }
-            self.read_clock();
-        }
-    }
-
-    fn final_read(&mut self, id: ConnId, net: &mut Net, app: &mut App) {
-        self.count_socket();
-        self.measure_progress(id, net);
-        if self.engine.is_blocked(id) {
-            self.write(id, net, app);
-        }
-        let mut work = Work::new(self.budgets.read_work);
-        self.read(id, ReadUntil::WouldBlock, false, &mut work, net, app);
-        if self.ready_slots.contains(&id.slot()) {
-            return self.engine.postpone_final_read(id);
-        }
-        let mut found = FinalRead::default();
-        let wants_read = self.engine.wants_read(id);
-        let line = self.sockets.get(id.slot()).copied().flatten();
-        if let Some(line) = line
-            && !wants_read
-        {
-            match net.peek(line) {
-                Ok(_) => {
-                    found.unread = true;
-                    found.received_ms = Some(self.raw_ms - net.last_arrival_ms(line));
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => {
-                    let reason = CloseReason::from_read_error(&error);
-                    return self.engine.handle_failure(self.now, id, reason);
-                }
-            }
-        }
-        let was_open = self.engine.is_open(id);
-        self.engine.handle_final_read(self.now, id, found);
-        if let Some(line) = app.line_of(id) {
-            if found.unread || self.engine.is_draining() {
-                self.oracle
-                    .alive(line, self.now, self.engine.is_blocked(id));
-            }
-            if was_open && !self.engine.is_open(id) {
-                self.oracle.judged(line, self.now, self.raw_ms, net);
-                self.oracle.flushing(line, self.now);
-            }
-        }
-    }
-
-    fn measure_progress(&mut self, id: ConnId, net: &Net) {
-        if let Some(line) = self.sockets.get(id.slot()).copied().flatten() {
-            self.engine
-                .handle_progress(self.now, id, Some(net.unacknowledged(line)));
-        }
-    }
-
-    fn accept_batch(&mut self, net: &mut Net, app: &mut App) {
-        for _ in 0..self.budgets.accepts {
-            if self.engine.is_congested() {
-                return;
-            }
-            let Some(line) = net.accept() else { return };
-            self.count_socket();
-            if self.rng.u32(0..1000) < self.budgets.faults / 4 {
-                // Out of descriptors: turned away with the one in reserve.
-                self.engine.handle_rejection(RejectReason::NoDescriptors);
-                self.oracle.refused += 1;
-                net.close(line);
-                continue;
-            }
-            app.opening = Some(line);
-            let (before, max_connections) = (
-                self.engine.connections(),
-                self.config.limits.max_connections.unwrap_or(usize::MAX),
-            );
-            let from = app.lines[line].origin.from;
-            let admitted = if self.accepting {
-                self.engine.handle_open(self.now, from, app)
-            } else {
-                Err(RejectReason::ShuttingDown)
-            };
-            let broadcast_flushes = app.opening.take().is_none();
-            let id = match admitted {
-                Ok(id) => id,
-                Err(refusal) => {
-                    assert!(
-                        refusal != RejectReason::Full || before >= max_connections,
-                        "there was room"
-                    );
-                    self.oracle.refused(line, refusal, &app.lines[line]);
-                    self.oracle.refused += u64::from(self.accepting);
-                    net.close(line);
-                    continue;
-                }
-            };
-            app.lines[line].id = Some(id);
-            if broadcast_flushes {
-                self.oracle.opened(line, self.now, &app.lines[line]);
-            } else {
-                self.oracle.half_in(line, self.now, &app.lines[line]);
-            }
-            net.watch(line, false);
-            if self.sockets.len() <= id.slot() {
-                self.sockets.resize(id.slot() + 1, None);
-            }
-            assert_eq!(
-                self.sockets[id.slot()].replace(line),
-                None,
-                "one tenant to a slot"
-            );
-            if self.engine.is_over_full() {
-                self.reap(net, app);
-            }
-            // Who was here before the limit was lowered may stay.
-            assert!(
-                self.engine.connections() <= before.max(max_connections),
-                "more connections than the limit allows"
-            );
-            self.oracle.made_room += u64::from(before >= max_connections);
-        }
-    }
-
-    fn flush(
-        &mut self,
-        net: &mut Net,
-        app: &mut App,
-        budget: usize,
-        next: fn(&mut Engine) -> Option<ConnId>,
-    ) -> usize {
-        for left in (0..budget).rev() {
-            let Some(id) = next(&mut self.engine) else {
-                return left + 1;
-            };
-            self.count_socket();
-            self.write(id, net, app);
-        }
-        0
-    }
-
-    fn write(&mut self, id: ConnId, net: &mut Net, app: &mut App) {
-        let Some(line) = self.sockets.get(id.slot()).copied().flatten() else {
-            return;
-        };
-        let was_blocked = self.engine.is_blocked(id);
-        if was_blocked && self.engine.wants_progress(id) {
-            self.measure_progress(id, net);
-        }
-        let mut edge_follows = false;
-        for _ in 0..self.budgets.writes {
-            let queued = self.engine.queued(id);
-            assert!(
-                queued <= self.most_queued,
-                "{queued} bytes queued, over the bound of {}",
-                self.most_queued
-            );
-            let interrupted = self.interrupts();
-            let mut slices = [IoSlice::new(&[]); 16];
-            let slices = &mut slices[..self.budgets.slices];
-            let filled = self.engine.outgoing(id, slices);
-            if filled == 0 {
-                break;
-            }
-            let len: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
-            assert!(len > 0, "nothing to write is not worth a call");
-            let max = self.rng.u32(0..1000) < self.budgets.faults;
-            let max = if max {
-                self.rng.usize(0..=len)
-            } else {
-                usize::MAX
-            };
-            let write = if interrupted {
-                Err(ErrorKind::Interrupted.into())
-            } else {
-                net.write(line, &slices[..filled], max)
-            };
-            match write {
-                Ok(taken) => {
-                    self.oracle.written(
-                        line,
-                        self.now,
-                        self.raw_ms,
-                        &taken,
-                        &mut app.lines[line].answered,
-                    );
-                    self.engine.handle_written(self.now, id, taken.len(), app);
-                    if taken.len() < len {
-                        edge_follows = true;
-                        break;
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    edge_follows = true;
-                    break;
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => {
-                    return self.engine.handle_failure(
-                        self.now,
-                        id,
-                        CloseReason::from_write_error(&error),
-                    );
-                }
-            }
-        }
-        if edge_follows {
-            self.engine.handle_blocked(id);
-            if self.engine.wants_progress(id) {
-                self.measure_progress(id, net);
-            }
-        } else {
-            self.engine.handle_write_budget_spent(id);
-        }
-        let blocked = self.engine.is_blocked(id);
-        if blocked != was_blocked {
-            net.watch(line, blocked);
-        }
-        if blocked {
-            self.oracle.blocked(line, self.now);
-        }
-    }
-
-    fn reap(&mut self, net: &mut Net, app: &mut App) {
-        while let Some((id, _, refusal)) = self.engine.poll_rejected() {
-            self.busy = true;
-            let line = self.sockets[id.slot()]
-                .take()
-                .expect("who is half in has a socket");
-            self.oracle
-                .refused_half_in(line, self.now, refusal, net, &app.lines[line]);
-            net.close(line);
-            self.stale.push(id);
-        }
-        loop {
-            if self.engine.is_congested() && !self.engine.is_over_full() {
-                return;
-            }
-            let Some((id, closed)) = self.engine.poll_closed(self.now, app) else {
-                return;
-            };
-            self.busy = true;
-            let line = self.sockets[id.slot()]
-                .take()
-                .expect("what closes has a socket");
-            self.oracle
-                .closed(line, self.now, &closed, &app.lines[line]);
-            net.close(line);
-            self.stale.push(id);
-        }
-    }
-
     /// Whether a signal comes just now.
     fn interrupts(&mut self) -> bool {
         self.rng.u32(0..1000) < self.budgets.faults / 4
@@ -848,6 +328,419 @@ impl Driver {
         } else {
             usize::MAX
         }
+    }
+}
+
+/// A simulated server in a turn.
+struct SimTurn<'a> {
+    server: &'a mut SimServer,
+    net: &'a mut Net,
+    app: &'a mut App,
+}
+
+impl Driver for SimTurn<'_> {
+    type Handler = App;
+
+    fn parts(&mut self) -> (&mut Engine, &mut App) {
+        (&mut self.server.engine, self.app)
+    }
+
+    fn engine(&self) -> &Engine {
+        &self.server.engine
+    }
+
+    fn ready(&mut self) -> &mut ReadySet {
+        &mut self.server.ready
+    }
+
+    fn budgets(&self) -> &TurnBudgets {
+        &self.server.budgets.turn
+    }
+
+    fn now(&self) -> Timestamp {
+        self.server.now
+    }
+
+    fn elapsed(&mut self) -> Duration {
+        self.server.timer_rounds += 1;
+        assert!(
+            self.server.timer_rounds < MAX_TIMER_ROUNDS,
+            "the timers of one turn do not end"
+        );
+        self.server.spend_time();
+        Duration::from_millis(self.server.raw_ms)
+    }
+
+    fn read_clock(&mut self) {
+        self.server.read_clock();
+    }
+
+    fn reading(&self) -> Duration {
+        Duration::from_millis(self.server.raw_ms)
+    }
+
+    fn turn_began(&self) -> Duration {
+        Duration::from_millis(self.server.turn_began_ms)
+    }
+
+    /// Work takes time, and much work in one piece is followed by a reading of the clock.
+    fn count_work(&mut self, units: u32) {
+        let server = &mut *self.server;
+        server.busy |= units > 0;
+        server.spent_ns += u64::from(units) * server.budgets.unit_ns;
+        if units > 64 && server.budgets.unit_ns > 0 {
+            server.read_clock();
+        }
+    }
+
+    fn count_socket(&mut self) {
+        let server = &mut *self.server;
+        server.busy = true;
+        server.spent_ns += server.budgets.call_ns;
+        server.sockets_since_clock += 1;
+        if server.sockets_since_clock >= server.budgets.sockets_per_clock_reading {
+            server.raw_ms += server.rng.u64(0..=server.budgets.drift_ms);
+            server.read_clock();
+        }
+    }
+
+    fn count_checks(&mut self, checks: usize) {
+        self.server.spent_ns += checks as u64 * self.server.budgets.unit_ns;
+    }
+
+    fn begin_shutdown(&mut self) {
+        let server = &mut *self.server;
+        // A shutdown does not wait in the queue.
+        let is_shutdown = |command: &Command| matches!(command, Command::Shutdown(_));
+        while let Some(index) = server.commands.iter().position(is_shutdown) {
+            if let Some(Command::Shutdown(grace_ms)) = server.commands.remove(index) {
+                server.busy = true;
+                server.accepting = false;
+                server.oracle.draining = true;
+                server.engine.handle_shutdown(server.now, grace_ms);
+            }
+        }
+    }
+
+    fn run_command(&mut self) -> bool {
+        let (server, app) = (&mut *self.server, &mut *self.app);
+        let Some(command) = server.commands.pop_front() else {
+            return false;
+        };
+        server.busy = true;
+        match command {
+            Command::Send(id, message) => {
+                let result = server.engine.send(id, &[&message]);
+                app.sent(id, &message, result);
+            }
+            Command::Broadcast(message) => {
+                let audience = app.audience(|id| server.engine.is_open(id), None);
+                let result = server.engine.broadcast(&message, None);
+                app.broadcast_called(&message, &audience, result);
+            }
+            Command::Close(id, how) => {
+                let closed = server.engine.close_on_request(id, how);
+                if let Some(line) = server
+                    .line_of(id)
+                    .filter(|line| server.oracle.is_half_in(*line))
+                {
+                    app.lines[line].asked_to_close |= app.lines[line].id == Some(id);
+                }
+                if let Some(line) = app.line_of(id) {
+                    app.lines[line].asked_to_close |= closed;
+                    if !server.engine.is_open(id) {
+                        server.oracle.flushing(line, server.now);
+                    }
+                }
+            }
+            Command::Resume(id) => server.engine.pause_reads(id, false),
+            Command::Shutdown(_) => unreachable!("taken before"),
+            Command::Reconfigure(config) => server.reconfigure(*config, app),
+        }
+        true
+    }
+
+    /// The queue of commands is looked at before each wait.
+    fn wake(&mut self) {}
+
+    fn handle_events(&mut self) {
+        self.server.disturb_with_stale_ids(self.app);
+        for event in std::mem::take(&mut self.server.events) {
+            if let Some(id) = self.app.lines[event.line].id {
+                let readiness = Readiness {
+                    readable: event.readable,
+                    writable: event.writable,
+                    read_closed: event.read_closed,
+                    error: event.error,
+                };
+                self.handle_ready(id, readiness);
+            }
+        }
+    }
+
+    fn accept_next(&mut self) -> bool {
+        let Some(line) = self.net.accept() else {
+            return false;
+        };
+        self.count_socket();
+        let server = &mut *self.server;
+        if server.rng.u32(0..1000) < server.budgets.faults / 4 {
+            // Out of descriptors: turned away with the one in reserve.
+            server.engine.handle_rejection(RejectReason::NoDescriptors);
+            server.oracle.refused += 1;
+            self.net.close(line);
+            return true;
+        }
+        self.app.opening = Some(line);
+        let max_connections = server.config.limits.max_connections.unwrap_or(usize::MAX);
+        let before = server.engine.connections();
+        let from = self.app.lines[line].origin.from;
+        let admitted = if server.accepting {
+            server.engine.handle_open(server.now, from, self.app)
+        } else {
+            Err(RejectReason::ShuttingDown)
+        };
+        let is_open = self.app.opening.take().is_none();
+        let id = match admitted {
+            Ok(id) => id,
+            Err(refusal) => {
+                assert!(
+                    refusal != RejectReason::Full || before >= max_connections,
+                    "there was room"
+                );
+                server.oracle.refused(line, refusal, &self.app.lines[line]);
+                server.oracle.refused += u64::from(server.accepting);
+                self.net.close(line);
+                return true;
+            }
+        };
+        self.app.lines[line].id = Some(id);
+        if is_open {
+            server
+                .oracle
+                .opened(line, server.now, &self.app.lines[line]);
+        } else {
+            server
+                .oracle
+                .half_in(line, server.now, &self.app.lines[line]);
+        }
+        self.net.watch(line, false);
+        if server.sockets.len() <= id.slot() {
+            server.sockets.resize(id.slot() + 1, None);
+        }
+        assert_eq!(
+            server.sockets[id.slot()].replace(line),
+            None,
+            "one tenant to a slot"
+        );
+        if server.engine.is_over_full() {
+            self.reap(usize::MAX);
+        }
+        let server = &mut *self.server;
+        // Connections from before the limit was lowered may stay.
+        assert!(
+            server.engine.connections() <= before.max(max_connections),
+            "more connections than the limit allows"
+        );
+        server.oracle.made_room += u64::from(before >= max_connections);
+        true
+    }
+
+    fn read_once(&mut self, id: ConnId) -> Option<io::Result<Received>> {
+        let server = &mut *self.server;
+        let line = server.line_of(id)?;
+        let room = server.scratch.len();
+        let max = if server.in_final_read {
+            usize::MAX
+        } else {
+            server.kernel_takes(room)
+        };
+        if server.interrupts() {
+            return Some(Err(ErrorKind::Interrupted.into()));
+        }
+        let read = self.net.read(line, &mut server.scratch, max);
+        if let Ok(taken) = read {
+            let is_blocked = server.engine.is_blocked(id);
+            server.oracle.alive(line, server.now, is_blocked);
+            if taken == 0 {
+                server.oracle.flushing(line, server.now);
+            } else {
+                let bytes = &server.scratch[..taken];
+                server.oracle.read(line, server.now, bytes);
+            }
+        }
+        Some(read.map(|taken| Received { taken, room }))
+    }
+
+    fn handle_bytes(&mut self, id: ConnId, len: usize, work: &mut Work) {
+        let (server, app) = (&mut *self.server, &mut *self.app);
+        let Some(line) = server.line_of(id) else {
+            return;
+        };
+        let half_in = server.oracle.is_half_in(line);
+        let was_open = server.engine.is_open(id);
+        app.opening = half_in.then_some(line);
+        server
+            .engine
+            .handle_bytes(server.now, id, &server.scratch[..len], work, app);
+        if was_open && !server.engine.is_open(id) {
+            server.oracle.flushing(line, server.now);
+        }
+        if half_in && app.opening.take().is_none() {
+            server.oracle.opened(line, server.now, &app.lines[line]);
+        }
+    }
+
+    fn resume_decoding(&mut self, id: ConnId, work: &mut Work) {
+        let server = &mut *self.server;
+        let was_open = server.engine.is_open(id);
+        server
+            .engine
+            .resume_decoding(server.now, id, work, self.app);
+        if was_open
+            && !server.engine.is_open(id)
+            && let Some(line) = server.line_of(id)
+        {
+            server.oracle.flushing(line, server.now);
+        }
+    }
+
+    fn write_once(&mut self, id: ConnId) -> Option<io::Result<Written>> {
+        let server = &mut *self.server;
+        let line = server.line_of(id)?;
+        let queued = server.engine.queued(id);
+        assert!(
+            queued <= server.most_queued,
+            "{queued} bytes queued, over the bound of {}",
+            server.most_queued
+        );
+        let interrupted = server.interrupts();
+        let faulty = server.rng.u32(0..1000) < server.budgets.faults;
+        let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
+        let slices = &mut slices[..server.budgets.slices];
+        let filled = server.engine.outgoing(id, slices);
+        if filled == 0 {
+            return None;
+        }
+        let offered: usize = slices[..filled].iter().map(|slice| slice.len()).sum();
+        assert!(offered > 0, "nothing to write is not worth a call");
+        if interrupted {
+            return Some(Err(ErrorKind::Interrupted.into()));
+        }
+        let max = if faulty {
+            server.rng.usize(0..=offered)
+        } else {
+            usize::MAX
+        };
+        let write = self.net.write(line, &slices[..filled], max);
+        if let Ok(bytes) = &write {
+            server.oracle.written(
+                line,
+                server.now,
+                server.raw_ms,
+                bytes,
+                &mut self.app.lines[line].answered,
+            );
+        }
+        let write = write.map(|bytes| Written {
+            taken: bytes.len(),
+            offered,
+        });
+        let is_full = match &write {
+            Ok(written) => written.taken < offered,
+            Err(error) => error.kind() == ErrorKind::WouldBlock,
+        };
+        if is_full {
+            server.oracle.blocked(line, server.now);
+        }
+        Some(write)
+    }
+
+    fn watch_writable(&mut self, id: ConnId, watch: bool) -> io::Result<()> {
+        if let Some(line) = self.server.line_of(id) {
+            self.net.watch(line, watch);
+        }
+        Ok(())
+    }
+
+    fn measure_progress(&mut self, id: ConnId) {
+        let server = &mut *self.server;
+        if let Some(line) = server.line_of(id) {
+            let unacknowledged = self.net.unacknowledged(line);
+            server
+                .engine
+                .handle_progress(server.now, id, Some(unacknowledged));
+        }
+    }
+
+    fn take_error(&mut self, _id: ConnId) -> Option<io::Error> {
+        Some(ErrorKind::ConnectionReset.into())
+    }
+
+    fn final_read(&mut self, id: ConnId) {
+        self.server.in_final_read = true;
+        driver::final_read(self, id);
+        self.server.in_final_read = false;
+    }
+
+    fn find_unread(&mut self, id: ConnId, may_peek: bool) -> io::Result<FinalRead> {
+        let mut found = FinalRead::default();
+        let server = &*self.server;
+        if may_peek && let Some(line) = server.line_of(id) {
+            match self.net.peek(line) {
+                Ok(_) => {
+                    found.unread = true;
+                    found.received_ms = Some(server.raw_ms - self.net.last_arrival_ms(line));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    fn handle_final_read(&mut self, id: ConnId, found: FinalRead) {
+        let server = &mut *self.server;
+        let was_open = server.engine.is_open(id);
+        server.engine.handle_final_read(server.now, id, found);
+        if let Some(line) = self.app.line_of(id) {
+            if found.unread || server.engine.is_draining() {
+                let is_blocked = server.engine.is_blocked(id);
+                server.oracle.alive(line, server.now, is_blocked);
+            }
+            if was_open && !server.engine.is_open(id) {
+                server
+                    .oracle
+                    .judged(line, server.now, server.raw_ms, self.net);
+                server.oracle.flushing(line, server.now);
+            }
+        }
+    }
+
+    fn handle_rejected(&mut self, id: ConnId, _peer: SocketAddr, reason: RejectReason) {
+        let server = &mut *self.server;
+        server.busy = true;
+        let line = server.sockets[id.slot()]
+            .take()
+            .expect("a connection without its header has a socket");
+        server
+            .oracle
+            .refused_half_in(line, server.now, reason, self.net, &self.app.lines[line]);
+        self.net.close(line);
+        server.stale.push(id);
+    }
+
+    fn handle_closed(&mut self, id: ConnId, closed: Closed) {
+        let server = &mut *self.server;
+        server.busy = true;
+        let line = server.sockets[id.slot()]
+            .take()
+            .expect("a closed connection has a socket");
+        server
+            .oracle
+            .closed(line, server.now, &closed, &self.app.lines[line]);
+        self.net.close(line);
+        server.stale.push(id);
     }
 }
 

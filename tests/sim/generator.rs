@@ -6,6 +6,7 @@ use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use heartline::access_list::{AccessList, Networks};
+use heartline::engine::driver::TurnBudgets;
 use heartline::{Config, Framing, Heartbeat, Limits, OnFull, OnSlow};
 
 use crate::app::AppBehavior;
@@ -118,18 +119,21 @@ pub fn setup(rng: &mut fastrand::Rng, seed: u64, scale: &Scale) -> Setup {
     let least = scale.least_budget;
     let budgets = Budgets {
         events: rng.usize(least..=256),
-        accepts: rng.usize(least..=128),
-        commands: rng.usize(1..=16),
-        read_bytes: rng.usize(1..=64 * 1024),
+        turn: TurnBudgets {
+            accepts: rng.usize(least..=128),
+            command_work: rng.u32(1..=16),
+            read_bytes: rng.usize(1..=64 * 1024),
+            checks: rng.usize(least..=256),
+            read_work: 1 << rng.u32(0..10),
+            // The server's budget is many sockets' worth.
+            leftover_work: 1 << rng.u32(6..12),
+            fanout_work: 1 << rng.u32(0..12),
+            flushes: rng.usize(64..=1024),
+            broadcast_flushes: rng.usize(least..=256),
+            writes: rng.usize(1..=4),
+            reaps: rng.usize(least..=256),
+        },
         scratch_bytes: rng.usize(16..=32 * 1024),
-        checks: rng.usize(least..=256),
-        read_work: 1 << rng.u32(0..10),
-        // The server's budget is many sockets' worth.
-        leftover_work: 1 << rng.u32(6..12),
-        fanout_work: 1 << rng.u32(0..12),
-        flushes: rng.usize(64..=1024),
-        broadcast_flushes: rng.usize(least..=256),
-        writes: rng.usize(1..=4),
         slices: rng.usize(1..=16),
         sockets_per_clock_reading: rng.u32(scale.sockets_per_clock_reading.clone()),
         drift_ms: if wild { rng.u64(0..=scale.drift_ms) } else { 0 },

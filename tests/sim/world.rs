@@ -7,7 +7,7 @@ use std::rc::Rc;
 use heartline::{Close, CloseReason, Config, ConnId, Framing};
 
 use crate::app::{App, AppBehavior};
-use crate::driver::{Budgets, Command, Driver};
+use crate::driver::{Budgets, Command, SimServer};
 use crate::ledger::encode;
 use crate::net::{Link, Net};
 use crate::origin::{Header, Origin};
@@ -78,7 +78,7 @@ pub struct World {
     pub setup: Setup,
     pub net: Net,
     pub app: App,
-    pub driver: Driver,
+    pub driver: SimServer,
     pub peers: Vec<Peer>,
     rng: fastrand::Rng,
     pattern: Rc<[u8]>,
@@ -104,7 +104,7 @@ impl World {
         World {
             net: Net::default(),
             app: App::new(setup.config.framing, setup.behavior.clone(), rng.u64(..)),
-            driver: Driver::new(&setup.config, setup.budgets.clone(), rng.u64(..)),
+            driver: SimServer::new(&setup.config, setup.budgets.clone(), rng.u64(..)),
             peers: Vec::new(),
             pattern: pattern(&mut rng),
             rng,
@@ -204,7 +204,7 @@ impl World {
         self.last_turn_ms = began_ms;
         // After a lag beyond the wheel's horizon a check that is due later still is looked at once
         // per horizon.
-        let checks = self.driver.engine.connections() / self.setup.budgets.checks;
+        let checks = self.driver.engine.connections() / self.setup.budgets.turn.checks;
         assert!(
             self.idle_turns <= 8 + (4 + self.horizons_behind) * checks,
             "the loop spins at {began_ms} ms"
