@@ -1,6 +1,6 @@
 //! Requests for a broadcast that wait for the number of its receivers.
 
-use super::connection::Asked;
+use super::http::RequestInfo;
 use crate::engine::BroadcastId;
 
 /// At most one for each admin connection, which has one request at a time.
@@ -11,17 +11,17 @@ pub(crate) struct Broadcasts {
 
 struct Waiting {
     key: usize,
-    asked: Asked,
+    request: RequestInfo,
     broadcast: BroadcastId,
     /// Once it is complete.
     receivers: Option<usize>,
 }
 
 impl Broadcasts {
-    pub(super) fn wait(&mut self, key: usize, asked: Asked, broadcast: BroadcastId) {
+    pub(super) fn wait(&mut self, key: usize, request: RequestInfo, broadcast: BroadcastId) {
         self.waiting.push(Waiting {
             key,
-            asked,
+            request,
             broadcast,
             receivers: None,
         });
@@ -36,18 +36,18 @@ impl Broadcasts {
     }
 
     /// The next request that can be answered: its connection, and the number of receivers.
-    pub(super) fn poll(&mut self) -> Option<(usize, Asked, usize)> {
+    pub(super) fn poll(&mut self) -> Option<(usize, RequestInfo, usize)> {
         let index = self
             .waiting
             .iter()
             .position(|waiting| waiting.receivers.is_some())?;
         let Waiting {
             key,
-            asked,
+            request,
             receivers,
             ..
         } = self.waiting.swap_remove(index);
-        Some((key, asked, receivers?))
+        Some((key, request, receivers?))
     }
 
     /// That connection is gone.

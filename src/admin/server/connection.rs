@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use super::http::{self, Failure, HEADER_BYTES, Head, Response};
 use super::listener::Stream;
-use super::routes::Route;
 
 /// How long a request may take to arrive, the first one from the connection on: slow and silent
 /// clients are closed.
@@ -23,17 +22,6 @@ const LINGER_TIME: Duration = Duration::from_secs(1);
 pub(super) const READ_BYTES: usize = 16 * 1024;
 /// Bytes written to a connection per turn, at most.
 const WRITE_BYTES: usize = 64 * 1024;
-
-/// A request that is being answered, as far as its answer and the log need it.
-#[derive(Clone, Debug)]
-pub(super) struct Asked {
-    pub(super) method: String,
-    pub(super) path: String,
-    pub(super) head_only: bool,
-    pub(super) keep_alive: bool,
-    /// Whether it had the right to ask.
-    pub(super) admitted: bool,
-}
 
 /// What a connection needs next.
 pub(super) enum NextStep {
@@ -62,11 +50,11 @@ enum Flushed {
     Failed,
 }
 
-enum State {
+enum State<R> {
     /// A head is to come.
     Head,
     /// A body of that length is to come, or has.
-    Body(Asked, Route, usize),
+    Body(R, usize),
     /// The answer is to come.
     Busy,
     /// Events are sent until the client leaves; closes up to this one were.
@@ -77,7 +65,8 @@ enum State {
     Lingering,
 }
 
-pub(super) struct HttpConnection {
+/// `R` is what a request has come to by the time that its body is awaited.
+pub(super) struct HttpConnection<R> {
     stream: Stream,
     /// What the log calls the client.
     pub(super) peer: String,
@@ -88,7 +77,7 @@ pub(super) struct HttpConnection {
     /// One answer, or the events of one second.
     output: Vec<u8>,
     written: usize,
-    state: State,
+    state: State<R>,
     /// Whether a request of it was authorized: only such a client may be idle.
     is_known: bool,
     /// Whether there may be something to read: an event said so, and no read has found nothing
@@ -102,7 +91,7 @@ pub(super) struct HttpConnection {
     pub(super) queued: bool,
 }
 
-impl HttpConnection {
+impl<R> HttpConnection<R> {
     pub(super) fn new(stream: Stream, peer: String, now: Instant) -> Self {
         HttpConnection {
             stream,
@@ -187,7 +176,7 @@ impl HttpConnection {
     fn next_request(&mut self) -> Option<NextStep> {
         match &self.state {
             State::Head => {}
-            State::Body(_, _, length) => {
+            State::Body(_, length) => {
                 return (self.input.len() >= *length).then_some(NextStep::Whole);
             }
             _ => return None,
@@ -242,28 +231,22 @@ impl HttpConnection {
     }
 
     /// The request whose head came last will be answered, when its body of that length is here.
-    pub(super) fn admit(
-        &mut self,
-        asked: Asked,
-        route: Route,
-        length: usize,
-        expects_continue: bool,
-    ) {
+    pub(super) fn admit(&mut self, request: R, length: usize, expects_continue: bool) {
         if expects_continue && self.input.len() < length {
             self.output.extend_from_slice(http::CONTINUE);
         }
-        self.state = State::Body(asked, route, length);
+        self.state = State::Body(request, length);
         self.is_known = true;
     }
 
     /// The request that was admitted, once it is whole.
-    pub(super) fn take_request(&mut self) -> Option<(Asked, Route, Vec<u8>)> {
+    pub(super) fn take_request(&mut self) -> Option<(R, Vec<u8>)> {
         match std::mem::replace(&mut self.state, State::Busy) {
-            State::Body(asked, route, length) if self.input.len() >= length => {
+            State::Body(request, length) if self.input.len() >= length => {
                 let body = self.input[..length].to_vec();
                 self.consume(length);
                 self.due = None;
-                Some((asked, route, body))
+                Some((request, body))
             }
             state => {
                 self.state = state;
@@ -274,7 +257,7 @@ impl HttpConnection {
 
     /// Bytes of a body that it will hold.
     pub(super) fn body(&self) -> usize {
-        if let State::Body(_, _, length) = self.state {
+        if let State::Body(_, length) = self.state {
             length
         } else {
             0
@@ -409,7 +392,7 @@ mod tests {
 
     struct Fixture {
         client: UnixStream,
-        connection: HttpConnection,
+        connection: HttpConnection<&'static str>,
         now: Instant,
     }
 
@@ -429,7 +412,7 @@ mod tests {
             let mut line = Fixture::new();
             line.say(REQUEST);
             assert!(matches!(line.step(), NextStep::Head(_)));
-            line.connection.admit(asked(), Route::Health, 0, false);
+            line.connection.admit("health", 0, false);
             line.connection.take_request().expect("it is whole");
             line.connection
                 .respond(&Response::text(200, "ok\n"), true, false);
@@ -461,16 +444,6 @@ mod tests {
     }
 
     const REQUEST: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
-
-    fn asked() -> Asked {
-        Asked {
-            method: "GET".into(),
-            path: "/healthz".into(),
-            head_only: false,
-            keep_alive: true,
-            admitted: true,
-        }
-    }
 
     #[test]
     fn unauthenticated_client_has_the_time_of_one_request() {
@@ -520,17 +493,17 @@ mod tests {
         let mut line = Fixture::known();
         line.say("POST /broadcast HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhel");
         assert!(matches!(line.step(), NextStep::Head(head) if head.content_length == 5));
-        line.connection.admit(asked(), Route::Broadcast, 5, false);
+        line.connection.admit("broadcast", 5, false);
         assert!(line.connection.take_request().is_none());
         line.now += Duration::from_secs(3);
         assert!(matches!(line.step(), NextStep::Wait));
         assert_eq!(line.left(), Some(REQUEST_TIME - Duration::from_secs(3)));
         line.say("lo");
         assert!(matches!(line.step(), NextStep::Whole));
-        let (_, route, body) = line.connection.take_request().expect("it is whole");
+        let (request, body) = line.connection.take_request().expect("it is whole");
         assert_eq!(
-            (route, body.as_slice(), line.left()),
-            (Route::Broadcast, &b"hello"[..], None)
+            (request, body.as_slice(), line.left()),
+            ("broadcast", &b"hello"[..], None)
         );
     }
 

@@ -37,6 +37,17 @@ impl Head {
     }
 }
 
+/// A request that is being answered, as far as its answer and the log need it.
+#[derive(Clone, Debug)]
+pub(super) struct RequestInfo {
+    pub(super) method: String,
+    pub(super) path: String,
+    pub(super) head_only: bool,
+    pub(super) keep_alive: bool,
+    /// Whether the client was allowed to make it.
+    pub(super) is_authorized: bool,
+}
+
 /// Where a head ends, if it does: after the first empty line. `from` is where an earlier search had
 /// got to.
 pub(super) fn end_of_head(input: &[u8], from: usize) -> Option<usize> {

@@ -3,7 +3,7 @@
 //!
 //! It may not delay the lines, so every turn does a bounded part of what there is to do, and it may
 //! not be used up, so everything that a client can make it hold or wait for has a bound. With no
-//! client connected there is nothing to wait for. What can be asked is in docs/admin.md.
+//! client connected there is nothing to wait for. What can be requested is in docs/admin.md.
 
 mod access;
 mod args;
@@ -39,10 +39,11 @@ use access::Access;
 use broadcasts::Broadcasts;
 use closed::ClosedRing;
 use connection::{HttpConnection, READ_BYTES};
-use http::{Failure, Response};
+use http::{Failure, RequestInfo, Response};
 use listener::Listener;
 use metrics::Requests;
 use requests::{Listings, RequestContext};
+use routes::Route;
 use status::Identity;
 
 /// Event sources of the server's loop: 0 is for the signals.
@@ -71,7 +72,7 @@ pub(crate) struct Admin {
     listener: Listener,
     access: Access,
     identity: Identity,
-    connections: Slab<HttpConnection>,
+    connections: Slab<HttpConnection<(RequestInfo, Route)>>,
     max_connections: usize,
     /// Connections that have something to do, each once (`HttpConnection::queued`).
     work: VecDeque<usize>,
@@ -270,7 +271,7 @@ impl Admin {
             let full = Failure::new(
                 503,
                 format!(
-                    "there are {} admin connections already, and all have asked for something",
+                    "there are {} admin connections already, and each serves a request",
                     self.max_connections
                 ),
             );

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::Admin;
-use super::connection::{Asked, NextStep};
+use super::connection::NextStep;
 use super::events;
-use super::http::{Failure, Head, Response};
+use super::http::{Failure, Head, RequestInfo, Response};
 use super::listing::{ListQuery, Listing, entry};
 use super::metrics;
 use super::routes::{Route, gone};
@@ -40,12 +40,12 @@ pub(super) struct RequestContext<'a> {
     pub(super) drain: Duration,
 }
 
-/// Listings that are asked for. They are made one after the other, so that a hundred cost no more
-/// memory than one, and no more time per turn.
+/// The listings that were requested. They are made one after the other, so that a hundred cost no
+/// more memory than one, and no more time per turn.
 #[derive(Default)]
 pub(super) struct Listings {
-    current: Option<(usize, Asked, Listing)>,
-    waiting: VecDeque<(usize, Asked, ListQuery)>,
+    current: Option<(usize, RequestInfo, Listing)>,
+    waiting: VecDeque<(usize, RequestInfo, ListQuery)>,
 }
 
 impl Listings {
@@ -74,26 +74,26 @@ impl Admin {
             NextStep::Whole => {}
             NextStep::Head(head) => self.authorize(key, cx.now, &head, cx.server),
         }
-        if let Some((asked, route, body)) = self
+        if let Some(((request, route), body)) = self
             .connections
             .get_mut(key)
             .and_then(|connection| connection.take_request())
         {
-            self.dispatch(key, asked, route, &body, cx);
+            self.dispatch(key, request, route, &body, cx);
         }
     }
 
     /// Sees whether a request may be answered, before its body is read.
     fn authorize(&mut self, key: usize, now: Instant, head: &Head, server: &Server) {
-        let mut asked = Asked {
+        let mut request = RequestInfo {
             method: head.method.clone(),
             path: head.path.clone(),
             head_only: head.is_head(),
             keep_alive: head.keep_alive,
-            admitted: false,
+            is_authorized: false,
         };
         let decided = self.access.check(head).and_then(|()| {
-            asked.admitted = true;
+            request.is_authorized = true;
             let route = Route::find(head)?;
             let length = self.check_length(head.content_length, &route, server)?;
             Ok((route, length))
@@ -101,14 +101,14 @@ impl Admin {
         match decided {
             Ok((route, length)) => {
                 if let Some(connection) = self.connections.get_mut(key) {
-                    connection.admit(asked, route, length, head.expects_continue);
+                    connection.admit((request, route), length, head.expects_continue);
                     self.enqueue(key);
                 }
             }
             Err(failure) => {
                 // The bytes after the head are an unwanted body, not another request.
-                asked.keep_alive &= head.content_length == 0;
-                self.answer(key, now, &asked, &failure.into());
+                request.keep_alive &= head.content_length == 0;
+                self.answer(key, now, &request, &failure.into());
             }
         }
     }
@@ -140,17 +140,17 @@ impl Admin {
     fn dispatch(
         &mut self,
         key: usize,
-        asked: Asked,
+        request: RequestInfo,
         route: Route,
         body: &[u8],
         cx: &mut RequestContext<'_>,
     ) {
         let response = match route {
             Route::Connections(query) => {
-                return self.listings.waiting.push_back((key, asked, query));
+                return self.listings.waiting.push_back((key, request, query));
             }
-            Route::Events if !asked.head_only => {
-                return self.start_stream(key, cx.now, &asked, cx.server);
+            Route::Events if !request.head_only => {
+                return self.start_stream(key, cx.now, &request, cx.server);
             }
             Route::Events => Ok(events::response()),
             Route::Page => Ok(page()),
@@ -181,7 +181,7 @@ impl Admin {
             }
             Route::Broadcast => match cx.server.context().broadcast(body, None) {
                 Ok(Broadcast::Pending(broadcast)) => {
-                    return self.broadcasts.wait(key, asked, broadcast);
+                    return self.broadcasts.wait(key, request, broadcast);
                 }
                 Ok(Broadcast::Complete(receivers)) => Ok(received_by(receivers)),
                 Err(SendError::Full) => Err(Failure::new(
@@ -221,15 +221,21 @@ impl Admin {
         self.answer(
             key,
             cx.now,
-            &asked,
+            &request,
             &response.unwrap_or_else(Response::from),
         );
     }
 
-    fn start_stream(&mut self, key: usize, now: Instant, asked: &Asked, server: &mut Server) {
+    fn start_stream(
+        &mut self,
+        key: usize,
+        now: Instant,
+        request: &RequestInfo,
+        server: &mut Server,
+    ) {
         let status = events::status(&status(server, &self.identity, self.connections.len()));
         let response = events::response();
-        self.record(key, asked, response.code);
+        self.record(key, request, response.code);
         if let Some(connection) = self.connections.get_mut(key) {
             connection.start_stream(&response, &status, self.closed.total());
             self.next_events.get_or_insert(now + events::PERIOD);
@@ -273,24 +279,24 @@ impl Admin {
         if self.listings.current.is_none() {
             let next = self.listings.waiting.pop_front();
             self.listings.current =
-                next.map(|(key, asked, query)| (key, asked, Listing::new(query)));
+                next.map(|(key, request, query)| (key, request, Listing::new(query)));
         }
-        let Some((key, asked, mut listing)) = self.listings.current.take() else {
+        let Some((key, request, mut listing)) = self.listings.current.take() else {
             return;
         };
         let cx = server.context();
         if listing.advance(&cx) {
             let response = Response::json(200, &listing.finish(&cx));
-            self.answer(key, now, &asked, &response);
+            self.answer(key, now, &request, &response);
         } else {
-            self.listings.current = Some((key, asked, listing));
+            self.listings.current = Some((key, request, listing));
         }
     }
 
     /// Answers requests whose broadcast is complete.
     pub(super) fn answer_broadcasts(&mut self, now: Instant) {
-        while let Some((key, asked, receivers)) = self.broadcasts.poll() {
-            self.answer(key, now, &asked, &received_by(receivers));
+        while let Some((key, request, receivers)) = self.broadcasts.poll() {
+            self.answer(key, now, &request, &received_by(receivers));
         }
     }
 
@@ -320,20 +326,20 @@ impl Admin {
     /// Answers what was not understood, and ends the connection: where the next request would begin
     /// is not known.
     fn refuse(&mut self, key: usize, now: Instant, failure: Failure) {
-        let asked = Asked {
+        let request = RequestInfo {
             method: "-".into(),
             path: "-".into(),
             head_only: false,
             keep_alive: false,
-            admitted: false,
+            is_authorized: false,
         };
-        self.answer(key, now, &asked, &failure.into());
+        self.answer(key, now, &request, &failure.into());
     }
 
-    fn answer(&mut self, key: usize, now: Instant, asked: &Asked, response: &Response) {
-        self.record(key, asked, response.code);
+    fn answer(&mut self, key: usize, now: Instant, request: &RequestInfo, response: &Response) {
+        self.record(key, request, response.code);
         if let Some(connection) = self.connections.get_mut(key) {
-            connection.respond(response, asked.keep_alive, asked.head_only);
+            connection.respond(response, request.keep_alive, request.head_only);
             self.settle(key, now);
         }
     }
@@ -351,11 +357,11 @@ impl Admin {
         }
     }
 
-    fn record(&mut self, key: usize, asked: &Asked, code: u16) {
+    fn record(&mut self, key: usize, request: &RequestInfo, code: u16) {
         self.requests.count(code);
         // Only what has changed something; probes and refusals cannot fill the log.
-        let is_change = !matches!(asked.method.as_str(), "GET" | "HEAD");
-        let level = if asked.admitted && is_change && code < 300 {
+        let is_change = !matches!(request.method.as_str(), "GET" | "HEAD");
+        let level = if request.is_authorized && is_change && code < 300 {
             log::Level::Info
         } else {
             log::Level::Debug
@@ -365,7 +371,7 @@ impl Admin {
             .get(key)
             .map_or("", |connection| &connection.peer);
         // What a terminal or another reader of the log would obey stands there escaped.
-        let path: String = asked
+        let path: String = request
             .path
             .chars()
             .take(LOGGED_PATH)
@@ -374,7 +380,7 @@ impl Admin {
         log::log!(
             level,
             "admin method={} path={path} status={code} peer={peer}",
-            asked.method
+            request.method
         );
     }
 }
