@@ -294,6 +294,11 @@ impl Conn {
         self.writing == Writing::Blocked
     }
 
+    /// Whether what is queued waits for the driver, and not for the kernel.
+    pub(super) fn waits_for_flush(&self) -> bool {
+        !self.outbox.is_empty() && !self.is_blocked()
+    }
+
     /// Whether messages may still be queued for the peer.
     pub(super) fn takes_messages(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::HalfClosed)

@@ -346,7 +346,7 @@ impl Engine {
         }
         let bytes = fanout.wire.bytes();
         if conn.outbox().len() + bytes.len() > self.max_outbox {
-            if waits_for_flush(conn) {
+            if conn.waits_for_flush() {
                 // It has all those before, and gets none of them again.
                 ahead.insert(slot, fanout.id.0);
                 return false;
@@ -414,9 +414,4 @@ fn append(outbox: &mut Outbox, pool: &mut Pool, wire: &Arc<SharedBytes>) {
 /// Whether the connection was opened after that generation was the last.
 fn is_later(conn: &Conn, generation: u32) -> bool {
     conn.generation.wrapping_sub(generation).cast_signed() > 0
-}
-
-/// Whether what is queued for the connection has not been offered to the kernel yet.
-fn waits_for_flush(conn: &Conn) -> bool {
-    !conn.outbox().is_empty() && !conn.is_blocked()
 }

@@ -253,12 +253,15 @@ impl Engine {
     /// [`Engine::handle_progress`].
     pub fn handle_blocked(&mut self, id: ConnId) {
         let now = self.now;
+        // The server was late to flush: the peer has the whole timeout from here on.
+        let is_late = self.conn(id).is_some_and(|conn| {
+            conn.phase != Phase::Open && self.deadlines.flush_ends(conn) <= now
+        });
         if let Some(conn) = self.conn_mut(id)
-            && !conn.outbox().is_empty()
-            && !conn.is_blocked()
+            && conn.waits_for_flush()
         {
             conn.writing = Writing::Blocked;
-            if conn.outbox().progress().is_none() {
+            if conn.outbox().progress().is_none() || is_late {
                 conn.set_progress(Progress::since(now));
             }
             self.schedule_check(id);

@@ -93,7 +93,9 @@ impl Engine {
             Phase::AwaitingProxyHeader if Self::proxy_header_deadline(conn) <= self.now => {
                 self.final_reads.push_back((id, due))
             }
-            Phase::HalfClosed | Phase::Flushing(_) if self.flush_check_at(conn) <= self.now => {
+            Phase::HalfClosed | Phase::Flushing(_)
+                if self.flush_check_at(conn).is_some_and(|at| at <= self.now) =>
+            {
                 self.final_reads.push_back((id, due))
             }
             Phase::HalfClosed | Phase::Flushing(_) | Phase::AwaitingProxyHeader => {
@@ -112,10 +114,11 @@ impl Engine {
         at.is_some_and(|at| at <= self.now)
     }
 
-    /// When something is to be done about a connection that is only being flushed.
-    fn flush_check_at(&self, conn: &Conn) -> Timestamp {
+    /// When something is to be done about a connection that is only being flushed. `None` while its
+    /// bytes wait for the driver's flush: the peer cannot take what it was not offered.
+    fn flush_check_at(&self, conn: &Conn) -> Option<Timestamp> {
         let ends = self.deadlines.flush_ends(conn);
-        ends.min(self.deadlines.next_flush_sample(conn))
+        (!conn.waits_for_flush()).then(|| ends.min(self.deadlines.next_flush_sample(conn)))
     }
 
     /// The next connection that needs a final read. The driver calls
@@ -193,7 +196,7 @@ impl Engine {
     /// Closes a connection that is only being flushed, if its peer takes nothing any more.
     fn end_flush_if_stuck(&mut self, id: ConnId) {
         let Some(conn) = self.conn(id) else { return };
-        if self.now < self.deadlines.flush_ends(conn) {
+        if conn.waits_for_flush() || self.now < self.deadlines.flush_ends(conn) {
             return self.schedule_check(id);
         }
         match conn.phase {
@@ -275,7 +278,7 @@ impl Engine {
                     .chain(self.next_deadline(id, conn))
                     .min()
             }
-            Phase::HalfClosed | Phase::Flushing(_) => Some(self.flush_check_at(conn)),
+            Phase::HalfClosed | Phase::Flushing(_) => self.flush_check_at(conn),
             Phase::AwaitingProxyHeader => Some(Self::proxy_header_deadline(conn)),
             Phase::Closed(_) | Phase::Refused(_) => None,
         };

@@ -102,6 +102,22 @@ fn a_half_closed_peer_that_does_not_read_is_a_slow_reader() {
 }
 
 #[test]
+fn half_closed_peer_is_not_closed_before_its_replies_are_offered() {
+    let mut rig = Rig::new(&config());
+    let id = rig.open();
+    rig.receive(id, "one\n");
+    rig.engine.handle_eof(rig.now, id);
+    // A server so busy that it does not come to flush.
+    rig.pass_until(10 * BOUND_MS, false);
+    assert_eq!(rig.reasons(), []);
+    rig.write(id, 1);
+    rig.pass_until(10 * BOUND_MS + BOUND_MS - TICK_MS, false);
+    assert_eq!(rig.reasons(), [], "the timeout begins with the first write");
+    rig.pass_until(u64::MAX, false);
+    assert_eq!(rig.reasons(), [CloseReason::SlowReader]);
+}
+
+#[test]
 fn a_stale_id_does_nothing_to_the_next_tenant_of_its_slot() {
     let mut rig = Rig::new(&config());
     let old = rig.open();
