@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use heartline::time::{Timestamp, duration_to_ms};
@@ -18,7 +19,7 @@ const HEADER_MS: u64 = 10_000;
 
 /// Watches the driver from beside it, and keeps books of its own.
 pub struct Oracle {
-    config: Config,
+    config: Rc<Config>,
     tick_ms: u64,
     /// `None` without a heartbeat.
     bound_ms: Option<u64>,
@@ -69,9 +70,13 @@ struct Watch {
     verdict: Option<Verdict>,
 }
 
-/// What was true when a final read closed a connection. It is reaped later if memory is short.
-#[derive(Clone, Copy)]
+/// What was true when a final read closed a connection. It may be reaped in a later turn.
+#[derive(Clone)]
 struct Verdict {
+    /// What was in force: a reload may come before the reaping.
+    config: Rc<Config>,
+    /// Since when this heartbeat was in force.
+    heartbeat_since: Timestamp,
     at: Timestamp,
     raw_ms: u64,
     silence_ms: u64,
@@ -88,7 +93,7 @@ impl Oracle {
             rules: Rules::of(&config.access),
             held: BTreeMap::new(),
             half_in: 0,
-            config: config.clone(),
+            config: Rc::new(config.clone()),
             watches: Vec::new(),
             lag_ms: 0,
             refused: 0,
@@ -105,7 +110,7 @@ impl Oracle {
             self.other_heartbeat = now;
         }
         (self.config, self.bound_ms, self.reconfigured) =
-            (config.clone(), bound_ms(config), Some(now));
+            (Rc::new(config.clone()), bound_ms(config), Some(now));
         self.rules = Rules::of(&config.access);
     }
 
@@ -275,6 +280,8 @@ impl Oracle {
     /// A final read has closed the connection.
     pub fn judged(&mut self, line: usize, at: Timestamp, raw_ms: u64, net: &Net) {
         self.watches[line].verdict = Some(Verdict {
+            config: Rc::clone(&self.config),
+            heartbeat_since: self.other_heartbeat,
             at,
             raw_ms,
             silence_ms: raw_ms - net.last_arrival_ms(line),
@@ -343,6 +350,9 @@ impl Oracle {
             (watch.bytes_in, watch.bytes_out),
             "line {line}"
         );
+        let verdict = watch.verdict.as_ref();
+        let config = Rc::clone(verdict.map_or(&self.config, |verdict| &verdict.config));
+        let bound_ms = bound_ms(&config);
         let had_no_room = matches!(
             closed.reason,
             CloseReason::SlowReader | CloseReason::MemoryLimit
@@ -365,7 +375,7 @@ impl Oracle {
             CloseReason::SlowReader => {
                 // A server that is slower than its own patience cannot tell who is to blame.
                 let slow_server =
-                    self.lag_ms - watch.lag_at_life_ms >= self.bound_ms.unwrap_or(u64::MAX) / 2;
+                    self.lag_ms - watch.lag_at_life_ms >= bound_ms.unwrap_or(u64::MAX) / 2;
                 assert!(
                     books.overfilled
                         || books.may_be_overfilled
@@ -374,13 +384,9 @@ impl Oracle {
                     "line {line}: nothing was in the way of its replies"
                 );
                 let stuck_ms = now.ms_since(watch.moved);
-                let write_ms = self
-                    .config
-                    .limits
-                    .write_timeout
-                    .map_or(u64::MAX, duration_to_ms);
+                let write_ms = config.limits.write_timeout.map_or(u64::MAX, duration_to_ms);
                 let (silence_ms, bound_ms) =
-                    (now.ms_since(watch.spoke), self.bound_ms.unwrap_or(20_000));
+                    (now.ms_since(watch.spoke), bound_ms.unwrap_or(20_000));
                 // Fewer than 64 bytes per second for three quarters of the time at least.
                 let timeout_ms = write_ms.min(bound_ms);
                 let recent = watch
@@ -411,7 +417,7 @@ impl Oracle {
                     .expect("an unfinished frame");
                 assert_had(
                     now.ms_since(since),
-                    self.config.limits.frame_timeout,
+                    config.limits.frame_timeout,
                     "finish its frame",
                     line,
                 );
@@ -420,7 +426,7 @@ impl Oracle {
                 assert_eq!(watch.frame_boundary.whole, 0, "line {line} did speak");
                 assert_had(
                     now.ms_since(watch.opened),
-                    self.config.limits.first_message_timeout,
+                    config.limits.first_message_timeout,
                     "speak",
                     line,
                 );
@@ -444,16 +450,14 @@ impl Oracle {
     fn assert_dead(&self, line: usize) {
         let watch = &self.watches[line];
         let Verdict {
+            config,
+            heartbeat_since,
             at: now,
             raw_ms,
             silence_ms,
             unread,
-        } = watch.verdict.expect("a final read came before");
-        let heartbeat = self
-            .config
-            .heartbeat
-            .as_ref()
-            .expect("no heartbeat, no verdict");
+        } = watch.verdict.clone().expect("a final read came before");
+        let heartbeat = config.heartbeat.as_ref().expect("no heartbeat, no verdict");
         let (bound_ms, interval_ms) = (
             duration_to_ms(heartbeat.timeout()),
             duration_to_ms(heartbeat.interval),
@@ -463,7 +467,7 @@ impl Oracle {
             silence_ms >= bound_ms,
             "line {line}: evicted after {silence_ms} ms of silence, not {bound_ms}"
         );
-        let known_ms = now.ms_since(self.other_heartbeat);
+        let known_ms = now.ms_since(heartbeat_since);
         assert!(
             known_ms >= bound_ms,
             "line {line}: evicted by a heartbeat that is in force for {known_ms} ms, not {bound_ms}"
@@ -473,7 +477,7 @@ impl Oracle {
         let lag_ms = self.lag_ms - watch.lag_at_life_ms;
         if heartbeat.send_pings
             && !watch.blocked_since_life
-            && self.config.framing != Framing::Raw
+            && config.framing != Framing::Raw
             && lag_ms < interval_ms
         {
             // More than were missed stand amid answers, or were asked for before a change.
