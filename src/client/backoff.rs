@@ -8,18 +8,19 @@ use crate::time::duration_to_ms;
 /// The wait before a dial that follows a failed one or a lost line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Backoff {
-    /// The same wait each time. Fit for one client by hand; a fleet of them comes back as one herd.
+    /// The same wait each time. Fit for a single client; many clients with it reconnect at the same
+    /// time.
     Fixed {
         /// The wait, at least 1 ms.
         delay: Duration,
     },
     /// Exponential with full jitter: a wait drawn evenly from 0 to `base * 2^n`, at most `max`,
-    /// where `n` counts the failures before the last one. A fleet that lost its server together
-    /// comes back spread out.
+    /// where `n` counts the failures before the last one. The clients of a server that failed
+    /// reconnect spread over time.
     ///
-    /// The count starts over with a line that stood for as long as the wait after it might have
-    /// been. A shorter one counts as one more failure, whatever came over it: a server that takes
-    /// lines, greets and dies is left alone as much as one that refuses them.
+    /// The count starts over with a connection that lasted as long as the wait after it might have
+    /// been. A shorter one counts as one more failure, even if bytes arrived on it: a server that
+    /// accepts, greets and dies is dialled as seldom as one that refuses connections.
     ///
     /// ("Exponential Backoff And Jitter", AWS Architecture Blog, 2015.)
     Exponential {
@@ -61,8 +62,8 @@ impl Backoff {
         Ok(())
     }
 
-    /// The wait in milliseconds after `failures` dials in a row have failed; 0 stands for the loss
-    /// of a line that had lasted.
+    /// The wait in milliseconds after `failures` failed dials in a row; 0 after the loss of a
+    /// connection that had lasted.
     pub(crate) fn delay_ms(&self, failures: u32, rng: &mut fastrand::Rng) -> u64 {
         let longest = self.longest_ms(failures);
         match self {

@@ -9,7 +9,7 @@ use crate::time::{AwakeClock, Timestamp, duration_to_ms};
 /// that no peer and no NAT noticed.
 const MIN_SUSPENSION_MS: u64 = 1000;
 
-/// Reads the clocks and knows how long the driver meant to wait between two readings.
+/// Reads the clocks, given how long the driver meant to wait between two readings.
 pub(super) struct Clock {
     monotonic: MonotonicClock,
     awake: AwakeClock,

@@ -10,7 +10,7 @@ use crate::framing::{Codec, Framing, HeartbeatWords};
 use crate::keepalive::Keepalive;
 
 /// The configuration of a client. `ClientConfig::default()` is safe on any network: buffers are
-/// bounded and a dead line is found.
+/// bounded and a dead connection is found.
 ///
 /// Fields are plain; [`ClientConfig::check`] runs in [`Client::connect`](super::Client::connect)
 /// and names the field that is wrong.
@@ -20,38 +20,35 @@ pub struct ClientConfig {
     pub framing: Framing,
     /// The heartbeat words; the server's choice. Default: `ping` and `pong`.
     pub words: HeartbeatWords,
-    /// When to ask and when to give the line up. A ping goes out `interval` after the last one
-    /// unless both directions were busy since. With `push` off the client never asks, and the
-    /// server must speak by itself. `None` leaves finding a dead line to OS keepalive. Default:
-    /// every 5 s, 3 missed.
+    /// The heartbeat. A ping is sent `interval` after the last one unless both directions were busy
+    /// since. With `send_pings` off the client sends none, and the server must send by itself.
+    /// `None` leaves finding a dead connection to OS keepalive. Default: every 5 s, 3 missed.
     pub heartbeat: Option<Heartbeat>,
     /// OS keepalive. Default: after 30 s idle, every 30 s, 3 probes.
     pub keepalive: Option<Keepalive>,
     /// `TCP_USER_TIMEOUT`, as in [`Config::user_timeout`](crate::Config::user_timeout). Default:
     /// `None`.
     pub user_timeout: Option<Duration>,
-    /// A server that takes nothing of what is queued for it for so long ends the line as
-    /// [`CloseReason::SlowReader`](crate::CloseReason::SlowReader), whatever it sends meanwhile:
-    /// the queue then goes to the next line. At least 1 ms; `None` waits as long as the server
-    /// lives. Default: 30 s.
+    /// How long the server may take nothing of what is queued for it. After this time the
+    /// connection ends as [`CloseReason::SlowReader`](crate::CloseReason::SlowReader), even if the
+    /// server sends meanwhile, and the queue is kept for the next connection. At least 1 ms; `None`
+    /// waits as long as the server is alive. Default: 30 s.
     pub write_timeout: Option<Duration>,
-    /// Dials in a row that may fail before the client gives up; `None` goes on for ever. A dial
-    /// counts as failed until its line has received a byte. At least 1. Default: 5.
+    /// Failed dials in a row after which the client gives up; `None`: never. A dial counts as
+    /// failed until its connection has received a byte. At least 1. Default: 5.
     pub tries: Option<u32>,
-    /// The wait before each dial but the very first. Default: exponential with full jitter, from 3
-    /// s to 60 s, so that a fleet which lost its server in one instant does not come back in one.
+    /// The wait before each dial but the first. Default: exponential with full jitter, from 3 s to
+    /// 60 s, so that the clients of a server that failed do not all reconnect at once.
     pub backoff: Backoff,
-    /// How long a dial may take, for each address that a name stands for. At least 1 ms. Default: 5
-    /// s.
+    /// How long a dial may take, for each address of a name. At least 1 ms. Default: 5 s.
     pub dial_timeout: Duration,
     /// Longest message accepted from the server in bytes, its framing not counted. A longer one
     /// ends the line. Default: 64 KiB.
     pub max_message: usize,
-    /// Most bytes queued while the line is down or slow, framing and 8 bytes per message counted.
-    /// The newest is refused when it would pass it, with
-    /// [`SendError::Full`](crate::SendError::Full); what is queued is never dropped to make room,
-    /// and waits for as many lines as it takes. A [`ClientHandle`](super::ClientHandle) may queue
-    /// as much again. At least 256. Default: 1 MiB.
+    /// Most bytes queued while the connection is down or slow, framing and 8 bytes per message
+    /// counted. A message that would exceed it is refused with [`SendError::Full`]; queued messages
+    /// are never dropped to make room, and are kept over any number of connections. A
+    /// [`ClientHandle`](super::ClientHandle) may queue as much again. At least 256. Default: 1 MiB.
     pub max_queue: usize,
 }
 
@@ -119,7 +116,7 @@ impl ClientConfig {
         )
     }
 
-    /// What is legal but probably not meant, one sentence each.
+    /// Warnings about legal settings that are probably not meant, one sentence each.
     pub fn notes(&self) -> Vec<String> {
         os_timeout_notes(
             self.keepalive.as_ref(),

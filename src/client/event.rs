@@ -1,4 +1,4 @@
-//! What happens to a client's line, and where it stands.
+//! Events of a client's connection, and its states.
 
 use std::fmt;
 use std::io;
@@ -23,7 +23,7 @@ pub enum Event {
         /// The address that answered.
         addr: SocketAddr,
     },
-    /// A heartbeat was not answered, nor did anything else arrive; the next one goes out.
+    /// A ping was not answered and no other byte arrived; the next ping is sent.
     Silent(Duration),
     /// A heartbeat was answered after this time, see [`RttStats`](super::RttStats).
     RoundTrip(Duration),
@@ -38,7 +38,7 @@ pub enum Event {
     },
     /// The client waits, then dials again.
     Reconnecting {
-        /// The dial that comes next.
+        /// The next dial.
         next: Attempt,
         /// The wait before it.
         delay: Duration,
@@ -47,7 +47,7 @@ pub enum Event {
     Done(Outcome),
 }
 
-/// As it stands in logs: a word, then `key=value`.
+/// The form in logs: a word, then `key=value`.
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -83,7 +83,7 @@ impl fmt::Display for Event {
 pub struct Attempt {
     /// From 1.
     pub number: u32,
-    /// How many there are before the client gives up. `None`: it never does.
+    /// Failed dials after which the client gives up. `None`: never.
     pub of: Option<u32>,
 }
 
@@ -95,7 +95,7 @@ impl fmt::Display for Attempt {
     }
 }
 
-/// Where a client stands.
+/// The state of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientState {
     /// It waits before dialling.
@@ -112,9 +112,9 @@ pub enum ClientState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// As [`ClientContext::finish`](super::ClientContext::finish) asked: everything was sent, and
-    /// then the server closed its side or, once ours was closed, said nothing for the whole silence
-    /// bound.
+    /// After [`ClientContext::finish`](super::ClientContext::finish): everything was sent, and then
+    /// the server closed its side or, once ours was closed, sent nothing for the whole heartbeat
+    /// timeout.
     Finished,
     /// Everything was handed to the kernel, then the line broke for this reason: whether the server
     /// got all of it is not known.
@@ -132,7 +132,7 @@ pub enum Outcome {
         /// How many that were.
         tries: u32,
     },
-    /// As [`ClientContext::stop`](super::ClientContext::stop) asked.
+    /// After [`ClientContext::stop`](super::ClientContext::stop).
     Stopped,
 }
 
@@ -147,7 +147,7 @@ impl Outcome {
     }
 }
 
-/// Whose doing the end was, in words for a person.
+/// The side that ended the connection, in words for a person.
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -77,9 +77,9 @@ impl ClientHandle {
     }
 }
 
-/// A message in the command queue is charged its header and what the heap adds, so that the bound
-/// in bytes also bounds how many there are. More than in the client's own queue, so that whatever
-/// fits the command queue fits there too.
+/// A message in the command queue counts with its header and the overhead of its allocation, so
+/// that the bound in bytes also bounds the number of messages. This is more than in the client's
+/// own queue, so that what fits the command queue fits there too.
 const COMMAND_OVERHEAD: usize = 32;
 const _: () = assert!(COMMAND_OVERHEAD > super::queue::MESSAGE_OVERHEAD);
 
@@ -91,8 +91,8 @@ pub(super) struct ClientHandleState {
     /// Signalled when the command queue gets room or is closed.
     room: Condvar,
     waker: Waker,
-    /// Whether the client was woken and has not looked yet: one system call wakes it for any number
-    /// of messages.
+    /// Whether the client was woken and has not read the queue since: one system call wakes it for
+    /// any number of messages.
     woken: AtomicBool,
     codec: Codec,
     max_bytes: usize,
@@ -116,7 +116,7 @@ impl CommandQueue {
     }
 }
 
-/// What was found in the command queue beside messages.
+/// What the command queue held beside messages.
 pub(super) struct Taken {
     pub(super) stop: bool,
     pub(super) finish: bool,
@@ -142,7 +142,8 @@ impl ClientHandleState {
 
     /// Moves messages to the client's queue while it has room.
     pub(super) fn take(&self, queue: &mut SendQueue) -> Taken {
-        // Before the look into the command queue: whatever is put in later wakes again.
+        // Called before the command queue is read: a command that is queued later wakes the client
+        // again.
         self.woken.store(false, Ordering::SeqCst);
         let mut command_queue = self.lock();
         let mut taken = false;

@@ -1,4 +1,4 @@
-//! What an application is to its client, and what the client is to the application.
+//! The interfaces between an application and its client.
 
 use super::event::{ClientState, Event};
 use super::queue::SendQueue;
@@ -9,8 +9,8 @@ use crate::error::SendError;
 /// What happens on a client's connection, called on the thread that turns the client. A
 /// callback must not block: heartbeats wait meanwhile.
 pub trait ClientHandler {
-    /// A message arrived. It is borrowed: copy what is to be kept. Heartbeats are answered and
-    /// never come here.
+    /// A message arrived. It is borrowed: copy what must be kept. Heartbeats are answered by the
+    /// client and not passed on.
     fn on_message(&mut self, client: &mut ClientContext<'_>, message: &[u8]);
 
     /// Something happened to the line. Default: nothing is done.
@@ -26,16 +26,16 @@ pub struct ClientContext<'a> {
 }
 
 impl ClientContext<'_> {
-    /// Queues a message. It goes out in this turn if the line is up, or else in order after the
-    /// next connect.
+    /// Queues a message. It is sent in this turn if the connection is up, or else in order after
+    /// the next connect.
     ///
-    /// At most once: what the kernel took whole is never sent again, even if the line then breaks
-    /// before the server has read it. A message that was only begun is sent again from its
-    /// beginning on the next line.
+    /// At most once: a message that the kernel has taken whole is never sent again, even if the
+    /// connection breaks before the server has read it. A message that was sent in part is sent
+    /// again from its beginning on the next connection.
     ///
     /// Fails with [`SendError::Full`] at the bound `max_queue`, [`SendError::Closed`] after
     /// `finish` or once done, and [`SendError::InvalidMessage`]. An empty message under raw framing
-    /// is nothing, and succeeds.
+    /// does nothing, and succeeds.
     pub fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
         if self.session.is_finishing() || self.session.is_done() {
             return Err(SendError::Closed);
@@ -43,10 +43,10 @@ impl ClientContext<'_> {
         self.queue.push(message)
     }
 
-    /// Sends what is queued, over as many lines as that takes, then shuts the writing side,
-    /// delivers what the server still sends, and is done at the server's end of stream. A server
-    /// that neither speaks nor closes is waited for as long as the heartbeat allows it to be
-    /// silent; without a heartbeat, for ever. Calling again changes nothing.
+    /// Sends what is queued, over any number of connections, then shuts the writing side, delivers
+    /// what the server still sends, and is done at the server's end of stream. A server that
+    /// neither sends nor closes is waited for as long as the heartbeat allows silence; without a
+    /// heartbeat, for ever. Repeated calls change nothing.
     pub fn finish(&mut self) {
         self.session.handle_finish();
     }
@@ -57,9 +57,8 @@ impl ClientContext<'_> {
     }
 
     /// Stops reading from the server, at once: bytes that were read already are kept and decoded
-    /// after [`ClientContext::resume_reads`]. Pings still go out, so the server knows that this
-    /// client lives; bytes that wait unread prove that the server does. Calling again changes
-    /// nothing.
+    /// after [`ClientContext::resume_reads`]. Pings are still sent, so the server knows that this
+    /// client is alive; unread bytes prove that the server is. Repeated calls change nothing.
     pub fn pause_reads(&mut self) {
         self.session.pause_reads(true);
     }
@@ -69,7 +68,7 @@ impl ClientContext<'_> {
         self.session.pause_reads(false);
     }
 
-    /// Where the client stands.
+    /// The state of the client.
     pub fn state(&self) -> ClientState {
         self.session.state()
     }

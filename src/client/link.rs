@@ -12,7 +12,7 @@ use mio::{Interest, Registry, Token};
 use crate::error::ConfigError;
 use crate::net::{self, HostPort, SocketOptions};
 
-/// A socket from the beginning of its dial to its end. Dropping it closes it.
+/// A socket, from its dial on. Dropping it closes it.
 pub(super) struct Link {
     stream: TcpStream,
     /// No other socket of this client has or had it, so an event of an older one cannot be taken
@@ -20,20 +20,20 @@ pub(super) struct Link {
     token: Token,
     addr: SocketAddr,
     established: bool,
-    /// Whether a read may find something: mio tells once, and then not again before a read found
-    /// nothing.
+    /// Whether a read may find something: mio is edge-triggered and reports once until a read would
+    /// block.
     pub(super) readable: bool,
     /// The same for writes.
     pub(super) writable: bool,
-    /// The end of stream was seen, which no further event will announce: reading goes on until it
-    /// is reached.
+    /// An event announced the end of stream. No further event does, so reading goes on until it is
+    /// reached.
     end_in_sight: bool,
     watching_writes: bool,
     /// The writing side was shut.
     has_shut: bool,
 }
 
-/// What a read found.
+/// The result of a read.
 pub(super) enum LinkRead {
     Bytes(usize),
     Nothing,
@@ -71,12 +71,12 @@ impl Link {
         self.established
     }
 
-    /// Notes what the poll says, if it speaks of this socket.
+    /// Notes an event of the poll if it belongs to this socket.
     pub(super) fn handle_event(&mut self, event: &Event) {
         if event.token() != self.token {
             return;
         }
-        // What is wrong with a socket is found out by reading it.
+        // The error of a socket is found by reading it.
         self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
         self.writable |= event.is_writable() || event.is_write_closed() || event.is_error();
         self.end_in_sight |= event.is_read_closed() || event.is_error();
@@ -101,7 +101,7 @@ impl Link {
             }
             Ok(_) => {
                 self.established = true;
-                // Bytes may have come with the handshake; a read that finds nothing does no harm.
+                // Bytes may have come with the handshake; a read that would block costs little.
                 self.readable = true;
                 Ok(true)
             }
@@ -119,8 +119,8 @@ impl Link {
             match self.stream.read(buffer) {
                 Ok(0) => return Ok(LinkRead::End),
                 Ok(n) => {
-                    // A short read has emptied the socket, and what comes later raises a new event;
-                    // but for the end that is known to come.
+                    // A short read has emptied the socket, and later bytes raise a new event,
+                    // unless an end of stream was announced.
                     self.readable = n == buffer.len() || self.end_in_sight;
                     return Ok(LinkRead::Bytes(n));
                 }
@@ -153,8 +153,8 @@ impl Link {
         }
     }
 
-    /// Asks for writability events only while something waits for them: otherwise each
-    /// acknowledgement would wake us for nothing.
+    /// Asks for writability events only while something is queued: otherwise each acknowledgement
+    /// would wake the loop.
     pub(super) fn watch_writes(&mut self, watch: bool, registry: &Registry) -> io::Result<()> {
         if watch != self.watching_writes {
             let interest = if watch {
@@ -168,7 +168,7 @@ impl Link {
         Ok(())
     }
 
-    /// Bytes that the server has not acknowledged; `None` where the system does not tell.
+    /// Bytes that the server has not acknowledged; `None` where the system does not report it.
     pub(super) fn unacknowledged(&self) -> Option<u64> {
         let bytes = net::unacknowledged_bytes(&self.stream)? as u64;
         // Our FIN counts as a byte.

@@ -1,4 +1,5 @@
-//! One established connection of a client, as a pure machine: when to ask, and when to give it up.
+//! One established connection of a client, as a pure state machine: when to send a ping, and when
+//! to close.
 
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ impl Beat {
 pub(super) struct Question {
     /// Whether it sends a ping.
     pub(super) ping: bool,
-    /// Time since the last sign of life, if an earlier check was not answered.
+    /// Time since the last sign of life, if an earlier ping was not answered.
     pub(super) silence: Option<Duration>,
 }
 
@@ -45,26 +46,26 @@ pub(super) struct Question {
 #[derive(Debug)]
 pub(super) struct LiveConnection {
     pub(super) since: Timestamp,
-    /// When the peer last gave a sign of life: it sent something.
+    /// The last sign of life of the server: an inbound byte.
     pub(super) last_activity: Timestamp,
     /// When the kernel last took bytes from us.
     pub(super) last_out: Timestamp,
-    /// When the last question was asked, and how many were since the last sign of life.
+    /// When the last ping was sent, and the number of pings since the last sign of life.
     pub(super) last_asked: Timestamp,
     pub(super) asked: u32,
-    /// When the last question that the peer is owed was asked.
+    /// When the last ping was sent that the server sent.
     pub(super) all_asked: Option<Timestamp>,
     /// Bytes that the kernel has taken.
     pub(super) written: u64,
-    /// Once the kernel has no room for what is queued: how the server takes what was written.
+    /// Set once the kernel has no room for what is queued: how the server takes what was written.
     pub(super) stuck: Option<Progress>,
     pub(super) half_closed: bool,
     pub(super) probe: Probe,
     pub(super) outstanding: Outstanding,
 }
 
-/// The question after a suspension, which stands by itself: the pings of before were not answered
-/// by a machine that was asleep.
+/// The ping after a suspension of the machine. It is separate: the machine was asleep and could not
+/// receive answers to earlier pings.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Probe {
     None,
@@ -114,9 +115,9 @@ impl LiveConnection {
         Some(Question { ping, silence })
     }
 
-    /// When the next question is due: an interval after the last one, and an interval after one of
-    /// the directions was last busy. `None` if none can be asked, or all were asked and what is
-    /// left is to wait for the verdict.
+    /// When the next ping is due: an interval after the last one, and an interval after either
+    /// direction was last busy. `None` if no ping can be sent, or if all were sent and the verdict
+    /// is next.
     pub(super) fn ask_at(&self, beat: &Beat) -> Option<Timestamp> {
         if !beat.send_pings || self.half_closed {
             return None;
@@ -134,11 +135,11 @@ impl LiveConnection {
         }
     }
 
-    /// When the connection is left if nothing arrives before. `None` while pings are still to be
+    /// When the connection is closed if nothing arrives before. `None` while pings are still to be
     /// sent.
     ///
-    /// A client that wakes from a freeze has sent no ping, so `max_missed` pings are still to
-    /// be sent, and the last of them has an interval to be answered.
+    /// A client that wakes from a freeze has sent no ping, so `max_missed` pings are still to be
+    /// sent, and the last of them has an interval to be answered.
     pub(super) fn verdict_at(&self, beat: &Beat) -> Option<Timestamp> {
         let bound = beat.surely_after(self.last_activity, u64::from(beat.max_missed) + 1);
         match self.probe {
@@ -162,7 +163,7 @@ impl LiveConnection {
         self.probe = Probe::None;
     }
 
-    /// What our kernel takes is no sign of the peer's life.
+    /// Bytes taken by the local kernel are no sign of life.
     pub(super) fn handle_sent(&mut self, now: Timestamp, sent: usize, stuck: bool) {
         if sent > 0 {
             self.last_out = now;

@@ -102,9 +102,9 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the server at `addr`, as `host:port`. It does not wait and does not dial yet:
-    /// that is done in turns. A name is looked up at each dial, which blocks the turn for as long
-    /// as the name server takes; all its addresses are tried in order.
+    /// A client of the server at `addr`, as `host:port`. It neither waits nor dials yet: turns do
+    /// that. A name is resolved at each dial, which blocks the turn until the name server answers;
+    /// all its addresses are tried in order.
     ///
     /// Fails if the configuration contradicts itself, if `addr` has no host or no port, or if the
     /// system refuses a poll.
@@ -162,9 +162,9 @@ impl Client {
         }
     }
 
-    /// One turn: waits for something to do, at most `max_wait` (`None`: as long as it takes), and
-    /// does what there is to do. A turn may return earlier than that with nothing done. Once the
-    /// client is done it returns at once.
+    /// One turn: waits for something to do, at most `max_wait` (`None`: no limit), and does it. A
+    /// turn may return earlier without having done anything. Once the client is done it returns at
+    /// once.
     ///
     /// Fails only if the system refuses to poll.
     pub fn turn<H: ClientHandler + ?Sized>(
@@ -190,7 +190,7 @@ impl Client {
     }
 
     /// How long your own loop may wait before the next turn if the descriptor does not become
-    /// readable. `None`: for ever.
+    /// readable. `None`: no limit.
     pub fn timeout(&self) -> Option<Duration> {
         if self.done_told {
             return None;
@@ -201,7 +201,7 @@ impl Client {
         ))
     }
 
-    /// As [`ClientContext::send`]. The message goes out in the next turn.
+    /// See [`ClientContext::send`]. The message is sent in the next turn.
     pub fn send(&mut self, message: &[u8]) -> Result<(), SendError> {
         self.context().send(message)
     }
@@ -226,7 +226,7 @@ impl Client {
         self.context().resume_reads();
     }
 
-    /// Where the client stands.
+    /// The state of the client.
     pub fn state(&self) -> ClientState {
         self.session.state()
     }

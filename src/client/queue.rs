@@ -6,11 +6,11 @@ use std::io::IoSlice;
 use crate::error::SendError;
 use crate::framing::Codec;
 
-/// Messages and heartbeats in the order in which they go over the wire.
+/// Messages and heartbeats in the order in which they are sent.
 ///
 /// Invariants: a message stays until the kernel has taken all of it, and is never sent again after
-/// that (at most once); a message or heartbeat of which the kernel has taken a part is finished
-/// before anything else is begun; heartbeats go before messages not begun.
+/// that (at most once); a message or heartbeat that the kernel has taken in part is finished before
+/// another is begun; heartbeats are sent before messages not begun.
 #[derive(Debug)]
 pub(crate) struct SendQueue {
     codec: Codec,
@@ -29,18 +29,18 @@ pub(crate) struct SendQueue {
     encoded: Vec<u8>,
 }
 
-/// What a message is charged beyond its bytes: the note of its length. So the bound in bytes also
-/// bounds how many there are.
+/// What a message counts beyond its bytes: the record of its length. So the bound in bytes also
+/// bounds the number of messages.
 pub(crate) const MESSAGE_OVERHEAD: usize = size_of::<usize>();
 
-/// Answers that may wait for a peer which asks and does not read. Further ones are dropped: any
-/// byte of ours is an answer.
+/// Most unsent pongs. Further pings of a peer that does not read are not answered: any byte of ours
+/// answers them.
 const MAX_HEARTBEAT_BYTES: usize = 4 * 1024;
 
 /// A ping follows the message in which this many bytes went out since the last one.
 pub(crate) const PING_EVERY_BYTES: usize = 16 * 1024;
 
-/// An emptied buffer larger than this goes back to the heap.
+/// A buffer with more capacity than this is freed when it is empty.
 const KEPT_BYTES: usize = 64 * 1024;
 
 /// Slices that [`SendQueue::peek`] fills at most: the begun message, heartbeats, and the other
@@ -62,7 +62,7 @@ impl SendQueue {
         }
     }
 
-    /// Queues a message, or refuses it: what is queued already has the older right.
+    /// Queues a message, or refuses it if there is no room.
     pub(crate) fn push(&mut self, message: &[u8]) -> Result<(), SendError> {
         let len = self.codec.encoded_len(&[message])?;
         if !self.has_room_for(len) {
@@ -93,8 +93,8 @@ impl SendQueue {
         push_heartbeat(&mut self.heartbeats, self.codec.pong());
     }
 
-    /// Whether so many bytes went out since the last ping that another one is due: a server that
-    /// reads them slowly then answers one every so often, however many bytes lie behind it.
+    /// Whether enough bytes were sent since the last ping that another one is due: a server that
+    /// reads slowly then answers a ping now and then, however many bytes are queued behind it.
     pub(crate) fn is_ping_due(&self) -> bool {
         self.since_ping >= PING_EVERY_BYTES && self.heartbeats.is_empty()
     }
@@ -109,7 +109,7 @@ impl SendQueue {
         !self.lens.is_empty()
     }
 
-    /// Fills `slices` with at most `max` bytes of what goes next, for one vectored write. Returns
+    /// Fills `slices` with the next bytes to write, at most `max`, for one vectored write. Returns
     /// how many slices and how many bytes it filled.
     pub(crate) fn peek<'a>(
         &'a self,
@@ -179,8 +179,8 @@ impl SendQueue {
         self.messages.drain(..whole);
     }
 
-    /// The line is gone. A message that was begun will be sent again from its beginning, since the
-    /// peer never saw its end; heartbeats were the old line's business.
+    /// The connection is gone. A message that was sent in part will be sent again from its
+    /// beginning, since the peer never saw its end; queued heartbeats are dropped.
     pub(crate) fn handle_line_lost(&mut self) {
         self.message_sent = 0;
         self.since_ping = 0;

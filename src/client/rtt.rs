@@ -67,8 +67,8 @@ impl Outstanding {
         }
     }
 
-    /// Matches one pong, adds its time to `stats` and returns it. `None` for a pong without a
-    /// ping, or whose ping was not timed.
+    /// Matches one pong, adds its time to `stats` and returns it. `None` for a pong without a ping,
+    /// and for a ping that was not timed.
     pub(crate) fn handle_pong(&mut self, now: Timestamp, stats: &mut RttStats) -> Option<Duration> {
         let Some(sent) = self.timed.pop_front() else {
             self.untimed = self.untimed.saturating_sub(1);

@@ -1,9 +1,9 @@
-//! The client's life as a pure machine: when to dial, when to ask, when to give a line up, when to
-//! stop. It has no socket and no clock.
+//! The client as a pure state machine: when to dial, to ping, to close and to stop. It has no
+//! socket and no clock.
 //!
-//! Calling order: `handle_*` for whatever happened, then [`Session::poll`] until it returns `None`,
-//! then wait no longer than [`Session::poll_timeout`]. A `handle_*` that does not fit the state (a
-//! late event of a line that is gone) does nothing.
+//! Calling order: `handle_*` for each event, then [`Session::poll`] until it returns `None`, then a
+//! wait of at most [`Session::poll_timeout`]. A `handle_*` that does not fit the state (a late
+//! event of an earlier connection) does nothing.
 
 use std::time::Duration;
 
@@ -27,18 +27,18 @@ pub(crate) struct Session {
     /// Whether pings can stand between messages.
     pings_amid: bool,
     write_timeout_ms: Option<u64>,
-    /// The handler wants to read nothing more for now.
+    /// The handler has paused reading.
     paused: bool,
     dial_timeout_ms: u64,
     backoff: Backoff,
     tries: Option<u32>,
     rng: fastrand::Rng,
     state: State,
-    /// Dials since the last line that received anything: they use the tries up.
+    /// Dials since the last connection that received anything: they count against `max_attempts`.
     tries_used: u32,
-    /// Dials since the last line that lasted: they make the waits grow. One byte is no proof here,
-    /// or a server that greets and dies would be dialled by its whole fleet at the pace of the
-    /// first wait, for ever.
+    /// Dials since the last connection that lasted: they make the waits grow. One received byte
+    /// does not reset this count: else all clients of a server that greets and dies would dial it
+    /// at the pace of the first wait, for ever.
     failures: u32,
     /// The number of lines so far.
     epoch: u64,
@@ -55,7 +55,7 @@ enum State {
     Done(Outcome),
 }
 
-/// What the driver has to do now.
+/// A command to the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Dial, and report `handle_dialled` or `handle_dial_failed`.
@@ -63,9 +63,8 @@ pub(crate) enum Action {
     /// The address being dialled has had its time: dial the next one and report
     /// `handle_next_address`, or report `handle_dial_failed`.
     AbandonDial,
-    /// Ask whether the peer lives. `ping` is off in raw framing when bytes are stuck in the queue:
-    /// a ping amid other bytes is not recognized there. `silence` is set when an earlier question
-    /// got no answer.
+    /// Send a ping. `ping` is off in raw framing when bytes are stuck in the queue: a ping amid
+    /// other bytes is not recognized there. `silence` is set when an earlier ping got no answer.
     Ping {
         ping: bool,
         silence: Option<Duration>,
@@ -76,7 +75,7 @@ pub(crate) enum Action {
     FinalRead,
 }
 
-/// What comes after a failed dial or a lost line.
+/// What follows a failed dial or a lost connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     Retry { next: Attempt, delay_ms: u64 },
@@ -107,7 +106,7 @@ impl Session {
         }
     }
 
-    /// The next thing to do at `now`, if any. Call until `None`.
+    /// The next command at `now`, if any. Call until `None`.
     pub(crate) fn poll(&mut self, now: Timestamp) -> Option<Action> {
         if self.verdict(now).is_some() {
             return Some(Action::FinalRead);
@@ -137,8 +136,7 @@ impl Session {
         }
     }
 
-    /// When [`Session::poll`] will have something to do if nothing happens meanwhile. `None`:
-    /// never.
+    /// When [`Session::poll`] will return a command if nothing happens meanwhile. `None`: never.
     pub(crate) fn poll_timeout(&self) -> Option<Timestamp> {
         match &self.state {
             State::Waiting { until } => Some(*until),
@@ -152,15 +150,15 @@ impl Session {
         }
     }
 
-    /// The dial in progress goes on with another address, which has its own time.
+    /// The dial goes on with the next address, which has a timeout of its own.
     pub(crate) fn handle_next_address(&mut self, now: Timestamp) {
         if let State::Dialing { deadline } = &mut self.state {
             *deadline = now.plus_ms(self.dial_timeout_ms);
         }
     }
 
-    /// The dial succeeded: a new line under a new epoch, which is returned. `None` if nothing was
-    /// being dialled.
+    /// The dial succeeded: returns the epoch of the new connection. `None` if no dial was in
+    /// progress.
     pub(crate) fn handle_dialled(&mut self, now: Timestamp) -> Option<u64> {
         let State::Dialing { .. } = self.state else {
             return None;
@@ -178,7 +176,7 @@ impl Session {
         Some(self.retry(now))
     }
 
-    /// Bytes arrived, of whatever kind.
+    /// Bytes arrived.
     pub(crate) fn handle_received(&mut self, now: Timestamp) {
         if let State::Connected(line) = &mut self.state {
             line.handle_life(now);
@@ -212,7 +210,7 @@ impl Session {
     }
 
     /// How many of the bytes that the kernel took the server has not acknowledged (`SIOCOUTQ` of
-    /// tcp(7)); `None` where the system does not tell.
+    /// tcp(7)); `None` where the system does not report it.
     pub(crate) fn handle_progress(&mut self, now: Timestamp, unacknowledged: Option<u64>) {
         if let State::Connected(line) = &mut self.state
             && let Some(progress) = &mut line.stuck
@@ -231,7 +229,7 @@ impl Session {
         sample_at <= now || line.stuck.is_some_and(|progress| !progress.is_measured())
     }
 
-    /// A ping went out between messages, because so many bytes had gone out since the last one.
+    /// A ping was sent between messages, because enough bytes were sent since the last one.
     pub(crate) fn handle_ping_amid(&mut self, now: Timestamp) {
         if let State::Connected(line) = &mut self.state {
             line.outstanding.handle_ping(now);
@@ -251,16 +249,15 @@ impl Session {
         self.paused
     }
 
-    /// The kernel took `sent` bytes. `stuck` tells whether it left some in the queue because it has
-    /// no room.
+    /// The kernel took `sent` bytes. `stuck`: it had no room for the rest of the queue.
     pub(crate) fn handle_sent(&mut self, now: Timestamp, sent: usize, stuck: bool) {
         if let State::Connected(line) = &mut self.state {
             line.handle_sent(now, sent, stuck);
         }
     }
 
-    /// The line is gone. `unsent` tells whether messages are still in the queue, `unacknowledged`
-    /// how many bytes the server's kernel has not acknowledged: whether it got them is not known.
+    /// The connection is gone. `unsent`: messages are still in the queue. `unacknowledged`: bytes
+    /// that the server's kernel has not acknowledged, which may or may not have arrived.
     pub(crate) fn handle_lost(
         &mut self,
         now: Timestamp,
@@ -302,16 +299,16 @@ impl Session {
         self.finishing
             && match &self.state {
                 State::Connected(line) => !line.half_closed,
-                // A client that never had a line still wants one: the server may have something to
-                // say.
+                // A client that was never connected still connects: the server may have something
+                // to send.
                 State::Waiting { .. } | State::Dialing { .. } => self.last_loss.is_some(),
                 State::Done(_) => false,
             }
     }
 
-    /// The kernel has taken everything and no more will come. Returns whether the line is to be
-    /// half-closed, after which it is only listened to. Between two lines there is nothing left to
-    /// do, and the client is done.
+    /// The kernel has taken everything and no further message will be queued. Returns whether the
+    /// connection is to be half-closed, after which it is only read. Without a connection the
+    /// client is done.
     pub(crate) fn handle_all_sent(&mut self) -> bool {
         match (&self.state, self.last_loss) {
             _ if !self.wants_to_finish() => false,
@@ -324,8 +321,8 @@ impl Session {
         }
     }
 
-    /// Our writing side was shut: no ping can be sent from here on, and the server has the silence
-    /// bound from now to say more.
+    /// Our writing side was shut: no ping can be sent any more, and the server has one heartbeat
+    /// timeout from now to send more.
     pub(crate) fn handle_half_closed(&mut self, now: Timestamp) {
         if let State::Connected(line) = &mut self.state {
             line.handle_life(now);
@@ -333,8 +330,8 @@ impl Session {
         }
     }
 
-    /// The machine slept meanwhile. The peer may be long gone, or this machine on another network:
-    /// ask at once, dial at once.
+    /// The machine was suspended. The server or the network may be gone: pings at once, or dials at
+    /// once.
     pub(crate) fn handle_resumed(&mut self, now: Timestamp) {
         match &mut self.state {
             State::Waiting { until } => *until = now.min(*until),
@@ -382,7 +379,7 @@ impl Session {
             .filter_map(|(at, reason)| Some((at?, reason)))
     }
 
-    /// Time since the line's last sign of life; nothing if there is no line.
+    /// Time since the last sign of life; zero without a connection.
     pub(crate) fn silence(&self, now: Timestamp) -> Duration {
         if let State::Connected(line) = &self.state {
             line.silence(now)

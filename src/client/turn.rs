@@ -54,8 +54,8 @@ impl Client {
         Ok(self.clock.read(timeout_ms))
     }
 
-    /// Milliseconds from `now` until there is something to do; `None` if only an event can bring
-    /// it.
+    /// Milliseconds from `now` until the client has something to do; `None` if only an event can
+    /// cause it.
     pub(super) fn wait_ms(&self, now: Timestamp) -> Option<u64> {
         let at_once = self.session.is_done()
             || (self.session.wants_to_finish() && self.queue.unsent() == 0 && !self.mail_left)
@@ -189,7 +189,7 @@ impl Client {
         }
     }
 
-    /// Does what the session wants done by now.
+    /// Runs the commands of the session that are due.
     pub(super) fn obey<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Timestamp) {
         while let Some(action) = self.session.poll(now) {
             match action {
@@ -253,8 +253,8 @@ impl Client {
         }
     }
 
-    /// Dials the next address, if the session still wants that; `error` is what was wrong with the
-    /// one before.
+    /// Dials the next address, if the session still wants that; `error` is why the address before
+    /// it failed.
     fn dial_next<H: ClientHandler + ?Sized>(
         &mut self,
         handler: &mut H,
@@ -292,7 +292,7 @@ impl Client {
         }
     }
 
-    /// The line is gone: the one door through which every line leaves.
+    /// Ends the connection. Every connection ends here.
     fn disconnect<H: ClientHandler + ?Sized>(
         &mut self,
         handler: &mut H,
@@ -322,7 +322,7 @@ impl Client {
     }
 
     fn announce<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, next: Next) {
-        // The handler may have stopped the client when it heard of the loss.
+        // The handler may have stopped the client in its callback.
         if let (Next::Retry { next, delay_ms }, ClientState::Waiting) = (next, self.state()) {
             self.emit(
                 handler,
@@ -370,7 +370,7 @@ impl Client {
                     }
                 }
                 Err(error) => {
-                    // The server may have said why before it went.
+                    // The server may have sent its reason before it closed.
                     link.readable = true;
                     self.read(handler, now);
                     self.disconnect(handler, now, CloseReason::from_write_error(&error));
@@ -383,7 +383,7 @@ impl Client {
     pub(super) fn settle<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Timestamp) {
         if self.session.is_finishing() {
             self.shared.shut();
-            // What handles queued before the door shut is still to be sent.
+            // Messages that handles queued before the queue was closed are still sent.
             self.mail_left = true;
             self.take_commands();
             let half_close =

@@ -12,18 +12,20 @@ use crate::framing::proxy::{self, Header};
 use crate::id::ConnId;
 use crate::time::Timestamp;
 
-/// How long a balancer may take over its header. The specification asks for it to be sent at once.
+/// How long a balancer may take to send its header, in milliseconds. The specification asks for it
+/// to be sent at once.
 const HEADER_MS: u64 = 10_000;
 
-/// So many of the idlest are found in one search.
+/// Number of idlest connections that one search collects.
 const CANDIDATES: usize = 64;
 
 impl Engine {
-    /// Lets a connection in, or says why not: then there is no id, the handler hears nothing, and
-    /// the caller drops the socket.
+    /// Admits a connection, or returns the reason for its rejection: then there is no id, the
+    /// handler is not called, and the caller drops the socket.
     ///
-    /// One that comes from a balancer (`Config::proxies`) is only half in: the handler hears of it
-    /// when its PROXY header has been read, or never, and then [`Engine::poll_rejected`] names it.
+    /// A connection from a balancer (`Config::proxies`) first waits for its PROXY header: the
+    /// handler learns of it when the header has been read. If it is rejected before,
+    /// [`Engine::poll_rejected`] names it and the handler is never called.
     pub fn handle_open<H: Handler + ?Sized>(
         &mut self,
         now: Timestamp,
@@ -82,8 +84,8 @@ impl Engine {
         self.stats.count_rejection(refusal);
     }
 
-    /// Takes the first bytes of a connection that a balancer has brought. Returns how many of them
-    /// belong to the header, once it is whole and the client it names has been let in.
+    /// Takes the first bytes of a connection from a balancer. Once the header is complete and the
+    /// client it names is admitted, returns how many of these bytes belong to the header.
     pub(super) fn handle_proxy_header<H: Handler + ?Sized>(
         &mut self,
         id: ConnId,
@@ -148,8 +150,8 @@ impl Engine {
         }
     }
 
-    /// The next connection that was half in and is refused. It is gone from the engine; the handler
-    /// never heard of it; the caller drops the socket.
+    /// The next connection that was rejected before its PROXY header was complete. It is gone from
+    /// the engine, and the handler was never called for it; the caller drops the socket.
     pub fn poll_rejected(&mut self) -> Option<(ConnId, SocketAddr, RejectReason)> {
         let id = self.refused.pop_front()?;
         let conn = self.conns.remove(id.slot());
@@ -170,7 +172,7 @@ impl Engine {
         self.conns.len() > self.admission.max_connections()
     }
 
-    /// Closes the connection that has been silent for longest. `false` if there is none to close.
+    /// Closes the connection with the longest silence. `false` if there is none to close.
     fn evict_idlest(&mut self) -> bool {
         let Some(id) = self.next_idlest() else {
             return false;
@@ -178,7 +180,7 @@ impl Engine {
         let Some(conn) = self.conn(id) else {
             return false;
         };
-        // It leaves at once, so that the newcomer can have its place; see poll_closed().
+        // Its place is free at once for the new connection; see poll_closed().
         self.admission.leave(Some(conn.peer().ip()));
         self.close(id, CloseReason::Evicted);
         true

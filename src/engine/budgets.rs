@@ -14,22 +14,22 @@ pub const READ_WORK: u32 = 128;
 /// Work per turn on all connections together that have more to read than their share. Replies leave
 /// at the end of a turn, so a turn has to end soon: this is about 0.1 ms.
 pub const LEFTOVER_WORK: u32 = 1024;
-/// At least so many of those connections are read in a turn that has taken too long already: events
-/// that keep every turn busy must not starve them.
+/// Leftover connections read even in a turn that has taken too long already: events that keep every
+/// turn busy must not starve them.
 pub const MIN_LEFTOVER_READS: u32 = 4;
 /// Work on broadcasts per turn, one unit for every four receivers.
 pub const FANOUT_WORK: u32 = 4096;
-/// Checks of the timer wheel made at once, and final reads. A turn makes at least so many, and more
-/// for as long as they take less than a quarter of the turn.
+/// Checks of the timer wheel and final reads between two readings of the clock. A turn makes at
+/// least this many, and more for as long as they take less than a quarter of the turn.
 pub const CHECKS_AT_ONCE: usize = 8;
 /// Connections written to per turn; the rest keep their place in the list.
 pub const FLUSHES_PER_TURN: usize = 256;
 /// Connections per turn that have nothing to be written but a broadcast. Kept low so that a
 /// broadcast does not delay replies.
 pub const BROADCAST_FLUSHES_PER_TURN: usize = 64;
-/// At least so many connections are written to in a turn that has taken too long already.
+/// Connections written to even in a turn that has taken too long already.
 pub const MIN_FLUSHES: usize = 16;
-/// Closed connections whose sockets are closed per turn.
+/// Closed connections that are reported and whose sockets are dropped per turn.
 pub const REAPS_PER_TURN: usize = 256;
 /// The clock is read again after so much work, so that stamps stay true in a long turn and a slow
 /// handler is noticed. A reading costs less than a unit.

@@ -28,7 +28,7 @@ pub(super) struct Conn {
     /// [`NEVER_ASKED`].
     ping_ms: u32,
     peer_port: u16,
-    /// Pings sent for silence since the last sign of life.
+    /// Pings sent since the last sign of life.
     pub(super) pings_unanswered: u8,
     /// Where the last ping ended in all that was queued, in KiB and modulo 256.
     ping_mark: u8,
@@ -45,27 +45,27 @@ const _: () = assert!(
     "an idle connection must stay cheap: see the memory goal in docs/architecture.md"
 );
 
-/// Where a connection is in its life. It only ever moves down this list.
+/// The state of a connection. Transitions only go down this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Half in: a balancer has brought it, and its PROXY header is still to come. The handler does
-    /// not know of it.
+    /// The PROXY header of a balancer is still to come. The handler does not know of the
+    /// connection.
     AwaitingProxyHeader,
-    /// Turned away when it was half in. It waits to be reaped at the end of the turn.
+    /// Rejected before its PROXY header was complete. Reaped at the end of the turn.
     Refused(RejectReason),
     /// Both directions work.
     Open,
-    /// The peer has shut its writing side; what is queued for it goes out, then it is closed.
+    /// The peer has shut its writing side; what is queued is sent, then the connection is closed.
     HalfClosed,
-    /// We end it for this reason as soon as what is queued has gone out; what still comes in is not
-    /// looked at.
+    /// The server closes the connection for this reason as soon as what is queued was sent; inbound
+    /// bytes are discarded.
     Flushing(CloseReason),
     /// Over. It waits to be reaped at the end of the turn.
     Closed(CloseReason),
 }
 
-/// Whether bytes may be read from a connection: only while nothing has stopped it. The upper bits
-/// keep its [`PeerActivity`], which finds no byte of its own within the 80.
+/// Whether bytes may be read from a connection: only while nothing stops it. The upper bits hold
+/// its [`PeerActivity`], for which the 80 bytes have no byte left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Reading(u8);
 
@@ -73,25 +73,26 @@ const STOPS: u8 = 0x0f;
 const ACTIVE: u8 = 0x10;
 const BEATING: u8 = 0x20;
 
-/// What the peer has said of its own accord.
+/// What the peer has sent of its own accord.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PeerActivity {
     /// Not one whole frame yet.
     None,
     /// A message or a heartbeat at least.
     Active,
-    /// A ping: it asks by itself, and has not been silent since for long enough to be asked.
+    /// A ping: the peer sends pings by itself, and has not been silent for so long since that it
+    /// had to be pinged.
     Pinging,
 }
 
-/// Where queued bytes stand.
+/// The state of queued bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Writing {
-    /// Nothing waits, or the driver has it in hand.
+    /// Nothing is queued, or the driver is writing it.
     Idle,
-    /// The connection stands in the engine's list of those to flush.
+    /// The connection is in the engine's list of those to flush.
     Queued,
-    /// It stands in the list of those that have nothing to flush but what goes to all.
+    /// The connection is in the list of those with only a broadcast to flush.
     BroadcastOnly,
     /// The kernel has taken less than it was given; the rest waits until it has room.
     Blocked,
@@ -158,12 +159,12 @@ impl Conn {
         &self.outbox
     }
 
-    /// The inbox, to be changed: `memory` counts what it holds more or less afterwards.
+    /// The inbox with write access: `memory` counts the change of what it holds.
     pub(super) fn inbox_mut<'a>(&'a mut self, memory: &'a mut Memory) -> Counted<'a, Inbox> {
         memory.counted_inbox(&mut self.inbox)
     }
 
-    /// The outbox, to be changed: `memory` counts what it holds more or less afterwards.
+    /// The outbox with write access: `memory` counts the change of what it holds.
     pub(super) fn outbox_mut<'a>(&'a mut self, memory: &'a mut Memory) -> Counted<'a, Outbox> {
         memory.counted_outbox(&mut self.outbox)
     }
@@ -185,7 +186,7 @@ impl Conn {
         self.outbox_mut(memory).clear(pool);
     }
 
-    /// Says when the unfinished frame began. Does nothing without one.
+    /// Sets the time at which the unfinished frame began. Does nothing without one.
     pub(super) fn set_frame_since(&mut self, since: Timestamp) {
         self.inbox.set_frame_since(since);
     }
@@ -217,7 +218,7 @@ impl Conn {
         ((self.bytes_out + self.outbox.len() as u64 - less as u64) >> 10) as u8
     }
 
-    /// Everything queued so far stands before or within the last ping.
+    /// Marks the end of what is queued as the position of the last ping.
     pub(super) fn mark_ping(&mut self) {
         self.ping_mark = self.position(0);
     }
@@ -239,8 +240,8 @@ impl Conn {
         (self.peer_ip, self.peer_port) = (octets(peer.ip()), peer.port());
     }
 
-    /// A sign of life: whatever was asked before is answered. Returns for how many milliseconds the
-    /// last ping had been out, if one was.
+    /// Notes a sign of life, which answers every outstanding ping. Returns for how many
+    /// milliseconds the last ping had been outstanding, if there was one.
     pub(super) fn seen(&mut self, now: Timestamp) -> Option<u64> {
         let round_trip_ms = self.last_ping().map(|asked| now.ms_since(asked));
         if let Some(ms) = round_trip_ms {
@@ -251,7 +252,7 @@ impl Conn {
         round_trip_ms
     }
 
-    /// A sign of life of an earlier instant, which is learned of now. It answers no ping.
+    /// Notes a sign of life at an earlier instant. It answers no ping.
     pub(super) fn seen_at(&mut self, at: Timestamp) {
         if let Some(last_ping) = self.last_ping() {
             self.ping_ms = u32::try_from(last_ping.ms_since(at)).unwrap_or(u32::MAX);
@@ -259,8 +260,8 @@ impl Conn {
         self.last_seen = at;
     }
 
-    /// How long the last ping that was answered had been out; `None` if none was yet, and while
-    /// another is out.
+    /// The round trip of the last answered ping; `None` before the first answer and while a ping is
+    /// outstanding.
     pub(super) fn round_trip_ms(&self) -> Option<u64> {
         (self.pings_unanswered == 0 && self.ping_ms != NEVER_ASKED).then_some(self.ping_ms.into())
     }
@@ -277,7 +278,8 @@ impl Conn {
         (self.pings_unanswered > 0).then(|| self.last_seen.plus_ms(u64::from(self.ping_ms)))
     }
 
-    /// From now on the connection lives for as long as its peer takes what is queued.
+    /// The flush timeout begins: the connection is closed when its peer makes no progress for that
+    /// long.
     pub(super) fn begin_flush(&mut self, now: Timestamp) {
         self.set_progress(Progress::since(now));
     }

@@ -1,6 +1,6 @@
-//! What a connection may not take forever, though every byte of it is life: its first message, the
-//! end of a frame, the reading of what is queued for it. Pure arithmetic. Each limit counts from
-//! the evidence, and closes the connection only after a final read.
+//! Timeouts that inbound bytes do not extend: for the first message, for the end of a frame, for
+//! reading what is queued. Pure arithmetic. Each is measured from evidence, and closes the
+//! connection only after a final read.
 
 use super::conn::Conn;
 use crate::close::CloseReason;
@@ -75,10 +75,10 @@ impl Deadlines {
         self.write.is_some()
     }
 
-    /// The earliest instant at which an open connection passes a limit, with the reason for which
-    /// that closes it; `None` while no limit applies.
+    /// The earliest instant at which an open connection passes a limit, with the close reason;
+    /// `None` while no limit applies.
     ///
-    /// What the peer owes does not count while we do not read from it.
+    /// Limits on what the peer sends do not count while the server does not read from it.
     pub(super) fn next(&self, conn: &Conn) -> Option<(Timestamp, CloseReason)> {
         let is_read = conn.reading.is_flowing();
         let first_message = self
@@ -123,7 +123,7 @@ impl Deadlines {
     }
 }
 
-/// A connection that is being flushed and has nothing queued is at its end.
+/// Without anything queued, a connection that is being flushed ends at once.
 fn flush_progress(conn: &Conn) -> Progress {
     let progress = conn.outbox().progress();
     progress.unwrap_or(Progress::since(Timestamp::ZERO))

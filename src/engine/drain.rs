@@ -20,9 +20,9 @@ pub(super) struct Drain {
 }
 
 impl Engine {
-    /// Begins to shut down: nobody is let in any more, and each connection is closed at an instant
-    /// of its own within the first four fifths of `grace_ms`, after a last read and the replies to
-    /// it. At the end of `grace_ms` those that are left are cut off.
+    /// Begins a shutdown: no connection is admitted any more, and each connection is closed at a
+    /// random instant within the first four fifths of `grace_ms`, after a final read and the
+    /// replies to it. At the end of `grace_ms` the remaining ones are cut off.
     ///
     /// A repeated call can only bring the end forward.
     pub fn handle_shutdown(&mut self, now: Timestamp, grace_ms: u64) {
@@ -76,8 +76,8 @@ impl Engine {
         }
     }
 
-    /// When a drain takes its leave of this connection: at random, so that the fleet does not come
-    /// back as one herd, and always the same.
+    /// When a drain closes this connection: at an instant that is random, so that the clients do
+    /// not all reconnect at once, and the same for every call.
     pub(super) fn drain_at(&self, id: ConnId) -> Option<Timestamp> {
         let Drain { from, until, .. } = self.drain?;
         let grace_ms = until.ms_since(from);
@@ -91,7 +91,7 @@ impl Engine {
         let Some(goodbye) = self.goodbye.take() else {
             return;
         };
-        // Without room for it, the connection closes without it.
+        // If it does not fit the outbox, the connection closes without it.
         if self.queued(id) + self.codec.encoded_len(&[&goodbye]).unwrap_or(usize::MAX)
             <= self.max_outbox
         {
@@ -100,7 +100,8 @@ impl Engine {
         self.goodbye = Some(goodbye);
     }
 
-    /// Closes what is left once the grace has passed. Returns whether the drain is over.
+    /// Closes the remaining connections once the grace has passed. Returns whether the drain is
+    /// over.
     pub(super) fn end_drain_if_over(&mut self) -> bool {
         let Some(drain) = &mut self.drain else {
             return false;

@@ -63,12 +63,12 @@ pub enum ReadUntil {
     /// brings an event of its own (epoll(7), "Possible pitfalls"). It saves the second read that
     /// nearly always would block.
     Short,
-    /// Until a read would block: where the event spoke of an end that only another read finds, and
-    /// where the event is long past.
+    /// Until a read would block: where the event reported an end of stream, which only another read
+    /// finds, and where no event was reported.
     WouldBlock,
 }
 
-/// What an event says of a socket.
+/// The readiness that an event reports.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Readiness {
     /// There is something to read.
@@ -190,8 +190,8 @@ pub trait Driver {
     /// The pending error of a socket, if there is one.
     fn take_error(&mut self, id: ConnId) -> Option<io::Error>;
 
-    /// What the kernel knows of a silent peer. Where `may_peek`, bytes that the engine does not
-    /// want to read are looked for too.
+    /// What the kernel reports about a silent peer. If `may_peek` is set, also whether bytes are
+    /// unread that the engine does not read now.
     fn find_unread(&mut self, id: ConnId, may_peek: bool) -> io::Result<FinalRead>;
 
     /// Calls [`Engine::handle_final_read`].
@@ -267,7 +267,7 @@ pub trait Driver {
         self.wake();
     }
 
-    /// Reads from and writes to a connection for which an event has come.
+    /// Reads from and writes to a connection after an event.
     fn handle_ready(&mut self, id: ConnId, readiness: Readiness) {
         self.count_socket();
         if readiness.writable && self.engine().is_blocked(id) {
@@ -457,13 +457,13 @@ pub trait Driver {
         final_read(self, id);
     }
 
-    /// Writes what is queued for a connection, and sees to it that the rest follows.
+    /// Writes what is queued for a connection, and schedules the rest.
     fn write(&mut self, id: ConnId) {
         let was_blocked = self.engine().is_blocked(id);
         if was_blocked && self.engine().wants_progress(id) {
             self.measure_progress(id);
         }
-        // Only a socket that was found full tells when it has room again.
+        // The kernel reports new room only for a socket that it found full.
         let mut is_full = false;
         for _ in 0..self.budgets().writes {
             match self.write_once(id) {
@@ -505,8 +505,8 @@ pub trait Driver {
     }
 }
 
-/// The final read, which decides whether a silent peer is dead, and answers what a leaving one
-/// has sent.
+/// The final read: decides whether a silent peer is dead, and during a drain answers what it has
+/// sent.
 pub fn final_read<D: Driver + ?Sized>(driver: &mut D, id: ConnId) {
     driver.measure_progress(id);
     if driver.engine().is_blocked(id) {

@@ -91,7 +91,7 @@ pub(super) struct Fanouts {
     next_id: u64,
     /// The handler has broadcast during the present message.
     pub(super) has_broadcast: bool,
-    /// Peers whose broadcasts are complete and that are not read until memory is below half.
+    /// Peers whose broadcasts are complete and that are not read before memory is below half.
     waiting: Vec<ConnId>,
 }
 
@@ -159,7 +159,7 @@ impl Engine {
         Ok(Broadcast::Pending(id))
     }
 
-    /// Goes on with the broadcasts under way, until they are complete, the budget is spent, or a
+    /// Continues the broadcasts under way, until they are complete, the budget is spent, or a
     /// receiver has to be flushed first.
     pub fn handle_fanouts<H: Handler + ?Sized>(
         &mut self,
@@ -183,14 +183,14 @@ impl Engine {
         }
     }
 
-    /// Whether so many broadcasts are under way that nothing should be done that can lead to more:
+    /// Whether there are so many broadcasts that nothing may be done that can lead to more:
     /// reading, accepting, reporting closes.
     pub fn is_congested(&self) -> bool {
         self.fanouts.queue.len() >= CONGESTED_FROM
     }
 
-    /// Whether peers whose broadcasts are complete wait no longer: memory is below half, or what is
-    /// queued is stuck, which is not the senders' fault.
+    /// Whether peers whose broadcasts are complete may be read again: memory is below half, or what
+    /// is queued is stuck, which the senders did not cause.
     pub(super) fn can_release_senders(&self) -> bool {
         !self.fanouts.waiting.is_empty() && !self.must_wait_for_flush()
     }
@@ -213,8 +213,8 @@ impl Engine {
         }
     }
 
-    /// Delivers all broadcasts under way to one connection, so that what is queued for it next
-    /// keeps the order of the calls. `false` if it has no room for them before it is flushed.
+    /// Delivers all broadcasts under way to one connection, so that the next message keeps the
+    /// order of the calls. `false` if it has no room for them before it is flushed.
     pub(super) fn catch_up(&mut self, id: ConnId) -> bool {
         for index in 0..self.fanouts.queue.len() {
             if !self.fanouts.has_passed(index, id.slot()) && !self.deliver(id.slot(), index) {
@@ -233,8 +233,8 @@ impl Engine {
         }
     }
 
-    /// Goes on with the sweep, or begins one that delivers all that is queued. Returns whether it
-    /// is complete.
+    /// Continues the sweep, or begins one that delivers all that is queued. Returns whether it is
+    /// complete.
     fn sweep(&mut self, work: &mut Work) -> bool {
         if self.fanouts.sweep == 0 {
             (self.fanouts.sweep, self.fanouts.cursor) = (self.fanouts.queue.len(), 0);
@@ -347,7 +347,7 @@ impl Engine {
         let bytes = fanout.wire.bytes();
         if conn.outbox().len() + bytes.len() > self.max_outbox {
             if conn.waits_for_flush() {
-                // It has all those before, and gets none of them again.
+                // It has all earlier ones, and must not get them again.
                 ahead.insert(slot, fanout.id.0);
                 return false;
             }

@@ -1,4 +1,4 @@
-//! What an application is to the engine, and what the engine is to an application.
+//! The interfaces between an application and the engine.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,13 +15,13 @@ use crate::time::Timestamp;
 /// every connection. For each connection there is one `on_open`, then any number of the others,
 /// then one `on_close`, and nothing after it.
 pub trait Handler {
-    /// A connection was let in. It may be sent to at once.
+    /// A connection was admitted. Messages can be sent to it at once.
     fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId) {
         let _ = (cx, id);
     }
 
-    /// A message came in, without its framing; it may be empty. The bytes are borrowed from the
-    /// read buffer: copy what must stay. Heartbeats never come here.
+    /// A message arrived, without its framing; it may be empty. The bytes are borrowed from the
+    /// read buffer: copy what must be kept. Heartbeats are not passed on.
     fn on_message(&mut self, cx: &mut Context<'_>, id: ConnId, message: &[u8]);
 
     /// Everything queued for this connection has gone out, after the queue had been stuck: the time
@@ -64,12 +64,12 @@ pub struct Closed {
     /// Bytes that were still queued for the peer and are lost.
     pub unsent: usize,
     /// For how long the peer's kernel had acknowledged nothing although something was outstanding,
-    /// when a final read was taken; zero if nothing was, if there was no such look, and where the
-    /// system does not tell (`TCP_INFO` of tcp(7)).
+    /// at the final read. Zero if nothing was outstanding, without a final read, and where the
+    /// system does not report it (`TCP_INFO` of tcp(7)).
     pub unacknowledged: Duration,
     /// Bytes of an unfinished message. They are dropped.
     pub unfinished: usize,
-    /// What the driver does with the socket.
+    /// How the driver closes the socket.
     pub(crate) close_mode: CloseMode,
 }
 
@@ -113,12 +113,12 @@ impl CloseMode {
 pub enum Close {
     /// At the end of this turn; what is queued is lost.
     Now,
-    /// When what is queued has gone out, or when the peer has acknowledged nothing of it for as
-    /// long as the heartbeat allows silence.
+    /// When what is queued was sent, or when the peer has acknowledged nothing of it for one
+    /// heartbeat timeout.
     AfterFlush,
 }
 
-/// The server, as a handler sees it. All calls return at once; what they queue goes out at the end
+/// The server, as seen by a handler. All calls return at once; what they queue is sent at the end
 /// of the turn.
 pub struct Context<'a> {
     pub(crate) engine: &'a mut Engine,
@@ -209,14 +209,14 @@ impl Context<'_> {
         self.engine.max_connections()
     }
 
-    /// What there is to see of a connection; `None` if it is closed.
+    /// A snapshot of the connection; `None` if it is closed.
     pub fn snapshot(&self, id: ConnId) -> Option<ConnectionInfo> {
         self.engine.snapshot(id)
     }
 
-    /// The connections in the slots from `from` on, `slots` of them at most, so that a long list
-    /// can be gone through a part at a time; `None` when there is no such slot any more.
-    /// Connections that come and go between two parts may be in none.
+    /// Snapshots of the connections in `slots` slots from `from` on, so that a long list can be
+    /// read in parts; `None` if there is no such slot any more. A connection that opens or closes
+    /// between two parts may be in none of them.
     pub fn snapshot_slots(
         &self,
         from: usize,

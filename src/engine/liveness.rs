@@ -31,7 +31,7 @@ pub(super) struct Liveness {
     max_missed: u8,
     send_pings: bool,
     tick_ms: u64,
-    /// Whether a peer that beats by itself is asked a little later.
+    /// Whether the first ping to a peer that sends pings by itself is delayed.
     defers_to_peer_pings: bool,
     in_force_since: Timestamp,
 }
@@ -52,9 +52,9 @@ pub(super) struct Evidence {
 pub(super) enum Verdict {
     /// Nothing to do before this instant.
     Alive { check_again: Timestamp },
-    /// It is time to ask.
+    /// A ping is due.
     Ping,
-    /// Silent for too long and asked often enough. One last read decides.
+    /// Silent for too long and pinged often enough. A final read decides.
     Suspect,
 }
 
@@ -99,7 +99,7 @@ impl Liveness {
                 (u64::from(pings_unanswered) + 1) * self.interval_ms
                     - self.jitter_ms(salt ^ u64::from(pings_unanswered)),
             );
-            // Also after a lag pings do not come in a burst.
+            // Also after a lag, pings do not come in a burst.
             by_silence.max(last_ping.map_or(Timestamp::ZERO, |last_ping| {
                 last_ping.plus_ms(self.interval_ms / 2)
             }))
@@ -135,7 +135,7 @@ impl Liveness {
         self.send_pings
     }
 
-    /// Whether the next thing to do about a silent peer is to ask; if not, it is the verdict.
+    /// Whether the next step for a silent peer is a ping; if not, it is the verdict.
     pub(super) fn asks(&self, evidence: &Evidence) -> bool {
         self.send_pings && evidence.pings_unanswered < self.max_missed
     }
@@ -176,7 +176,7 @@ mod tests {
         }
     }
 
-    /// Plays a peer that says nothing after `last_seen`, checked on a wheel of `tick_ms`; returns
+    /// Plays a peer that sends nothing after `last_seen`, checked on a wheel of `tick_ms`; returns
     /// the pings and the verdict.
     fn play(liveness: &Liveness, mut evidence: Evidence) -> (Vec<u64>, u64) {
         let on_wheel = |at: Timestamp| {

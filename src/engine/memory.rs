@@ -1,4 +1,4 @@
-//! The memory of all buffers together: what they hold, and the limits that it is held against.
+//! Accounting of the memory of all buffers, against its limits.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -17,8 +17,8 @@ const TARGET_DENOMINATOR: usize = 8;
 /// Where memory is tight, reading stops with so much queued for a peer already.
 pub(super) const PRESSURE_THROTTLE: usize = 4096;
 
-/// Memory held by inboxes and outboxes: what their buffers have room for, and what their segments
-/// cost beside it.
+/// Memory held by inboxes and outboxes: the capacity of their buffers and the overhead of their
+/// segments.
 pub(super) struct Memory {
     max: usize,
     /// A lower limit, and when it takes the place of `max`.
@@ -101,7 +101,7 @@ impl<B: Buffer> Drop for Counted<'_, B> {
 }
 
 impl Memory {
-    /// `None` for no bound.
+    /// `None` for no limit.
     pub(super) fn new(max: Option<usize>) -> Self {
         Memory {
             max: max.unwrap_or(usize::MAX),
@@ -137,7 +137,7 @@ impl Memory {
         Counted::new(outbox, &mut self.outbound)
     }
 
-    /// Counts what a lent inbox holds by now, and returns it.
+    /// Counts what a lent inbox holds now, and returns it.
     pub(super) fn recount(&mut self, lent: LentInbox) -> Inbox {
         self.inbound = self.inbound + lent.inbox.held() - lent.counted;
         lent.inbox
@@ -157,12 +157,12 @@ impl Memory {
         self.inbound + self.queued()
     }
 
-    /// Held by what is to be sent.
+    /// Held by outboxes.
     fn queued(&self) -> usize {
         self.outbound + self.shared.load(Relaxed)
     }
 
-    /// Whether what is to be sent holds over half of the limit: what leads to more of it waits.
+    /// Whether outboxes hold over half of the limit: then nothing is done that adds to them.
     pub(super) fn is_under_pressure(&self) -> bool {
         let max = self.next_max.map_or(self.max, |(_, max)| max);
         self.queued() > max / 2
@@ -191,8 +191,7 @@ impl Memory {
         self.held() <= self.max / TARGET_DENOMINATOR * TARGET_NUMERATOR
     }
 
-    /// Puts a lower limit in force whose time has come, or that is kept already. Returns whether it
-    /// did.
+    /// Applies a lower limit that is due, or that is kept already. Returns whether it did.
     pub(super) fn apply_next_max(&mut self, now: Timestamp) -> bool {
         match self.next_max {
             Some((at, max)) if at <= now || self.held() <= max => {

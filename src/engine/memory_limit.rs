@@ -13,9 +13,8 @@ impl Engine {
         self.memory.held()
     }
 
-    /// To be called wherever a buffer has grown. If the bound is passed the largest holders are
-    /// closed, and what they hold is dropped at once; connections that hold nothing are never
-    /// touched.
+    /// To be called wherever a buffer has grown. At the limit the largest holders are closed, and
+    /// what they hold is dropped at once; connections that hold nothing are never touched.
     #[inline]
     pub(super) fn enforce_memory_limit(&mut self) {
         if self.memory.is_over() {
@@ -23,16 +22,16 @@ impl Engine {
         }
     }
 
-    /// Puts a lower limit in force whose time has come.
+    /// Applies a lower limit that is due.
     pub(super) fn handle_memory_limit(&mut self) {
         if self.memory.apply_next_max(self.now) {
             self.enforce_memory_limit();
         }
     }
 
-    /// Closes the largest holders. First those whose memory is theirs: a queue that the kernel did
-    /// not take, bytes that they sent. Only if that is not enough, as when one callback queues more
-    /// than the limit, those whose queues are only waiting for this turn's flush.
+    /// Closes the largest holders. First those that hold a queue that the kernel did not take, or
+    /// bytes that they sent. Only if that is not enough, as when one callback queues more than the
+    /// limit, those whose queues only wait for this turn's flush.
     #[cold]
     fn evict_largest(&mut self) {
         for index in 0..self.closed.len() {

@@ -176,7 +176,7 @@ pub struct Engine {
     max_outbox: usize,
     on_slow: OnSlow,
     memory: Memory,
-    /// Whose message the handler has at present: what it sends to the same is an answer.
+    /// The connection whose message is with the handler: what the handler sends to it is a reply.
     current_sender: Option<ConnId>,
     admission: Admission,
     on_full: OnFull,
@@ -201,23 +201,24 @@ pub struct Engine {
     spent: u32,
     /// Connections that may be read again after a pause.
     readable: VecDeque<ConnId>,
-    /// Connections off the wheel whose fate a final read decides, and since when it has been due.
+    /// Connections that are off the wheel and wait for a final read, and since when each has been
+    /// due.
     final_reads: VecDeque<(ConnId, Timestamp)>,
     closed: VecDeque<ConnId>,
     /// For how many milliseconds connections that were closed for it had acknowledged nothing, in
     /// the order of the closes.
     evidence: VecDeque<(ConnId, u64)>,
-    /// Connections that were half in and are refused.
+    /// Connections that were rejected before their PROXY header was complete.
     refused: VecDeque<ConnId>,
 }
 
-/// Reading from a peer stops at this share of `max_outbox`, and goes on at this share of that. The
-/// upper half of the outbox is room for what others send.
+/// Reading from a peer stops above this share of `max_outbox`, and resumes at this share of that
+/// mark. The upper half of the outbox is room for messages of others.
 const THROTTLE_ABOVE: usize = 2;
 const THROTTLE_BELOW: usize = 2;
 
-/// Slots of the wheel per tick. Pings to a fleet, and closes of one that falls silent, are
-/// spread over a tick instead of a burst at its end.
+/// Slots of the wheel per tick. Pings to many connections, and closes of connections that fell
+/// silent together, are spread over a tick instead of a burst at its end.
 const SLOTS_PER_TICK: u64 = 8;
 
 /// How long a connection that is being closed may make no progress where there is no heartbeat: the
@@ -283,8 +284,8 @@ impl Engine {
         self.generation = generation.wrapping_sub(1);
     }
 
-    /// Tells the time at the beginning of a turn, for the calls that do not take it: those of the
-    /// commands. After a long quiet they would count a patience from when something last happened.
+    /// Sets the time at the beginning of a turn, for the calls that do not take it: those of
+    /// commands. Without it, timeouts after a long quiet would begin in the past.
     pub fn advance(&mut self, now: Timestamp) {
         self.now = self.now.max(now);
     }
@@ -413,8 +414,8 @@ impl Engine {
         get_live_mut(&mut self.conns, id)
     }
 
-    /// The one door out. The first reason wins; a connection that is being flushed keeps the reason
-    /// for which it is.
+    /// Closes a connection. Every close goes through here. The first reason wins; a connection that
+    /// is being flushed keeps the reason of the flush.
     fn close(&mut self, id: ConnId, reason: CloseReason) {
         let Some(conn) = self.conn_mut(id) else {
             return;
@@ -431,7 +432,7 @@ impl Engine {
         self.closed.push_back(id);
     }
 
-    /// Ends a connection when what is queued for it has gone out. Does nothing if it is ending
+    /// Closes a connection when what is queued for it was sent. Does nothing if it is closing
     /// already.
     fn close_after_flush(&mut self, id: ConnId, reason: CloseReason) {
         let now = self.now;

@@ -1,5 +1,5 @@
-//! The write queue of one connection: bytes in order, some of its own, some shared with others.
-//! Drained means no heap at all.
+//! The write queue of one connection: bytes in order, some its own, some shared with others. An
+//! empty queue owns no heap.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -114,8 +114,7 @@ impl Outbox {
         }
     }
 
-    /// Appends what `fill` adds to the buffer it is given, and returns what it returns. `fill` may
-    /// only add.
+    /// Appends what `fill` adds to its argument, and returns what it returns. `fill` may only add.
     pub fn append<R>(&mut self, pool: &mut Pool, fill: impl FnOnce(&mut Vec<u8>) -> R) -> R {
         let queue = self.0.get_or_insert_with(|| pool.take());
         let tail = match queue.segments.back_mut() {
@@ -238,14 +237,14 @@ impl Queue {
     }
 }
 
-/// Queues between two uses. On the steady path, a reply per message, each turn takes its queues
-/// here and gives them back, and the allocator is never asked.
+/// Recycled queues. With a reply per message, each turn takes its queues from here and returns
+/// them, and the allocator is not called.
 #[derive(Debug, Default)]
 #[expect(clippy::vec_box, reason = "the boxes themselves are what is recycled")]
 pub struct Pool(Vec<Box<Queue>>);
 
-/// As many queues as one turn flushes without asking the allocator twice; what is beyond goes back
-/// to the heap.
+/// As many queues as one turn flushes without a second call of the allocator; further ones are
+/// freed.
 const POOLED_QUEUES: usize = 256;
 /// Larger buffers go back to the heap, so that the pool holds at most 512 KiB after any burst, and
 /// a small reply in a recycled buffer costs at most 2 KiB of the memory limit.

@@ -5,19 +5,19 @@ use std::num::NonZeroU32;
 
 use crate::time::Timestamp;
 
-/// What a line may send at once after a rest, in time at its full rate.
+/// The burst that a connection may send after a rest, in time at its full rate.
 const BURST_NS: u64 = 1_000_000_000;
 /// A connection that has kept to its rate for this long is below it again.
 const FORGIVEN_NS: u64 = 1_000_000_000;
-/// A line that has not come back under its rate for so long is a flood.
+/// A connection that stays above its rate for so long is closed.
 const FLOOD_MS: u64 = 10_000;
 
 /// The buckets of all lines.
 pub(super) struct RateLimiter {
     /// Time that one message costs.
     message_ns: u64,
-    /// What a full bucket holds: two messages at least, or one that comes a little early would be
-    /// over the rate.
+    /// The size of a full bucket: at least two messages, or a message that comes slightly early
+    /// would exceed the rate.
     burst_ns: u64,
     buckets: Vec<Bucket>,
 }
@@ -32,12 +32,12 @@ struct Bucket {
     paid_at_ns: u64,
 }
 
-/// What a message leads to.
+/// The decision about a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RateDecision {
-    /// The next one may come at once.
+    /// The next message is allowed at once.
     Allowed,
-    /// No other may come before [`RateLimiter::resumes_at`].
+    /// No message is allowed before [`RateLimiter::resumes_at`].
     Paused,
     /// It has been like this for too long.
     Exceeded,
@@ -61,7 +61,7 @@ impl RateLimiter {
         self.buckets[slot] = Bucket::default();
     }
 
-    /// So many messages have come.
+    /// Counts `messages` that have arrived.
     pub(super) fn charge(&mut self, now: Timestamp, slot: usize, messages: u32) -> RateDecision {
         let now_ns = to_ns(now);
         // A flood exceeds the rate again as soon as it is read. A peer that has kept to the rate
@@ -90,7 +90,7 @@ impl RateLimiter {
     }
 
     /// When a paused connection is read again: when there is room for a message, or when the next
-    /// one ends it. A single read in `raw` may cost more than that time at the full rate.
+    /// one closes it. A single read in `raw` may cost more than that time at the full rate.
     pub(super) fn resumes_at(&self, slot: usize) -> Timestamp {
         let paid_at = Timestamp::from_ms(self.resumes_at_ns(slot).div_ceil(1_000_000));
         match self.buckets[slot].over_since {

@@ -10,7 +10,7 @@ use crate::framing::{Frame, FrameTooLarge};
 use crate::id::ConnId;
 use crate::time::Timestamp;
 
-/// Where the bytes to decode come from.
+/// The source of the bytes to decode.
 #[derive(Clone, Copy)]
 enum Input<'a> {
     /// They were read just now.
@@ -170,7 +170,7 @@ impl Engine {
         self.conn(id).is_some_and(|conn| !conn.was_active())
     }
 
-    /// Counts frames that have come against the rate at which they may.
+    /// Counts frames against the message rate.
     #[inline]
     fn limit_rate(&mut self, id: ConnId, frames: u32) {
         if self.rate_limiter.is_some() {
@@ -225,10 +225,10 @@ impl Engine {
     /// [`Engine::poll_readable`] names it when it may.
     pub fn wants_read(&self, id: ConnId) -> bool {
         self.conn(id).is_some_and(|conn| match conn.phase {
-            // What was read before comes first: see resume_decoding().
+            // Bytes that were read before come first: see resume_decoding().
             Phase::Open => conn.reading.is_flowing() && !conn.inbox().has_undecoded(),
-            // What still comes in is read to be thrown away, so that it does not turn the close
-            // into a reset.
+            // Inbound bytes are read and discarded, so that they do not turn the close into a
+            // reset.
             Phase::Flushing(_) | Phase::AwaitingProxyHeader => true,
             Phase::HalfClosed | Phase::Closed(_) | Phase::Refused(_) => false,
         })
@@ -250,8 +250,8 @@ impl Engine {
         }
     }
 
-    /// Lets go of what stopped the reading; if nothing else does, reading goes on, and the clocks
-    /// of what the peer owes begin anew.
+    /// Ends one cause for which reading was stopped; without another one, reading resumes, and the
+    /// timeouts for what the peer sends begin anew.
     pub(super) fn resume_reading(&mut self, id: ConnId, stopped_by: Reading) {
         let now = self.now;
         let Some(conn) = self.conn_mut(id) else {

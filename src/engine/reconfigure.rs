@@ -14,15 +14,15 @@ use crate::id::ConnId;
 use crate::time::Timestamp;
 
 impl Engine {
-    /// Puts the settings of `config` in force for all connections, those included that are open,
-    /// but for framing, words and tick, which stay as they are: what peers have begun to say by
-    /// them would change its meaning. Fails, and changes nothing, as [`Config::check`] does.
+    /// Applies `config` to all connections, open ones included, except framing, words and tick,
+    /// which stay as they are: bytes in flight would change their meaning. Fails, and changes
+    /// nothing, as [`Config::check`] does.
     ///
-    /// No connection is closed by the call. Connections beyond a limit in number stay; peers that
-    /// may not connect any more are not admitted again. After a change of the heartbeat or of a
-    /// timeout, a connection gets one full new timeout before it can be closed, and the pings that
-    /// the heartbeat says. A limit on memory below what is held takes effect after one timeout of
-    /// the heartbeat; until then the old one is in force, and large queues are not added to.
+    /// No connection is closed by the call. Connections above a lowered limit stay; peers that may
+    /// not connect any more are not admitted again. After a change of the heartbeat or of a
+    /// timeout, a connection gets one full new timeout, with its pings, before it can be closed. A
+    /// limit on memory below what is held applies after one timeout of the heartbeat; until then
+    /// the old one is in force, and large queues are not added to.
     pub fn reconfigure(&mut self, now: Timestamp, config: &Config) -> Result<(), ConfigError> {
         Config {
             tick: Duration::from_millis(self.tick_ms),
@@ -61,7 +61,7 @@ impl Engine {
         Ok(())
     }
 
-    /// That which is in force already, if it is of the same heartbeat.
+    /// The instant of the last change, unless this one changes the heartbeat.
     fn liveness_by(&self, heartbeat: &Heartbeat) -> Liveness {
         let since = |in_force_since| Liveness::new(heartbeat, self.tick_ms, in_force_since);
         let same = self

@@ -13,9 +13,9 @@ use crate::progress::Progress;
 use crate::time::Timestamp;
 
 /// A ping follows the first message that ends this many bytes or more after the last ping. A peer
-/// that reads a long answer slowly then meets a ping every so many bytes and one message, and its
-/// pong is life, however many bytes are still queued behind it. A power of two, in KiB at most 128:
-/// see `Conn::ping_mark`.
+/// that reads a long answer slowly then meets a ping at least every so many bytes and one message,
+/// and its pong is a sign of life, however many bytes are still queued behind it. A power of two,
+/// in KiB at most 128: see `Conn::ping_mark`.
 pub(super) const PING_EVERY_BYTES: usize = 16 << 10;
 
 impl Engine {
@@ -29,7 +29,7 @@ impl Engine {
             return Err(SendError::Closed);
         };
         let len = self.codec.wire_len(parts)?;
-        // Checked before anything is queued, and for one oversized message just as for the last of
+        // Checked before anything is queued, so that one oversized message fails like the last of
         // many.
         if conn.outbox().len() + len > self.max_outbox {
             // What cannot be framed is its sender's mistake, and the peer does not pay for it.
@@ -62,7 +62,7 @@ impl Engine {
         }
     }
 
-    /// Answers pings, and counts pongs. That they came was life already.
+    /// Answers pings, and counts pongs. Their bytes have counted as a sign of life already.
     pub(super) fn handle_heartbeats(&mut self, id: ConnId, pings: u32, pongs: u32) {
         self.stats.pings_received += u64::from(pings);
         self.stats.pongs_received += u64::from(pongs);
@@ -77,8 +77,7 @@ impl Engine {
             return;
         }
         let pong = self.codec.pong();
-        // Where there is no room for an answer, unread replies wait already, and they answer as
-        // well.
+        // Without room for an answer, unread replies are queued, and those answer the ping as well.
         let room = self.max_outbox.saturating_sub(conn.outbox().len()) / pong.len();
         let answers = room.min(pings as usize);
         conn.outbox_mut(&mut self.memory)
@@ -117,16 +116,16 @@ impl Engine {
         }
     }
 
-    /// To be called after every append of `len` bytes: sees to it that they are flushed, that a
-    /// ping follows where one is due, that a peer which does not read is not read from, and that
-    /// memory suffices. `writing` says in which list the connection is to be flushed.
+    /// To be called after every append of `len` bytes: schedules the flush, adds a ping where one
+    /// is due, stops reading from a peer that does not read, and enforces the memory limit.
+    /// `writing` names the list in which the connection is flushed.
     pub(super) fn after_enqueue(&mut self, id: ConnId, len: usize, writing: Writing) {
         let pings = self.liveness.is_some_and(|liveness| liveness.pings()) && !self.codec.is_raw();
         let most = self.throttle_above();
         let Some(conn) = self.conns.get_mut(id.slot()) else {
             return;
         };
-        // A blocked connection is flushed when the kernel says that it may be.
+        // A blocked connection is flushed when the kernel reports room.
         let moves = conn.writing == Writing::Idle
             || (conn.writing == Writing::BroadcastOnly && writing == Writing::Queued);
         if moves && !conn.outbox().is_empty() {
@@ -163,18 +162,17 @@ impl Engine {
         }
     }
 
-    /// Reading goes on with at most this queued. In a large outbox that is soon, one ping and one
-    /// message below the mark at which it stopped: the pongs of a slow reader stand behind what it
-    /// sent before, and have to be read within the heartbeat's timeout.
+    /// Reading resumes with at most this queued. In a large outbox that is soon, one ping and one
+    /// message below the mark at which it stopped: the pongs of a slow reader come after what it
+    /// sent before, and have to be read within the heartbeat timeout.
     fn resume_below(&self) -> usize {
         let most = self.throttle_above();
         let step = PING_EVERY_BYTES + self.codec.max_message();
         (most / THROTTLE_BELOW).max(most.saturating_sub(step))
     }
 
-    /// The next connection that has something to write: an answer, a ping, a message for it alone,
-    /// and whatever waits before that. Each comes once per turn at most, after everything of the
-    /// turn was queued.
+    /// The next connection that has something to write other than a broadcast alone. Each comes
+    /// once per turn at most, after everything of the turn was queued.
     pub fn poll_dirty(&mut self) -> Option<ConnId> {
         self.pop_flush(Writing::Queued)
     }
@@ -249,7 +247,7 @@ impl Engine {
     }
 
     /// The kernel takes no more for now. The driver watches for room until [`Engine::is_blocked`]
-    /// says `false`. If [`Engine::wants_progress`] then says so, it calls
+    /// returns `false`. If [`Engine::wants_progress`] then returns `true`, it calls
     /// [`Engine::handle_progress`].
     pub fn handle_blocked(&mut self, id: ConnId) {
         let now = self.now;
@@ -268,8 +266,8 @@ impl Engine {
         }
     }
 
-    /// The driver has written as much as it may to one connection in a turn, and the kernel may
-    /// have room for more: the connection goes to the end of those to be flushed.
+    /// The driver has used up its writes to one connection for this turn, and the kernel may have
+    /// room for more: the connection goes to the end of the list of those to be flushed.
     pub fn handle_write_budget_spent(&mut self, id: ConnId) {
         if let Some(conn) = get_live_mut(&mut self.conns, id)
             && !conn.outbox().is_empty()
@@ -295,9 +293,9 @@ impl Engine {
         is_bounded && (!progress.is_measured() || self.is_sample_due(conn))
     }
 
-    /// Tells how many of the bytes written to the connection its peer has not acknowledged
-    /// (`SIOCOUTQ` of tcp(7)). `None` on systems that do not know: then a byte that the kernel
-    /// takes is progress.
+    /// Reports how many of the bytes written to the connection its peer has not acknowledged
+    /// (`SIOCOUTQ` of tcp(7)). `None` where the system does not report it: then a byte that the
+    /// kernel takes is progress.
     pub fn handle_progress(&mut self, now: Timestamp, id: ConnId, unacknowledged: Option<u64>) {
         self.advance(now);
         let now = self.now;
@@ -314,8 +312,8 @@ impl Engine {
         self.conn(id).is_some_and(Conn::is_blocked)
     }
 
-    /// Closes a connection that was only waiting for its queue to go out; otherwise sees to it that
-    /// it does not wait for ever.
+    /// Closes a connection whose queue was flushed for its close; otherwise schedules its flush
+    /// timeout.
     pub(super) fn finish_if_flushed(&mut self, id: ConnId) {
         // There may be room now for broadcasts that the sweep has not brought it yet.
         if self

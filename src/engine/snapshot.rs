@@ -29,21 +29,21 @@ pub struct ConnectionInfo {
     pub unfinished: usize,
     /// Pings that wait for an answer.
     pub pings_unanswered: u8,
-    /// How long the last ping that was answered had been out, in whole milliseconds; `None` if none
-    /// was, and while another is out.
+    /// The round trip of the last answered ping, in whole milliseconds; `None` before the first
+    /// answer and while a ping is outstanding.
     pub round_trip: Option<Duration>,
-    /// Whether it is being closed: the peer has shut its side, or what is queued goes out first.
+    /// Whether it is closing: the peer has shut its side, or what is queued is sent first.
     pub closing: bool,
 }
 
 impl Engine {
-    /// The connection, if it is still there and its peer has been let in.
+    /// The connection, if it is in the engine and was admitted.
     pub fn snapshot(&self, id: ConnId) -> Option<ConnectionInfo> {
         self.view(id, self.conn(id)?)
     }
 
-    /// The connections in the slots from `from` on, `slots` of them at most: a long list can be
-    /// gone through a part at a time. `None` when there is no such slot any more.
+    /// The connections in `slots` slots from `from` on, so that a long list can be read in parts.
+    /// `None` if there is no such slot any more.
     pub fn snapshot_slots(
         &self,
         from: usize,

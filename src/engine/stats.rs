@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::close::{CloseReason, RejectReason};
 
-/// What a server has done since it started. All counts only grow; none is ever reset.
+/// Counters of a server since its start. They only grow; none is ever reset.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -28,8 +28,8 @@ pub struct Stats {
     pub pongs_received: u64,
     /// Pings sent, to quiet peers and amid long answers.
     pub pings_sent: u64,
-    /// From a ping, the last one where several were out, to the next sign of life of its peer. The
-    /// engine's clock counts whole milliseconds.
+    /// From the last ping to the next sign of life of its peer. The engine's clock counts whole
+    /// milliseconds.
     pub round_trip: Histogram,
     /// How far past their deadlines verdicts of silence came; after a change of settings a deadline
     /// counts from the change at the earliest. The engine's clock counts whole milliseconds.
@@ -38,8 +38,7 @@ pub struct Stats {
     /// oldest when it was handled, or at the end of the turn if it is left over. In whole
     /// milliseconds.
     pub lag: Histogram,
-    /// How long turns took, without their wait for something to do. Of a server only: the engine
-    /// alone knows no turns.
+    /// How long turns took, without their wait. Only a server counts it: the engine has no turns.
     pub turn: Histogram,
     /// Times that a budget ran out, so that others had their turn first.
     pub yields: u64,
@@ -79,8 +78,8 @@ impl Histogram {
         self.record(Duration::from_millis(ms));
     }
 
-    /// For each bound, from the smallest to the largest, how many were not longer; what is missing
-    /// to [`Histogram::count`] was longer than all.
+    /// For each bound, from the smallest to the largest, how many durations did not exceed it. The
+    /// difference to [`Histogram::count`] exceeded all bounds.
     pub fn cumulated(&self) -> impl Iterator<Item = (Duration, u64)> + '_ {
         BOUNDS_US
             .iter()
@@ -118,7 +117,7 @@ impl Stats {
         self.refused[reason.index()]
     }
 
-    /// Connections closed, for whatever reason.
+    /// Connections closed, for any reason.
     pub fn closed_in_all(&self) -> u64 {
         self.closed.iter().sum()
     }

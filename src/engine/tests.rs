@@ -92,8 +92,8 @@ impl Handler for Recorder {
     }
 }
 
-/// An engine, its handler and its clock, with a driver whose sockets take everything at once unless
-/// told otherwise.
+/// An engine, its handler and its clock, with a driver whose sockets take everything at once by
+/// default.
 struct Rig {
     engine: Engine,
     handler: Recorder,
@@ -144,7 +144,7 @@ impl Rig {
             .collect()
     }
 
-    /// The kernel takes `n` bytes, and has no room for more.
+    /// The kernel takes `n` bytes and is full.
     fn write(&mut self, id: ConnId, n: usize) {
         while self
             .engine
@@ -186,8 +186,8 @@ impl Rig {
             .collect()
     }
 
-    /// Goes to `ms`, stopping for every timer, with peers that say nothing. `look` says whether
-    /// bytes wait unread.
+    /// Moves the clock to `ms` and stops at every timer; peers send nothing. `unread`: whether
+    /// unread bytes wait at final reads.
     fn pass_until(&mut self, ms: u64, unread: bool) {
         while let Some(at) = self.engine.poll_timeout().filter(|at| at.as_ms() <= ms) {
             self.now = self.now.max(at);

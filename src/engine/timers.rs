@@ -8,26 +8,26 @@ use crate::id::ConnId;
 use crate::time::Timestamp;
 
 /// A kernel delays an acknowledgement by up to 200 ms (RFC 9293 section 3.8.6.3 allows 500), and
-/// ours sends again what it has lost after 200 ms: only after that does a missing one mean
+/// retransmits a lost segment after 200 ms: only after that does a missing acknowledgement mean
 /// anything.
 const MIN_UNACKNOWLEDGED_MS: u64 = 600;
 
-/// What a driver found at a final read.
+/// The result of a driver's final read.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FinalRead {
     /// Bytes, or the peer's FIN, wait to be read, and reading is stopped.
     pub unread: bool,
     /// How many milliseconds ago the kernel received the last bytes of the peer
-    /// (`tcpi_last_data_recv` of tcp(7)'s `TCP_INFO`); `None` where the system does not tell.
+    /// (`tcpi_last_data_recv` of tcp(7)'s `TCP_INFO`); `None` where the system does not report it.
     pub received_ms: Option<u64>,
     /// For how many milliseconds the peer's kernel has acknowledged nothing although something is
-    /// outstanding; `None` if nothing is, and where the system does not tell.
+    /// outstanding; `None` if nothing is, and where the system does not report it.
     pub unacknowledged_ms: Option<u64>,
 }
 
 impl Engine {
     /// Judges connections whose check is due, at most `budget` of them. Returns whether that was
-    /// all; if not, the rest is due at the next call still.
+    /// all; if not, the others are due at the next call.
     pub fn handle_timers(&mut self, now: Timestamp, budget: usize) -> bool {
         self.advance(now);
         if self.end_drain_if_over() {
@@ -47,7 +47,7 @@ impl Engine {
         false
     }
 
-    /// Since when the oldest check or final read that is due has been so; `None` if none is due.
+    /// Since when the oldest due check or final read has been due; `None` if none is.
     pub fn oldest_due(&self, now: Timestamp) -> Option<Timestamp> {
         let check = self.next_check_at().filter(|at| *at <= now);
         let read = self.final_reads.front().map(|(_, due)| *due);
@@ -114,8 +114,8 @@ impl Engine {
         at.is_some_and(|at| at <= self.now)
     }
 
-    /// When something is to be done about a connection that is only being flushed. `None` while its
-    /// bytes wait for the driver's flush: the peer cannot take what it was not offered.
+    /// When a connection that is being flushed is checked next. `None` while its bytes wait for the
+    /// driver's flush: the peer cannot take what it was not offered.
     fn flush_check_at(&self, conn: &Conn) -> Option<Timestamp> {
         let ends = self.deadlines.flush_ends(conn);
         (!conn.waits_for_flush()).then(|| ends.min(self.deadlines.next_flush_sample(conn)))
@@ -138,11 +138,11 @@ impl Engine {
         }
     }
 
-    /// The final read has been made: decides.
+    /// Decides after a final read.
     ///
-    /// Bytes that wait unread are life, unless they wait behind a queue that the peer does not
-    /// read: those may have come before it stopped. They are life as of when they were received,
-    /// where the system tells.
+    /// Unread bytes are a sign of life, unless they wait behind a queue that the peer does not
+    /// read: those may have come before it stopped. They count as of when they were received, where
+    /// the system reports that.
     pub fn handle_final_read(&mut self, now: Timestamp, id: ConnId, found: FinalRead) {
         self.advance(now);
         let now = self.now;
@@ -214,7 +214,7 @@ impl Engine {
             self.now.ms_since(liveness.deadline(conn.last_seen)),
             conn.is_blocked(),
         );
-        // What was sent just now may well be on its way still, or its acknowledgement delayed.
+        // What was sent just now may still be under way, or its acknowledgement delayed.
         let least_ms = MIN_UNACKNOWLEDGED_MS.max(liveness.interval_ms() / 2);
         let lost_ms = unacknowledged_ms.filter(|ms| *ms >= least_ms);
         let reason = match lost_ms {
@@ -227,8 +227,8 @@ impl Engine {
         self.close(id, reason);
     }
 
-    /// When [`Engine::handle_timers`] must be called next; `None` while nothing will ever be due,
-    /// which is so without connections.
+    /// When [`Engine::handle_timers`] must be called next; `None` while nothing is due by time
+    /// alone, as without connections.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let memory = self
             .memory
@@ -240,9 +240,8 @@ impl Engine {
             .min()
     }
 
-    /// A sign of life. The wheel hears only of those that answer a ping: the check that stands
-    /// there is that of the next ping or of the verdict, either of which may come after the first
-    /// ping of the new spell of silence is due.
+    /// Notes a sign of life. The wheel changes only for a peer that answers a ping: its entry there
+    /// is for the next ping or the verdict, and the first ping of a new silence may be due earlier.
     pub(super) fn seen(&mut self, id: ConnId) {
         let now = self.now;
         let Some(conn) = self.conn_mut(id) else {

@@ -97,7 +97,7 @@ impl Wheel {
         self.len += 1;
     }
 
-    /// Takes the pending check of `key` off the wheel. Does nothing if there is none.
+    /// Removes the pending check of `key`. Does nothing if there is none.
     pub fn remove(&mut self, key: usize) {
         let Some(node) = self.nodes.get_mut(key) else {
             return;
@@ -149,8 +149,8 @@ impl Wheel {
             return None;
         }
         let start = slot_of(self.cursor);
-        // The word of the cursor is looked at twice: first its bits from the cursor on, last those
-        // before it, a round later.
+        // The word of the cursor is read twice: first its bits from the cursor on, and at the end
+        // those before it, which are a round later.
         (0..=WORDS).find_map(|step| {
             let word = (start / 64 + step) % WORDS;
             let bits = match step {

@@ -11,7 +11,7 @@ pub struct Work {
 }
 
 impl Work {
-    /// A budget of this many units; `u32::MAX` is as good as none.
+    /// A budget of this many units; `u32::MAX` is practically unlimited.
     pub const fn new(units: u32) -> Self {
         Work { left: units }
     }
@@ -26,20 +26,19 @@ impl Work {
         self.left
     }
 
-    /// Takes units out of the budget; more than there are leave none.
+    /// Takes units out of the budget; none is left if there are fewer.
     pub fn spend(&mut self, units: u32) {
         self.left = self.left.saturating_sub(units);
     }
 
-    /// Splits a part of at most `units` off. What is left of the part is returned with
-    /// [`Work::refund`].
+    /// Splits off a part of at most `units`. Its rest is returned with [`Work::refund`].
     pub fn split(&mut self, units: u32) -> Work {
         let part = Work::new(units.min(self.left));
         self.left -= part.left;
         part
     }
 
-    /// Adds what is left of `part`.
+    /// Adds the rest of `part`.
     pub fn refund(&mut self, part: Work) {
         self.left = self.left.saturating_add(part.left);
     }

@@ -17,7 +17,7 @@ struct Held {
     frame: Vec<u8>,
     /// When the unfinished frame began.
     since: Timestamp,
-    /// The frame was completed and handed out; it goes at the next [`Inbox::begin`].
+    /// The frame was completed and handed out; the next [`Inbox::begin`] drops it.
     handed_out: bool,
     /// Bytes after the frame that are not decoded yet.
     undecoded: Undecoded,
@@ -30,7 +30,7 @@ struct Held {
 #[derive(Debug, Default)]
 pub struct Undecoded {
     bytes: Vec<u8>,
-    /// Where the first of them stands in `bytes`.
+    /// The position of the first of them in `bytes`.
     start: usize,
 }
 
@@ -49,7 +49,7 @@ impl Inbox {
             .map_or(0, |held| if held.handed_out { 0 } else { held.frame.len() })
     }
 
-    /// Memory held, in bytes: what the buffers have room for.
+    /// Memory held, in bytes: the capacity of the buffers.
     pub fn held(&self) -> usize {
         self.0.as_ref().map_or(0, |held| {
             held.frame.capacity() + held.undecoded.bytes.capacity()
@@ -97,7 +97,7 @@ impl Inbox {
             .map(|held| held.since)
     }
 
-    /// Says when the unfinished frame began. Without one, it does nothing.
+    /// Sets the time at which the unfinished frame began. Does nothing without one.
     pub fn set_frame_since(&mut self, since: Timestamp) {
         if let Some(held) = &mut self.0 {
             held.since = since;
@@ -141,8 +141,8 @@ impl Inbox {
         }
     }
 
-    /// Drops all bytes and frees their memory, but [`Inbox::unfinished`] still says how long the
-    /// frame was. Nothing may be added after it.
+    /// Drops all bytes and frees their memory, but [`Inbox::unfinished`] still returns the length
+    /// of the frame. Nothing may be added after it.
     pub fn drop_bytes(&mut self) {
         let dropped = self.unfinished();
         if let Some(held) = &mut self.0 {

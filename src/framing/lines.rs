@@ -8,8 +8,8 @@ pub(super) fn decode<'i: 'a, 'a>(
     inbox: &'a mut Inbox,
     input: &mut &'i [u8],
 ) -> Result<Option<&'a [u8]>, FrameTooLarge> {
-    // The inbox never holds a line feed, so only what is new is searched: a line that trickles in
-    // is scanned once.
+    // The inbox never holds a line feed, so only new bytes are searched: a line that arrives byte
+    // by byte is scanned once.
     let Some(end) = memchr::memchr(b'\n', input) else {
         let (arrived, last) = (inbox.frame_len() + input.len(), input.last());
         // A CR at the very end may still turn out to belong to the line ending.
@@ -34,7 +34,7 @@ pub(super) fn decode<'i: 'a, 'a>(
     }
 }
 
-/// Whether these bytes can stand in a line.
+/// Whether a line can carry these bytes.
 pub(super) fn carries(bytes: &[u8]) -> bool {
     memchr::memchr(b'\n', bytes).is_none()
 }

@@ -23,8 +23,8 @@ pub enum Framing {
     /// A message is preceded by its length: four bytes, unsigned, big-endian, not counting
     /// themselves.
     Length,
-    /// A message is whatever one read returned. TCP keeps no such borders: use it only with peers
-    /// that expect nothing else. A chunk made of heartbeat words alone is heartbeats.
+    /// A message is what one read returned. TCP keeps no such boundaries: use it only with peers
+    /// that do not depend on them. A chunk that consists of heartbeat words is heartbeats.
     Raw,
 }
 
@@ -49,7 +49,7 @@ impl Default for HeartbeatWords {
 /// Longer words would be messages.
 const MAX_WORD_BYTES: usize = 64;
 
-/// What was on the line.
+/// One decoded frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frame<'a> {
     /// A message, without its framing.
@@ -57,7 +57,7 @@ pub enum Frame<'a> {
     /// Heartbeats: one question or one answer, but for [`Framing::Raw`], where a read may return
     /// many at once.
     Heartbeats {
-        /// Questions, each of which wants an answer.
+        /// Pings, each of which is to be answered.
         pings: u32,
         /// Answers.
         pongs: u32,
@@ -141,8 +141,8 @@ impl Codec {
     ///
     /// `Ok(None)` means that the input is used up; the beginning of an unfinished frame is in
     /// `inbox` then. The frame borrows from the input, or from the inbox if it began in an earlier
-    /// read; it is copied in neither case. After an error the connection cannot be read any
-    /// further; calling again is harmless and returns whatever the bytes happen to mean.
+    /// read; it is copied in neither case. After an error the stream is out of step: a further call
+    /// is harmless, but what it returns has no meaning.
     pub fn decode<'i: 'a, 'a>(
         &self,
         inbox: &'a mut Inbox,
@@ -188,7 +188,7 @@ impl Codec {
         }
     }
 
-    /// The same without a look at the bytes: [`Codec::try_encode`] takes it.
+    /// The length without a check of the bytes: [`Codec::try_encode`] checks them.
     pub(crate) fn wire_len(&self, parts: &[&[u8]]) -> Result<usize, SendError> {
         let len = parts.iter().map(|part| part.len()).sum();
         match self.framing {
@@ -211,10 +211,10 @@ impl Codec {
         Ok(())
     }
 
-    /// Appends the message made of `parts` as it goes over the wire. [`Codec::encoded_len`] has
-    /// said before that it can be framed.
+    /// Appends the message made of `parts` with its framing. The caller has checked it with
+    /// [`Codec::encoded_len`].
     ///
-    /// A message that is a heartbeat word alone is taken for a heartbeat by the other end.
+    /// The other end takes a message that is a heartbeat word for a heartbeat.
     pub fn encode(&self, parts: &[&[u8]], out: &mut Vec<u8>) {
         if let Framing::Length = self.framing {
             length::encode_header(parts, out);
@@ -227,9 +227,9 @@ impl Codec {
         }
     }
 
-    /// Whether a peer whose first message this is speaks HTTP instead: a request line (RFC 9112
-    /// section 3), or the beginning of HTTP/2 (RFC 9113 section 3.4), where messages are lines. A
-    /// web page can send one without asking anybody.
+    /// Whether the first message of a peer is HTTP: a request line (RFC 9112 section 3), or the
+    /// beginning of HTTP/2 (RFC 9113 section 3.4), where messages are lines. A web page can send
+    /// one without the consent of its reader.
     pub(crate) fn is_http_request(&self, message: &[u8]) -> bool {
         self.framing == Framing::Lines && lines::is_http_request(message)
     }
@@ -242,12 +242,12 @@ impl Codec {
         self.max_message
     }
 
-    /// A question as it goes over the wire.
+    /// A ping with its framing.
     pub fn ping(&self) -> &[u8] {
         &self.ping
     }
 
-    /// An answer as it goes over the wire.
+    /// A pong with its framing.
     pub fn pong(&self) -> &[u8] {
         &self.pong
     }

@@ -39,7 +39,7 @@ pub const MAX_HEADER: usize = 4096;
 /// not found in the first 107 characters, the receiver should declare the line invalid."
 pub const LONGEST_V1: usize = 107;
 
-/// What the bytes received so far say.
+/// The result of parsing the bytes received so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Header {
     /// They are the beginning of a header, which can still be completed within its bound; wait for
@@ -95,9 +95,9 @@ impl std::error::Error for ProxyError {}
 
 /// Reads the header at the beginning of a connection from all `bytes` received on it so far.
 ///
-/// Verdicts are final: more bytes change nothing but [`Header::Incomplete`], and that only comes
-/// for fewer than [`MAX_HEADER`] bytes, and only as long as some continuation would make a header
-/// of them. What cannot become one is an error with the first byte that shows it.
+/// Results are final: more bytes change only [`Header::Incomplete`], which is returned for fewer
+/// than [`MAX_HEADER`] bytes, and only while some continuation would make a header of them. Bytes
+/// that cannot become a header are an error at the first byte that shows it.
 pub fn parse(bytes: &[u8]) -> Result<Header, ProxyError> {
     if agrees(bytes, V2_SIGNATURE) {
         parse_v2(bytes)
@@ -616,7 +616,7 @@ mod tests {
         prop_oneof![v4, v6, sparse].prop_map(|[source, destination]| (source, destination))
     }
 
-    /// Bytes that come as far as possible: the pieces of headers in any order.
+    /// Bytes that get far into the parser: the pieces of headers in any order.
     fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
         let text = prop::sample::select(vec![
             "PROXY ", "TCP4 ", "TCP6 ", "UNKNOWN", "1", "0", "255", "65535", "ff", ".", ":", "::",
@@ -640,8 +640,8 @@ mod tests {
             .prop_map(|(beginning, rest)| [beginning, &rest].concat())
     }
 
-    /// Appends byte after byte that is not refused, whichever comes first from `from` on, until the
-    /// header is whole.
+    /// Appends accepted byte after byte, the first one from `from` on each time, until the header
+    /// is complete.
     fn grow(bytes: &mut Vec<u8>, from: u8) {
         while parse(bytes) == Ok(Incomplete) {
             assert!(bytes.len() < MAX_HEADER);

@@ -33,8 +33,8 @@ impl Alarm {
         Ok(Alarm { timer })
     }
 
-    /// Sets the one instant at which it goes off, so long from now, in the place of the one before;
-    /// `None`: never. What it was ready for is forgotten.
+    /// Sets the one instant at which it fires, this long from now, in place of the earlier one;
+    /// `None`: never. Pending readiness is cleared.
     pub(crate) fn set(&self, from_now: Option<Duration>) -> io::Result<()> {
         use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
 

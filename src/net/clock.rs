@@ -25,8 +25,8 @@ impl MonotonicClock {
     }
 }
 
-/// How long the machine was suspended: the distance between boot time, which goes on during
-/// suspension, and monotonic time, which does not.
+/// How long the machine was suspended: the difference between boot time, which counts suspension,
+/// and monotonic time, which does not.
 pub(crate) struct SuspendClock;
 
 impl SuspendClock {
@@ -98,7 +98,7 @@ impl ResumeAlarm {
 
     /// Makes ready for the next resume.
     pub(crate) fn rearm(&self) {
-        // It says ECANCELED, and that is all there is to know.
+        // The read fails with ECANCELED, and there is no more information.
         let _ = rustix::io::read(&self.timer, &mut [0_u8; 8]);
     }
 }

@@ -15,7 +15,7 @@ pub(crate) struct HostPort<'a> {
     pub(crate) port: u16,
 }
 
-/// Why a text is none: a sentence that names it.
+/// A sentence that names the fault of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NotHostPort(String);
 
@@ -71,7 +71,7 @@ impl<'a> HostPort<'a> {
         }
     }
 
-    /// The addresses that it stands for. Blocks on a name server if it is a name (getaddrinfo(3)).
+    /// The addresses of the host. Blocks on a name server if it is a name (getaddrinfo(3)).
     pub(crate) fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         let found: Vec<SocketAddr> = (self.host, self.port).to_socket_addrs()?.collect();
         if found.is_empty() {

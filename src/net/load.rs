@@ -1,4 +1,4 @@
-//! What only the load harness asks of the operating system: a clock that all its processes share, a
+//! What the load harness needs of the operating system: a clock that all its processes share, a
 //! timer finer than a poll's timeout, and dials from a chosen source address.
 
 use std::io;

@@ -1,4 +1,4 @@
-//! Listening and dialling sockets, set up as long-lived connections want them.
+//! Listening and dialling sockets, with the options of long-lived connections.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,13 +8,13 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::keepalive::Keepalive;
 
-/// How many unsent bytes the kernel takes for one connection before `write(2)` says `EAGAIN`
-/// (`TCP_NOTSENT_LOWAT` of tcp(7)). It becomes writable again at half of it. Without a limit the
-/// kernel takes up to `tcp_wmem` (4 MB), which no memory limit of ours sees.
+/// How many unsent bytes the kernel takes for one connection before `write(2)` fails with `EAGAIN`
+/// (`TCP_NOTSENT_LOWAT` of tcp(7)). The socket becomes writable again at half of it. Without a
+/// limit the kernel takes up to `tcp_wmem` (4 MB), which the memory limit does not count.
 #[cfg(any(target_os = "android", target_os = "linux"))]
 pub(crate) const MAX_UNSENT: u32 = 64 << 10;
 
-/// The options of a connection that is meant to last.
+/// The options of a long-lived connection.
 #[derive(Clone, Debug)]
 pub(crate) struct SocketOptions {
     pub(crate) keepalive: Option<Keepalive>,
@@ -103,15 +103,14 @@ pub(crate) fn take_over(
 }
 
 /// Begins to connect, without waiting. The stream becomes writable when the attempt is over;
-/// `take_error` then tells how it went.
+/// `take_error` then returns its result.
 pub(crate) fn dial(addr: SocketAddr, options: &SocketOptions) -> io::Result<mio::net::TcpStream> {
     let stream = mio::net::TcpStream::connect(addr)?;
     options.apply(&SockRef::from(&stream))?;
     Ok(stream)
 }
 
-/// Makes the close of a connection, when it comes, a reset: the kernel keeps nothing of it, neither
-/// buffers nor its port.
+/// Makes the later close of a connection a reset: the kernel keeps neither buffers nor the port.
 pub(crate) fn reset_on_close(stream: &mio::net::TcpStream) {
     // Without it the connection takes its leave as any other does, which is slower and no worse.
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
@@ -155,8 +154,7 @@ mod tests {
         assert_eq!(socket.tcp_notsent_lowat().expect("getsockopt"), MAX_UNSENT);
     }
 
-    /// What saves the calls per accepted connection: the options of the listener are those of the
-    /// connection.
+    /// This saves the calls per accepted connection: it inherits the options of the listener.
     #[test]
     fn both_ends_carry_every_option() {
         let listener = listen(

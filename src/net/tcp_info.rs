@@ -10,7 +10,7 @@ use mio::net::TcpStream;
 
 /// For how long the peer's kernel has acknowledged nothing although something sent is outstanding
 /// (`tcpi_unacked`, `tcpi_last_ack_recv` of tcp(7)'s `TCP_INFO`). `None` if nothing is outstanding,
-/// and where the system does not tell.
+/// and where the system does not report it.
 ///
 /// A peer whose window is closed has nothing outstanding: its kernel answers the probes.
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -20,7 +20,7 @@ pub(crate) fn unacknowledged_for(stream: &TcpStream) -> Option<Duration> {
 }
 
 /// How long ago the kernel received the last bytes of the peer, read or not
-/// (`tcpi_last_data_recv`). `None` where the system does not tell.
+/// (`tcpi_last_data_recv`). `None` where the system does not report it.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn received_before(stream: &TcpStream) -> Option<Duration> {
     let info = tcp_info(stream)?;
@@ -60,7 +60,7 @@ pub(crate) fn received_before(_: &TcpStream) -> Option<Duration> {
 
 /// How many bytes written to `stream` the peer's kernel has not acknowledged, sent or not
 /// (`SIOCOUTQ` of tcp(7)). A FIN that was sent and not acknowledged counts as one byte. `None`
-/// where the system does not tell.
+/// where the system does not report it.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(crate) fn unacknowledged_bytes(stream: &TcpStream) -> Option<usize> {
     use std::os::fd::AsRawFd;

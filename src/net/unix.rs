@@ -19,8 +19,8 @@ const OWNER_ONLY: u32 = 0o600;
 const LOCK_TRIES: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
-/// A listening Unix socket at `path`, non-blocking, with mode 0600. What is there already is
-/// replaced if it is a socket without a listener.
+/// A listening Unix socket at `path`, non-blocking, with mode 0600. An existing socket without a
+/// listener is replaced; any other file is an error.
 ///
 /// Between bind(2) and listen(2) a socket looks abandoned, so the directory is locked meanwhile
 /// (flock(2)): of two processes that start at once, one gets the path.

@@ -41,14 +41,14 @@ struct HandleState {
     /// Commands that wait. The channel itself has no bound: one that has takes the memory for all
     /// of them at once.
     queued: AtomicUsize,
-    /// Whether the server has been woken and has not looked yet: one system call serves any number
-    /// of commands.
+    /// Whether the server was woken and has not read the queue since: one system call serves any
+    /// number of commands.
     woken: AtomicBool,
     /// Apart from the queue, so that it can never be full.
     shutdown: Mutex<Option<Duration>>,
     /// No command will be carried out any more.
     closed: AtomicBool,
-    /// What a message must fit.
+    /// Checks that messages can be sent.
     codec: Codec,
 }
 
@@ -101,9 +101,9 @@ impl Handle {
         self.push(Command::Close(id, how))
     }
 
-    /// Begins to shut the server down: it stops accepting, answers what it has received, and closes
-    /// each connection at an instant of its own within `grace`, at the end of which those that are
-    /// left are cut off. `run` returns when none is left.
+    /// Begins to shut down the server: it stops accepting, answers what it has received, and closes
+    /// each connection at a random instant within `grace`, at the end of which the remaining ones
+    /// are cut off. `run` returns when none is left.
     ///
     /// Never fails and is never lost. A repeated call can only bring the end forward;
     /// `Duration::ZERO` ends at once.
@@ -145,7 +145,7 @@ impl Handle {
 }
 
 impl Commands {
-    /// Called before the queue is read, so that a command which comes later wakes the server again.
+    /// Called before the queue is read: a command that is queued later wakes the server again.
     pub(super) fn clear_wake_flag(&self) {
         self.shared.woken.store(false, Ordering::SeqCst);
     }

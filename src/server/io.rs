@@ -1,4 +1,4 @@
-//! Sockets in, sockets out: what the [`Driver`] of a server does with descriptors.
+//! The socket calls of a server's [`Driver`].
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
@@ -19,8 +19,7 @@ use crate::id::ConnId;
 use crate::net;
 use crate::time::{Timestamp, duration_to_ms};
 
-/// More than any kernel queues for a listener, so that a storm of dials cannot hold up the end for
-/// ever.
+/// More than any kernel queues for a listener: bounds the final accept during a storm of dials.
 const MAX_BACKLOG: usize = 65_536;
 
 /// A server in a turn, with the handler that the turn was called with.
@@ -242,7 +241,7 @@ impl<H: Handler + ?Sized> Driver for ServerTurn<'_, H> {
             ..FinalRead::default()
         };
         if may_peek {
-            // A FIN that waits is as good as bytes: the peer may only be waiting for its replies.
+            // A pending FIN counts like bytes: the peer may only be waiting for its replies.
             match stream.peek(&mut self.server.scratch[..1]) {
                 Ok(_) => {
                     found.unread = true;

@@ -52,7 +52,7 @@ impl Lingering {
         }
         self.streams.insert(token, stream);
         self.deadlines.push_back((now.plus_ms(LINGER_MS), token));
-        // The readiness of what has arrived already was spent on the engine.
+        // The engine has consumed the readiness of bytes that have arrived already.
         self.handle_readable(token, scratch);
     }
 

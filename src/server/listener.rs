@@ -65,14 +65,14 @@ pub(super) struct Listeners {
 
 struct Listener {
     socket: TcpListener,
-    /// Its queue may hold more: the edge that said so has passed, or a budget ran out.
+    /// Its queue may hold more: the edge has been consumed, or a budget ran out.
     pending: bool,
 }
 
 /// What an attempt to accept came to.
 pub(super) enum Accepted {
     Stream(TcpStream, SocketAddr),
-    /// Accepted and closed at once, for want of a descriptor.
+    /// Accepted and closed at once, because no descriptor was left.
     Refused(SocketAddr),
     /// Accepting rests for a while; this is why.
     Paused(io::Error),
@@ -158,8 +158,8 @@ impl Listeners {
             && let Some(listener) = self.listeners.iter_mut().find(|listener| listener.pending)
         {
             let turned_away = listener.socket.accept();
-            // accept(2) takes a descriptor before it looks at the queue: only now is the queue
-            // known to be empty.
+            // accept(2) takes a descriptor before it reads the queue: only now is the queue known
+            // to be empty.
             let nobody = turned_away
                 .as_ref()
                 .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
@@ -188,7 +188,7 @@ impl Listeners {
         self.paused_until
     }
 
-    /// Looks at every listener again, whatever its last event said.
+    /// Accepts from every listener again, whatever its last event was.
     pub(super) fn look_again(&mut self) {
         self.paused_until = None;
         self.listeners
@@ -237,8 +237,8 @@ mod tests {
         Listeners::new(vec![socket])
     }
 
-    /// accept(2), "Errors": what is wrong with the system, and what with the one peer that died in
-    /// the queue.
+    /// accept(2), "Errors": which errors concern the system, and which only the one peer in the
+    /// queue.
     #[test]
     fn accept_errors_of_one_peer_differ_from_system_errors() {
         let concerns =

@@ -8,7 +8,7 @@ use log::Level;
 use crate::time::Timestamp;
 use crate::totals::Totals;
 
-/// Kinds of lines that peers can cause, each with a budget of its own.
+/// Kinds of log lines that peers can cause, each with a budget of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Open,
@@ -88,7 +88,7 @@ impl LogLimiter {
         false
     }
 
-    /// Ends the window if its time is over, with a summary of what was left out.
+    /// Ends the window if its time is over, with a summary of suppressed lines.
     pub(super) fn handle_timers(&mut self, now: Timestamp) {
         if now < self.window_ends {
             return;
@@ -110,7 +110,7 @@ impl LogLimiter {
         self.window_ends = now.plus_ms(WINDOW_MS);
     }
 
-    /// When a summary is due; `None` while nothing was left out.
+    /// When a summary is due; `None` if no line was suppressed.
     pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
         self.suppressed
             .iter()

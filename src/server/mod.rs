@@ -40,7 +40,7 @@ use wake_timer::WakeTimer;
 
 const WAKER: Token = Token(usize::MAX);
 const ALARM: Token = Token(usize::MAX - 1);
-/// Tokens from here up to the alarm's are listeners'. No connection's token comes near (see
+/// Tokens from here up to the alarm's are listeners'. Tokens of connections are far below (see
 /// `ConnId::MAX_SLOTS`).
 const FIRST_LISTENER: usize = ALARM.0 - MAX_LISTENERS;
 /// Tokens from here up to the first listener's are those of other event sources.
@@ -72,7 +72,7 @@ pub struct Server {
     scratch: Box<[u8]>,
     handle: Handle,
     commands: Commands,
-    /// What is in force, but for `max_connections`, which is as it was asked for.
+    /// The configuration in force, except `max_connections`, which is as it was requested.
     config: Config,
     /// Limits the number of connections.
     descriptors: Descriptors,
@@ -90,8 +90,8 @@ pub struct Server {
     since_clock: u32,
     /// When the turn began, by the clock of `reading`.
     turn_began: Duration,
-    /// The last poll filled its batch, so the kernel may hold more events: an outer poll would not
-    /// say so again.
+    /// The last poll filled its batch, so the kernel may hold more events, which an outer poll
+    /// would not report again.
     more_events: bool,
     finished: bool,
     /// A turn has begun and not ended.
@@ -118,10 +118,8 @@ impl Server {
         Server::with(sockets, config)
     }
 
-    /// As [`Server::bind`], but on sockets that listen already, such as those that systemd
-    /// passes to a service (sd_listen_fds(3)). Their backlog and address options stay; options of
-    /// connections are set. Another process that holds such a socket keeps it: a shutdown closes
-    /// only this descriptor, and new dials wait for the next server.
+    /// As [`Server::bind`], with the addresses of several names: for each name at least one address
+    /// must be bound; the failures of others are logged.
     #[cfg(feature = "cli")]
     pub(crate) fn bind_names(names: &[Vec<SocketAddr>], config: Config) -> Result<Self, Error> {
         config.check()?;
@@ -147,10 +145,9 @@ impl Server {
     }
 
     /// As [`Server::bind`], but on sockets that listen already, such as those that systemd passes
-    /// to a service (sd_listen_fds(3)). Their backlog and address options stay as they are; what
-    /// concerns connections is set. Whoever else holds such a socket keeps it: a shutdown here
-    /// closes no more than our own descriptor, and who dials meanwhile waits for the next to
-    /// accept.
+    /// to a service (sd_listen_fds(3)). Their backlog and address options stay; options of
+    /// connections are set. Another process that holds such a socket keeps it: a shutdown closes
+    /// only this descriptor, and new dials wait for the next server.
     pub fn from_listeners(
         listeners: impl IntoIterator<Item = std::net::TcpListener>,
         config: Config,
@@ -241,8 +238,8 @@ impl Server {
         self.engine.is_draining()
     }
 
-    /// The server as a handler sees it, between two turns of your own loop. What it sends goes
-    /// out in the next turn, which [`Server::next_wait`] then says is due at once.
+    /// The server, as seen by a handler, between two turns of your own loop. What it sends is
+    /// written in the next turn, which [`Server::next_wait`] then says is due at once.
     pub fn context(&mut self) -> Context<'_> {
         self.read_clock(self.due_ms());
         Context {
@@ -255,9 +252,9 @@ impl Server {
     /// connection at once: open ones above a lowered limit, or with an address that may not connect
     /// any more, stay.
     ///
-    /// Returns the names of the fields that a live server cannot change and that were meant to:
+    /// Returns the names of the fields that differ and that a running server cannot change:
     /// framing, words, tick, backlog, `reuse_port`. They stay as they are. Fails, and changes
-    /// nothing, if the rest is at fault.
+    /// nothing, if the rest is invalid.
     pub fn reconfigure(&mut self, mut config: Config) -> Result<Vec<&'static str>, Error> {
         let kept = config.keep_fixed(&self.config);
         config.check()?;
@@ -285,7 +282,7 @@ impl Server {
         &self.config
     }
 
-    /// Reserves `number` descriptors for what else this process opens: the connection limit is
+    /// Reserves `number` descriptors for other uses of this process: the connection limit is
     /// lowered by as many, to 1 at least. To be called before the first turn; later calls lower the
     /// limit for connections that come after them.
     pub fn reserve_descriptors(&mut self, number: usize) -> Result<(), Error> {

@@ -4,8 +4,7 @@ use mio::net::TcpStream;
 
 use crate::id::ConnId;
 
-/// The socket of each connection, beside the engine's slab and by the same slot: the engine itself
-/// knows no descriptor.
+/// The socket of each connection, by slot like the engine's slab: the engine has no descriptors.
 #[derive(Default)]
 pub(super) struct Sockets(Vec<Option<TcpStream>>);
 

@@ -71,8 +71,8 @@ impl Server {
         Ok(self.state_after_turn())
     }
 
-    /// How long the next turn may wait for readiness: zero if there is work left over, `None`
-    /// if nothing will be due by time alone, as without connections.
+    /// How long the next turn may wait for readiness: zero if there is work left over, `None` if
+    /// nothing is due by time alone, as without connections.
     pub fn next_wait(&self) -> Option<Duration> {
         let leftovers = self.more_events
             || !self.ready.is_empty()
@@ -98,13 +98,14 @@ impl Server {
             .map(|at| Duration::from_millis(at.ms_since(self.now)))
     }
 
-    /// How long after the last reading of the clock the next one may come without being late;
-    /// `None` if nothing is ever due.
+    /// How long after the last reading of the clock the next one is expected; `None` if nothing is
+    /// ever due.
     pub(super) fn due_ms(&self) -> Option<u64> {
         self.engine.poll_timeout().map(|at| at.ms_since(self.now))
     }
 
-    /// Sees to it that the poll ends in time, and returns the timeout that it needs for that.
+    /// Arms the timer that ends the poll in time, and returns the timeout that the poll needs
+    /// besides.
     fn arm_wake_timer(&mut self, max_wait: Option<Duration>) -> Option<Duration> {
         let next = self.next_wait();
         // Without a wait, or with a shorter one, no timer is needed.
@@ -113,7 +114,7 @@ impl Server {
         {
             return [next, max_wait].into_iter().flatten().min();
         }
-        // Deadlines are whole milliseconds, and the same one must come out the same in each turn.
+        // Deadlines are whole milliseconds; rounding must not change a deadline from turn to turn.
         let reading = Duration::from_millis(Timestamp::from_duration(self.reading).as_ms());
         let clock = &self.clock;
         let timeout = self

@@ -7,12 +7,12 @@ use mio::{Registry, Token};
 
 use crate::net::Alarm;
 
-/// The loop falls asleep thousands of times a second and is seldom woken by time. So the timer is
-/// left to run from sleep to sleep, and set anew only when it would go off too late, or has gone
-/// off: a timer that goes off too early costs one wake-up.
+/// A timer for the poll. The loop waits thousands of times a second and is seldom woken by time, so
+/// the timer stays armed from wait to wait, and is set anew only when it would fire too late, or
+/// has fired: firing too early costs one wake-up.
 pub(super) struct WakeTimer {
     alarm: Alarm,
-    /// When it goes off, in time since the server's start.
+    /// When it fires, in time since the server's start.
     set_for: Option<Duration>,
 }
 
@@ -24,9 +24,9 @@ impl WakeTimer {
         })
     }
 
-    /// Sees to it that the loop wakes at `at`; `None`: nothing will ever be due. `now` is an
-    /// earlier reading of the same clock, `clock` makes a new one. Returns the timeout that the
-    /// poll needs besides, if the alarm could not be set.
+    /// Makes the poll end at `at`; `None`: no limit. `now` is an earlier reading of the same clock,
+    /// `clock` makes a new one. Returns the timeout that the poll needs besides, if the timer could
+    /// not be set.
     pub(super) fn until(
         &mut self,
         now: Duration,

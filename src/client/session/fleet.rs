@@ -1,5 +1,5 @@
-//! A thousand clients of one server, in virtual time: who dials when, after it was restarted and
-//! while it keeps dying.
+//! A thousand clients of one server, in virtual time: when each dials after a restart of the
+//! server, and while the server keeps failing.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -22,11 +22,11 @@ const WINDOW: u64 = 100;
 const FULL_JITTER: Backoff =
     Backoff::exponential(Duration::from_millis(BASE), Duration::from_millis(MAX));
 
-/// What the server makes of a dial.
+/// How the server answers a dial.
 #[derive(Clone, Copy)]
 enum Answer {
     Refuses,
-    /// Takes the line, says something, and resets it at that time.
+    /// Accepts, sends something, and resets the connection at that time.
     Greets {
         until: u64,
     },
@@ -161,7 +161,7 @@ fn the_first_dials_after_a_restart_are_spread_evenly() {
     }
 }
 
-/// What the jitter is for, and proof that a herd would be seen.
+/// The same fleet without jitter, which proves that the test would see a herd.
 #[test]
 fn reconnects_without_jitter_coincide() {
     let dials = dials(
@@ -185,8 +185,8 @@ fn a_server_that_greets_and_dies_is_not_hammered() {
     }
 }
 
-/// Up for five seconds in twenty, each time for all. Whoever has learned to wait longer than that
-/// does not unlearn it from such lines.
+/// Up for five seconds in twenty. A client that waits for longer than that does not shorten its
+/// wait after such connections.
 #[test]
 fn a_server_that_keeps_crashing_is_not_hammered() {
     const UP: u64 = 5 * SECOND;

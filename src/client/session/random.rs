@@ -15,9 +15,9 @@ fn session_leaves_dead_servers_and_no_live_one() {
 enum Temper {
     Refuses,
     SlamsTheDoor,
-    /// Answers each ping after so many milliseconds.
+    /// Answers each ping after this many milliseconds.
     Answers(u64),
-    /// Speaks by itself every so many milliseconds.
+    /// Sends by itself at this interval, in milliseconds.
     Speaks(u64),
     /// Dies at some point.
     FallsSilent,

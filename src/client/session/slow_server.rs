@@ -34,7 +34,8 @@ fn raw_framing_sends_no_ping_into_a_stuck_queue() {
     );
 }
 
-/// When a server that beats all the while, and acknowledges so many bytes by then, is given up.
+/// When the client closes the connection to a server that pings all the while and has acknowledged
+/// this many bytes.
 fn given_up_at(heartbeat: Option<Heartbeat>, acknowledged: impl Fn(u64) -> u64) -> Option<u64> {
     let mut session = up_at(0, |config| {
         (config.heartbeat, config.write_timeout) = (heartbeat, Some(Duration::from_millis(4 * I)))

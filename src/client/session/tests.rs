@@ -26,7 +26,7 @@ pub(super) fn session(change: impl FnOnce(&mut ClientConfig)) -> Session {
     Session::new(&config, 7)
 }
 
-/// A session whose line was established at `now`.
+/// A session with a connection that was established at `now`.
 pub(super) fn up_at(now: u64, change: impl FnOnce(&mut ClientConfig)) -> Session {
     let mut session = session(change);
     assert!(matches!(session.poll(at(now)), Some(Action::Dial(_))));
@@ -196,8 +196,8 @@ fn each_connection_has_an_epoch() {
     session.handle_lost(at(3 * I), CloseReason::PeerReset, false, 0);
     session.poll(at(5 * I));
     assert_eq!(session.handle_dialled(at(5 * I)), Some(2));
-    // Three pings were unanswered on the old line; the new one owes them all again, and their late
-    // answers are nobody's.
+    // Three pings were unanswered on the old connection; the new one begins with none, and late
+    // answers to the old pings do not arrive on it.
     assert_eq!(session.handle_pongs(at(5 * I), 3), None);
     let seen = run_silent(&mut session, 5 * I, 20 * I);
     assert_eq!(
@@ -272,8 +272,8 @@ fn client_pings_a_silent_server_and_leaves_at_the_bound() {
         ping: true,
         silence: Some(Duration::from_millis(ms)),
     };
-    // The line sends nothing either, so the first question comes an interval after the connect; the
-    // verdict counts from the last byte.
+    // This connection receives nothing, so its first ping is sent an interval after the connect;
+    // the verdict counts from the last byte.
     let expected = [
         (I, PING),
         (2 * I, silent(2 * I - 500)),
@@ -407,7 +407,7 @@ fn a_client_that_only_listens_judges_without_asking() {
 fn resumed_machine_pings_at_once_and_waits_one_interval() {
     let mut session = up_at(0, |_| ());
     run_silent(&mut session, 0, 3 * I);
-    // 400 ms before the verdict, the machine slept; the answer has a whole interval all the same.
+    // The machine was suspended 400 ms before the verdict; the answer still has a whole interval.
     session.handle_resumed(at(BOUND - 400));
     let seen = run_silent(&mut session, BOUND - 400, 10 * I);
     assert!(is_ping(&seen[0].1) && seen[0].0 == BOUND - 400);

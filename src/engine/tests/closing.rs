@@ -107,7 +107,7 @@ fn half_closed_peer_is_not_closed_before_its_replies_are_offered() {
     let id = rig.open();
     rig.receive(id, "one\n");
     rig.engine.handle_eof(rig.now, id);
-    // A server so busy that it does not come to flush.
+    // A server so busy that it does not flush.
     rig.pass_until(10 * BOUND_MS, false);
     assert_eq!(rig.reasons(), []);
     rig.write(id, 1);

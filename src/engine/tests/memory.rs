@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::OnSlow;
 
-/// Room for 4,000 bytes in all, 1,000 for each, and nothing that time could do.
+/// Room for 4,000 bytes in all and 1,000 per connection, without timeouts.
 fn small(on_slow: OnSlow) -> Rig {
     let limits = Limits {
         max_outbox: 1000,

@@ -133,7 +133,7 @@ fn replies_do_not_wait_for_broadcasts() {
     );
     assert!(!rig.engine.has_work());
 
-    // It is told of the next one all the same, and once, whatever was left behind.
+    // The next connection is named all the same, and once, although a stale entry was left behind.
     rig.engine.broadcast(b"again", None).expect("room");
     rig.receive(b, "two\n");
     assert_eq!(rig.engine.poll_dirty(), Some(b));
@@ -196,7 +196,7 @@ fn invalid_message_changes_nothing() {
         rig.engine.send(id, &[b"a", b"\n"]),
         Err(SendError::InvalidMessage)
     );
-    // There would be no room for it either.
+    // It would not fit either.
     assert_eq!(
         rig.engine.send(id, &[&[b'\n'; 600]]),
         Err(SendError::InvalidMessage)

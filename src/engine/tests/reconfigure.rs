@@ -1,4 +1,4 @@
-//! Other settings for a live engine, and what is to be seen of its connections.
+//! Other settings for a live engine, and snapshots of its connections.
 
 use std::num::NonZeroU32;
 
@@ -30,8 +30,8 @@ fn shorter_heartbeat_pings_before_it_closes() {
     rig.pass_until(30_000, false);
     reconfigure(&mut rig, |config| config.heartbeat = interval(1000));
     rig.pass_until(100_000, false);
-    // Silent for longer than the new bound already, it has three pings, and as long as somebody who
-    // is last seen now.
+    // Silent for longer than the new timeout already, it gets three pings, and as much time as a
+    // peer that was seen just now.
     assert_eq!(
         (rig.engine.stats().pings_sent, rig.reasons()),
         (3, vec![CloseReason::HeartbeatTimeout])
