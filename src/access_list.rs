@@ -56,9 +56,9 @@ impl FromStr for Network {
     /// Reads `10.0.0.0/8`, `2001:db8::/32`, or a bare address, which is a network of its own (/32
     /// or /128).
     ///
-    /// Strict where leniency would let in the wrong people: octets and prefixes have no leading
-    /// zeros, and an address with bits set beyond its prefix, such as `10.1.2.3/8`, is an error
-    /// that names the network which was probably meant.
+    /// Strict, because a lenient reading could admit the wrong peers: octets and prefixes have no
+    /// leading zeros, and an address with bits set beyond its prefix, such as `10.1.2.3/8`, is an
+    /// error that names the network which was probably meant.
     fn from_str(text: &str) -> Result<Self, NetworkError> {
         let error = |problem: String| NetworkError {
             text: text.to_string(),
@@ -101,7 +101,7 @@ fn prefix_len(digits: &str, longest: u8) -> Option<u8> {
 /// the address.
 fn unmapped(ip: IpAddr, prefix: u8) -> IpNet {
     let (ip, prefix) = match ip.to_canonical() {
-        // A prefix of what was IPv4 already is never that long.
+        // A prefix that was converted from IPv4 is never that long.
         v4 @ IpAddr::V4(_) if prefix >= MAPPED_PREFIX => (v4, prefix - MAPPED_PREFIX),
         _ => (ip, prefix),
     };
@@ -119,7 +119,7 @@ impl fmt::Display for Network {
 pub struct NetworkError {
     /// The text as it was given.
     pub text: String,
-    /// What is wrong with it and what would be right.
+    /// What is wrong, and what would be right.
     pub problem: String,
 }
 
@@ -225,15 +225,14 @@ impl FromIterator<Network> for Networks {
 /// Which addresses may connect. The default allows all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccessList {
-    /// If there are any, an address must lie in one of them.
+    /// If the list is not empty, an address must be in one of these networks.
     pub allow: Networks,
-    /// An address must lie in none of them, whatever is allowed.
+    /// An address must be in none of these networks, even if it is allowed.
     pub deny: Networks,
 }
 
 impl AccessList {
-    /// Whether the address is let in: it is not denied, and it is allowed or there is nothing it
-    /// would have to be allowed by.
+    /// Whether the address is admitted: it is not denied, and it is allowed or `allow` is empty.
     pub fn admits(&self, ip: IpAddr) -> bool {
         !self.deny.contains(ip) && (self.allow.is_empty() || self.allow.contains(ip))
     }
@@ -421,7 +420,7 @@ mod tests {
         ]
     }
 
-    /// An address and how many of its leading bits count, of those of its own text.
+    /// An address and its number of significant leading bits, in its own family.
     fn any_network() -> impl Strategy<Value = (IpAddr, usize)> {
         (any_ip(), any::<prop::sample::Index>()).prop_map(|(ip, prefix)| {
             let longest = bits(ip).1.len();

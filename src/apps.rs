@@ -18,7 +18,7 @@ pub(crate) enum App {
     Sink,
 }
 
-/// The name by which it is asked for.
+/// The name in settings.
 impl fmt::Display for App {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.to_possible_value()

@@ -1,4 +1,4 @@
-//! Why a connection ended, or was never let in.
+//! Why a connection was closed, or rejected.
 
 use std::fmt;
 use std::io;
@@ -27,7 +27,7 @@ macro_rules! reasons {
             /// Every reason, in the order of [`Self::index`].
             pub const ALL: &[$name] = &[$($name::$variant,)*];
 
-            /// The reason as it stands in logs and metrics: lower case, words joined by hyphens.
+            /// The reason in logs and metrics: lower case, words joined by hyphens.
             pub const fn as_str(self) -> &'static str {
                 match self { $($name::$variant => $text,)* }
             }
@@ -80,19 +80,19 @@ reasons! {
         RateLimited = "rate-limited", Policy;
         /// The peer was silent for `heartbeat * (missed + 1)` and left `missed` pings unanswered.
         HeartbeatTimeout = "heartbeat-timeout", Policy;
-        /// The peer was silent for as long, and its kernel has not acknowledged what was sent to
-        /// it: the host or the way to it is gone, not only the program. Told apart on Linux only;
-        /// elsewhere it counts as one of the two around it.
+        /// The peer was silent for the heartbeat timeout, and its kernel has not acknowledged what
+        /// was sent to it: the host or the network is gone, not only the program. Detected on Linux
+        /// only; elsewhere it counts as one of the two next to it.
         HalfOpen = "half-open", Policy;
-        /// More was queued for the peer than the outbox bound allows; or it read nothing for the
-        /// whole write timeout; or neither read nor sent anything for the whole liveness bound
-        /// while its queue was stuck, though its kernel may be well.
+        /// The peer does not read: more was queued for it than the outbox limit allows; or it took
+        /// nothing for the whole write timeout; or it neither read nor sent anything for the
+        /// heartbeat timeout while its queue was stuck.
         SlowReader = "slow-reader", Policy;
         /// All buffers together had reached their bound, and this line held most.
         MemoryLimit = "memory-limit", Policy;
         /// The line had been silent for longest when a new one came and no place was free.
         Evicted = "evicted", Policy;
-        /// The handler or a handle asked for it.
+        /// The handler or a handle closed it.
         Requested = "requested", Local;
         /// The server shuts down.
         Shutdown = "shutdown", Local;
@@ -109,8 +109,7 @@ reasons! {
         PerIpLimit = "per-ip-limit", Policy;
         /// This address may not connect.
         Denied = "denied", Policy;
-        /// A balancer brought the connection and did not say in time, or not as the PROXY protocol
-        /// has it, for whom.
+        /// The connection of a balancer had no valid PROXY header in time.
         ProxyHeader = "proxy-header", Policy;
         /// A balancer closed the connection before it sent a PROXY header: a health check.
         Probe = "probe", Peer;
@@ -122,12 +121,12 @@ reasons! {
 }
 
 impl CloseReason {
-    /// The reason that a failed read speaks of.
+    /// The reason for a failed read.
     pub fn from_read_error(error: &io::Error) -> Self {
         Self::from_io_error(error).unwrap_or(CloseReason::ReadFailed)
     }
 
-    /// The reason that a failed write speaks of.
+    /// The reason for a failed write.
     pub fn from_write_error(error: &io::Error) -> Self {
         Self::from_io_error(error).unwrap_or(CloseReason::WriteFailed)
     }

@@ -11,7 +11,7 @@ use crate::keepalive::Keepalive;
 use crate::time::duration_to_ms;
 
 /// The configuration of a server. `Config::default()` is safe on any network: every buffer is
-/// bounded and the dead are found.
+/// bounded and dead peers are closed.
 ///
 /// Fields are plain; [`Config::check`] runs when a server is bound and names the field that is
 /// wrong.
@@ -21,15 +21,15 @@ pub struct Config {
     pub framing: Framing,
     /// The heartbeat words. Default: `ping` and `pong`.
     pub words: HeartbeatWords,
-    /// When to ask and when to give up. `None` leaves finding the dead to OS keepalive. Default:
+    /// When to ping and when to close. `None` leaves finding dead peers to OS keepalive. Default:
     /// every 5 s, 3 missed.
     pub heartbeat: Option<Heartbeat>,
     /// OS keepalive on accepted connections. Default: after 30 s idle, every 30 s, 3 probes.
     pub keepalive: Option<Keepalive>,
     /// `TCP_USER_TIMEOUT` (RFC 5482; tcp(7)): how long sent data may stay unacknowledged, in whole
-    /// milliseconds. Default: `None`, the kernel's own patience (about 15 minutes on Linux). It
-    /// also takes the place of the keepalive probe count, see [`Keepalive::check`]. Ignored where
-    /// the system has no such option.
+    /// milliseconds. Default: `None`, the kernel's own timeout (about 15 minutes on Linux). It also
+    /// replaces the keepalive probe count, see [`Keepalive::check`]. Ignored where the system has
+    /// no such option.
     pub user_timeout: Option<Duration>,
     /// Bounds on what peers can make this process hold.
     pub limits: Limits,
@@ -87,31 +87,30 @@ pub struct Limits {
     /// closed as a slow reader.
     pub on_slow: OnSlow,
     /// Most memory held for all peers together, by unfinished messages and by queues. From half of
-    /// it on, reading from a peer stops with 4 KiB queued for it. When it is reached, those that
-    /// hold most are closed, first those whose queue the kernel did not take or who sent what is
-    /// held. `None`: no limit but those of each peer. Default: 256 MiB.
+    /// it on, reading from a peer stops with 4 KiB queued for it. At the limit, the connections
+    /// that hold most are closed, first those whose queue the kernel did not take or whose peer
+    /// sent what is held. `None`: only the limits per connection. Default: 256 MiB.
     pub max_memory: Option<usize>,
-    /// How long a peer may make no progress while something is queued for it that its socket has no
-    /// room for: if its kernel acknowledges less than 64 bytes per second on average (where the
-    /// system tells, `SIOCOUTQ` of tcp(7)), it is closed as a slow reader, whatever it sends
-    /// meanwhile, after 5/4 of this time at the latest. `None`: only the heartbeat judges. Default:
-    /// 30 s.
-    pub write_timeout: Option<Duration>,
-    /// How long a frame may take from its first byte to its last. The time in which the server
-    /// itself does not read from the peer does not count. `None`: as long as the peer likes.
+    /// How long a peer may make no progress while bytes are queued that its socket has no room for:
+    /// if its kernel acknowledges less than 64 bytes per second on average (where the system
+    /// reports it, `SIOCOUTQ` of tcp(7)), it is closed as a slow reader, even if it sends
+    /// meanwhile, after 5/4 of this time at the latest. `None`: only the heartbeat closes it.
     /// Default: 30 s.
+    pub write_timeout: Option<Duration>,
+    /// How long a frame may take from its first byte to its last. Time in which the server does not
+    /// read from the peer does not count. `None`: no limit. Default: 30 s.
     pub frame_timeout: Option<Duration>,
-    /// How long a new connection may be without a first message; a heartbeat, or the answer to one,
-    /// is as good. `None`: for ever. Default: `None`.
+    /// How long a new connection may be without a first message; a ping or a pong counts as one.
+    /// `None`: no limit. Default: `None`.
     pub first_message_timeout: Option<Duration>,
-    /// Most messages that one peer may send per second, heartbeats included; up to as many at once
-    /// after a rest. A peer that sends faster is not read from until it may again, and is closed
-    /// after ten seconds of it. Costs 32 bytes per connection. `None`: no bound. Default: `None`.
+    /// Most messages that one peer may send per second, heartbeats included, and in one burst after
+    /// a rest. A peer that sends faster is not read until it is under the rate again, and is closed
+    /// after ten seconds of it. Costs 32 bytes per connection. `None`: no limit. Default: `None`.
     pub max_message_rate: Option<NonZeroU32>,
     /// Most connections at once. `None`, and any number that is too large, means as many as the
     /// descriptor limit allows. Default: `None`.
     pub max_connections: Option<usize>,
-    /// Most connections at once from one IP address; 0 means no bound of its own. Default: 0.
+    /// Most connections at once from one IP address; 0: no limit. Default: 0.
     pub max_connections_per_ip: usize,
     /// How many leading bits of an IPv6 address count as one address for `max_connections_per_ip`,
     /// from 1 to 128: a host commonly has a whole /64 (RFC 7421). Default: 64.
@@ -136,7 +135,7 @@ pub enum OnSlow {
 /// What happens to a new connection at `max_connections`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnFull {
-    /// It is refused: those that are here stay.
+    /// The new connection is rejected.
     #[default]
     Refuse,
     /// It takes the place of the one that has been silent for longest.
@@ -243,7 +242,8 @@ pub(crate) fn check_os_timeouts(
     keepalive.map_or(Ok(()), |keepalive| keepalive.check(user_timeout))
 }
 
-/// What is legal but probably not meant, one sentence each, for a log at start.
+/// Warnings about legal settings that are probably not meant, one sentence each, for a log at
+/// start.
 pub(crate) fn os_timeout_notes(
     keepalive: Option<&Keepalive>,
     user_timeout: Option<Duration>,
@@ -398,7 +398,7 @@ impl Config {
         }
     }
 
-    /// What is legal but probably not meant, one sentence each.
+    /// Warnings about legal settings that are probably not meant, one sentence each.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = os_timeout_notes(
             self.keepalive.as_ref(),
@@ -414,8 +414,8 @@ impl Config {
         notes
     }
 
-    /// Takes from the configuration of a live server what cannot change while it lives, and names
-    /// the fields that were meant to.
+    /// Takes over the settings that a running server cannot change, and returns the names of those
+    /// that differed.
     pub(crate) fn keep_fixed(&mut self, live: &Config) -> Vec<&'static str> {
         let wanted = std::mem::replace(
             self,

@@ -79,7 +79,7 @@ enum BackoffArg {
 
 /// Messages that wait for the reader of stdout. Beyond that nothing is read from the server.
 const MAX_WAITING: usize = 1 << 20;
-/// A reply may add to what was sent, as an echo does, so what is received may be longer by this
+/// A reply may add to what was sent, as an echo does, so received messages may be longer by this
 /// factor.
 const RECEIVED_FACTOR: usize = 2;
 
@@ -218,7 +218,7 @@ struct Terminal {
     addr: String,
     framing: Framing,
     stdout: Output,
-    /// What was wrong with stdout.
+    /// The error of stdout.
     broken: Option<io::Error>,
     /// The last error, until it is printed.
     trouble: Option<String>,
@@ -226,7 +226,7 @@ struct Terminal {
 
 impl ClientHandler for Terminal {
     fn on_message(&mut self, client: &mut ClientContext<'_>, message: &[u8]) {
-        // There is room for the longest message: see below.
+        // The longest message always fits: see below.
         self.stdout.push(message);
         if self.framing != Framing::Raw {
             self.stdout.push(b"\n");
@@ -308,7 +308,7 @@ impl Terminal {
             }
         }
         match (self.broken, outcome) {
-            // `heartline connect ... | head` ends as quietly as anything before `head` does.
+            // `heartline connect ... | head` ends without an error when `head` does.
             (Some(error), _) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
             (Some(error), _) => {
                 notice(&format!("cannot write stdout: {error}"));

@@ -1,4 +1,4 @@
-//! What the person at the terminal reads: notices on stderr, output on stdout.
+//! Output for the user: notices on stderr, results on stdout.
 
 use std::io::{self, Write};
 use std::process::ExitCode;

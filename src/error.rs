@@ -1,19 +1,18 @@
-//! What the embedder can get wrong, and what the operating system can refuse. What happens to one
-//! connection is never here: that is a [`CloseReason`](crate::CloseReason).
+//! Errors of the configuration and of the operating system. What happens to one connection is a
+//! [`CloseReason`](crate::CloseReason) instead.
 
 use std::fmt;
 use std::io;
 
-/// A configuration that contradicts itself or asks for the impossible. Found when it is built,
-/// never later.
+/// A configuration that contradicts itself or is impossible. Found when it is built, never later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// The field at fault, by its name in the configuration; with hyphens for underscores it is the
     /// flag of the binary.
     pub field: &'static str,
-    /// What is wrong with it and what would be right.
+    /// What is wrong, and what would be right.
     pub problem: String,
-    /// The fields that it contradicts, if it is not wrong by itself.
+    /// The fields that it contradicts, if any.
     pub against: &'static [&'static str],
 }
 
@@ -48,13 +47,13 @@ pub enum Error {
     Config(ConfigError),
     /// The operating system refused something.
     Io {
-        /// What was being done, in words that fit after "cannot".
+        /// The operation, in words that fit after "cannot".
         doing: String,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// A handler has panicked in an earlier turn, and the panic was caught: what it left is not
-    /// whole, so the server has closed all its sockets.
+    /// A handler has panicked in an earlier turn, and the panic was caught: the state is
+    /// inconsistent, so the server has closed all its sockets.
     Poisoned,
 }
 

@@ -34,7 +34,7 @@ pub(crate) fn short_bytes(bytes: u64) -> String {
     ByteSize::b(bytes).display().iec_short().to_string()
 }
 
-/// How often per second: whole numbers, but for what is seldom.
+/// A rate per second: whole numbers, except for small ones.
 pub(crate) fn rate(per_second: f64) -> String {
     match per_second {
         0.0 => "0".to_string(),

@@ -10,13 +10,13 @@ use std::str::FromStr;
 const SLOT_BITS: u32 = if usize::BITS >= 64 { 32 } else { 20 };
 const SLOT_MASK: usize = (1 << SLOT_BITS) - 1;
 
-/// Names one connection: its slot in the slab, and the generation that tells it from every earlier
-/// and later tenant of that slot.
+/// Names one connection: its slot in the slab, and a generation that differs for each connection in
+/// that slot.
 ///
-/// An id outlives its connection without harm: calls with the id of a closed connection do nothing
-/// and say so. The generation is a 32-bit count of connections opened by this engine, so a stale id
-/// could meet a new tenant only after 2^32 further connections. A server begins to count at random,
-/// so an id of the process before it could meet a tenant once in 2^32 connections.
+/// Calls with the id of a closed connection do nothing and report it. The generation is a 32-bit
+/// count of connections opened by this engine, so a stale id could match a new connection only
+/// after 2^32 further connections. A server begins to count at random, so the id of an earlier
+/// process matches a connection with a chance of 1 in 2^32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId {
     slot: u32,
@@ -65,8 +65,8 @@ impl ConnId {
         (self.generation as usize).wrapping_shl(SLOT_BITS) | self.slot()
     }
 
-    /// The slot that a poll token speaks of. Whether its generation still lives there,
-    /// [`ConnId::token`] of the tenant tells.
+    /// The slot of a poll token. Compare [`ConnId::token`] of the connection there to see whether
+    /// it is still the same one.
     pub(crate) fn slot_of_token(token: usize) -> usize {
         token & SLOT_MASK
     }
@@ -85,7 +85,7 @@ impl FromStr for ConnId {
     type Err = ParseIntError;
 
     fn from_str(text: &str) -> Result<Self, ParseIntError> {
-        // Without a dot the generation is missing, and the error says that it is empty.
+        // Without a dot the generation is missing, and the error calls it empty.
         let (slot, generation) = text.split_once('.').unwrap_or((text, ""));
         Ok(ConnId {
             slot: slot.parse()?,

@@ -23,7 +23,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// None yet, and waited for from now on.
+    /// No progress yet; the timeout begins now.
     pub fn since(now: Timestamp) -> Self {
         Progress {
             at: now,
@@ -47,11 +47,11 @@ impl Progress {
         from.plus_ms(timeout_ms / SAMPLES + 1)
     }
 
-    /// Takes a measurement: of `written` bytes the peer has not acknowledged so many (`SIOCOUTQ` of
-    /// tcp(7)). `None` on systems that do not know: then a byte that our kernel takes is progress.
+    /// Adds a measurement: `unacknowledged` of the `written` bytes are not acknowledged by the peer
+    /// (`SIOCOUTQ` of tcp(7)). `None` where the system does not report it: then a byte that the
+    /// local kernel takes is progress.
     ///
-    /// A peer that has acknowledged everything makes progress whatever the rate: it was offered no
-    /// more.
+    /// A peer that has acknowledged everything makes progress at any rate: it was offered no more.
     pub fn measure(&mut self, now: Timestamp, written: u64, unacknowledged: Option<u64>) {
         let acknowledged = written.saturating_sub(unacknowledged.unwrap_or(0));
         if let Some((sampled, before)) = self.sample {

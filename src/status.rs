@@ -107,7 +107,7 @@ fn write(server: &Status, out: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-/// What is one figure, or a few of one kind: a name and a value.
+/// One figure, or a few of one kind: a name and a value.
 fn facts(server: &Status) -> Vec<(&'static str, String)> {
     let mut facts = Vec::new();
     let held = &server.connections;
@@ -187,7 +187,7 @@ fn facts(server: &Status) -> Vec<(&'static str, String)> {
     facts
 }
 
-/// Those that are not zero, most frequent first.
+/// Nonzero totals, most frequent first.
 fn counts(counts: &std::collections::BTreeMap<String, u64>) -> String {
     let mut seen: Vec<_> = counts.iter().filter(|(_, count)| **count > 0).collect();
     seen.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
@@ -206,7 +206,7 @@ fn counts(counts: &std::collections::BTreeMap<String, u64>) -> String {
     }
 }
 
-/// A percentile, as far as buckets know it.
+/// A percentile, as exact as its bucket.
 fn at_most(histogram: &DurationHistogram, part: f64) -> String {
     histogram.at_most(part).map_or("-".to_string(), bound)
 }

@@ -56,16 +56,16 @@ pub fn duration_to_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
-/// Monotonic time less the spells in which this process was not running.
+/// Monotonic time without the spells in which this process was not running.
 ///
-/// A process stopped by SIGSTOP, a paused virtual machine, or a handler that blocks for seconds is
-/// deaf meanwhile: that its peers said nothing then proves nothing. So a gap between two readings
-/// that is longer than the wait asked for, by more than `threshold_ms`, is a *stall*, and stalls
-/// are taken out of the time that the engine sees. All its deadlines move with it: a dead peer is
-/// found later by the length of the stall, a live one is never blamed for it.
+/// A process that is stopped by SIGSTOP, a paused virtual machine, or a handler that blocks for
+/// seconds receives nothing meanwhile, so the silence of its peers proves nothing. A gap between
+/// two readings that is longer than the requested wait, by more than `threshold_ms`, is a *stall*,
+/// and stalls are taken out of the time that the engine sees. All deadlines move with it: a dead
+/// peer is found later by the length of the stall, and no live peer is closed because of it.
 ///
-/// Lag below the threshold is left in: it delays verdicts, and cannot forge one, because a verdict
-/// also needs pings that were sent and a last read of the socket.
+/// Lag below the threshold is left in: it delays verdicts, and cannot cause one, because a verdict
+/// also needs pings that were sent and a final read of the socket.
 #[derive(Clone, Debug)]
 pub struct AwakeClock {
     threshold_ms: u64,
@@ -75,7 +75,7 @@ pub struct AwakeClock {
 }
 
 impl AwakeClock {
-    /// A clock at zero that forgives gaps of more than `threshold_ms` beyond the wait asked for.
+    /// A clock at zero that takes out gaps of more than `threshold_ms` beyond the requested wait.
     pub fn new(threshold_ms: u64) -> Self {
         AwakeClock {
             threshold_ms,
@@ -92,10 +92,10 @@ impl AwakeClock {
 
     /// Takes a reading of the monotonic clock and returns the awake time.
     ///
-    /// `waited_ms` is the longest wait that the driver asked for since the last reading: 0
-    /// inside a turn, the poll timeout after a poll, `None` for an endless wait (then no gap
-    /// differs from an ordinary wait, and none is forgiven; with nothing on the timer wheel there
-    /// is no verdict either). A reading before the previous one counts as equal to it.
+    /// `waited_ms` is the longest wait that the driver requested since the last reading: 0 inside a
+    /// turn, the poll timeout after a poll, `None` for an endless wait (then a gap cannot be told
+    /// from the wait, and none is taken out; with nothing on the timer wheel there is no verdict
+    /// either). A reading before the previous one counts as equal to it.
     pub fn read(&mut self, raw: Timestamp, waited_ms: Option<u64>) -> Timestamp {
         let raw = raw.max(self.last_raw);
         if let Some(waited_ms) = waited_ms {

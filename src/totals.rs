@@ -11,7 +11,7 @@ use crate::access_list::Network;
 const MAX_NETWORKS: usize = 256;
 /// Networks named in a log line, largest first.
 const NAMED: usize = 5;
-/// Prefix of a site, whose peers commonly fail together: /24, or /48 (RFC 6177).
+/// Prefix length of a site, whose peers commonly fail together: /24, or /48 (RFC 6177).
 const PREFIX_V4: u8 = 24;
 const PREFIX_V6: u8 = 48;
 

@@ -8,15 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine;
 
-/// Closes that the server remembers: enough to see what has happened to a fleet in the last minute
-/// of trouble, in 200 kB.
+/// Closes that the server keeps: enough for the last minute of an incident, in 200 kB.
 pub(crate) const MAX_CLOSED: usize = 1000;
 /// Most connections in one listing.
 pub(crate) const MAX_LISTED: usize = 1000;
-/// How far down a listing may reach, which bounds what it keeps to 1.6 MB.
+/// Largest offset of a listing, which bounds what it keeps to 1.6 MB.
 pub(crate) const MAX_OFFSET: usize = 100_000;
 
-/// What a listing goes by.
+/// The key that a listing is sorted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sort {
     Silence,
@@ -142,7 +141,7 @@ pub(crate) struct Heartbeats {
     pub(crate) pings_received: u64,
 }
 
-/// What a process holds and has used.
+/// Memory, CPU and descriptors of a process.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct ProcessUsage {
     pub(crate) resident_bytes: u64,
@@ -176,20 +175,20 @@ impl From<&engine::Histogram> for DurationHistogram {
 }
 
 impl DurationHistogram {
-    /// A bound, in seconds, that this part of all did not exceed. `None` if there were none.
+    /// A bound, in seconds, that this share of all durations did not exceed. `None` if there were
+    /// none.
     pub(crate) fn at_most(&self, part: f64) -> Option<f64> {
         let rank = (self.count as f64 * part).ceil() as u64;
         let bucket = self
             .buckets
             .iter()
             .find(|(_, cumulated)| *cumulated >= rank);
-        // The longest is known better than the bucket that it is in, and it is all there is to say
-        // of the one without a bound.
+        // The longest is more exact than the bound of its bucket, and the last bucket has no bound.
         (self.count > 0).then(|| bucket.map_or(self.max_s, |(bound, _)| bound.min(self.max_s)))
     }
 
-    /// Those that came after `earlier`, of which this is a later state. The longest of them is not
-    /// known: it is that of all.
+    /// The durations that were added after `earlier`, an earlier state of this histogram. Their
+    /// longest is not known: it is that of all.
     pub(crate) fn since(&self, earlier: &DurationHistogram) -> DurationHistogram {
         let before = |bound: f64| {
             earlier
@@ -210,7 +209,7 @@ impl DurationHistogram {
         }
     }
 
-    /// Zero if there were none.
+    /// Zero without durations.
     pub(crate) fn mean_s(&self) -> f64 {
         if self.count > 0 {
             self.sum_s / self.count as f64
@@ -274,7 +273,7 @@ pub(crate) struct ClosedEntry {
     pub(crate) unacknowledged_s: f64,
 }
 
-/// Totals of closes that the list has no room for any more.
+/// Totals of closes that are no longer in the list.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Displaced {
     /// In RFC 3339.
@@ -325,7 +324,7 @@ pub(crate) struct Draining {
     pub(crate) grace_s: f64,
 }
 
-/// The answer that says why not.
+/// The reason for an error response.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Failed {
     pub(crate) error: String,

@@ -59,7 +59,7 @@ pub(crate) struct HeartbeatArgs {
 }
 
 impl HeartbeatArgs {
-    /// The heartbeat, if it is on. `push` tells whether pings are sent at all.
+    /// The heartbeat, if it is on. `send_pings`: whether pings are sent.
     pub(crate) fn heartbeat(&self, send_pings: bool) -> Option<Heartbeat> {
         self.heartbeat.0.map(|interval| Heartbeat {
             interval,

@@ -73,7 +73,8 @@ pub(super) struct CommonArgs {
     pub(super) source: Option<Sources>,
 }
 
-/// Said of each flag, since `next_help_heading` would be that of the flags behind these as well.
+/// Set for each flag, because `next_help_heading` would also apply to the flags of the groups that
+/// follow.
 const WIRE: &str = "What goes over the wire";
 
 #[derive(Args, Debug)]
@@ -161,7 +162,7 @@ pub(super) struct StormArgs {
 pub(super) struct PushArgs {
     #[command(flatten)]
     pub(super) common: CommonArgs,
-    /// Connections that listen, beside the one that speaks
+    /// Connections that listen, beside the one that sends
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = connections())]
     pub(super) connections: u32,
     /// Messages
@@ -237,8 +238,7 @@ fn message_size(text: &str) -> Result<Size, String> {
 /// How long an address of a name may take to answer before the next one is tried.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
 
-/// The address that `addr` stands for: of several, the first that can be connected to, and the
-/// first of all if none can.
+/// One address of `addr`: the first that can be connected to, or else the first.
 pub(super) fn resolve(addr: &str) -> Result<SocketAddr, Error> {
     let parsed =
         HostPort::parse(addr).map_err(|error| ConfigError::new("addr", error.to_string()))?;

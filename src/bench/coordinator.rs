@@ -1,5 +1,5 @@
-//! Conducts a measurement: opens connections step by step, begins, samples the server meanwhile,
-//! and collects what the workers counted.
+//! Runs a measurement: opens connections step by step, begins, samples the server, and collects the
+//! counters of the workers.
 
 use std::time::Duration;
 
@@ -17,10 +17,9 @@ use crate::net::monotonic_ns;
 const SAMPLE_NS: u64 = 100_000_000;
 /// More would not show in a plot.
 const MAX_SAMPLES: usize = 1200;
-/// From the order to begin to the beginning: the order has reached every worker by then.
+/// From the command to begin to the beginning: by then every worker has received it.
 const LEAD_NS: u64 = 50_000_000;
-/// A server is at rest when it uses less than this share of a core; and is given no more than so
-/// long to come to rest.
+/// A server is at rest when it uses less than this share of a core; the longest wait for that.
 const AT_REST: f64 = 0.05;
 const REST_LOOK: Duration = Duration::from_millis(150);
 const MAX_SAMPLE_PAUSE: Duration = Duration::from_secs(3);
@@ -34,11 +33,11 @@ pub(super) struct Record {
     pub(super) interrupted: bool,
     /// From the first dial to the last connection, without the rests between steps.
     pub(super) connecting_s: f64,
-    /// What the server used meanwhile.
+    /// Resources that the server used in this span.
     pub(super) connecting_cpu_ns: Option<u64>,
     /// Connections open, and the server's resident memory at rest with them.
     pub(super) memory: Vec<(u32, u64)>,
-    /// What the server used while it was measured.
+    /// Resources that the server used during the measurement.
     pub(super) server: Option<Usage>,
     /// What that thread of it used which used most.
     pub(super) busiest_thread: Option<Cpu>,
@@ -52,7 +51,7 @@ pub(super) struct Record {
     pub(super) samples: Vec<Sample>,
 }
 
-/// How things stood at an instant.
+/// The state at an instant.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample {
     pub(super) at_s: f64,
@@ -63,7 +62,7 @@ pub(super) struct Sample {
     pub(super) workers_cpu: Option<f64>,
 }
 
-/// Why waiting ended before what was waited for.
+/// Why a wait ended early.
 enum Stop {
     Interrupted,
     Failed(Error),
@@ -138,7 +137,7 @@ impl<'a> Coordinator<'a> {
     fn measure(&mut self) -> Result<(), Stop> {
         self.connect()?;
         if self.progress().established == 0 {
-            // Nothing can be measured: the workers' reports will say why.
+            // Nothing can be measured: the workers' reports say why.
             self.workers.command_all(WorkerCommand::Stop)?;
             return self.wait_for_all(|seat| seat.counters.is_some());
         }
@@ -164,7 +163,7 @@ impl<'a> Coordinator<'a> {
 
         self.sample(monotonic_ns());
         self.record.measured_s = monotonic_ns().saturating_sub(at_ns) as f64 / 1e9;
-        // Within the time that the whole is looked at, so that it is a part of it.
+        // Within the measured span, so that it is a part of it.
         self.record.busiest_thread = process::busiest(&self.server.threads(), &threads);
         self.record.server = self
             .server
@@ -182,7 +181,7 @@ impl<'a> Coordinator<'a> {
         outcome
     }
 
-    /// Opens all connections, in steps, with a look at the server's memory before and after each if
+    /// Opens all connections, in steps, and samples the server's memory before and after each if
     /// there is more than one.
     fn connect(&mut self) -> Result<(), Stop> {
         self.display
@@ -232,8 +231,8 @@ impl<'a> Coordinator<'a> {
         }
     }
 
-    /// Waits until the server has done what the connections gave it to do: a connection that the
-    /// kernel has accepted is still to be accepted by the server.
+    /// Waits until the server is at rest: connections that its kernel has accepted may still be
+    /// accepted by the server.
     fn rest(&mut self) -> Result<(), Stop> {
         let until_ns = monotonic_ns() + MAX_SAMPLE_PAUSE.as_nanos() as u64;
         loop {
@@ -279,8 +278,8 @@ impl<'a> Coordinator<'a> {
         Ok(())
     }
 
-    /// Takes a sample if one is due, waits for news until the next one or `until_ns`, and hears all
-    /// there are.
+    /// Takes a sample if one is due, waits for worker events until the next sample or `until_ns`,
+    /// and handles all that have arrived.
     fn turn(&mut self, until_ns: u64) -> Result<(), Stop> {
         let now_ns = monotonic_ns();
         if now_ns >= self.sampling.next_ns {
@@ -356,7 +355,7 @@ impl<'a> Coordinator<'a> {
             server,
             workers,
         });
-        // Counted from the end, so that a look that takes long leaves time for the news.
+        // Counted from the end of the sample, so that a slow one leaves time for worker events.
         self.sampling.next_ns = monotonic_ns() + self.sampling.every_ns;
         self.record.samples.push(sample);
         if self.record.samples.len() >= MAX_SAMPLES {

@@ -1,4 +1,4 @@
-//! What a worker has counted, and what all workers have counted together.
+//! The counters of one worker, and of all workers together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -30,7 +30,7 @@ pub(super) struct Counters {
     pub(super) lasted_ns: u64,
 }
 
-/// What a group of connections sent and got.
+/// What a group of connections sent and received.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Load {
     /// Connections that ended before the measurement did, by cause; not the mute ones.

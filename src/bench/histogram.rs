@@ -28,7 +28,7 @@ impl Durations {
     }
 
     fn record_many(&mut self, ns: u64, count: u64) {
-        // It grows to whatever comes, so there is nothing that it refuses.
+        // It resizes itself, so it records any value.
         let _ = self.0.record_n(ns, count);
     }
 
@@ -46,12 +46,12 @@ impl Durations {
         })
     }
 
-    /// The duration that so many percent did not exceed.
+    /// The duration that this percentage did not exceed.
     pub(super) fn percentile_ns(&self, percent: f64) -> u64 {
         self.0.value_at_percentile(percent)
     }
 
-    /// The usual percentiles; `None` if nothing was measured.
+    /// The usual percentiles; `None` without values.
     pub(super) fn summary(&self) -> Option<Summary> {
         let us = |ns: u64| ns as f64 / 1e3;
         let at = |percent| us(self.percentile_ns(percent));

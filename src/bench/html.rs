@@ -158,8 +158,7 @@ fn plot(
     curves: Vec<Curve>,
 ) -> Plot {
     let (x_format, y_format) = formats;
-    // Of curves that nothing is known of, as of a server whose process is not, there is nothing to
-    // tell.
+    // A plot without data, as of a server whose process is unknown, is left out.
     let curves = curves
         .into_iter()
         .filter(|curve| !curve.points.is_empty())
@@ -181,8 +180,8 @@ type Format = fn(f64) -> String;
 /// By how rare they are: each nine takes as much room as the one before.
 fn latency(results: &Results) -> Plot {
     let points = |points: &[(f64, f64)]| {
-        // The maximum has no place on an axis that ends at 100 %: it stands where one in all of
-        // them is.
+        // The maximum would be at 100 %, which the axis does not reach: it is placed at one in the
+        // number of values.
         points
             .iter()
             .map(|(percent, us)| (-(1.0 - percent / 100.0).log10(), *us))

@@ -1,4 +1,4 @@
-//! From the flags of a scenario to what is to be done.
+//! From the flags of a scenario to a plan.
 
 use std::time::Duration;
 
@@ -22,24 +22,24 @@ pub(super) struct Job {
     pub(super) plan: Plan,
     /// Options of `heartline serve`, should a server be started.
     pub(super) serve: Vec<String>,
-    /// The group whose messages are what is measured.
+    /// The group whose messages are measured.
     pub(super) primary: usize,
     /// What one of those is called.
     pub(super) unit: &'static str,
-    /// In how many steps connections are opened; the server's memory is looked at after each.
+    /// In how many steps connections are opened; the server's memory is sampled after each.
     pub(super) steps: u32,
     /// From the last connection to the beginning of the measurement.
     pub(super) before: Duration,
 }
 
-/// Replies may come so much later than the end.
+/// How late after the end a reply may arrive.
 const GRACE: Duration = Duration::from_secs(2);
 /// The last answer of a storm may take so long.
 const STORM_GRACE: Duration = Duration::from_secs(30);
 /// The most that closed loops may have under way on one connection.
 const MAX_PENDING_BYTES: usize = 64 * 1024 * 1024;
-/// A server of its own is not to ask while the load does: it would answer twice what is measured
-/// once.
+/// The harness's own server sends no pings while the load does: answers to both would be counted as
+/// one.
 const NOT_ASKING: &[(&str, &str)] = &[("--heartbeat", "60s")];
 
 impl Job {
@@ -192,7 +192,7 @@ impl Job {
             });
             groups.push(wire.beating("alive", args.alive, role));
         }
-        // A bound of four seconds: long enough to tell late from early, short enough to wait for.
+        // A timeout of four seconds: long enough to tell late from early, short enough to wait for.
         let options = &[("--heartbeat", "1s"), ("--missed", "3")];
         let mut job = Job::new(
             "dead",
@@ -274,7 +274,7 @@ impl Job {
         })
     }
 
-    /// Finds what is wrong with the options of the server now, not when it is started.
+    /// Checks the options of the server now, not when it is started.
     fn checked(self) -> Result<Self, Error> {
         if self.common.addr.is_none() {
             serve_args(&self.serve).config().check()?;
@@ -314,7 +314,7 @@ impl WireArgs {
         }
     }
 
-    /// What is sent, or a line of so many bytes.
+    /// The message, or a line of this many bytes.
     fn sized(&self, size: usize) -> Vec<u8> {
         let line = || [vec![b'x'; size - 1], b"\n".to_vec()].concat();
         self.send.as_ref().map_or_else(line, |send| send.0.clone())

@@ -1,6 +1,6 @@
-//! What the coordinator and its workers say to each other: one JSON value per line. The plan and
-//! the commands go to a worker's stdin, the reports come from its stdout; when its stdin ends, so
-//! does the worker.
+//! The messages between the coordinator and its workers: one JSON value per line. The plan and the
+//! commands go to a worker's stdin, the reports come from its stdout; when its stdin ends, the
+//! worker ends.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use super::plan::ProgressCounts;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum WorkerCommand {
-    /// Open connections until so many were dialled in all.
+    /// Open connections until this many were dialled in all.
     Connect { upto: u32 },
     /// The measurement begins at this instant of the machine's monotonic clock.
     Go { at_ns: u64 },
@@ -19,12 +19,12 @@ pub(super) enum WorkerCommand {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum WorkerReport {
-    /// Every dial that was ordered has come to an end, good or bad.
+    /// Every dial that was commanded has succeeded or failed.
     Connected(ProgressCounts),
     Progress(ProgressCounts),
     /// The measurement is over. Connections stay open until stdin ends.
     Done(Box<Counters>),
-    /// The worker cannot go on.
+    /// The worker has failed.
     Failed(String),
 }
 

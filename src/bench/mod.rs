@@ -163,7 +163,7 @@ fn watched(job: &Job, server: Option<&OwnServer>) -> Result<Watched, Error> {
 /// Writes to a temporary file and renames it when it is complete, so that a failed run keeps the
 /// old file.
 struct AtomicFile {
-    /// Where the file goes, without symbolic links: those stay.
+    /// The path of the file without symbolic links: those stay.
     path: PathBuf,
     /// The temporary file; `None` if `path` is not a regular file, such as a pipe.
     temporary: Option<PathBuf>,
@@ -207,7 +207,7 @@ impl Drop for AtomicFile {
     }
 }
 
-/// Opened before the measurement, so that an error comes before an hour of measuring.
+/// Opened before the measurement, so that an error is reported before it.
 fn create(path: Option<&Path>) -> Result<Option<AtomicFile>, Error> {
     path.map(|path| {
         AtomicFile::create(path).map_err(Error::io(format!("write {}", path.display())))

@@ -1,11 +1,10 @@
-//! What the reader should know before believing a figure: above all, whether it is the harness that
-//! was measured.
+//! Warnings to read before the figures: above all, whether the harness was the bottleneck.
 
 use super::results::{CpuShare, Results, ServerFigures, StormFigures};
 
 /// Share of a core from which a worker is busy all the time.
 const BUSY: f64 = 0.9;
-/// How late the harness may send at its worst hundredth: that much of the latency, or so many
+/// How late the harness may send at its 99th percentile: this share of the latency, or this many
 /// microseconds.
 const LAG_SHARE: f64 = 0.25;
 const LAG_US: f64 = 500.0;
@@ -44,7 +43,7 @@ fn client(results: &Results, notes: &mut Vec<String>) {
     };
     notes.extend(workers.iter().enumerate().filter_map(busy));
     for group in &results.groups {
-        // What a speaker is late by shows at its listeners.
+        // The lateness of a sender shows in the latency of its listeners.
         let heard = results.push.as_ref().and_then(|_| {
             results
                 .groups
@@ -80,8 +79,8 @@ fn busy_worker(number: usize, of: usize, cpu_cores: f64) -> Option<String> {
     })
 }
 
-/// A storm is the client's as long as it writes, and if the answers were there whenever it read:
-/// then it never had to wait for one, while the server had to wait for it.
+/// A storm is bound by the client while it still writes, and if replies were there at every read:
+/// then the server was always ahead of it.
 fn storm_of_client(storm: &StormFigures, client_awake: f64, server_awake: f64) -> Option<String> {
     let waited_for = client_awake > BUSY && server_awake <= BUSY;
     (storm.last_written_ms > BUSY * storm.last_answer_ms || waited_for).then(|| {
@@ -154,7 +153,7 @@ fn cores(results: &Results, notes: &mut Vec<String>) {
     }
 }
 
-/// Memory comes in pages: with fewer connections, the pages show more than the connections.
+/// Memory is allocated in pages: with fewer connections the measured growth is dominated by pages.
 const ENOUGH_FOR_MEMORY: u32 = 1000;
 
 fn memory(results: &Results, notes: &mut Vec<String>) {

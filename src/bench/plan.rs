@@ -1,4 +1,4 @@
-//! What a worker has to do.
+//! The plan of a worker.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,18 +6,18 @@ use serde::{Deserialize, Serialize};
 
 use super::values::{Expect, PingAnswer};
 
-/// What a worker is there for. Instants are counted from the beginning of the measurement, in
+/// The plan of a worker. Instants are counted from the beginning of the measurement, in
 /// nanoseconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Plan {
     pub(super) addr: SocketAddr,
-    /// Addresses to dial from, in turn; if there is none, the kernel chooses address and port.
+    /// Addresses to dial from, in turn; without any, the kernel chooses address and port.
     pub(super) sources: Vec<IpAddr>,
     /// Whether further loopback addresses may be dialled from when those are used up.
     pub(super) more_sources: bool,
     /// Ports to dial from on each of them.
     pub(super) ports: Ports,
-    /// Dials per second; `None`: as fast as it goes.
+    /// Dials per second; `None`: no limit.
     pub(super) ramp_per_s: Option<f64>,
     pub(super) seed: u64,
     pub(super) answer: Option<PingAnswer>,
@@ -26,7 +26,7 @@ pub(super) struct Plan {
     pub(super) wait_for: WaitFor,
     /// Until here messages are sent.
     pub(super) duration_ns: u64,
-    /// For so long after that, what is waited for may still come.
+    /// How long after that replies are waited for.
     pub(super) grace_ns: u64,
     /// Time from a connection's last byte before which the server should not have given it up.
     pub(super) bound_ns: Option<u64>,
@@ -55,19 +55,19 @@ pub(super) struct Group {
     pub(super) expect: Expect,
 }
 
-/// What a connection does once the measurement has begun. All answer the server's questions, but
-/// for the mute.
+/// What a connection does once the measurement has begun. All answer the server's pings, except the
+/// mute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Role {
-    /// Says nothing by itself.
+    /// Sends nothing by itself.
     Quiet,
-    /// Sends at instants that are fixed beforehand, whatever the server does: an open loop.
+    /// Sends at fixed instants, independent of the server: an open loop.
     Paced(Pace),
-    /// Sends when a reply arrives: a closed loop with so many messages under way.
+    /// Sends when a reply arrives: a closed loop with this many messages in flight.
     Loop { depth: u32 },
-    /// Counts what is pushed to it.
+    /// Counts pushed messages.
     Listen,
-    /// Sends one message and is never heard of again, without closing.
+    /// Sends one message and nothing after it, without closing.
     Mute,
 }
 
@@ -84,7 +84,7 @@ pub(super) struct Pace {
     pub(super) replies: bool,
 }
 
-/// What the end of a measurement waits for.
+/// The condition that ends a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum WaitFor {
     /// Replies to all that was sent.
@@ -124,7 +124,7 @@ impl Plan {
         self.groups.iter().map(|group| group.connections).sum()
     }
 
-    /// The share of worker `worker` of so many: connections, dial rate and ports divided.
+    /// The share of one of several workers: connections, dial rate and ports divided.
     pub(super) fn share(&self, worker: u32, workers: u32) -> Plan {
         let mut plan = self.clone();
         for group in &mut plan.groups {

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use plotters::prelude::*;
 
-/// A line of a plot: what it is and its points.
+/// A curve of a plot: its name and its points.
 pub(super) struct Curve {
     pub(super) name: String,
     pub(super) points: Vec<(f64, f64)>,
@@ -13,7 +13,7 @@ pub(super) struct Curve {
     pub(super) area: bool,
 }
 
-/// What is plotted, and how its axes are labelled.
+/// The curves and the labels of the axes.
 pub(super) struct Plot {
     pub(super) title: &'static str,
     pub(super) x_label: &'static str,
@@ -42,7 +42,7 @@ const SIZE: (u32, u32) = (720, 340);
 const FONT: &str = "sans-serif";
 
 impl Plot {
-    /// The picture, or `None` if there is nothing to be seen.
+    /// The picture, or `None` without data.
     pub(super) fn render(&self) -> Option<String> {
         if self.curves.iter().all(|curve| curve.points.len() < 2) {
             return None;

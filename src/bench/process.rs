@@ -1,5 +1,5 @@
-//! What processes cost, as Linux's /proc tells: the scheduler's accounting of CPU to the
-//! nanosecond, memory, context switches.
+//! CPU, memory and context switches of processes, from Linux's /proc: CPU is the scheduler's, in
+//! nanoseconds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,7 +14,7 @@ pub(super) struct Watched {
     pub(super) pids: Vec<u32>,
 }
 
-/// What processes have used up to now, and what they hold, in all.
+/// Resources that processes have used so far, and that they hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Usage {
     pub(super) cpu_ns: u64,
@@ -23,7 +23,7 @@ pub(super) struct Usage {
     pub(super) voluntary_switches: u64,
     pub(super) involuntary_switches: u64,
     pub(super) threads: u64,
-    /// `None` if the kernel does not tell at a glance; counting tens of thousands, ten times a
+    /// `None` if the kernel does not report it directly; counting tens of thousands, ten times a
     /// second, would be a load of its own.
     pub(super) descriptors: Option<u64>,
     pub(super) rss_bytes: u64,
@@ -44,7 +44,7 @@ impl Watched {
         self.pids.is_empty()
     }
 
-    /// `None` if a process is gone or is none of ours.
+    /// `None` if a process is gone or belongs to another user.
     pub(super) fn usage(&self) -> Option<Usage> {
         if self.is_empty() {
             return None;
@@ -83,7 +83,7 @@ impl Watched {
             .len()
     }
 
-    /// Resident memory, counted page by page: what `usage` says is rounded by some pages per core.
+    /// Resident memory, counted page by page: that of `usage` is off by some pages per core.
     pub(super) fn exact_rss_bytes(&self) -> Option<u64> {
         if self.is_empty() {
             return None;
@@ -113,7 +113,7 @@ impl Usage {
         }
     }
 
-    /// What was used since `earlier`; what is held stays as it is now.
+    /// The resources used since `earlier`; held ones are as of now.
     pub(super) fn since(self, earlier: Usage) -> Usage {
         Usage {
             cpu_ns: self.cpu_ns.saturating_sub(earlier.cpu_ns),
@@ -160,7 +160,7 @@ pub(super) fn usage(pid: u32) -> io::Result<Usage> {
     Ok(usage)
 }
 
-/// The directory of each of its threads: what /proc/PID/schedstat says is of the first one alone.
+/// The directory of each of its threads: /proc/PID/schedstat is that of the first one alone.
 fn tasks(pid: u32) -> io::Result<Vec<PathBuf>> {
     fs::read_dir(proc_dir(pid).join("task"))?
         .map(|task| Ok(task?.path()))
@@ -182,7 +182,7 @@ fn cpu(task: &Path) -> Option<Cpu> {
     })
 }
 
-/// What the thread that has used most since `earlier` has used since then.
+/// CPU of the busiest thread since `earlier`.
 pub(super) fn busiest(now: &Threads, earlier: &Threads) -> Option<Cpu> {
     let since = |(id, now): (&u32, &Cpu)| {
         let before = earlier.get(id).copied().unwrap_or_default();
@@ -219,7 +219,7 @@ fn kib(text: &str, name: &str) -> Option<u64> {
     figure(text, name).map(|kib| kib * 1024)
 }
 
-/// What the measurement ran on.
+/// The machine that the measurement ran on.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Machine {
     pub(super) kernel: String,

@@ -9,7 +9,7 @@ use crate::console::notice;
 const LINE_S: f64 = 1.0;
 
 pub(super) struct Display {
-    /// `None`: stderr is no terminal.
+    /// `None`: stderr is not a terminal.
     bar: Option<ProgressBar>,
     stage: String,
     length: f64,

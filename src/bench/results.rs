@@ -13,7 +13,7 @@ use super::job::Job;
 use super::plan::WaitFor;
 use super::process::Machine;
 
-/// Raised when a field changes its meaning or goes; new ones may come without.
+/// Incremented when a field changes its meaning or is removed; new fields may appear without it.
 const FORMAT: u32 = 1;
 
 #[derive(Serialize)]
@@ -21,7 +21,7 @@ pub(super) struct Results {
     pub(super) format: u32,
     pub(super) scenario: &'static str,
     pub(super) interrupted: bool,
-    /// What the reader should know before believing a figure.
+    /// Warnings to read before the figures.
     pub(super) notes: Vec<String>,
     pub(super) run: Run,
     pub(super) connecting: Connecting,
@@ -84,7 +84,7 @@ pub(super) struct GroupFigures {
     pub(super) answered_per_s: f64,
     pub(super) latency_us: Option<Summary>,
     pub(super) send_lag_us: Option<Summary>,
-    /// Percent, and the latency that so many did not exceed.
+    /// A percentage, and the latency that it did not exceed.
     pub(super) latency_percentiles_us: Vec<(f64, f64)>,
 }
 
@@ -150,7 +150,7 @@ pub(super) struct DeadFigures {
     pub(super) longest_silence_s: Option<f64>,
     pub(super) overshoot_us: Option<Summary>,
     pub(super) silence_us: Option<Summary>,
-    /// Seconds of silence, and how many were closed by then.
+    /// Seconds of silence, and how many connections were closed by then.
     pub(super) closed_after: Vec<(f64, u64)>,
     pub(super) alive_lost: u64,
 }
@@ -193,7 +193,7 @@ pub(super) struct SeriesFigures {
 }
 
 impl Results {
-    /// Whether messages were to be answered, and none was.
+    /// Whether replies were expected, and none came.
     pub(super) fn is_all_unanswered(&self) -> bool {
         let sum = |count: fn(&GroupFigures) -> u64| self.groups.iter().map(count).sum::<u64>();
         sum(|group| group.answered) == 0 && sum(|group| group.unanswered + group.unsent) > 0
@@ -283,7 +283,7 @@ fn group(plan: &super::plan::Group, load: &counters::Load, measured_s: f64) -> G
 /// Steps per tenfold rarity: enough for a smooth line.
 const STEPS_PER_NINE: u32 = 20;
 
-/// Percentiles that lie ever closer to 100, as far as there are values to tell them apart.
+/// Percentiles ever closer to 100, as far as there are enough values to tell them apart.
 fn percentiles(durations: &Durations) -> Vec<(f64, f64)> {
     let rarest = (durations.len().max(1) as f64).log10();
     let step = |n: u32| f64::from(n) / f64::from(STEPS_PER_NINE);

@@ -1,8 +1,8 @@
-//! Finds replies and questions in what a server sends, however the reads cut it.
+//! Finds replies and pings in the bytes of a server, however reads split them.
 
 use super::values::{Expect, PingAnswer};
 
-/// Where one connection's stream stands. Small, because there are many.
+/// The scan position in one connection's stream. Small, because there are many.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Scan {
     /// Line feeds towards the next reply.
@@ -16,7 +16,7 @@ pub(super) struct Scan {
 /// The current line is not the question.
 const OTHER: u8 = u8::MAX;
 
-/// What a read contained.
+/// The contents of a read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ScanResult {
     pub(super) replies: u32,

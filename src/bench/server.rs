@@ -21,7 +21,7 @@ pub(super) struct OwnServer {
 }
 
 impl OwnServer {
-    /// Starts so many processes of `heartline serve` with `options`, on a free port of 127.0.0.1.
+    /// Starts this many processes of `heartline serve` with `options`, on a free port of 127.0.0.1.
     pub(super) fn start(processes: u32, options: &[String]) -> Result<Self, Error> {
         let mut server = OwnServer {
             children: Vec::new(),
@@ -78,8 +78,7 @@ impl OwnServer {
 impl Drop for OwnServer {
     fn drop(&mut self) {
         for child in &mut self.children {
-            // There is nothing in it that would have to be ended with care; it may have ended by
-            // itself.
+            // It needs no orderly end, and may have ended by itself.
             let _ = child.kill();
             let _ = child.wait();
         }

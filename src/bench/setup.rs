@@ -1,5 +1,5 @@
-//! How many processes a load takes, and which addresses it comes from: descriptors and ports are
-//! what runs out first.
+//! How many processes a load needs, and which addresses it comes from: descriptors and ports run
+//! out first.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
@@ -20,7 +20,7 @@ const KERNEL_FILL: f64 = 0.45;
 /// too.
 const PORT_FILL: f64 = 0.75;
 
-/// Worker processes for so many connections, or as many as were asked for, if that is enough.
+/// Worker processes for this many connections, or the requested number, if that is enough.
 pub(super) fn workers(
     connections: u32,
     descriptors: usize,
@@ -44,15 +44,15 @@ pub(super) fn workers(
     }
 }
 
-/// Processes of a server of the harness's own for so many connections.
+/// Server processes for this many connections.
 pub(super) fn servers(connections: u32, descriptors: usize) -> u32 {
     (f64::from(connections) / (descriptors as f64 * SERVER_FILL))
         .ceil()
         .max(1.0) as u32
 }
 
-/// Addresses to dial from. None, for the kernel's choice, unless asked for or one address has not
-/// enough ports.
+/// Addresses to dial from. None, for the kernel's choice, unless requested or if one address has
+/// too few ports.
 pub(super) fn sources(
     addr: SocketAddr,
     connections: u32,

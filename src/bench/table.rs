@@ -6,7 +6,7 @@ use super::histogram::Summary;
 use super::results::{GroupFigures, Results};
 use crate::humanize::duration;
 
-/// Everything worth a look, as text.
+/// The results as text.
 pub(super) fn render(results: &Results) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
@@ -67,7 +67,7 @@ fn write(results: &Results, out: &mut String) -> std::fmt::Result {
     Ok(())
 }
 
-/// What is one figure each: a name and a value.
+/// One figure each: a name and a value.
 pub(super) fn facts(results: &Results) -> Vec<(String, String)> {
     let mut facts = Vec::new();
     let mut fact = |name: &str, value: String| facts.push((name.to_string(), value));
@@ -219,7 +219,7 @@ fn exchanged(group: &GroupFigures) -> String {
     words.join(", ")
 }
 
-/// What is a distribution: a name and percentiles.
+/// A distribution: a name and percentiles.
 pub(super) fn rows(results: &Results) -> Vec<(String, &Summary)> {
     let mut rows: Vec<(String, &Summary)> = Vec::new();
     for group in &results.groups {

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Bytes written as text: `\r \n \t \0 \\` and `\xNN` stand for what they stand for elsewhere.
+/// Bytes written as text, with the escapes `\r \n \t \0 \\` and `\xNN`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Text(pub(super) Vec<u8>);
 
@@ -47,14 +47,13 @@ impl FromStr for Text {
 /// When a reply is complete.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Expect {
-    /// So many line feeds arrived.
+    /// This many line feeds arrived.
     Lines(u32),
     /// These bytes arrived, whatever came before them.
     Text(Vec<u8>),
 }
 
-/// Beyond this it would not be a sign of a reply any more; and the count of what has matched fits
-/// 16 bits.
+/// Longer texts are unlikely as a reply; and the count of matched bytes fits 16 bits.
 const MAX_TEXT_BYTES: usize = 4096;
 
 impl FromStr for Expect {
@@ -76,7 +75,7 @@ impl FromStr for Expect {
     }
 }
 
-/// What the server may ask, as a line of its own, and what the harness then answers.
+/// The ping of the server, as a line of its own, and the harness's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct PingAnswer {
     pub(super) ask: Vec<u8>,
@@ -87,7 +86,7 @@ pub(super) struct PingAnswer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PingAnswerOrOff(pub(super) Option<PingAnswer>);
 
-/// The count of what has matched fits 8 bits.
+/// The count of matched bytes fits 8 bits.
 const MAX_EXPECTED_BYTES: usize = 128;
 
 impl FromStr for PingAnswerOrOff {
@@ -125,7 +124,7 @@ impl PingAnswer {
 /// How fast connections are opened: `5000/s`, or `max`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Ramp {
-    /// `None`: as fast as it goes.
+    /// `None`: no limit.
     pub(super) per_s: Option<f64>,
 }
 
@@ -172,7 +171,7 @@ impl FromStr for Sources {
 }
 
 impl Sources {
-    /// So many addresses from `first` on.
+    /// This many addresses from `first` on.
     pub(super) fn range(first: Ipv4Addr, count: u32) -> Self {
         Sources(
             (0..count)

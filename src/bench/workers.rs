@@ -26,7 +26,7 @@ struct Worker {
     orders: Option<ChildStdin>,
 }
 
-/// What the coordinator waits for.
+/// An event for the coordinator.
 pub(super) enum WorkerEvent {
     WorkerReport(usize, WorkerReport),
     /// A worker is gone, and how it ended.
@@ -89,7 +89,7 @@ impl Workers {
                 .flat_map(|stdout| BufReader::new(stdout).lines())
                 .map_while(Result::ok)
             {
-                // A worker that talks nonsense is as good as gone.
+                // A worker that sends an invalid report counts as failed.
                 let Ok(report) = serde_json::from_str(&line) else {
                     break;
                 };
@@ -135,7 +135,7 @@ impl Workers {
         }
     }
 
-    /// The next news, or `None` if there is none for so long.
+    /// The next event, or `None` after a timeout.
     pub(super) fn next(&mut self, wait: Duration) -> Option<WorkerEvent> {
         match self.news.recv_timeout(wait) {
             Ok(news) => Some(news),
@@ -158,8 +158,8 @@ impl Drop for Workers {
     }
 }
 
-/// This same program with `bench SUBCOMMAND`, out of reach of the terminal's Ctrl-C, which is the
-/// coordinator's to hear.
+/// This program with `bench SUBCOMMAND`, in a process group of its own, so that only the
+/// coordinator gets the terminal's Ctrl-C.
 pub(super) fn own_command(subcommand: &str) -> io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["bench", subcommand]).process_group(0);

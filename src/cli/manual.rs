@@ -1,4 +1,4 @@
-//! What the shell and `man` want to know, made from the flags themselves.
+//! Completions and manual pages, made from the flags.
 
 use std::fs;
 use std::path::PathBuf;
@@ -50,9 +50,9 @@ pub(crate) fn man(args: &ManArgs) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The command as far as completions speak of it: clap_complete completes hidden subcommands as
-/// well, which clap cannot take away, and offers the value of a switch as a word of its own, which
-/// would be taken for an address.
+/// The command for completions: clap_complete completes hidden subcommands as well, which clap
+/// cannot remove, and offers the value of a switch as a word of its own, which would be read as an
+/// address.
 fn to_complete(command: &Command) -> Command {
     let alone = |arg: &Arg| match arg.get_long() {
         Some(long) if settings::is_switch(arg) => {
@@ -79,7 +79,7 @@ fn to_complete(command: &Command) -> Command {
     copy
 }
 
-/// clap wants names for good, and the process ends with the script.
+/// clap needs names with a static lifetime, and the process ends after the script.
 fn leaked(name: &str) -> &'static str {
     name.to_owned().leak()
 }
@@ -115,10 +115,10 @@ fn page(command: &Command) -> Result<Vec<u8>, Error> {
 mod tests {
     use super::*;
 
-    /// Whether troff takes every backslash of the line for what it is meant to be.
+    /// Whether troff reads every backslash of the line as intended.
     fn is_escaped(line: &str) -> bool {
-        // clap_mangen escapes what it sets as text, and nothing in a request: those with
-        // backslashes of their own are these.
+        // clap_mangen escapes text, but nothing in a request: these are the requests with
+        // backslashes of their own.
         let own = [r".ie \n(.g .ds Aq \(aq", r".IP \(bu 2"];
         if line.starts_with('.') {
             return own.contains(&line) || !line.contains('\\');

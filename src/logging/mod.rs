@@ -31,12 +31,12 @@ const FINISH: Duration = Duration::from_secs(1);
 
 /// Where the lines go. It can be another file than at the start: see [`prepare`].
 static SINK: Mutex<Option<Output>> = Mutex::new(None);
-/// Lines wait, or were dropped and that has not been said.
+/// Lines wait, or were dropped and that was not logged yet.
 static PENDING: AtomicBool = AtomicBool::new(false);
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 static DROPPED_UNSAID: AtomicU64 = AtomicU64::new(0);
 
-/// Gathers what the logger writes in pieces, and passes on whole lines.
+/// Collects the pieces that the logger writes, and passes on whole lines.
 #[derive(Default)]
 struct Lines(Vec<u8>);
 
@@ -75,12 +75,12 @@ pub(crate) fn dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-/// When [`flush`] is to be called at the latest; `None` if nothing waits.
+/// When [`flush`] is to be called at the latest; `None` if no line waits.
 pub(crate) fn next_wait() -> Option<Duration> {
     PENDING.load(Ordering::Relaxed).then_some(RETRY)
 }
 
-/// Writes lines that wait, and says how many were dropped. For a loop to call in each of its turns.
+/// Writes waiting lines, and logs how many were dropped. To be called in each turn of a loop.
 pub(crate) fn flush() {
     if !PENDING.load(Ordering::Relaxed) {
         return;
@@ -104,12 +104,12 @@ pub(crate) fn finish() {
     }
 }
 
-/// Starts logging as the flags say. Fails if the file cannot be opened, which comes from `place`.
+/// Starts logging with these flags. Fails if the file cannot be opened, which comes from `place`.
 ///
 /// A second call has no effect: the first logger of a process stays.
 pub(crate) fn start(args: &LogArgs, place: &str) -> Result<(), Error> {
-    // `2026-01-31T12:00:00.123456789Z [INFO] message`: the time in UTC, and neither thread nor
-    // module, since there is one of each.
+    // `2026-01-31T12:00:00.123456789Z [INFO] message`: the time in UTC, without thread and module,
+    // of which there is one each.
     let config = ConfigBuilder::new()
         .set_time_format_rfc3339()
         .set_time_level(LevelFilter::Error)
@@ -130,9 +130,8 @@ pub(crate) struct Prepared {
     level: LevelFilter,
 }
 
-/// Makes ready to go on with the level and the file that the flags say. A file of the same name is
-/// opened anew, so that the old one can have been renamed. If it cannot be opened, all stays as it
-/// was.
+/// Prepares a change of the level and the file. A file of the same name is opened anew, so that the
+/// old one can have been renamed. If it cannot be opened, nothing changes.
 pub(crate) fn prepare(args: &LogArgs, place: &str) -> Result<Prepared, Error> {
     Ok(Prepared {
         output: open(args, place)?,

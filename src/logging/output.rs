@@ -70,8 +70,8 @@ impl Output {
         }
     }
 
-    /// Writes all of `bytes` or lets them wait. `Ok(false)` if there is no room for them: then
-    /// nothing of them is written. Fails if the reader is gone.
+    /// Writes all of `bytes` or queues them. `Ok(false)` if there is no room for them: then nothing
+    /// of them is written. Fails if the reader is gone.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<bool> {
         self.flush()?;
         let has_room = self.push(bytes);
@@ -79,7 +79,7 @@ impl Output {
         Ok(has_room)
     }
 
-    /// Lets all of `bytes` wait for [`Output::flush`]. `false` if there is no room for them.
+    /// Queues all of `bytes` for [`Output::flush`]. `false` if there is no room for them.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> bool {
         if let To::Thread(shared) = &self.to {
             return shared.push(bytes, self.max_pending);
@@ -146,7 +146,7 @@ impl Output {
     }
 }
 
-/// An interrupted wait is as good as one that is over.
+/// An interrupted wait counts as one that has ended.
 fn poll_for(fds: &mut [PollFd<'_>], limit: Option<Duration>) {
     let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
     let _ = poll(fds, limit.as_ref());
@@ -202,7 +202,7 @@ fn open_anew(fd: BorrowedFd<'_>) -> io::Result<File> {
         .open(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
-/// What the thread that waits for a slow file shares with the one that must not.
+/// The state that the writer thread of a slow file shares with the loop.
 struct WriterQueue {
     queue: Mutex<Queue>,
     changed: Condvar,
@@ -213,7 +213,7 @@ struct Queue {
     bytes: Vec<u8>,
     writing: bool,
     closed: bool,
-    /// What was wrong with the last write.
+    /// The error of the last write.
     error: Option<io::Error>,
 }
 
@@ -301,7 +301,7 @@ mod tests {
 
     use super::*;
 
-    /// Fills it to the last byte that it takes, and returns what it has taken.
+    /// Fills the buffer completely, and returns what it has accepted.
     fn fill(output: &mut Output) -> Vec<u8> {
         let mut taken = Vec::new();
         for n in 0..100_000 {

@@ -143,7 +143,7 @@ fn written(value: &Value) -> Option<String> {
     }
 }
 
-/// Whether it comes back from a file as it is written here: `007` would not.
+/// Whether TOML reads the value back as it is written: not so for `007`.
 fn is_number(text: &str) -> bool {
     text.parse::<u32>()
         .is_ok_and(|number| number.to_string() == text)

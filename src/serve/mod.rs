@@ -23,8 +23,8 @@ use crate::settings::{LoadError, ServeArgs, Settings};
 use notify::Manager;
 use signals::{Signal, Signals};
 
-/// Serves as flags, environment and file say, or only checks what they say.
-/// `program` is the whole command line.
+/// Serves with the settings of flags, environment and file, or only checks them. `program` is the
+/// whole command line.
 pub(crate) fn run(program: Command) -> Result<ExitCode, Error> {
     let mut settings = match reload::load(&program) {
         Ok(settings) => settings,
@@ -65,7 +65,7 @@ fn cannot_start(settings: &Settings, errors: &[Error]) -> ExitCode {
     ExitCode::from(if is_usage { 2 } else { 1 })
 }
 
-/// Serves as these flags say, whatever the environment does.
+/// Serves with these settings, whatever the environment says.
 pub(crate) fn run_with(args: ServeArgs) -> Result<ExitCode, Error> {
     let mut settings = Settings::fixed(args);
     let passed = passed_listeners()?;

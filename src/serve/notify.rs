@@ -1,8 +1,7 @@
-//! Notifications to the service manager: that the server listens, that its loop turns, that it
-//! reads its settings again, that it drains (sd_notify(3)).
+//! Notifications to the service manager: listening, watchdog, reload, drain (sd_notify(3)).
 //!
-//! A socket of std's and no crate: that of the crates blocks for as long as the manager does not
-//! read, and the loop with it. Here a message waits until the manager has room for it.
+//! A socket of std's and no crate: those of the crates block while the manager does not read, and
+//! the loop with it. Here a message waits until the manager has room for it.
 
 use std::collections::VecDeque;
 use std::env;
@@ -16,10 +15,10 @@ use std::time::Duration;
 use crate::net::{self, MonotonicClock};
 use crate::server::Server;
 
-/// How often a message is tried again that a manager has no room for. The loop does not wait for
+/// How often a message that the manager has no room for is sent again. The loop does not wait for
 /// it.
 const RETRY: Duration = Duration::from_millis(100);
-/// Messages that wait for the manager at most; each replaces what an earlier one said. Later ones
+/// Most messages that wait for the manager. Each replaces an earlier one of its kind. Later ones
 /// are lost.
 const MAX_UNSENT: usize = 8;
 /// A watchdog is not fed more often, however short it is: the poll does not wait for less.
@@ -33,15 +32,15 @@ struct ManagerSocket {
     clock: MonotonicClock,
     watchdog: Option<Watchdog>,
     told_of_drain: bool,
-    /// Messages that the manager had no room for, oldest first, and when they are tried again.
+    /// Messages that the manager had no room for, oldest first, and when they are sent again.
     unsent: VecDeque<String>,
     retry_at: Duration,
-    /// The last message was not taken, and that has been said.
+    /// The last message was not taken, and this was logged.
     failing: bool,
 }
 
-/// A promise to speak again and again. It is kept by the loop itself: a loop that is stuck breaks
-/// it, and the manager starts the server anew.
+/// The watchdog of the service manager. The loop itself feeds it: if the loop is stuck, the manager
+/// restarts the server.
 struct Watchdog {
     interval: Duration,
     /// On the link's clock.
@@ -85,8 +84,8 @@ impl Manager {
         }
     }
 
-    /// The settings are about to be read again. [`Manager::ready`] has to follow, whatever comes of
-    /// it: the manager waits for that.
+    /// The settings are about to be read again. [`Manager::ready`] has to follow, whatever the
+    /// result: the manager waits for it.
     ///
     /// A draining server has sent STOPPING=1, which cannot be taken back.
     pub(super) fn reloading(&mut self) {
@@ -98,7 +97,7 @@ impl Manager {
         }
     }
 
-    /// How long a turn may wait, so that the watchdog is fed in time; `None` if there is none.
+    /// How long a turn may wait, so that the watchdog is fed in time; `None` without a watchdog.
     pub(super) fn next_wait(&self) -> Option<Duration> {
         let link = self.0.as_ref()?;
         let watchdog = link.watchdog.as_ref().map(|watchdog| watchdog.due);
@@ -145,14 +144,14 @@ impl ManagerSocket {
         self.send_unsent();
     }
 
-    /// Sends what waits, as far as the manager has room for it.
+    /// Sends waiting messages, as far as the manager has room.
     fn send_unsent(&mut self) {
         if self.unsent.is_empty() || self.clock.elapsed() < self.retry_at {
             return;
         }
         while let Some(message) = self.unsent.front() {
             let result = self.socket.send(message.as_bytes());
-            // Each feeding of a watchdog would say so.
+            // Otherwise each message to the watchdog would log it.
             if let Err(error) = &result
                 && !std::mem::replace(&mut self.failing, true)
             {
@@ -187,8 +186,8 @@ fn address(name: &OsStr) -> io::Result<SocketAddr> {
     SocketAddr::from_pathname(name)
 }
 
-/// Half of what the manager waits for before it takes the process for stuck, as
-/// sd_watchdog_enabled(3) has it; `None` if it does not watch this process.
+/// Half of the time after which the manager takes the process for stuck, as sd_watchdog_enabled(3)
+/// recommends; `None` if it does not watch this process.
 fn watchdog_interval() -> Option<Duration> {
     let number = |name| env::var(name).ok()?.parse::<u64>().ok();
     let is_other = number("WATCHDOG_PID").is_some_and(|pid| pid != u64::from(process::id()));

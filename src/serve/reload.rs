@@ -9,7 +9,7 @@ use crate::logging;
 use crate::server::Server;
 use crate::settings::{LoadError, Settings};
 
-/// What is decided at the start, beside what [`Server::reconfigure`] keeps.
+/// Settings that are fixed at the start, in addition to those that [`Server::reconfigure`] keeps.
 const KEPT: [&str; 4] = ["addr", "app", "admin", "admin-token-file"];
 
 /// Reads the settings of this process's command line, environment and file.
@@ -17,8 +17,8 @@ pub(super) fn load(program: &Command) -> Result<Settings, LoadError> {
     Settings::load(program, &env::args_os().collect::<Vec<_>>())
 }
 
-/// Puts what the settings say now in force, and opens the log anew. What is wrong with them is said
-/// in the log, and all stays as it was.
+/// Applies the current settings, and opens the log anew. Invalid settings are logged, and nothing
+/// changes.
 pub(super) fn reload(server: &mut Server, settings: &mut Settings, program: &Command) {
     if let Err(problem) = load(program)
         .map_err(|fault| describe(&fault))
@@ -40,7 +40,7 @@ pub(super) fn reopen_log(settings: &Settings) {
 }
 
 fn apply(server: &mut Server, old: &mut Settings, mut new: Settings) -> Result<(), String> {
-    // What can fail comes before what changes anything.
+    // Steps that can fail come before steps that change anything.
     let log = logging::prepare(&new.args().log, &new.place("log-file"))
         .map_err(|error| error.to_string())?;
     let config = new.args().config();
@@ -51,7 +51,8 @@ fn apply(server: &mut Server, old: &mut Settings, mut new: Settings) -> Result<(
                 let problems = config.problems().into_iter().map(Error::from);
                 new.describe(&problems.collect::<Vec<_>>()).join("; ")
             }
-            // At fault is what they meet here, which no place of theirs says.
+            // The error lies in the combination with fixed settings, for which no place can be
+            // named.
             Ok(()) => format!("{error}; what changes with a restart only is still as it was"),
         })?;
     log.take_effect();
@@ -80,7 +81,7 @@ fn apply(server: &mut Server, old: &mut Settings, mut new: Settings) -> Result<(
     for note in server.config().notes() {
         log::warn!("config note=\"{note}\"");
     }
-    // What is in force is what the next reload is held against.
+    // The next reload is compared with these settings.
     let kept: Vec<String> = kept.into_iter().map(str::to_owned).collect();
     for setting in new
         .effective

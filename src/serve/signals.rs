@@ -14,7 +14,7 @@ use crate::server::Server;
 /// Readiness of the signals.
 const SIGNALS: usize = 0;
 
-/// What a signal asks for.
+/// The request of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Signal {
     /// SIGTERM or SIGINT: an end, with a drain before it.
@@ -38,8 +38,8 @@ impl Signals {
     pub(super) fn watch(server: &Server) -> Result<Self, Error> {
         let seen = Arc::new(AtomicBool::new(false));
         for signal in [SIGTERM, SIGINT] {
-            // The order matters: the first signal must find it false. The second ends the process
-            // whatever the loop is doing.
+            // The order matters: the first signal must find it false. The second ends the process,
+            // even if the loop is stuck.
             flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&seen))
                 .map_err(Error::io(WATCH_SIGNALS))?;
             flag::register(signal, Arc::clone(&seen)).map_err(Error::io(WATCH_SIGNALS))?;
@@ -57,7 +57,7 @@ impl Signals {
         })
     }
 
-    /// The next signal that has come. Several of a kind may be one.
+    /// The next pending signal. Several of a kind may be merged.
     pub(super) fn next(&mut self, server: &Server) -> Option<Signal> {
         if !server.ready_event_sources().contains(&SIGNALS) {
             return None;

@@ -1,4 +1,4 @@
-//! The flags of `heartline serve`, and the configuration that they come to.
+//! The flags of `heartline serve`, and the configuration made from them.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;

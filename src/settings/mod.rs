@@ -1,8 +1,8 @@
 //! Where the settings of a server come from: flags, before environment, before file, before
 //! defaults.
 //!
-//! There is one parser for all values, that of the flags: what the environment or a file says is
-//! put to it as the flag of the same name.
+//! All values have one parser, that of the flags: values of the environment and of a file are
+//! passed to it as the flag of the same name.
 
 mod args;
 mod sources;
@@ -29,7 +29,7 @@ use sources::{
 pub(crate) use sources::{Value, is_switch};
 pub(crate) use value_origin::ValueOrigin;
 
-/// What is no setting: where the settings are, and what is to be done with them.
+/// Flags that are no settings: where the settings are, and what to do with them.
 const NOT_SETTINGS: [&str; 3] = ["config", "check", "help"];
 
 /// One setting that is in force.
@@ -46,7 +46,7 @@ pub(crate) struct Settings {
     pub(crate) options: Options,
     /// In the order of the flags in the help.
     pub(crate) effective: Vec<Setting>,
-    /// What was probably not meant, a sentence each.
+    /// Warnings about settings that are probably not meant, one sentence each.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -158,7 +158,7 @@ impl Settings {
         })
     }
 
-    /// These, whatever environment and files say, now and later.
+    /// Settings from these flags alone, whatever environment and file say, now and after a reload.
     pub(crate) fn fixed(serve: ServeArgs) -> Self {
         Settings {
             options: Options {
@@ -175,7 +175,7 @@ impl Settings {
         &self.options.serve
     }
 
-    /// How messages name a setting: by where its value stands.
+    /// The name of a setting in messages: the place of its value.
     pub(crate) fn place(&self, key: &str) -> String {
         self.find(key)
             .map_or_else(|| flag(key), |setting| setting.origin.place(key))
@@ -248,7 +248,7 @@ fn as_flags(arg: &Arg, value: &Value) -> Vec<OsString> {
     }
 }
 
-/// Lets clap check a value by itself, and returns its error without the name of a flag.
+/// Checks a value with clap, and returns its error without the name of a flag.
 fn check_alone(program: &Command, arg: &Arg, as_flags: &[OsString]) -> Result<(), String> {
     if arg.is_positional() && as_flags.is_empty() {
         return Err("write one address at least".into());
@@ -270,7 +270,7 @@ fn check_alone(program: &Command, arg: &Arg, as_flags: &[OsString]) -> Result<()
         .map_err(|error| problem(&error))
 }
 
-/// What clap finds wrong with a value, and what it expects.
+/// clap's error about a value, and what it expects.
 fn problem(error: &clap::Error) -> String {
     let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidValue) else {
         let rendered = error.render().to_string();

@@ -30,7 +30,7 @@ pub(crate) enum Value {
     Many(Vec<String>),
 }
 
-/// What the environment or the file says of one key.
+/// The value of one key in the environment or the file.
 pub(super) struct LayeredValue {
     pub(super) value: Value,
     pub(super) origin: ValueOrigin,
@@ -91,8 +91,7 @@ pub(super) fn from_environment(known: &[&Arg], variables: &Variables) -> Source 
     let mut source = Source::default();
     for arg in known {
         let name = variable(arg);
-        // A list can be empty; nothing else can, and a variable that is set to nothing is as good
-        // as none.
+        // A list can be empty. For other settings an empty variable counts as unset.
         let value = if is_list(arg) {
             variables.get(&name)
         } else {

@@ -1,4 +1,4 @@
-//! Where the value of a setting comes from, for messages.
+//! The origin of a setting's value, for messages.
 
 use std::path::PathBuf;
 
@@ -27,7 +27,7 @@ impl ValueOrigin {
         }
     }
 
-    /// What a message about the value of `key` begins with.
+    /// The beginning of a message about the value of `key`.
     pub(crate) fn place(&self, key: &str) -> String {
         match self {
             ValueOrigin::Default => format!("{} (default)", flag(key)),

@@ -13,7 +13,7 @@ use super::poller::{Action, Update};
 use crate::admin::api::ClosedEntry;
 use crate::admin::api::Sort;
 
-/// How long a sentence about what was done stays.
+/// How long a notice about an action stays.
 const NOTE: Duration = Duration::from_secs(6);
 
 /// Silence of the server that is mentioned though no question has failed yet, in addition to twice
@@ -31,11 +31,11 @@ pub(super) struct App {
     note: Option<(String, Instant)>,
     /// When the last answer came.
     answered: Instant,
-    /// What the last question failed with, unless it was answered.
+    /// The error of the last request, if it failed.
     trouble: Option<String>,
 }
 
-/// What the keys mean.
+/// The mode of the keyboard.
 #[derive(Debug)]
 pub(super) enum Mode {
     Watch,
@@ -52,7 +52,7 @@ pub(super) enum Purpose {
     Broadcast,
 }
 
-/// What a key asks for beyond the app itself.
+/// What a key requires beyond the app itself.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     Quit,
@@ -132,7 +132,7 @@ impl App {
                         return Some(Effect::Act(Action::Close(peer)));
                     }
                     KeyCode::Char('n' | 'N' | 'q') | KeyCode::Esc => self.mode = Mode::Watch,
-                    // Anything else is no answer.
+                    // Any other key is ignored.
                     _ => {}
                 }
             }
@@ -150,7 +150,7 @@ impl App {
     }
 
     pub(super) fn paste(&mut self, text: &str) {
-        // Elsewhere the letters would be commands; pasted text is none.
+        // Outside of an input the letters would be commands; pasted text is not.
         if let Mode::Write(_, input) = &mut self.mode {
             input.paste(text);
         }

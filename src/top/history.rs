@@ -23,7 +23,7 @@ pub(super) struct Rates {
 #[derive(Debug, Default)]
 pub(super) struct History {
     last: Status,
-    /// `None` before the second answer, and again after a restart of the server.
+    /// `None` before the second status, and again after a restart of the server.
     rates: Option<Rates>,
     /// Of the last pings that were answered.
     round_trips: Option<DurationHistogram>,
@@ -56,8 +56,7 @@ impl History {
             .push(round_trips.as_ref().map(|between| between.mean_s() * 1e6));
         self.closed
             .push(self.rates.as_ref().map(|rates| rates.closed));
-        // Where no ping was answered meanwhile, what is known of the last ones is still the best
-        // there is.
+        // If no ping was answered meanwhile, the last known value is kept.
         if round_trips.is_some() || !same {
             self.round_trips = round_trips;
         }
@@ -106,7 +105,7 @@ impl Series {
         self.0.push_back(value);
     }
 
-    /// The last `count` values as heights of bars, oldest first; what is above zero is seen.
+    /// The last `count` values as heights of bars, oldest first; any value above zero is visible.
     pub(super) fn bars(&self, count: usize) -> Vec<Option<u64>> {
         let height = |value: f64| (value * BAR).ceil() as u64;
         self.0

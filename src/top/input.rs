@@ -8,7 +8,7 @@ const MAX_CHARS: usize = 4096;
 #[derive(Debug, Default)]
 pub(super) struct Input {
     text: Vec<char>,
-    /// How many characters stand before the cursor.
+    /// Characters before the cursor.
     cursor: usize,
 }
 
@@ -25,7 +25,7 @@ impl Input {
         self.text.iter().collect()
     }
 
-    /// What stands before the cursor, and what after it.
+    /// The text before the cursor, and the text after it.
     pub(super) fn halves(&self) -> (String, String) {
         let (before, after) = self.text.split_at(self.cursor);
         (before.iter().collect(), after.iter().collect())
@@ -62,8 +62,7 @@ impl Input {
         }
     }
 
-    /// Text from the clipboard. Of several lines the first: what comes after it was hardly meant
-    /// for here, and would be taken for keys by others.
+    /// Text from the clipboard. Only its first line: further lines would be taken for keys.
     pub(super) fn paste(&mut self, text: &str) {
         for char in text.chars().take_while(|char| !matches!(char, '\r' | '\n')) {
             self.insert(char);

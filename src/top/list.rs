@@ -4,7 +4,7 @@
 use crate::admin::api::{ConnectionEntry, ConnectionList};
 use crate::admin::api::{MAX_LISTED, MAX_OFFSET, Sort};
 
-/// What the server is asked for.
+/// The query of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ListRequest {
     sort: Sort,
@@ -37,7 +37,7 @@ pub(super) struct List {
     address: String,
     /// The selected place, counted from the first line of all.
     cursor: usize,
-    /// The line that was selected by going to it: the selection goes where it goes.
+    /// The connection that the user selected: the selection follows it.
     followed: Option<String>,
     /// The first place that is seen, and how many are.
     top: usize,
@@ -71,7 +71,7 @@ impl List {
         self.descending
     }
 
-    /// What the addresses begin with.
+    /// The prefix of the addresses.
     pub(super) fn address(&self) -> &str {
         &self.address
     }
@@ -80,13 +80,13 @@ impl List {
         self.part.matched
     }
 
-    /// Whether what is seen is what was asked for.
+    /// Whether the visible rows are those of the current query.
     pub(super) fn is_current(&self) -> bool {
         self.current
     }
 
-    /// What must be here for what is seen, with as much before and after it, so that going on finds
-    /// it there. It changes once per page.
+    /// The rows to fetch: the visible ones and as many before and after them, so that scrolling
+    /// finds them present. It changes once per page.
     pub(super) fn query(&self) -> ListRequest {
         let page = self.top / self.rows * self.rows;
         let offset = page.saturating_sub(self.rows);
@@ -125,13 +125,13 @@ impl List {
         self.keep_in_view();
     }
 
-    /// So many lines are seen.
+    /// Sets the number of visible rows.
     pub(super) fn fit(&mut self, rows: usize) {
         self.rows = rows.clamp(1, MAX_LISTED / 4);
         self.keep_in_view();
     }
 
-    /// The lines that are seen, from the top; `None` where one is that is not here yet.
+    /// The visible rows, from the top; `None` for a row that was not fetched yet.
     pub(super) fn seen(&self) -> impl Iterator<Item = (bool, Option<&ConnectionEntry>)> {
         let end = self.reachable().min(self.top + self.rows);
         (self.top..end).map(|place| (place == self.cursor, self.at(place)))
@@ -141,7 +141,7 @@ impl List {
         self.at(self.cursor)
     }
 
-    /// Sorts by this; by what it is sorted by already, the other way round.
+    /// Sorts by this key; by the current key, in the opposite order.
     pub(super) fn sort_by(&mut self, sort: Sort) {
         self.descending = self.sort != sort || !self.descending;
         self.sort = sort;

@@ -39,20 +39,19 @@ const USAGE: u8 = 2;
 /// Events that wait to be handled. A sender waits beyond that.
 const EVENTS: usize = 64;
 
-/// Orders that the poller has not got to yet. More come together only where a server hangs, and
-/// then another one is refused.
+/// Most pending actions. More pending ones occur only if a server hangs, and then another one is
+/// refused.
 const ORDERS: usize = 16;
 
 /// The screen is drawn anew after so long even if nothing happens, for the ages that it shows.
 const REDRAW: Duration = Duration::from_secs(1);
 
-/// The server may be asked this often and this seldom. Sorting ten thousands of lines takes it
-/// milliseconds, which its lines feel.
+/// Shortest and longest interval. Sorting tens of thousands of connections takes the server
+/// milliseconds, which delays them.
 const INTERVALS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(200)..=Duration::from_secs(3600);
 
-/// How long what was asked for last is waited for at the end: two questions, each with its
-/// connection.
+/// How long pending actions are waited for at the end: two requests, each with its connection.
 const LAST_ACTIONS: Duration = Duration::from_secs(20);
 
 #[derive(Args, Debug)]
@@ -84,8 +83,8 @@ pub(crate) fn run(args: TopArgs) -> Result<ExitCode, Error> {
         return Ok(ExitCode::from(USAGE));
     }
     let mut app = App::new(client.addr(), args.interval, Instant::now());
-    // Before the terminal is taken: what is wrong with the address or the token is better said
-    // where it was written.
+    // Before the terminal is taken over: errors of the address or the token belong on the normal
+    // screen.
     match poller::first_refresh(&client, &app.list.query()) {
         Ok(news) => news
             .into_iter()
@@ -117,10 +116,10 @@ pub(crate) fn run(args: TopArgs) -> Result<ExitCode, Error> {
 struct Session {
     app: App,
     events: Receiver<Event>,
-    /// The signal that ends it; zero as long as there is none.
+    /// The signal that ends the program; zero before it.
     ended_by: Arc<AtomicI32>,
     poller: SyncSender<Command>,
-    /// Actions whose outcome is not known yet.
+    /// Actions whose result is not known yet.
     unfinished: usize,
 }
 
@@ -202,8 +201,8 @@ impl Session {
         Ok(None)
     }
 
-    /// Asks for the part of the list that is seen, if it is another one than before. Where the
-    /// poller has too much to do already, the next drawing tries again.
+    /// Requests the visible part of the list, if it has changed. If the poller is busy, the next
+    /// drawing tries again.
     fn order_lines(&self, shown: &mut Option<ListRequest>) -> Result<(), Error> {
         let wanted = self.app.list.query();
         if shown.as_ref() != Some(&wanted) {
@@ -216,8 +215,7 @@ impl Session {
         Ok(())
     }
 
-    /// Waits for what the user has asked for and left before it was done, and says what has become
-    /// of it.
+    /// Waits for actions that the user has begun before leaving, and prints their results.
     fn finish(self) {
         let deadline = Instant::now() + LAST_ACTIONS;
         let mut unfinished = self.unfinished;
@@ -256,8 +254,8 @@ fn start_poller(
     Ok(order)
 }
 
-/// A signal ends it as `q` does, by way of what is returned: zero, or the signal. A second one does
-/// not wait for that.
+/// Ends the program on a signal as `q` does: the returned value is zero, or the signal. A second
+/// signal ends it at once.
 fn watch_signals(tell: SyncSender<Event>) -> Result<Arc<AtomicI32>, Error> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT])
         .map_err(Error::io("watch for signals"))?;
@@ -308,7 +306,7 @@ fn poller_ended() -> Error {
     ended("the requests to the server have stopped")
 }
 
-/// A thread has panicked, and has said so.
+/// A thread has panicked, and has printed why.
 fn ended(sentence: &str) -> Error {
     Error::io("go on")(io::Error::other(sentence))
 }

@@ -3,7 +3,7 @@
 use crate::admin::api::ConnectionEntry;
 use crate::admin::client::printable;
 
-/// The connection that was selected when the key was pressed, whatever the list has become.
+/// The connection that was selected when the key was pressed, even if the list has changed since.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Peer {
     pub(super) id: String,

@@ -1,4 +1,4 @@
-//! A thread that asks the server, so that one that is slow does not hold up the keys.
+//! A thread that queries the server, so that a slow server does not delay keys.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use crate::admin::api::{ClosedEntry, ClosedList, ConnectionList, Status};
 use crate::admin::client::{AdminClient, AdminError};
 use crate::humanize::lines as lines_of;
 
-/// Most closes that are asked for: as many as the tallest terminal has room for.
+/// Most closes requested: as many as the tallest terminal has room for.
 const CLOSES: usize = 20;
 
 pub(super) enum Command {
@@ -28,9 +28,9 @@ pub(super) enum Action {
 pub(super) enum Update {
     Status(Box<Status>, Vec<ClosedEntry>),
     Lines(ListRequest, ConnectionList),
-    /// The server was asked in vain.
+    /// A request has failed.
     Trouble(String),
-    /// What has become of an action.
+    /// The result of an action.
     Done(String),
 }
 
@@ -56,8 +56,7 @@ pub(super) fn work(
             }
             Err(RecvTimeoutError::Timeout) => {
                 refresh(client, &query, &mut tell);
-                // A server that takes longer than the interval is not asked more often than it
-                // answers.
+                // A server that takes longer than the interval is queried as often as it answers.
                 next = (next + interval).max(Instant::now());
             }
             Err(RecvTimeoutError::Disconnected) => return,
@@ -65,7 +64,7 @@ pub(super) fn work(
     }
 }
 
-/// Asks for everything that is shown.
+/// Queries everything that is shown.
 fn refresh(client: &AdminClient, query: &ListRequest, tell: &mut impl FnMut(Update)) {
     // A server that does not answer one request does not answer the other.
     match first_refresh(client, query) {
@@ -94,7 +93,7 @@ fn trouble(error: AdminError) -> Update {
     Update::Trouble(error.to_string())
 }
 
-/// Does it, and says what has become of it.
+/// Performs the action, and returns its result as a sentence.
 fn act(client: &AdminClient, action: &Action) -> String {
     let done = match action {
         Action::Close(peer) => client

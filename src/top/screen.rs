@@ -1,4 +1,4 @@
-//! The terminal, taken and given back: whatever happens, the shell finds it as it was.
+//! Takes over the terminal and restores it, also after a panic.
 
 use std::io::{self, Stdout, stdout};
 use std::mem::ManuallyDrop;
@@ -22,7 +22,7 @@ pub(super) struct Screen {
     /// Never dropped: its destructor prints to stderr if it cannot show the cursor, and panics if
     /// stderr is the closed terminal. `give_back` shows the cursor.
     terminal: ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>,
-    /// What is drawn in.
+    /// The drawing surface.
     window: Rect,
 }
 
@@ -87,14 +87,14 @@ impl Screen {
         signal_hook::low_level::raise(SIGSTOP)
     }
 
-    /// Takes the terminal again when the process goes on, and draws everything anew.
+    /// Takes over the terminal again when the process continues, and draws everything anew.
     pub(super) fn resume(&mut self) -> io::Result<()> {
         // The program that stopped the process may have changed the terminal, so everything is
         // set again.
         let _ = disable_raw_mode();
         enter()?;
-        // Another one, since clearing this one would ask the terminal where its cursor is, and the
-        // answer be taken for keys.
+        // A new surface: clearing the old one would query the terminal for its cursor, and the
+        // answer would be taken for keys.
         self.window = window();
         self.terminal = terminal(self.window)?;
         execute!(stdout(), Clear(ClearType::All))
@@ -107,13 +107,13 @@ impl Drop for Screen {
     }
 }
 
-/// Whether the terminal is ours. Giving it back twice would put the cursor back to where it was,
-/// over what has been said since.
+/// Whether the terminal is taken over. Restoring it twice would move the cursor back over later
+/// output.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
 fn enter() -> io::Result<()> {
     TAKEN.store(true, Ordering::Relaxed);
-    // Pasted text comes as such, and not as keys.
+    // Pasted text is reported as such, and not as keys.
     enable_raw_mode()
         .and_then(|()| execute!(stdout(), EnterAlternateScreen, EnableBracketedPaste))
         .inspect_err(|_| give_back())

@@ -10,7 +10,7 @@ use super::target::{AdminStream, Target};
 /// turns of its loop.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longest head of an answer: several times what the server or a proxy before it would send.
+/// Longest head of a response: several times what the server or a proxy before it would send.
 const MAX_HEAD: usize = 16 * 1024;
 
 /// Most header fields of an answer.
@@ -177,7 +177,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::thread;
 
-    /// What is understood of an answer that comes in these pieces, and then ends.
+    /// The result of a response that arrives in these pieces, and then ends.
     fn answered(pieces: &[&[u8]]) -> Result<(u16, Vec<u8>), Trouble> {
         let (ours, mut theirs) = UnixStream::pair().expect("a pair");
         let pieces: Vec<Vec<u8>> = pieces.iter().map(|piece| piece.to_vec()).collect();

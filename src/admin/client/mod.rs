@@ -1,5 +1,4 @@
-//! The other side of `heartline serve --admin`: what `status` and `top` know of a server they ask
-//! over HTTP.
+//! The client of `heartline serve --admin`: `status` and `top` query a server over HTTP.
 
 mod http;
 mod target;
@@ -32,8 +31,8 @@ pub(crate) struct AdminArgs {
     token_file: Option<PathBuf>,
 }
 
-/// Asks one admin endpoint. Each question has a connection of its own, so there is none to lose
-/// between two.
+/// A client of one admin endpoint. Each request has a connection of its own, so none can be lost
+/// between two requests.
 #[derive(Clone)]
 pub(crate) struct AdminClient {
     target: Target,
@@ -51,7 +50,7 @@ pub(crate) enum AdminError {
     NotAdmin { addr: String, problem: String },
     /// A token is needed, or another one.
     Unauthorized { addr: String, had_token: bool },
-    /// The server says no, in its own words.
+    /// An error response, with the server's sentence.
     Refused { code: u16, sentence: String },
 }
 
@@ -84,13 +83,13 @@ impl AdminClient {
         self.understand(&self.get(path)?)
     }
 
-    /// What the text of an answer says.
+    /// Decodes the JSON of a response.
     pub(crate) fn understand<T: DeserializeOwned>(&self, text: &str) -> Result<T, AdminError> {
         serde_json::from_str(text)
             .map_err(|error| self.not_admin(&format!("its answer is not understood: {error}")))
     }
 
-    /// Asks and expects a yes.
+    /// Sends a request and expects success.
     pub(crate) fn ask(
         &self,
         method: &str,

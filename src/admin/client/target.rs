@@ -36,7 +36,7 @@ impl FromStr for Target {
         let authority = text
             .strip_prefix("http://")
             .map_or(text, |rest| rest.strip_suffix('/').unwrap_or(rest));
-        // A name goes into a header as it is.
+        // A name goes into the header unchanged.
         let is_printable = |char: char| char.is_ascii_graphic() && !"/@?#".contains(char);
         let well_formed = authority.chars().all(is_printable)
             && HostPort::parse(authority).is_ok_and(|parsed| parsed.port > 0);
@@ -58,7 +58,7 @@ impl fmt::Display for Target {
 }
 
 impl Target {
-    /// What goes into the header `Host`.
+    /// The value of the `Host` header.
     pub(super) fn host(&self) -> &str {
         match self {
             Target::Tcp(authority) => authority,
@@ -90,7 +90,7 @@ impl Target {
     }
 }
 
-/// The time until `deadline`; an error when there is none left.
+/// The time until `deadline`; an error if it has passed.
 pub(super) fn remaining(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     if left.is_zero() {

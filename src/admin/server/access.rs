@@ -18,7 +18,7 @@ const MIN_TOKEN_BYTES: usize = 16;
 /// Longer ones are a wrong file; and they must fit a header.
 const MAX_TOKEN_BYTES: usize = 1024;
 
-/// What a request must carry, if anything. Never logged.
+/// The token that a request must carry, if any. Never logged.
 #[derive(Clone)]
 pub(crate) struct Token(String);
 
@@ -52,12 +52,13 @@ impl Token {
         Ok(Token(token.into()))
     }
 
-    /// As it goes into a header.
+    /// The form in a header.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// In a time that does not tell how much of `given` is right.
+    /// Compares in constant time, so that the duration does not reveal how much of `given` is
+    /// right.
     fn is(&self, given: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(given).into()
     }
@@ -82,7 +83,7 @@ impl Token {
 /// The rules for one endpoint.
 pub(super) struct Access {
     pub(super) token: Option<Token>,
-    /// Whether it listens on TCP, where a browser can come.
+    /// Whether it listens on TCP, which browsers can reach.
     pub(super) tcp: bool,
 }
 
@@ -109,8 +110,8 @@ impl Access {
                 .as_ref()
                 .is_some_and(|authorization| token.is_in(authorization))
         {
-            // One header line with both: a browser takes the one it knows a dialog for.
-            // A line each: with both in one, Chromium does not ask for a password.
+            // One header line per scheme: a browser takes the scheme that it has a dialog for, and
+            // with both in one line Chromium does not ask for a password.
             let failure =
                 Failure::new(401, "a token is required; send Authorization: Bearer TOKEN");
             return Err(failure

@@ -133,7 +133,7 @@ fn view(Entry { id, at, closed }: &Entry) -> ClosedEntry {
     }
 }
 
-/// A handler whose closes and complete broadcasts are remembered, where there is a memory for them.
+/// A handler that records closes and complete broadcasts, if it has a ring to record them in.
 pub(crate) struct RecordingHandler<'a, H> {
     pub(crate) handler: &'a mut H,
     pub(crate) memory: Option<(&'a mut ClosedRing, &'a mut Broadcasts)>,

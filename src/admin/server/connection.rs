@@ -23,7 +23,7 @@ pub(super) const READ_BYTES: usize = 16 * 1024;
 /// Bytes written to a connection per turn, at most.
 const WRITE_BYTES: usize = 64 * 1024;
 
-/// What a connection needs next.
+/// The next step of a connection.
 pub(super) enum NextStep {
     /// An event, or time.
     Wait,
@@ -51,24 +51,24 @@ enum Flushed {
 }
 
 enum State<R> {
-    /// A head is to come.
+    /// Waits for a request head.
     Head,
-    /// A body of that length is to come, or has.
+    /// Waits for a body of this length.
     Body(R, usize),
-    /// The answer is to come.
+    /// Waits for the response.
     Busy,
     /// Events are sent until the client leaves; closes up to this one were.
     Streaming(u64),
-    /// What is queued goes out, and then nothing.
+    /// The output is sent, then the connection closes.
     Ending,
     /// All is sent; the client is read until it leaves.
     Lingering,
 }
 
-/// `R` is what a request has come to by the time that its body is awaited.
+/// One HTTP connection. `R` is the request whose body is awaited.
 pub(super) struct HttpConnection<R> {
     stream: Stream,
-    /// What the log calls the client.
+    /// The client's name in the log.
     pub(super) peer: String,
     /// Read and not yet used: a head and a read beyond it at most, or a body and a read beyond it.
     input: Vec<u8>,
@@ -80,14 +80,14 @@ pub(super) struct HttpConnection<R> {
     state: State<R>,
     /// Whether a request of it was authorized: only such a client may be idle.
     is_known: bool,
-    /// Whether there may be something to read: an event said so, and no read has found nothing
+    /// Whether a read may find something: an event was reported, and no read would have blocked
     /// since.
     readable: bool,
     /// When the state has lasted too long, while nothing is to be written.
     due: Option<Instant>,
     /// When the client has read nothing for too long, while something is.
     write_due: Option<Instant>,
-    /// Whether it stands in the list of those to be worked on.
+    /// Whether it is in the list of connections to work on.
     pub(super) queued: bool,
 }
 
@@ -172,7 +172,7 @@ impl<R> HttpConnection<R> {
         }
     }
 
-    /// What the bytes that are here come to, if anything yet.
+    /// The next step that the buffered input allows, if any.
     fn next_request(&mut self) -> Option<NextStep> {
         match &self.state {
             State::Head => {}
@@ -202,8 +202,8 @@ impl<R> HttpConnection<R> {
                 format!("a request's head has at most {HEADER_BYTES} bytes"),
             )));
         }
-        // Parsed when it is complete, so that a client that sends it byte by byte has it parsed
-        // once; and at its beginning, to reject what is not HTTP.
+        // Parsed when it is complete, so that a head that arrives byte by byte is parsed once; and
+        // at its beginning, to reject what is not HTTP.
         if end.is_none() && !is_new {
             return None;
         }
@@ -230,7 +230,8 @@ impl<R> HttpConnection<R> {
         }
     }
 
-    /// The request whose head came last will be answered, when its body of that length is here.
+    /// Accepts the request whose head came last. It is answered when its body of that length has
+    /// arrived.
     pub(super) fn admit(&mut self, request: R, length: usize, expects_continue: bool) {
         if expects_continue && self.input.len() < length {
             self.output.extend_from_slice(http::CONTINUE);
@@ -294,7 +295,7 @@ impl<R> HttpConnection<R> {
         }
     }
 
-    /// Queues events, which tell of closes up to that one.
+    /// Queues events, which report closes up to that one.
     pub(super) fn push_events(&mut self, events: Vec<u8>, closes: u64) {
         self.output = events;
         self.state = State::Streaming(closes);
@@ -329,10 +330,10 @@ impl<R> HttpConnection<R> {
         Flushed::All
     }
 
-    /// All is written: on to what comes after it.
+    /// All output is written: moves to the next state.
     fn handle_written(&mut self, now: Instant) {
         match self.state {
-            // The time of an unauthorized client is not renewed, whatever was answered.
+            // The time of an unauthenticated client is not renewed by a response.
             State::Head if !self.is_known => {}
             State::Head if self.input.is_empty() => self.due = Some(now + IDLE_TIME),
             State::Head => self.due = Some(now + REQUEST_TIME),
@@ -349,12 +350,12 @@ impl<R> HttpConnection<R> {
 
     /// Whether a step would find something to do without another event.
     pub(super) fn has_work(&self) -> bool {
-        // With everything written, a request may be here already; with something left, the kernel
-        // may not have been asked for all of it.
+        // After the output is written, a request may be buffered already; before that, the kernel
+        // may not have been offered all of it.
         !self.output.is_empty() || self.readable || !self.input.is_empty()
     }
 
-    /// When it has to be looked at, whatever it does.
+    /// When the connection has to be checked, whatever it does.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         if self.output.is_empty() {
             self.due
@@ -427,7 +428,7 @@ mod tests {
             self.connection.handle_event();
         }
 
-        /// Steps until it waits for something or wants something.
+        /// Steps until it waits for an event or returns a request.
         fn step(&mut self) -> NextStep {
             for _ in 0..10_000 {
                 match self.connection.step(self.now, &mut [0; READ_BYTES]) {
@@ -528,7 +529,7 @@ mod tests {
         );
         assert!(matches!(line.connection.handle_timeout(), NextStep::Gone));
 
-        // Once it reads, it has time again, and in the end hears more.
+        // Once the client reads, it has time again, and in the end gets more events.
         let mut scratch = vec![0; 1 << 20];
         let mut read = 0;
         for _ in 0..1000 {

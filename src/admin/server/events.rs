@@ -1,5 +1,5 @@
 //! The stream of server-sent events (html.spec.whatwg.org, "Server-sent events"): the state of the
-//! server every second, and what has closed.
+//! server every second, and recent closes.
 
 use std::time::Duration;
 
@@ -24,16 +24,16 @@ pub(super) fn status(status: &impl Serialize) -> Vec<u8> {
     event("status", status)
 }
 
-/// The event with the closes after the first `told`; `None` if there are none.
-pub(super) fn closed(ring: &ClosedRing, told: u64) -> Option<Vec<u8>> {
-    let untold = ring.total() - told;
-    let shown = untold.min(MAX_CLOSES);
-    (untold > 0).then(|| {
+/// The event with the closes after the first `reported`; `None` if there are none.
+pub(super) fn closed(ring: &ClosedRing, reported: u64) -> Option<Vec<u8>> {
+    let unreported = ring.total() - reported;
+    let shown = unreported.min(MAX_CLOSES);
+    (unreported > 0).then(|| {
         event(
             "closed",
             &ClosedEvent {
                 closed: ring.newest(shown as usize),
-                more: untold - shown,
+                more: unreported - shown,
             },
         )
     })

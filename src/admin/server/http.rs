@@ -1,4 +1,4 @@
-//! HTTP/1.1 as far as this endpoint speaks it: a request's head in, a response out. Pure.
+//! The part of HTTP/1.1 that this endpoint needs: a request's head in, a response out. Pure.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -13,7 +13,7 @@ pub(super) const HEADER_BYTES: usize = 8 * 1024;
 /// Most headers; browsers send about twenty.
 const MAX_HEADERS: usize = 64;
 
-/// What a request says before its body.
+/// The head of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) method: String,
@@ -31,7 +31,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Whether the response must come without its body.
+    /// Whether the response must be sent without its body.
     pub(super) fn is_head(&self) -> bool {
         self.method == "HEAD"
     }
@@ -51,7 +51,7 @@ pub(super) struct RequestInfo {
 /// Where a head ends, if it does: after the first empty line. `from` is where an earlier search had
 /// got to.
 pub(super) fn end_of_head(input: &[u8], from: usize) -> Option<usize> {
-    // An empty line may have begun before what is new.
+    // An empty line may have begun before the new bytes.
     let start = from.saturating_sub(2);
     memchr::memchr_iter(b'\n', &input[start..])
         .map(|at| start + at + 1)
@@ -62,7 +62,7 @@ pub(super) fn end_of_head(input: &[u8], from: usize) -> Option<usize> {
         })
 }
 
-/// Reads a head, which may be followed by other bytes; `None` if it has not ended yet.
+/// Parses a head, which may be followed by other bytes; `None` if it has not ended yet.
 pub(super) fn parse(input: &[u8]) -> Result<Option<Head>, Failure> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
@@ -158,7 +158,7 @@ impl Failure {
         }
     }
 
-    /// The same with a header that the code asks for.
+    /// The same with another header.
     pub(super) fn with(mut self, name: &'static str, value: &'static str) -> Self {
         self.headers.push((name, value));
         self
@@ -176,7 +176,7 @@ impl From<Failure> for Response {
     }
 }
 
-/// What goes back.
+/// A response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Response {
     pub(super) code: u16,
@@ -204,8 +204,8 @@ impl Response {
     }
 
     pub(super) fn json(code: u16, body: &impl Serialize) -> Self {
-        // What is written here has string keys and goes to memory: neither of the ways in which
-        // this can fail is open to it.
+        // Serialization fails on keys that are not strings and on failed writes. Neither occurs
+        // here.
         Response::new(
             code,
             "application/json",
@@ -218,7 +218,7 @@ impl Response {
         self
     }
 
-    /// Appends it as it goes over the wire; to a HEAD request without its body.
+    /// Appends the encoded response, for a HEAD request without its body.
     pub(super) fn encode(&self, keep_alive: bool, head_only: bool, output: &mut Vec<u8>) {
         self.encode_head(Some(self.body.len()), keep_alive, output);
         if !head_only {
@@ -247,7 +247,7 @@ impl Response {
         for (name, value) in &self.headers {
             let _ = write!(output, "{name}: {value}\r\n");
         }
-        // HTTP/1.0 wants to hear it; in HTTP/1.1 it says nothing new.
+        // HTTP/1.0 needs it; in HTTP/1.1 it is the default.
         let _ = write!(
             output,
             "Connection: {}\r\n\r\n",
@@ -256,7 +256,7 @@ impl Response {
     }
 }
 
-/// Told to a client that holds its body back.
+/// Sent to a client that waits before it sends its body.
 pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// Every code that this endpoint answers with, in order.

@@ -1,4 +1,4 @@
-//! Where the endpoint listens, over TCP or at a Unix socket, and the streams that come from there.
+//! The listening socket of the endpoint, TCP or Unix, and its streams.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -19,11 +19,10 @@ use crate::keepalive::Keepalive;
 use crate::net::{self, HostPort, SocketOptions};
 use crate::server::Server;
 
-/// Clients that the kernel may hold ready: as many as there are connections, so that all of them
-/// may come at once.
+/// Backlog: as many clients as there are connections, so that all of them may come at once.
 const BACKLOG: u32 = super::MAX_CONNECTIONS as u32;
-/// How long what was sent may stay unacknowledged: a client whose host has vanished is not written
-/// to for a quarter of an hour.
+/// How long sent bytes may stay unacknowledged (`TCP_USER_TIMEOUT`), so that a client whose host
+/// has vanished does not keep its connection for a quarter of an hour.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An address as it is given: `HOST:PORT` or `unix:PATH`.
@@ -60,7 +59,7 @@ impl Address {
         }
     }
 
-    /// What it stands for, if `access` allows that.
+    /// The addresses of a listener, if `access` allows them.
     fn resolve(&self, access: &Access) -> Result<Resolved<'_>, Error> {
         match self {
             Address::Tcp(addr) => {
@@ -133,7 +132,7 @@ impl Listener {
         server.register_event_source(source, index, Interest::READABLE)
     }
 
-    /// Accepts the next client, with what the log calls it.
+    /// Accepts the next client, with its name for the log.
     pub(super) fn accept(&self) -> io::Result<(Stream, String)> {
         match self {
             Listener::Tcp(listener) => listener
@@ -146,7 +145,7 @@ impl Listener {
     }
 }
 
-/// The address as a client wants it, as far as the system still tells it.
+/// The address in the form that a client needs, if the system still reports it.
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -159,7 +158,7 @@ impl fmt::Display for Listener {
     }
 }
 
-/// The addresses that a name stands for.
+/// The addresses of a name.
 fn resolve(addr: &str) -> Result<Vec<SocketAddr>, Error> {
     let parsed = HostPort::parse(addr)
         .map_err(|error| ConfigError::new("admin", format!("{error}, or unix:PATH")))?;
@@ -168,7 +167,7 @@ fn resolve(addr: &str) -> Result<Vec<SocketAddr>, Error> {
     parsed.resolve().map_err(Error::io(doing))
 }
 
-/// The file of a Unix socket, which goes when the endpoint does.
+/// The file of a Unix socket. It is removed when the endpoint is dropped.
 pub(super) struct SocketFile {
     path: PathBuf,
     /// Device and inode: a socket that another process has put there meanwhile is kept.

@@ -1,5 +1,5 @@
-//! Lists of connections. A server may hold tens of thousands, so a listing goes through them a part
-//! at a time and keeps no more of them than it will show, or has to pass over.
+//! Lists of connections. A server may hold tens of thousands, so a listing is built in parts and
+//! keeps only the connections of its page and those before it.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -9,10 +9,10 @@ use crate::admin::api::{ConnectionEntry, ConnectionList, Direction, Sort};
 use crate::engine::{ConnectionInfo, Context};
 use crate::id::ConnId;
 
-/// Slots looked at per turn: some 50 us.
+/// Slots visited per turn: about 50 us.
 const SLOTS_PER_TURN: usize = 1024;
 
-/// What is asked for.
+/// The query of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ListQuery {
     pub(super) sort: Sort,
@@ -35,9 +35,9 @@ impl Default for ListQuery {
     }
 }
 
-/// Where a connection stands in a listing: the higher, the sooner. Those that have no such figure
-/// come last in either order, and those that are alike in the order of their slots, so that pages
-/// follow one another.
+/// The rank of a connection in a listing: higher ranks come first. Connections without the figure
+/// come last in either order, and equal ranks are ordered by slot, so that pages follow one
+/// another.
 type Rank = (u64, Reverse<ConnId>);
 
 /// A listing that is being made.
@@ -63,7 +63,7 @@ impl Listing {
         }
     }
 
-    /// Looks at some more connections; `true` if those were the last.
+    /// Visits some more connections; `true` if those were the last.
     pub(super) fn advance(&mut self, cx: &Context<'_>) -> bool {
         let Some(connections) = cx.snapshot_slots(self.slot, SLOTS_PER_TURN) else {
             return true;
@@ -134,7 +134,7 @@ fn rank(query: &ListQuery, connection: &ConnectionInfo) -> Rank {
     (rank, Reverse(connection.id))
 }
 
-/// What `sort` goes by, for one connection.
+/// The figure that `sort` uses, for one connection.
 fn sort_key(sort: Sort, connection: &ConnectionInfo) -> Option<u64> {
     let ms =
         |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);

@@ -151,8 +151,8 @@ impl Admin {
         self.listener.to_string()
     }
 
-    /// `handler`, with its closes and complete broadcasts remembered for requests that ask for
-    /// them.
+    /// A handler that passes its calls to `handler` and records closes and complete broadcasts for
+    /// requests.
     pub(crate) fn remembering<'a, H: Handler>(
         admin: Option<&'a mut Self>,
         handler: &'a mut H,
@@ -163,8 +163,8 @@ impl Admin {
         }
     }
 
-    /// How long the server's next turn may wait: `None` if nothing is ever due by time alone, as
-    /// when no client is connected.
+    /// How long the server's next turn may wait: `None` if nothing is due by time alone, as without
+    /// a client.
     pub(crate) fn next_wait(&self) -> Option<Duration> {
         if !self.work.is_empty()
             || self.listings.is_active()
@@ -176,8 +176,7 @@ impl Admin {
         Some(due.saturating_duration_since(Instant::now()))
     }
 
-    /// One turn, after one of the server's. `drain` is how long a shutdown takes if nothing else is
-    /// said.
+    /// One turn, after one of the server's. `drain` is the default length of a shutdown.
     pub(crate) fn turn(&mut self, server: &mut Server, drain: Duration) {
         for source in server.ready_event_sources() {
             match *source {
@@ -249,7 +248,7 @@ impl Admin {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.accepting = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    // Said once, and not every time that it is tried again.
+                    // Logged once, not at every retry.
                     if !rested {
                         log::warn!("admin accept-error error=\"{error}\"");
                     }
@@ -312,7 +311,7 @@ impl Admin {
     }
 }
 
-/// Answers a client that there is no room for, as far as its socket takes it at once.
+/// Sends a response to a client that there is no room for, as far as its socket takes it at once.
 fn turn_away(mut stream: listener::Stream, response: &Response, scratch: &mut [u8]) {
     use std::io::{Read, Write};
 

@@ -8,7 +8,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::admin::api::ProcessUsage;
 use crate::net;
 
-/// Where Linux tells (proc(5)); elsewhere these figures are 0.
+/// Where Linux reports it (proc(5)); elsewhere these figures are 0.
 const DESCRIPTORS: &str = "/proc/self/fd";
 const STATUS: &str = "/proc/self/status";
 
@@ -19,18 +19,18 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// To be called while hardly anything is open: it counts.
+    /// To be called while few descriptors are open: it counts them.
     pub(super) fn read() -> Self {
-        // One of them is that of the directory.
+        // One of them is the descriptor of the directory.
         Process {
             at_start: fs::read_dir(DESCRIPTORS)
                 .map_or(0, |all| all.count().saturating_sub(1) as u64),
         }
     }
 
-    /// `connections`: how many have come since, of whatever kind.
+    /// `connections`: descriptors opened since, of any kind.
     pub(super) fn usage(&self, connections: usize) -> ProcessUsage {
-        // From Linux 6.2 on the directory says how many there are. Before, to count them would take
+        // From Linux 6.2 on the directory reports their number. Before, counting them would take
         // milliseconds with ten thousand connections.
         let told = fs::metadata(DESCRIPTORS).map_or(0, |directory| directory.len());
         let cpu = clock_gettime(ClockId::ProcessCPUTime);

@@ -18,10 +18,10 @@ use crate::error::SendError;
 use crate::framing::Framing;
 use crate::server::Server;
 
-/// Longest body of a request that needs none; some clients send one all the same.
+/// Longest body of a request that needs none; some clients send one nevertheless.
 const IDLE_BODY_BYTES: usize = 1024;
-/// Bytes of messages that requests may hold together; one may always come, however long the longest
-/// message is.
+/// Bytes of messages that requests may hold together. A single request is always accepted, however
+/// long the longest message is.
 const BODY_BYTES: usize = 16 * 1024 * 1024;
 /// Longer paths are cut short in the log.
 const LOGGED_PATH: usize = 200;
@@ -32,8 +32,8 @@ const PAGE: &str = include_str!("page.html");
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; \
                            base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// What a request is answered from: this turn, the server, and how long a shutdown takes if nothing
-/// else is said.
+/// What a request needs for its response: the time, the server, and the default length of a
+/// shutdown.
 pub(super) struct RequestContext<'a> {
     pub(super) now: Instant,
     pub(super) server: &'a mut Server,
@@ -243,7 +243,7 @@ impl Admin {
         }
     }
 
-    /// Tells the streams what has happened in the last second.
+    /// Sends the events of the last second to the streams.
     pub(super) fn tell_streams(&mut self, now: Instant, server: &mut Server) {
         if self.next_events.is_none_or(|at| now < at) {
             return;
@@ -274,7 +274,7 @@ impl Admin {
         }
     }
 
-    /// Goes on with the listing that is being made, or begins the next.
+    /// Continues the current listing, or begins the next.
     pub(super) fn advance_listing(&mut self, now: Instant, server: &mut Server) {
         if self.listings.current.is_none() {
             let next = self.listings.waiting.pop_front();
@@ -323,8 +323,7 @@ impl Admin {
         }
     }
 
-    /// Answers what was not understood, and ends the connection: where the next request would begin
-    /// is not known.
+    /// Sends an error response and closes the connection: the start of the next request is unknown.
     fn refuse(&mut self, key: usize, now: Instant, failure: Failure) {
         let request = RequestInfo {
             method: "-".into(),
@@ -344,8 +343,8 @@ impl Admin {
         }
     }
 
-    /// Writes at once what it can of an answer, so that it leaves even where the server is about to
-    /// finish.
+    /// Writes what the socket takes of a response at once, so that it is sent even if the server is
+    /// about to finish.
     fn settle(&mut self, key: usize, now: Instant) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
@@ -359,7 +358,8 @@ impl Admin {
 
     fn record(&mut self, key: usize, request: &RequestInfo, code: u16) {
         self.requests.count(code);
-        // Only what has changed something; probes and refusals cannot fill the log.
+        // Info level for requests that changed something; probes and rejected requests cannot fill
+        // the log.
         let is_change = !matches!(request.method.as_str(), "GET" | "HEAD");
         let level = if request.is_authorized && is_change && code < 300 {
             log::Level::Info
@@ -370,7 +370,7 @@ impl Admin {
             .connections
             .get(key)
             .map_or("", |connection| &connection.peer);
-        // What a terminal or another reader of the log would obey stands there escaped.
+        // Control characters, which a terminal would obey, are escaped.
         let path: String = request
             .path
             .chars()

@@ -1,4 +1,4 @@
-//! What can be asked for, and how.
+//! The routes of the endpoint and their parameters.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -36,7 +36,7 @@ impl Route {
     pub(super) fn find(head: &Head) -> Result<Self, Failure> {
         // Without the first, which is empty: a path begins with a slash.
         let segments: Vec<&str> = head.path.split('/').skip(1).collect();
-        // The methods come first: what may not be done need not be looked at.
+        // The method is checked first: the parameters of a forbidden request do not matter.
         match segments[..] {
             [""] => allow(head, GET).map(|()| Route::Page),
             ["healthz"] => allow(head, GET).map(|()| Route::Health),
@@ -81,7 +81,7 @@ fn allow(head: &Head, methods: &'static str) -> Result<(), Failure> {
     }
 }
 
-/// There is no such connection, as there is none of an id that is none.
+/// No such connection, or not an id.
 pub(super) fn gone() -> Failure {
     Failure::new(404, "no such connection")
 }

@@ -35,13 +35,13 @@ impl Identity {
             .as_secs_f64()
     }
 
-    /// `admin_connections`: those of this endpoint.
+    /// `admin_connections`: connections of this endpoint.
     pub(super) fn usage(&self, server: &Server, admin_connections: usize) -> ProcessUsage {
         self.process.usage(server.connections() + admin_connections)
     }
 }
 
-/// The state of the server, as the endpoint shows it. `admin_connections`: those of this endpoint.
+/// The state of the server in `/status`. `admin_connections`: connections of this endpoint.
 pub(super) fn status(server: &mut Server, identity: &Identity, admin_connections: usize) -> Status {
     let cx = server.context();
     let (draining, max, buffered_bytes) = (cx.is_draining(), cx.max_connections(), cx.buffered());

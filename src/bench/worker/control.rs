@@ -25,7 +25,7 @@ impl Control {
         })
     }
 
-    /// Waits for the first line, and from then on lets `registry` tell when there is more.
+    /// Waits for the first line; from then on `registry` reports further ones.
     pub(super) fn first<T: DeserializeOwned>(
         &mut self,
         registry: &Registry,

@@ -1,4 +1,4 @@
-//! Opening connections at the rate that the plan asks for.
+//! Opens connections at the rate of the plan.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,7 +18,7 @@ const MAX_PENDING_DIALS: u32 = 1024;
 /// A dial that takes longer has failed: time enough for two repetitions of a lost SYN.
 const DIAL_TIMEOUT_NS: u64 = 10_000_000_000;
 
-/// How far the dials have come.
+/// The progress of the dials.
 #[derive(Default)]
 pub(super) struct Dialing {
     /// Connections to be dialled in all.
@@ -121,7 +121,7 @@ impl Worker {
         Ok(())
     }
 
-    /// The socket of a dial has something to say.
+    /// The socket of a dial is ready.
     pub(super) fn finish_dial(&mut self, index: u32) {
         let line = &mut self.lines[index as usize];
         match line.finish_dial(self.plan.addr) {
@@ -138,7 +138,7 @@ impl Worker {
                 let hello = &self.plan.groups[usize::from(line.group)].hello;
                 if !hello.is_empty() {
                     line.last_sent_ns = monotonic_ns();
-                    // A connection that is broken already says so when it is read.
+                    // A broken connection is found by its next read.
                     let _ = line.write(hello);
                 }
             }

@@ -1,5 +1,4 @@
-//! One connection of the load: its socket, what could not be written yet, and what is under way on
-//! it.
+//! One connection of the load: its socket, unwritten bytes, and messages in flight.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -17,11 +16,11 @@ pub(super) struct LoadConnection {
     pub(super) stream: Option<TcpStream>,
     pub(super) group: u16,
     pub(super) established: bool,
-    /// Says nothing any more and must be found out.
+    /// Sends nothing any more; the server must find it out.
     pub(super) mute: bool,
-    /// On the list of those that have more to read.
+    /// In the list of those that have more to read.
     pub(super) ready: bool,
-    /// An end of stream was announced, which no further event will be: reading goes on until it is
+    /// An event announced the end of stream. No further event does, so reading goes on until it is
     /// reached.
     pub(super) end_in_sight: bool,
     pub(super) scan: Scan,
@@ -35,9 +34,9 @@ pub(super) struct LoadConnection {
     unwritten: Vec<u8>,
 }
 
-/// What a read found.
+/// The result of a read.
 pub(super) enum LineRead {
-    /// So many bytes, and whether there may be more.
+    /// This many bytes, and whether there may be more.
     Bytes(usize, bool),
     Nothing,
     /// The connection has ended, and why.
@@ -74,7 +73,7 @@ impl LoadConnection {
     }
 
     /// Writes, and keeps what the kernel does not take. Fails if the connection is broken; a read
-    /// will tell how.
+    /// returns the cause.
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.is_stuck() {
             self.unwritten.extend_from_slice(bytes);
@@ -109,7 +108,7 @@ impl LoadConnection {
         }
     }
 
-    /// One read. A short one has emptied the socket, but for an end that is known to come.
+    /// One read. A short one has emptied the socket, unless an end of stream was announced.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> LineRead {
         let Some(stream) = &mut self.stream else {
             return LineRead::Nothing;
@@ -147,8 +146,8 @@ pub(super) fn cause(error: &io::Error) -> &'static str {
         io::ErrorKind::ConnectionReset
         | io::ErrorKind::ConnectionAborted
         | io::ErrorKind::BrokenPipe => "reset",
-        // The kernel says the one when it looks for a port at the dial, the other when it does so
-        // for a source address.
+        // The kernel reports the first when it looks for a port at the dial, the second when it
+        // does so for a source address.
         io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => "no-ports",
         io::ErrorKind::HostUnreachable
         | io::ErrorKind::NetworkUnreachable

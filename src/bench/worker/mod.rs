@@ -35,7 +35,7 @@ const TIMER: Token = Token(usize::MAX - 1);
 
 /// Events taken from the kernel at once.
 const EVENTS_PER_TURN: usize = 1024;
-/// Messages sent per turn. A storm is to come all at once, so it is what a worker has connections;
+/// Messages sent per turn. A storm has to come all at once, so this is the number of connections;
 /// replies that arrive meanwhile wait.
 const SENDS_PER_TURN: usize = 16_384;
 /// Size of the one buffer that all connections are read into.
@@ -43,7 +43,7 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 /// Time between two reports of progress.
 const PROGRESS_NS: u64 = 100_000_000;
 
-/// Runs until the coordinator hangs up. What goes wrong is reported to it, in words.
+/// Runs until the coordinator closes stdin. Errors are reported to it as text.
 pub(super) fn run() -> Result<ExitCode, Error> {
     let outcome = Worker::start().and_then(|mut worker| worker.run());
     match outcome {
@@ -63,7 +63,7 @@ struct Worker {
     /// All connections of the plan; a connection's place is also its token.
     lines: Vec<LoadConnection>,
     matchers: Vec<Matcher>,
-    /// For each group, what a turn of its closed loop writes at most.
+    /// For each group, the most that a turn of its closed loop writes.
     batches: Vec<Vec<u8>>,
     /// Messages to send: when, and on which connection.
     due: BinaryHeap<Reverse<(u64, u32)>>,
@@ -72,8 +72,8 @@ struct Worker {
     origins: Origins,
     stage: Stage,
     progress: ProgressCounts,
-    /// Replies under way, mute connections that are open, pushed messages that have not arrived:
-    /// what the end waits for.
+    /// What the end waits for: replies in flight, open mute connections, pushed messages that have
+    /// not arrived.
     pending: u64,
     counters: Counters,
     scratch: Box<[u8]>,
@@ -141,7 +141,7 @@ impl Worker {
     fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         loop {
-            // Before the wait: what was read together with the plan is announced by no event.
+            // Before the wait: bytes that were read together with the plan raise no event.
             while let Some(command) = self.control.take_line() {
                 self.run_command(command?)?;
             }
@@ -170,7 +170,8 @@ impl Worker {
         }
     }
 
-    /// Arms the timer for what is due next, and returns how long the poll may wait without it.
+    /// Arms the timer for the next scheduled message, and returns how long the poll may wait
+    /// without it.
     fn prepare_wait(&mut self) -> io::Result<Option<Duration>> {
         if !self.ready.is_empty() {
             return Ok(Some(Duration::ZERO));
@@ -209,7 +210,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Makes the schedule: everything that happens by itself is on it.
+    /// Makes the schedule of everything that happens by time alone.
     fn begin(&mut self, at_ns: u64) {
         if self.stage != Stage::Before {
             return;
@@ -264,7 +265,7 @@ impl Worker {
             let settled = self.pending == 0
                 || self.progress.open == 0
                 || now_ns >= end_ns + self.plan.grace_ns;
-            // What is due before the end may not have been sent yet.
+            // Messages that are due before the end may not have been sent yet.
             let all_sent = self
                 .due
                 .peek()

@@ -1,4 +1,4 @@
-//! Which address and port a dial comes from.
+//! The source address and port of a dial.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -8,8 +8,8 @@ use crate::bench::values::MAX_SOURCES;
 
 /// Origins that are tried for one dial, should they be taken.
 const TRIES_PER_DIAL: usize = 1024;
-/// So many taken in a row, and one more address is worth it: there are millions of them, and each
-/// try costs some microseconds.
+/// After this many taken ports in a row another address is used: there are millions of them, and
+/// each try costs some microseconds.
 const TRIES_PER_ADDR: usize = 64;
 /// Where the kernel dials a loopback address from, if it is left the choice.
 const KERNELS_CHOICE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -49,8 +49,8 @@ impl Origins {
         }
     }
 
-    /// Dials from one origin after the other until one of them is not taken. Without an origin the
-    /// kernel is to choose.
+    /// Dials from one origin after the other until one of them is free. Without an origin the
+    /// kernel chooses.
     pub(super) fn dial<T>(
         &mut self,
         mut dial: impl FnMut(Option<SocketAddr>) -> io::Result<T>,
@@ -63,7 +63,7 @@ impl Origins {
                 Err(error) if is_taken(error) && tries < TRIES_PER_DIAL => {}
                 _ => return outcome,
             }
-            // The kernel has tried all ports by itself.
+            // The kernel has tried all ports itself.
             let kernels_choice = self.sources.is_empty();
             let added = (kernels_choice || tries % TRIES_PER_ADDR == 0) && self.add_source();
             if kernels_choice && !added {
@@ -90,7 +90,7 @@ impl Origins {
         Some(origin)
     }
 
-    /// Goes on with the loopback address behind the last one, if that is allowed.
+    /// Continues with the next loopback address, if that is allowed.
     fn add_source(&mut self) -> bool {
         let last = self
             .sources
@@ -110,8 +110,8 @@ impl Origins {
     }
 }
 
-/// The kernel says the one of a port that is bound, the other of a pair of addresses and ports that
-/// is connected or was until a minute ago.
+/// The kernel reports the first for a port that is bound, the second for a pair of addresses and
+/// ports that is connected or was until a minute ago.
 fn is_taken(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -1,5 +1,4 @@
-//! What goes over the connections: messages that are due, replies, questions, pushed messages,
-//! ends.
+//! Traffic on the connections: scheduled messages, replies, pings, pushed messages, ends.
 
 use std::cmp::Reverse;
 
@@ -11,7 +10,7 @@ use crate::bench::plan::{Role, WaitFor};
 use crate::bench::scan::ScanResult;
 use crate::net::monotonic_ns;
 
-/// Reads of one connection per turn; what is left waits until the others had theirs.
+/// Reads of one connection per turn; the rest waits until the others had theirs.
 const READS_PER_TURN: usize = 4;
 
 impl Worker {
@@ -29,7 +28,7 @@ impl Worker {
         if !line.established {
             self.finish_dial(key);
         } else if event.is_writable() && line.is_stuck() {
-            // A connection that is broken says so when it is read.
+            // A broken connection is found by its next read.
             let _ = line.flush();
         }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
@@ -99,7 +98,7 @@ impl Worker {
             return;
         };
         let line = &mut self.lines[index as usize];
-        // One answer is enough for a server that asks again because it got none.
+        // A server that pings again because it got no answer gets one answer.
         if !line.is_stuck() {
             line.last_sent_ns = now_ns;
             let _ = line.write(&answer.reply);
@@ -158,7 +157,7 @@ impl Worker {
         }
     }
 
-    /// Sends what is due by the schedule.
+    /// Sends the scheduled messages that are due.
     pub(super) fn send_due(&mut self) {
         let Stage::Measuring(at_ns) = self.stage else {
             return;
@@ -205,8 +204,7 @@ impl Worker {
         }
     }
 
-    /// Writes so many messages of the connection's group, which were meant to be sent at
-    /// `intended_ns`.
+    /// Writes this many messages of the connection's group, which were scheduled for `intended_ns`.
     fn send(&mut self, index: u32, count: u32, intended_ns: u64) {
         let line = &mut self.lines[index as usize];
         let group = usize::from(line.group);
@@ -236,7 +234,7 @@ impl Worker {
         }
     }
 
-    /// A connection is over. What it owed is written off.
+    /// A connection is over. Its outstanding replies are written off.
     fn end(&mut self, index: u32, cause: &'static str) {
         let now_ns = monotonic_ns();
         let line = &mut self.lines[index as usize];

@@ -97,7 +97,7 @@ fn draw_title(buffer: &mut Buffer, area: Rect, app: &App, theme: Theme) {
     );
 }
 
-/// A figure: what it is, what it is now from the longest text to the shortest, and how it was.
+/// A figure: its name, its value in forms from the longest to the shortest, and its history.
 struct Tile<'a> {
     name: &'static str,
     texts: Vec<String>,
@@ -108,7 +108,7 @@ fn draw_tiles(buffer: &mut Buffer, area: Rect, app: &App, theme: Theme) {
     let tiles = figures(app);
     let width = area.width / tiles.len() as u16;
     for (index, tile) in (0..).zip(&tiles) {
-        // What is left over at the right stays free, and so does a column between two.
+        // Space left over at the right stays empty, and so does a column between two.
         let area = Rect {
             x: area.x + index * width,
             width: width.saturating_sub(1),
@@ -132,7 +132,7 @@ fn draw_tiles(buffer: &mut Buffer, area: Rect, app: &App, theme: Theme) {
             ..area
         };
         let mut bars = tile.series.bars(usize::from(below.width));
-        // The newest stands at the right from the beginning.
+        // The newest value is always at the right.
         bars.splice(
             0..0,
             std::iter::repeat_n(None, usize::from(below.width).saturating_sub(bars.len())),
@@ -195,7 +195,7 @@ fn figures(app: &App) -> [Tile<'_>; 4] {
     ]
 }
 
-/// What the server costs and what it is held up by, most important first.
+/// Resources of the server and causes of delay, most important first.
 fn costs(app: &App) -> Vec<String> {
     let status = app.history.status();
     let process = &status.process;

@@ -1,4 +1,4 @@
-//! The lines that are open, and those that were.
+//! The lists of open and of closed connections.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -18,7 +18,7 @@ struct Column {
     text: fn(&ConnectionEntry) -> String,
 }
 
-/// From the left to the right; the address stands before them and has what room is left.
+/// From left to right; the address is before them and gets the remaining width.
 const COLUMNS: [Column; 8] = [
     Column {
         name: "SILENCE",
@@ -70,10 +70,10 @@ const COLUMNS: [Column; 8] = [
     },
 ];
 
-/// Room for an IPv4 address with its port.
+/// Width for an IPv4 address with its port.
 const ADDRESS: u16 = 21;
 
-/// Room for any IPv6 address with its port; more would only keep it away from its figures.
+/// Width for any IPv6 address with its port; more would only separate it from its figures.
 const MAX_ADDRESS_WIDTH: u16 = 47;
 
 fn round_trip(line: &ConnectionEntry) -> String {
@@ -84,7 +84,7 @@ fn round_trip(line: &ConnectionEntry) -> String {
     })
 }
 
-/// How wide the address is, and as many columns beside it as there is room for.
+/// The width of the address, and the columns for which there is room beside it.
 fn columns(width: u16) -> (u16, &'static [Column]) {
     let mut used = ADDRESS;
     let fitting = COLUMNS.iter().take_while(|column| {
@@ -181,7 +181,7 @@ pub(super) fn draw_lines(
     }
 }
 
-/// Text of this width in characters: what is too long ends in an ellipsis.
+/// Text of this width in characters: longer text ends in an ellipsis.
 fn cell(text: &str, width: u16, right: bool) -> String {
     let width = usize::from(width);
     let shown = if text.chars().count() > width {
@@ -212,9 +212,9 @@ pub(super) fn draw_closes(buffer: &mut Buffer, area: Rect, app: &App, theme: The
     }
 }
 
-/// When, why, who; then the evidence, as much as fits.
+/// Time, reason, peer; then the evidence, as much as fits.
 fn close(closed: &ClosedEntry, theme: Theme) -> Line<'static> {
-    // Of a timestamp the time of day: what is shown is of today in nearly every case.
+    // The time of day of a timestamp: almost all rows are of the same day.
     let time = closed
         .at
         .split_once('T')

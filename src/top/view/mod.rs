@@ -1,4 +1,4 @@
-//! Drawing: what the app has, on as much room as there is.
+//! Drawing: the state of the app on the available space.
 
 mod header;
 mod lists;
@@ -15,7 +15,7 @@ use std::time::Instant;
 use super::app::App;
 pub(super) use theme::Theme;
 
-/// Where what is. An area without height is not drawn.
+/// The areas of the screen. An area without height is not drawn.
 struct Layout {
     title: Rect,
     tiles: Rect,
@@ -28,8 +28,8 @@ struct Layout {
 }
 
 impl Layout {
-    /// What matters least goes first where there is little room: closes, then the resources, then
-    /// the sparklines.
+    /// With little room the least important areas go first: closes, then resources, then
+    /// sparklines.
     fn new(area: Rect) -> Self {
         let tiles = match area.height {
             0..8 => 0,

@@ -1,4 +1,4 @@
-//! The last row: what keys do, what was done, or what is being asked; and the page of help.
+//! The last row: keys, the result of an action, or a prompt; and the help page.
 
 use std::time::Instant;
 
@@ -91,7 +91,7 @@ fn draw_keys(frame: &mut Frame<'_>, area: Rect, app: &App, theme: Theme, now: In
     put(frame.buffer_mut(), area, text.into(), style);
 }
 
-/// The end of what stands before the cursor is always seen, and as much of what stands after it as
+/// The end of the text before the cursor is always visible, and as much of the text after it as
 /// there is room for.
 fn draw_input(frame: &mut Frame<'_>, area: Rect, what: &str, input: &Input, theme: Theme) {
     let prompt = format!(" {what}: ");

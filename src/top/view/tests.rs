@@ -67,7 +67,7 @@ fn drawn(
     let draw = |frame: &mut Frame<'_>| {
         let (query, rows) = (app.list.query(), rows(frame.area()));
         app.list.fit(rows);
-        // What is here counts as the answer to the new question.
+        // Rows that are present count as the answer to the new query.
         assert_eq!(
             query.path().split("limit").next(),
             app.list.query().path().split("limit").next()

@@ -29,7 +29,7 @@ impl Theme {
         Style::new().add_modifier(Modifier::BOLD)
     }
 
-    /// What only says what the figures are.
+    /// Labels of figures.
     pub(super) fn faint(self) -> Style {
         Style::new().add_modifier(Modifier::DIM)
     }
@@ -47,7 +47,7 @@ impl Theme {
         self.coloured(Style::new(), Color::Cyan)
     }
 
-    /// What the list is sorted by.
+    /// The key that the list is sorted by.
     pub(super) fn sorted(self) -> Style {
         self.coloured(self.strong(), Color::Cyan)
     }
@@ -56,7 +56,7 @@ impl Theme {
         self.coloured(self.strong(), Color::Yellow)
     }
 
-    /// What nobody may overlook.
+    /// Alerts.
     pub(super) fn alarm(self) -> Style {
         self.coloured(self.strong().add_modifier(Modifier::REVERSED), Color::Red)
     }
