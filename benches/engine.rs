@@ -1,4 +1,4 @@
-//! What the pure parts cost, without a kernel: `cargo bench --bench engine`.
+//! The cost of the pure parts, without a kernel: `cargo bench --bench engine`.
 
 use std::hint::black_box;
 use std::io::IoSlice;
@@ -59,8 +59,8 @@ fn framing(c: &mut Criterion) {
         ("length", Framing::Length),
         ("raw", Framing::Raw),
     ] {
-        // Raw hands out what was read in pieces of the longest message: the same number of messages
-        // as the others.
+        // Raw splits a read at the length of the longest message: the same number of messages as
+        // with the others.
         let codec = Codec::new(framing, HeartbeatWords::default(), 64)
             .expect("the default words are valid");
         let mut wire = Vec::new();

@@ -1,5 +1,4 @@
-//! Who may come in and under which name, and who has to go when there is no more room: through the
-//! binary, as an operator sets it.
+//! Access lists, PROXY headers and evictions, through the binary.
 #![cfg(feature = "cli")]
 
 mod common;
@@ -82,7 +81,7 @@ fn behind_a_balancer_the_real_peer_counts() {
     for peer in [&mut same, &mut denied, &mut headless] {
         ends(peer);
     }
-    // So balancers look whether anybody listens: no fault, and no line of the log.
+    // A balancer's health check connects like this: no fault, and no log line.
     drop(connect_from("127.0.0.9:0", &server));
     wait_until("it is logged", || server.refusals().len() == 4);
     let log = server.log();
@@ -132,8 +131,8 @@ fn the_idlest_makes_room_for_a_newcomer() {
     }
 }
 
-/// One who never reads, and one who speaks to all: what becomes of the first is the server's
-/// policy.
+/// One peer that never reads, and one that sends to all: the server's policy decides about the
+/// first.
 fn broadcast_to_a_slow_peer(policy: &str) -> (Serve, Peer, Peer) {
     let server = Serve::start(&[
         "--app",

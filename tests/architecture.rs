@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The rooms of `src`, from the ground up. A room imports rooms that stand before it only.
+/// The rooms of `src`, from the ground up. A room imports only rooms that come before it.
 const FLOORS: [&[&str]; 9] = [
     &["time", "id", "close", "error", "access_list", "humanize"],
     &["totals", "keepalive", "progress", "console", "framing"],

@@ -1,4 +1,4 @@
-//! The load harness, from outside: each scenario in small, against a server of its own and against
+//! The load harness, from outside: each scenario in small, against its own server and against
 //! others.
 #![cfg(feature = "cli")]
 
@@ -27,8 +27,8 @@ fn command(args: &[&str]) -> Command {
     command
 }
 
-/// Runs it, expects it to succeed, and returns what `--json` wrote. Options of the server, behind
-/// `--`, come in `serve`.
+/// Runs it, expects success, and returns the output of `--json`. Options of the server, behind
+/// `--`, are in `serve`.
 fn measure(args: &[&str], serve: &[&str]) -> Value {
     measure_to_code(args, serve, 0)
 }
@@ -68,8 +68,7 @@ fn group<'a>(results: &'a Value, name: &str) -> &'a Value {
         .unwrap_or_else(|| panic!("no group {name} in {groups:?}"))
 }
 
-/// A server that sends back what it gets, on one thread per connection, for as long as the test
-/// runs.
+/// An echo server with one thread per connection, for as long as the test runs.
 fn plain_echo_server() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = listener.local_addr().expect("bound");
@@ -342,7 +341,7 @@ fn workers_are_merged_and_dial_from_the_addresses_they_are_given() {
                 .iter()
                 .filter(|close| common::field(close, "addr").starts_with(source))
                 .count()
-                // A dial whose port is taken goes on from the next address.
+                // A dial whose port is taken is repeated from the next address.
                 >= 30,
             "{source}"
         );

@@ -1,4 +1,4 @@
-//! The command line: what it prints, what it refuses, and how it says so.
+//! The command line: its output, and its errors.
 #![cfg(feature = "cli")]
 
 mod common;

@@ -47,7 +47,7 @@ fn read_line(reader: &mut impl BufRead) -> String {
     line.trim_end().to_owned()
 }
 
-/// Notes all that happens and does what the test wants at it.
+/// Records all events and does what the test prescribes for each.
 #[derive(Default)]
 struct Notes {
     messages: Vec<String>,
@@ -131,7 +131,7 @@ fn the_first_articles_server_is_a_peer() {
     .expect("connects");
     let mut notes = Notes::default();
     client.send(b"hello").expect("room");
-    // An answer to a ping that is no pong is a message, and life.
+    // An answer to a ping that is no pong is a message, and a sign of life.
     turn_until(
         &mut client,
         &mut notes,
@@ -290,7 +290,7 @@ fn a_message_that_was_only_begun_is_sent_again_whole() {
     assert!(all[..LEN].iter().all(|byte| *byte == b'a') && all.ends_with(b"\ntail\n"));
 }
 
-/// The connection that each byte came over decides what it belongs to, not the bytes around it.
+/// Bytes belong to the connection that they came over, whatever they say.
 #[test]
 fn partial_pong_is_dropped_at_a_reconnect() {
     let (addr, server) = server(|listener| {
@@ -304,7 +304,7 @@ fn partial_pong_is_dropped_at_a_reconnect() {
             .expect("the client reads");
         second
     });
-    // The second line's own first ping is far away, so that its pong answers nobody.
+    // The first ping of the second connection is far away, so that its pong answers none.
     let mut client = Client::connect(
         addr.to_string(),
         ClientConfig {
@@ -425,7 +425,7 @@ fn refused_dials_and_names_that_do_not_resolve_use_tries_up() {
 
 #[test]
 fn every_address_of_a_name_is_tried_within_one_try() {
-    // It listens on one family only; `localhost` may come first as the other.
+    // It listens on one family only; `localhost` may resolve to the other first.
     let (addr, server) = server(first_article);
     let mut client =
         Client::connect(format!("localhost:{}", addr.port()), config()).expect("connects");
@@ -453,7 +453,7 @@ fn a_dial_into_a_full_backlog_times_out() {
         .expect("bound")
         .as_socket()
         .expect("an IP address");
-    // Nobody accepts: once the backlog is full, the kernel lets the handshake hang.
+    // No process accepts: once the backlog is full, the kernel lets the handshake hang.
     let _fill: Vec<_> = (0..4)
         .map_while(|_| TcpStream::connect_timeout(&addr, ms(200)).ok())
         .collect();
@@ -518,7 +518,7 @@ fn client_redials_a_server_that_never_answers() {
     assert_eq!(pings, "ping\nping\n");
 }
 
-/// Any byte of the server's is life, but what waits for it would wait for ever.
+/// Any byte of the server is a sign of life, but the queue must not wait for ever.
 #[test]
 fn message_is_repeated_after_a_server_never_read_it() {
     const LEN: usize = 16 << 20;
@@ -555,9 +555,9 @@ fn message_is_repeated_after_a_server_never_read_it() {
     assert!(message.len() == LEN + 1 && message[..LEN].iter().all(|byte| *byte == b'a'));
 }
 
-/// Reads what the client sends a little at a time, twice as long as the client's bound of 800 ms,
-/// and then to the end; answers the pings that it meets if it is asked to. Returns the bytes that
-/// are no pings.
+/// Reads what the client sends a little at a time, for twice the client's timeout of 800 ms, and
+/// then to the end; answers the pings among it if `answers` is set. Returns the bytes that are not
+/// pings.
 fn read_slowly(mut slow: TcpStream, answers: bool) -> usize {
     let (mut buffer, mut all) = (vec![0; 64 * 1024], Vec::new());
     for _ in 0..40 {
@@ -776,7 +776,8 @@ fn messages_from_two_full_queues_arrive_in_order() {
             .take_while(|message| send(message.as_bytes()).is_ok())
             .collect::<Vec<_>>()
     };
-    // Nothing is dialled before the first turn, which finds no room for the handle's messages.
+    // Nothing is dialled before the first turn, in which the queue has no room for the handle's
+    // messages.
     let expected = [
         fill("own", &mut |message| client.send(message)),
         fill("handle", &mut |message| handle.send(message)),
@@ -971,9 +972,9 @@ enum Step {
     Turn,
     /// The server reads so much at most.
     Read(usize),
-    /// The server asks, and the answer must not tear a message.
+    /// The server pings, and the pong must not split a message.
     Ask,
-    /// The server resets the line, with whatever it has not read.
+    /// The server resets the connection, with unread bytes.
     Reset,
 }
 
@@ -1019,7 +1020,7 @@ impl Chance {
         self.line.as_mut()
     }
 
-    /// Reads what is there, `most` at most, and says whether the client still writes.
+    /// Reads what is available, `most` bytes at most, and returns whether the client still writes.
     fn read(&mut self, most: usize) -> bool {
         let Some(line) = self.line() else { return true };
         let mut found = Vec::new();
@@ -1048,9 +1049,9 @@ impl Chance {
     }
 }
 
-/// Takes what one line brought out of the messages that are `left`, those of the client and those
-/// of its handle: one after the other, none torn, none twice. Those before its first were lost with
-/// an earlier line.
+/// Removes what one connection received from the messages that are `left`, those of the client and
+/// those of its handle: in order, none split, none twice. Those before its first were lost with an
+/// earlier connection.
 fn take_line(wire: &[u8], left: &mut [VecDeque<String>; 2]) {
     let mut begun = [false; 2];
     let whole = wire
@@ -1083,9 +1084,9 @@ fn take_line(wire: &[u8], left: &mut [VecDeque<String>; 2]) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, max_shrink_time: 30_000, ..ProptestConfig::default() })]
 
-    /// Whatever is sent, read, half written and reset: on each line and over all of them, no
-    /// message comes twice, none torn, none out of order and none that was refused; and a line that
-    /// nobody resets brings everything.
+    /// For any sequence of sends, reads, partial writes and resets: over all connections no message
+    /// comes twice, split or out of order, and none that was refused; and a connection without a
+    /// reset delivers everything.
     #[test]
     fn no_message_is_repeated_or_torn_over_reconnects(steps in prop::collection::vec(step(), 0..120)) {
         let mut server = Chance::new();
@@ -1113,7 +1114,7 @@ proptest! {
                 Step::Reset => server.reset(),
             }
         }
-        // What is sent from here on is sent on a line that lasts.
+        // What is sent from here on is sent on a connection that lasts.
         turn_until(&mut client, &mut notes, "there is a line", |_, _| server.line().is_some());
         server.say("lasting\n");
         turn_until(&mut client, &mut notes, "it is on that line", |_, notes| notes.messages == ["lasting"]);

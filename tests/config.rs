@@ -402,7 +402,7 @@ fn a_reload_that_fails_names_the_place() {
     let serve = Serve::start(&["--config", &file(dir.path(), "missed = 3")]);
     file(dir.path(), "\nheartbeat = '100ms'");
     assert!(reload(&serve).contains("heartline.toml:2"));
-    // Right by itself, and wrong for a server that keeps its tick.
+    // Valid by itself, and invalid for a server that keeps its tick.
     file(dir.path(), "heartbeat = '100ms'\ntick = '10ms'");
     let failed = reload(&serve);
     assert!(
@@ -548,7 +548,7 @@ fn a_log_that_cannot_be_opened_changes_nothing_either() {
     wait_until("it is said in the log that there is", || {
         log().contains("[ERROR] reload failed=") && log().contains("cannot open the log file")
     });
-    // The old bound holds: a second one is let in.
+    // The old limit is in force: a second connection is admitted.
     serve.served();
 }
 

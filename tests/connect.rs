@@ -276,7 +276,7 @@ fn input_during_a_restart_arrives_in_order() {
 
 #[test]
 fn client_pings_a_silent_server_then_leaves() {
-    // The kernel accepts for it, and nobody ever reads.
+    // The kernel accepts, and no process reads.
     let deaf = TcpListener::bind("127.0.0.1:0").expect("a port of our own");
     let addr = deaf.local_addr().expect("bound");
     let connect = Connect::start(
@@ -299,7 +299,7 @@ fn client_pings_a_silent_server_then_leaves() {
     );
 }
 
-/// Frozen for twice its own bound, it wakes having asked nobody, and blames nobody.
+/// Frozen for twice its own timeout, it wakes without having sent a ping, and closes no connection.
 #[test]
 fn frozen_client_keeps_its_connection() {
     let (addr, server) = server(first_article);
@@ -430,7 +430,7 @@ fn twenty_thousand_messages_come_back_from_the_server() {
     }
 }
 
-/// Longer than the heartbeat's timeout on both ends, in which nobody reads stdout.
+/// Longer than the heartbeat's timeout on both ends, in which stdout is not read.
 #[test]
 fn paused_stdout_loses_no_message() {
     let heartbeat = ["--heartbeat", "300ms", "--missed", "2"];

@@ -1,4 +1,4 @@
-//! What stands in docs/deploy speaks of metrics that there are, and of flags and pages as well.
+//! The files in docs/deploy name only metrics, flags and pages that exist.
 #![cfg(feature = "cli")]
 
 mod common;
@@ -240,7 +240,7 @@ fn check(args: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// What a check prints, by its key; `None` for what is not set.
+/// The value that a check prints for a key; `None` if it is not set.
 fn settings(printed: &str) -> BTreeMap<&str, Option<&str>> {
     printed
         .lines()
@@ -262,10 +262,10 @@ fn settings(printed: &str) -> BTreeMap<&str, Option<&str>> {
         .collect()
 }
 
-/// It admits whoever was admitted without it, and says so of every setting.
+/// It admits the addresses that were admitted without it, and names each of its settings.
 #[test]
 fn the_settings_of_the_package_are_the_defaults_and_an_admin_socket() {
-    // RuntimeDirectory= of the unit makes the directory that the check asks for.
+    // RuntimeDirectory= of the unit makes the directory that the check needs.
     let run = tempfile::tempdir().expect("a temporary directory");
     let run = run.path().to_str().expect("a path in UTF-8");
     let text = doc("deploy/heartline.toml").replace("/run/heartline", run);
@@ -291,7 +291,7 @@ fn the_settings_of_the_package_are_the_defaults_and_an_admin_socket() {
     }
 }
 
-/// Those that are in the repository: docs/deploy/debian/build makes the others.
+/// Those in the repository: docs/deploy/debian/build makes the others.
 #[test]
 fn files_of_the_package_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -333,8 +333,7 @@ fn the_debian_changelog_begins_with_this_version() {
     );
 }
 
-/// A server that has closed a line and holds others, by the function that asks its endpoint, asked
-/// for all that the manual asks.
+/// A server that has closed one connection and holds others, queried for all that the manual names.
 fn run_as_written(server: &mut Serve, function: &str) {
     server.served().finish();
     server.wait_for_closes(1);

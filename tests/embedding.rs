@@ -21,7 +21,7 @@ enum Call {
     Close(ConnId, CloseReason),
 }
 
-/// Tells the test what it was called with.
+/// Reports its calls to the test.
 struct Teller(Sender<Call>);
 
 impl Handler for Teller {
@@ -175,8 +175,7 @@ fn embedder_takes_single_turns() {
     let (sender, calls) = channel();
     let mut handler = Teller(sender);
     let mut server = Server::bind("127.0.0.1:0", Config::default()).expect("bound");
-    // The first turn looks whether somebody waits already; after it, nothing will ever be due by
-    // itself.
+    // The first turn accepts peers that wait already; after it, nothing is ever due by time alone.
     assert_eq!(
         server
             .turn(&mut handler, Some(Duration::ZERO))

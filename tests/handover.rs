@@ -1,4 +1,4 @@
-//! A server is replaced by the next one, and nobody who dials notices.
+//! A server is replaced by the next one without a failed dial.
 #![cfg(feature = "cli")]
 
 mod common;
@@ -16,7 +16,7 @@ use common::Serve;
 use rustix::io::FdFlags;
 use rustix::process::Signal;
 
-/// Dials without a break from several threads, and says one thing on each line.
+/// Dials without a break from several threads, and sends one message on each connection.
 struct Dialers {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
@@ -88,7 +88,7 @@ fn serve_on(listener: &TcpListener) -> Serve {
         listener.as_raw_fd()
     );
     command.args(["-c", &script, "bash", env!("CARGO_BIN_EXE_heartline")]);
-    // The socket takes the place of the address, which is not even looked up.
+    // The socket replaces the address, which is not even resolved.
     Serve::spawn(command, &["name.invalid:1"], &["--drain", "300ms"])
 }
 
@@ -103,7 +103,7 @@ fn a_socket_that_was_passed_outlives_the_servers_on_it() {
     for _ in 0..3 {
         dialers.wait_for_answers(200);
         old.signal(Signal::TERM);
-        // Nobody accepts for a while; the kernel keeps who dials.
+        // No process accepts for a while; the kernel queues the dials.
         assert_eq!(old.wait().code(), Some(0));
         old = serve_on(&listener);
     }

@@ -1,4 +1,4 @@
-//! Bounds on who is let in, and what happens when the machine has no more to give.
+//! Limits on connections, and exhausted resources.
 #![cfg(feature = "cli")]
 
 mod common;
@@ -84,7 +84,7 @@ fn out_of_descriptors_the_connected_notice_nothing_and_the_loop_does_not_spin() 
         "the spare descriptor was enough"
     );
 
-    // As soon as there are descriptors again, peers are let in again.
+    // As soon as descriptors are free again, peers are accepted again.
     drop(late);
     wait_until("the late ones are gone", || {
         server.closes().len() + refused.len() >= 50
@@ -108,7 +108,7 @@ fn without_even_the_spare_descriptor_the_loop_rests_and_recovers() {
             },
         )
     };
-    // Below what is open already: the spare, once given up, cannot be had back.
+    // Below the number of open ones: the reserve, once used, cannot be opened again.
     limit(3).expect("the process is ours");
     let mut late: Vec<Peer> = (0..5).map(|_| server.connect()).collect();
     wait_until("it says that it cannot accept", || {
@@ -120,12 +120,11 @@ fn without_even_the_spare_descriptor_the_loop_rests_and_recovers() {
     assert!(wake_ups < 100, "{wake_ups} wake-ups in a second");
     is_served(&mut peer);
     limit(1000).expect("the process is ours");
-    // Those that could not be told wait in the kernel's queue and are let in now.
+    // Those that could not be rejected wait in the kernel's queue and are accepted now.
     is_served(late.last_mut().expect("five"));
 }
 
-/// What `serve --check` says that 500 connections are lowered to, under the limit that the test
-/// sets.
+/// What `serve --check` reports for 500 connections under the limit that the test sets.
 fn checked_limit(admin: &[&str]) -> usize {
     let mut command = std::process::Command::new("sh");
     command.args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\""]);

@@ -1,4 +1,4 @@
-//! The dead are found within the bound, the living are never blamed, and quiet costs nothing.
+//! Dead peers are closed within the bound, live ones never, and an idle server uses no CPU.
 #![cfg(feature = "cli")]
 
 mod common;
@@ -16,8 +16,8 @@ const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// What a loaded machine may add to a bound before a test calls it broken. The promise itself, one
-/// tick, is held in the simulation.
+/// What a loaded machine may add to a bound before a test fails. The bound itself, one tick, is
+/// tested in the simulation.
 const LAG: Duration = ms(1500);
 
 #[test]
@@ -59,8 +59,8 @@ fn peer_that_never_sends_is_closed_within_the_bound() {
     let server = Serve::start(&["--heartbeat", "300ms", "--missed", "1", "--no-ping"]);
     let start = Instant::now();
     let mut peer = server.connect();
-    // With --no-ping nothing is pushed before the end, which is abrupt: no FIN is kept for who does
-    // not answer.
+    // With --no-ping no ping is sent before the end, which is a reset: no FIN is kept for a peer
+    // that does not answer.
     assert_eq!(peer.expect_reset(), b"");
     assert!(start.elapsed() > ms(600));
     assert_eq!(
@@ -113,7 +113,7 @@ fn thousands_that_fall_silent_at_once_are_all_found_in_time_and_none_early() {
                         assert!(silence > bound, "closed {silence:?} after its last byte");
                         worst = worst.max(silence);
                         ended += 1;
-                        // A reset wakes twice, and is told once.
+                        // A reset wakes twice, and is reported once.
                         poll.registry().deregister(stream).expect("registered");
                         break;
                     }
@@ -205,7 +205,7 @@ fn a_frozen_server_wakes_and_evicts_none_of_the_living() {
     let mut peers = two_hundred_live_peers(&server);
     live_for(&mut peers, ms(2500));
     server.signal(Signal::STOP);
-    // Those that beat go on beating at a server that does not hear; those that only answer have
+    // Peers that beat go on beating at a server that does not read; peers that only answer have
     // nothing to answer.
     live_for(&mut peers, ms(8000));
     server.signal(Signal::CONT);
@@ -274,7 +274,7 @@ fn peer_that_sends_without_reading_is_a_slow_reader() {
     peer.stream.set_nonblocking(true).expect("an option");
     let request = "x".repeat(1000) + "\n";
     wait_until("the slow reader is closed", || {
-        // It goes on asking; the server has stopped reading long before.
+        // It goes on pinging; the server has stopped reading long before.
         while peer.stream.write(request.as_bytes()).is_ok() {}
         !server.closes().is_empty()
     });
@@ -307,7 +307,7 @@ fn stalled_reader_of_broadcasts_is_closed_and_delays_no_other() {
     );
     writer.send(&message);
     reader.expect(&message);
-    // It has lost messages, and is told so: a FIN would look as if these were all.
+    // It has lost messages, and learns of it by the reset: a FIN would look as if these were all.
     let arrived = stalled.expect_reset();
     assert!(
         !arrived.is_empty() && arrived.len() < sent * message.len(),

@@ -1,4 +1,4 @@
-//! A log whose reader stands still holds nothing up.
+//! A log whose reader stands still delays nothing.
 #![cfg(feature = "cli")]
 
 mod common;
@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 /// More lines than a pipe and the server's own buffer hold: two for each connection.
 const CONNECTIONS: usize = 1500;
 
-/// A server whose log goes to a pipe, which is read when the test says so.
+/// A server whose log goes to a pipe, which is read only when the test does.
 struct Unread {
     child: Child,
     addr: String,
@@ -41,7 +41,7 @@ impl Unread {
         Unread { child, addr, admin }
     }
 
-    /// Connections come and go, each of them with lines in the log.
+    /// Opens and closes connections, each with lines in the log.
     fn make_log(&self) {
         for _ in 0..CONNECTIONS {
             let mut peer = self.connect();
@@ -86,7 +86,7 @@ impl Drop for Unread {
     }
 }
 
-/// The line that says how many were dropped, read until it comes.
+/// Reads to the line that says how many were dropped.
 fn log_dropped(log: impl Read) -> u64 {
     let mut lines = BufReader::new(log).lines();
     loop {

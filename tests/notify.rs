@@ -1,4 +1,4 @@
-//! A service manager is told how the server fares. The manager is a socket of the test's own.
+//! Notifications to a service manager, which is a socket of the test.
 #![cfg(feature = "cli")]
 
 mod common;
@@ -42,14 +42,14 @@ impl Manager {
         command
     }
 
-    /// What it is told next.
+    /// The next notification.
     fn next(&self) -> String {
         let mut message = [0; 4096];
         let length = self.socket.recv(&mut message).expect("the server speaks");
         String::from_utf8(message[..length].to_vec()).expect("text")
     }
 
-    /// What it has been told and not looked at yet.
+    /// Notifications that were not read yet.
     fn pending(&self) -> Vec<String> {
         let mut messages = Vec::new();
         self.socket.set_nonblocking(true).expect("an option");
@@ -66,7 +66,7 @@ fn is(message: &str, assignment: &str) -> bool {
     message.lines().next() == Some(assignment)
 }
 
-/// Whether it stands, by proc_pid_stat(5): a signal takes effect when it pleases the scheduler.
+/// Whether it is stopped, by proc_pid_stat(5): a signal takes effect asynchronously.
 fn is_stopped(server: &Serve) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", server.pid().as_raw_nonzero()))
         .expect("the process runs");
@@ -95,7 +95,7 @@ fn ready_once_it_listens_and_stopping_once_it_drains() {
     assert_eq!(manager.pending(), [""; 0]);
 }
 
-/// On the clock that sd_notify(3) asks for: microseconds of `CLOCK_MONOTONIC`.
+/// The clock of sd_notify(3): microseconds of `CLOCK_MONOTONIC`.
 fn monotonic_usec() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec.unsigned_abs() * 1_000_000 + now.tv_nsec.unsigned_abs() / 1000
@@ -269,7 +269,7 @@ fn missing_or_blocked_service_manager_does_not_stop_the_server() {
         .to_owned();
     assert_eq!(field(&warning, "socket"), "\"/nowhere/notify\"");
 
-    // Nobody reads: the socket's queue fills, and the lines are served all the same.
+    // The manager does not read: the socket's queue fills, and connections are served nevertheless.
     let manager = Manager::start();
     let mut command = manager.command();
     command.env("WATCHDOG_USEC", "2000");

@@ -27,8 +27,8 @@ fn twenty_thousand_pipelined_messages_come_back_complete_and_in_order() {
         writer.write_all(&batch).expect("the server reads");
         writer.shutdown(std::net::Shutdown::Write).expect("open");
     });
-    // It writes everything before it reads anything: what the server cannot deliver it must not
-    // read.
+    // It writes everything before it reads anything: the server must not read what it cannot
+    // answer.
     thread::sleep(Duration::from_millis(300));
     let mut pongs = 0;
     for n in 0..20_000 {
@@ -108,8 +108,8 @@ fn a_message_may_be_as_long_as_the_bound_and_no_longer() {
     let longest = "x".repeat(1000);
     peer.send(format!("{longest}\r\n"));
     peer.expect(format!("echo: {longest}\n"));
-    // What was asked before is answered, and the answer is not lost in a reset, although more is
-    // coming in.
+    // Earlier requests are answered, and the answers are not lost in a reset, although more bytes
+    // arrive.
     peer.send(format!("last\n{longest}x and so on and so on"));
     peer.expect("echo: last\n");
     peer.expect_end();
@@ -160,7 +160,7 @@ fn half_closed_peer_gets_every_reply() {
 fn broadcast_reaches_all_other_connections() {
     let server = Serve::start(&["--app", "broadcast"]);
     let mut peers: Vec<Peer> = (0..5).map(|_| server.connect()).collect();
-    // A pong tells that the server has let this peer in.
+    // A pong shows that the server has admitted this peer.
     for peer in &mut peers {
         peer.send("ping\n");
         peer.expect("pong\n");
@@ -217,8 +217,8 @@ fn the_first_articles_client_is_served() {
     }
 }
 
-/// The client of the article on heartbeats: no framing, `ping` without an end, whatever one read
-/// returns is a message.
+/// The client of the article on heartbeats: no framing, `ping` without an end, each read is a
+/// message.
 #[test]
 fn the_second_articles_client_is_served() {
     let server = Serve::start(&["--framing", "raw"]);

@@ -1,5 +1,4 @@
-//! Leaving: nothing that was received goes unanswered, nobody is cut off who could be served, and
-//! the end comes when it was promised.
+//! Shutdown: everything received is answered, no peer is cut off early, and the end comes in time.
 #![cfg(feature = "cli")]
 
 mod common;

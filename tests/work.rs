@@ -1,5 +1,4 @@
-//! Nobody stops the loop: floods of the smallest messages, messages to everybody, and readers that
-//! are slow, beside others.
+//! Floods of the smallest messages, broadcasts, and slow readers must not delay others.
 #![cfg(feature = "cli")]
 
 mod common;
@@ -13,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::{Peer, Serve, field, without_pings};
 
-/// Sends empty lines as fast as they are taken, and reads the answers, until it is told to stop.
+/// Sends empty lines as fast as they are taken, and reads the answers, until it is stopped.
 fn flood(server: &Serve, stop: &Arc<AtomicBool>) -> thread::JoinHandle<()> {
     let (mut stream, stop) = (server.connect().stream, Arc::clone(stop));
     thread::spawn(move || {
@@ -28,7 +27,7 @@ fn flood(server: &Serve, stop: &Arc<AtomicBool>) -> thread::JoinHandle<()> {
     })
 }
 
-/// How long the answer to a heartbeat takes, at worst of so many.
+/// The longest time that the answer to one of these heartbeats takes.
 fn worst_wait(witness: &mut Peer, times: usize) -> Duration {
     let waits = (0..times).map(|_| {
         let asked = Instant::now();
@@ -86,7 +85,7 @@ fn broadcast_of_one_segment_closes_and_delays_no_connection() {
     });
     let mut sender = server.connect();
     sender.send([b'\n'; 5000]);
-    // It is a receiver as well: what it waits for stands behind what was broadcast before.
+    // It is a receiver as well: its replies come behind earlier broadcasts.
     let asked = Instant::now();
     witness.send("ping\n");
     let mut seen = Vec::new();
@@ -102,7 +101,7 @@ fn broadcast_of_one_segment_closes_and_delays_no_connection() {
     assert_eq!(server.log().matches("reason=slow-reader").count(), 0);
 }
 
-/// Reads at so many bytes per 10 ms, and answers the pings that it meets at once.
+/// Reads at this many bytes per 10 ms, and answers the pings among them at once.
 fn read_slowly(mut stream: TcpStream, piece: usize) -> Vec<u8> {
     let (mut all, mut bytes) = (Vec::new(), vec![0; piece]);
     loop {
@@ -115,8 +114,8 @@ fn read_slowly(mut stream: TcpStream, piece: usize) -> Vec<u8> {
         // One may have begun in the piece before.
         let new = &all[before.saturating_sub(5)..];
         for _ in new.windows(6).filter(|six| *six == b"\nping\n") {
-            // Once the writing side is shut there is nothing to say, and once the connection is
-            // reset the next read says so.
+            // After the writing side is shut nothing can be sent, and after a reset the next read
+            // reports it.
             let _ = stream.write_all(b"pong\n");
         }
         thread::sleep(Duration::from_millis(10));
@@ -130,7 +129,7 @@ fn slow_reader_that_answers_pings_stays_open() {
     let mut asking = stream.try_clone().expect("a descriptor");
     let line = format!("{}\n", "x".repeat(993));
     let lines = 900;
-    // Asked for at once, read over more than two seconds: longer than the bound of 1.5 s.
+    // Requested at once, read over more than two seconds: longer than the timeout of 1.5 s.
     let asked = thread::spawn(move || {
         asking
             .write_all(line.repeat(lines).as_bytes())

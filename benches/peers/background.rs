@@ -1,16 +1,16 @@
-//! What goes on beside a measurement, on a thread of its own.
+//! Work beside a measurement, on a thread of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
-/// Goes on until it is ended, or dropped.
+/// Runs until it is stopped, or dropped.
 pub struct Background<T> {
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<T>>,
 }
 
-/// Asked by the thread itself, again and again.
+/// Checked by the thread itself, again and again.
 pub struct Over(Arc<AtomicBool>);
 
 impl Over {
@@ -31,7 +31,7 @@ impl<T: Send + 'static> Background<T> {
 }
 
 impl<T> Background<T> {
-    /// Waits for its end. Nothing comes of it if it panicked, which has been printed.
+    /// Waits for its end. A panic, which has been printed, is ignored.
     pub fn end(mut self) -> Option<T> {
         self.join()
     }

@@ -1,4 +1,4 @@
-//! Processes that end with what started them, each on a core of its own.
+//! Child processes that end with this one, each pinned to a core.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -16,7 +16,7 @@ pub const SERVER_CORE: usize = 0;
 /// The higher of the two.
 pub const LOAD_CORE: usize = 1;
 
-/// How often something that is waited for is looked at.
+/// How often a condition is polled.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Why there is no result.
@@ -111,7 +111,7 @@ impl Child {
             .map_err(|error| format!("terminate {}: {error}", self.0.id()))?)
     }
 
-    /// Waits for its end, but not for ever.
+    /// Waits for its end, with a limit.
     pub fn wait(mut self, limit: Duration) -> Result<ExitStatus, Failure> {
         let until = Instant::now() + limit;
         loop {
@@ -138,7 +138,7 @@ impl Drop for Child {
     }
 }
 
-/// Leaves this process, and what it starts from now on, with one core.
+/// Pins this process and its later children to one core.
 pub fn pin_self(core: usize) -> Result<(), Failure> {
     if thread::available_parallelism().map_or(1, usize::from) <= LOAD_CORE {
         return Err(Failure::Failed(

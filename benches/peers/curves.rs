@@ -17,9 +17,9 @@ use crate::stats::{Spread, Unit};
 const HEIGHT: i32 = 440;
 const HEAD: i32 = 70;
 const FOOT: i32 = 40;
-/// What the figures of the vertical axis take.
+/// Width of the labels of the vertical axis.
 const LEFT: i32 = 70;
-/// What a curve's name and its last figure take, right of it.
+/// Width of a curve's name and its last figure, at its right.
 const NAME_WIDTH: i32 = 200;
 const GOAL_WIDTH: i32 = 24;
 
@@ -43,7 +43,7 @@ struct Chart {
     proportion: bool,
 }
 
-/// Draws into `dir`, and returns for each plot its path from there and what it shows.
+/// Draws into `dir`, and returns for each plot its path from there and its title.
 pub fn draw(report: &Report, dir: &Path) -> Result<Vec<(String, String)>, Failure> {
     let mut plots = Vec::new();
     for chart in [memory(report), time(report)] {
@@ -229,7 +229,7 @@ fn grid(area: &Area, x: &Scale, y: &Scale) -> Drawn {
     Ok(())
 }
 
-/// Its name stands left of it: right of it are those of the curves.
+/// The label is at the left of the point: at the right are those of the curves.
 fn draw_target(area: &Area, chart: &Chart, x: i32, y: i32) -> Drawn {
     area.draw(&PathElement::new(
         [(x - GOAL_WIDTH, y), (x, y)],

@@ -18,7 +18,7 @@ pub fn write(report: &Report, dir: &Path, full: bool) -> Result<(), Failure> {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     let base = if full { docs.as_path() } else { dir };
     let plots_dir = base.join("benchmarks");
-    // Plots of peers and scenarios that are gone would not be told from this run's.
+    // Plots of removed peers and scenarios would look like plots of this run.
     let _ = fs::remove_dir_all(&plots_dir);
     fs::create_dir_all(&plots_dir).map_err(|error| format!("{}: {error}", plots_dir.display()))?;
     let mut plots = plots::draw(report, &plots_dir)?;

@@ -1,6 +1,5 @@
-//! The engine without sockets: how its memory and its work grow with the lines, up to a million.
-//! Each number of lines has a process of its own, which is this program once more
-//! (`virtual_connections.rs`).
+//! The engine without sockets: memory and work by the number of connections, up to a million. Each
+//! size has a process of its own, which is this program once more (`virtual_connections.rs`).
 
 use std::env;
 use std::fs::{self, File};
@@ -16,13 +15,13 @@ use crate::stats::{Spread, Unit};
 use crate::virtual_connections::Costs;
 
 pub const ID: &str = "engine";
-/// What tells this program to be such a process.
+/// The flag that makes this program such a process.
 pub const FLAG: &str = "engine-alone";
 
 /// A hundred times what it takes.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// For each number of lines the same, and what it comes to.
+/// The rows for each number of connections, and the summary.
 macro_rules! metrics {
     ($($lines:literal)*) => {
         &[

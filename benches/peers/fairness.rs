@@ -1,4 +1,4 @@
-//! What a quiet peer feels of those who are not.
+//! The latency of a quiet peer beside others that are not quiet.
 
 use std::io::{Read, Write};
 use std::iter;
@@ -114,7 +114,7 @@ pub fn quiet(
         length,
     ]
     .map(str::to_string);
-    // Known by its text, as what is broadcast is no answer.
+    // Recognized by its text, because a broadcast is no reply.
     let wire = Wire {
         expect: r"pong\n",
         ..ready.peer.wire(Mode::Reply)
@@ -128,7 +128,7 @@ pub fn quiet(
     )
 }
 
-/// Goes on until it is dropped.
+/// Runs until it is dropped.
 enum Beside {
     Nobody,
     #[expect(dead_code, reason = "held for its drop")]
@@ -158,11 +158,11 @@ fn flood(_: &Bench, server: &Server) -> Result<Beside, Failure> {
     harness::disturb(server, &args).map(Beside::Harness)
 }
 
-/// How long those who only read are left alone between two looks.
+/// The pause between two reads of the peers that only read.
 const READ_PAUSE: Duration = Duration::from_millis(2);
 
-/// Lines with nothing in them, as fast as they are taken, from each of the senders; they and the
-/// readers read whatever comes.
+/// Sends empty lines, as fast as they are taken, from each of the senders; senders and readers read
+/// everything.
 fn empty_lines(senders: usize, readers: usize, server: &Server) -> Result<Beside, Failure> {
     let connect = || -> std::io::Result<TcpStream> {
         let stream = TcpStream::connect(server.addr)?;
@@ -202,18 +202,18 @@ fn accepts(bench: &Bench, server: &Server) -> Result<Beside, Failure> {
     Ok(Beside::Storm(Background::start(move |over| {
         thread::sleep(CALM_BEFORE);
         let dials = (0..dials).take_while(|_| !over.is_over());
-        // Who is not let in is part of any storm.
+        // Rejected connections are part of any storm.
         dials.filter_map(|index| mute(index, to).ok()).collect()
     })))
 }
 
-/// Lines of whom nobody looks whether they are closed: a load generator that answered 15,000 closes
-/// would keep its own core so busy that the quiet peers' packets wait there.
+/// Connections whose close is not watched: a load generator that answered 15,000 closes would keep
+/// its own core so busy that the quiet peers' packets wait there.
 fn expiry(bench: &Bench, server: &Server) -> Result<Beside, Failure> {
     mute_lines(bench, server).map(Beside::Mute)
 }
 
-/// As many as there are to be, that never say a thing.
+/// The given number of connections, which never send anything.
 pub fn mute_lines(bench: &Bench, server: &Server) -> Result<Vec<TcpStream>, Failure> {
     let dial = |index: u32| -> Result<TcpStream, Failure> {
         check_interrupt()?;
@@ -222,7 +222,7 @@ pub fn mute_lines(bench: &Bench, server: &Server) -> Result<Vec<TcpStream>, Fail
     (0..bench.size.many).map(dial).collect()
 }
 
-/// From a source address of its own per thousand, so that ports last.
+/// A source address per thousand connections, so that ports suffice.
 fn mute(index: u32, to: SocketAddr) -> std::io::Result<TcpStream> {
     let [.., third, fourth] = (10 + index / 1000).to_be_bytes();
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;

@@ -16,17 +16,17 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// all. Several wait for each other, too.
 pub const WAITING: f64 = 0.05;
 
-/// What the harness found.
+/// The result of a harness run.
 pub struct Found {
     json: Value,
 }
 
-/// Who comes first where harnesses share a core.
+/// The scheduling priority where harnesses share a core.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Urgency {
     Usual,
-    /// Before everybody else (sched(7), SCHED_FIFO): what it measures is not its own wait for the
-    /// core. Takes root.
+    /// Before all others (sched(7), SCHED_FIFO), so that it does not measure its own wait for the
+    /// core. Needs root.
     First,
 }
 
@@ -37,7 +37,7 @@ pub fn run(dir: &Path, servers: &[Server], wire: &Wire, args: &[String]) -> Resu
     run_at(Urgency::Usual, dir, servers, wire, args)
 }
 
-/// A harness whose figures nobody wants; it ends when what is returned is dropped, if not before.
+/// A harness whose figures are not used; it ends when the returned value is dropped, if not before.
 pub fn disturb(server: &Server, args: &[&str]) -> Result<Child, Failure> {
     Child::start(LOAD_CORE, Path::new(HARNESS), |command| {
         command.arg("bench").args(args).arg(server.addr.to_string());
@@ -52,7 +52,7 @@ pub fn run_at(
     args: &[String],
 ) -> Result<Found, Failure> {
     let (json, log) = (dir.join("harness.json"), dir.join("harness.log"));
-    // Whatever is read afterwards is of this run.
+    // Only what is read after this belongs to the run.
     let _ = fs::remove_file(&json);
     let stderr = File::create(&log).map_err(|error| format!("write {}: {error}", log.display()))?;
     let mut all = args.to_vec();
@@ -117,7 +117,7 @@ impl Found {
             .collect()
     }
 
-    /// What one should know before believing the figures.
+    /// Warnings about the figures.
     pub fn remarks(&self) -> Vec<String> {
         let causes = |pointer: &str| {
             let causes = self

@@ -1,4 +1,4 @@
-//! What it was measured on.
+//! The machine of the measurement.
 
 use std::fs;
 use std::path::Path;
@@ -43,7 +43,7 @@ impl Machine {
     }
 }
 
-/// Which state of the sources was built, if git knows.
+/// The commit that was built, if git knows it.
 pub fn revision() -> Option<String> {
     let mut git = Command::new("git");
     git.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))

@@ -62,10 +62,10 @@ struct Options {
     /// Hold 95,000 lines for a minute over five processes, too
     #[arg(long)]
     huge: bool,
-    /// What `cargo bench` says, and `cargo test --all-targets` does not
+    /// The flag that `cargo bench` passes, and `cargo test --all-targets` does not
     #[arg(long, hide = true)]
     bench: bool,
-    /// Be the process that drives the engine alone, with so many lines, and say what it cost
+    /// Drive the engine alone with this many connections, and print its cost
     #[arg(long = engine_alone::FLAG, hide = true, value_name = "LINES")]
     engine_alone: Option<u32>,
 }

@@ -1,4 +1,4 @@
-//! Who is compared: how each is found or built, started, and spoken to.
+//! The compared servers: how each is found or built, started, and queried.
 
 use std::env;
 use std::fmt;
@@ -28,7 +28,7 @@ pub enum Peer {
 
 use Peer::{Baseline, Go, Heartline, Mosquitto, Nats, Redis, Tokio};
 
-/// As they stand in the tables.
+/// Names in the tables.
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -51,7 +51,7 @@ pub struct Ready {
     dir: PathBuf,
 }
 
-/// Finds or builds it, or says why it is missing.
+/// Finds or builds the peer, or says why it is missing.
 pub fn prepare(peer: Peer, dir: &Path) -> Result<Ready, String> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers");
     let (program, version) = match peer {
@@ -100,7 +100,7 @@ pub fn prepare(peer: Peer, dir: &Path) -> Result<Ready, String> {
         Go => {
             let program = dir.join("echo-go");
             let mut go = Command::new("go");
-            // The sources lie in a repository that need not belong to whoever runs this.
+            // The sources may be in a repository that belongs to another user.
             go.current_dir(sources.join("go"))
                 .args(["build", "-buildvcs=false", "-o"])
                 .arg(&program)
@@ -132,7 +132,7 @@ fn install(problem: &str, package: &str) -> String {
 
 /// A program that Debian packages.
 fn package(name: &str, package: &str, version: &[&str]) -> Result<(PathBuf, String), String> {
-    // Servers are where only root looks.
+    // Servers are in directories that only root has in its path.
     let path = env::var_os("PATH").unwrap_or_default();
     let dirs = env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
     let found = dirs
@@ -144,9 +144,9 @@ fn package(name: &str, package: &str, version: &[&str]) -> Result<(PathBuf, Stri
         .args(version)
         .output()
         .map_err(|error| format!("{name}: {error}"))?;
-    // Mosquitto says it with its help, and fails.
+    // Mosquitto prints its version with its help, and fails.
     let line = first_line(&String::from_utf8_lossy(&output.stdout));
-    // Redis adds what tells nothing to anybody else.
+    // Redis appends its build hash.
     let line = line.split(" sha=").next().unwrap_or(&line).to_string();
     Ok((program, line))
 }
@@ -170,7 +170,7 @@ fn first_line(text: &str) -> String {
         .to_string()
 }
 
-/// What a server is to do with messages.
+/// What a server does with messages.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Answer each.
@@ -179,7 +179,7 @@ pub enum Mode {
     FanOut,
 }
 
-/// How the harness speaks to a peer: values of its flags `--hello`, `--send`, `--expect`,
+/// How the harness talks to a peer: values of its flags `--hello`, `--send`, `--expect`,
 /// `--answer`.
 pub struct Wire {
     pub hello: Option<&'static str>,
@@ -242,7 +242,7 @@ impl Peer {
         }
     }
 
-    /// What to send to see that it really answers, and with what the answer ends.
+    /// A probe that proves that the server answers, and the end of the answer.
     fn probe(self) -> (&'static [u8], &'static [u8]) {
         match self {
             Baseline | Heartline | Tokio | Go => (b"probe\n", b"echo: probe\n"),
@@ -378,7 +378,7 @@ impl Ready {
 
     fn probe(&self, mut stream: TcpStream, mode: Mode) -> std::io::Result<()> {
         if mode == Mode::FanOut {
-            // Nobody would answer.
+            // No reply would come.
             return Ok(());
         }
         let (question, answer) = self.peer.probe();

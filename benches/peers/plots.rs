@@ -18,9 +18,9 @@ const BAR: i32 = 20;
 /// Above the bars and below them.
 const HEAD: i32 = 60;
 const FOOT: i32 = 16;
-/// What the figure at the end of a bar takes.
+/// Width of the figure at the end of a bar.
 const FIGURE_WIDTH: i32 = 190;
-/// About what a letter of [`LABEL`] takes: nobody knows the reader's font.
+/// Approximate width of a letter of [`LABEL`]: the reader's font is unknown.
 const LETTER: i32 = 8;
 pub const FONT: &str = "sans-serif";
 pub const TITLE: i32 = 18;
@@ -51,7 +51,7 @@ struct Chart {
     line_at: Option<f64>,
 }
 
-/// Draws into `dir`, and returns for each plot its path from there and what it shows.
+/// Draws into `dir`, and returns for each plot its path from there and its title.
 pub fn draw(report: &Report, dir: &Path) -> Result<Vec<(String, String)>, Failure> {
     let mut plots = Vec::new();
     let all = std::iter::once(("targets".to_string(), ratios(report))).chain(peers(report));
@@ -63,7 +63,7 @@ pub fn draw(report: &Report, dir: &Path) -> Result<Vec<(String, String)>, Failur
     Ok(plots)
 }
 
-/// Where heartline stands to the baseline, and where it should.
+/// Heartline's ratio to the baseline, and the target.
 fn ratios(report: &Report) -> Chart {
     let bar = |(scenario, metric, most): (&str, &str, f64)| {
         let metric = report.metric(scenario, metric)?;

@@ -1,4 +1,4 @@
-//! What a process costs, as /proc tells it.
+//! The cost of a process, from /proc.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::child::{Failure, pause};
 
-/// A server is at rest when it used less of a core than this between two looks; and gets no more
-/// than so long to come to rest.
+/// A server is at rest when it used less of a core than this between two samples; the longest wait
+/// for that.
 const AT_REST: f64 = 0.05;
 const REST_LOOK: Duration = Duration::from_millis(150);
 const MAX_SAMPLE_PAUSE: Duration = Duration::from_secs(5);
@@ -44,7 +44,7 @@ pub fn rest(pid: u32) -> Result<(), Failure> {
     }
 }
 
-/// From the scheduler's accounting. What /proc/PID/schedstat says is of the first thread alone.
+/// From the scheduler's accounting. /proc/PID/schedstat covers the first thread alone.
 pub fn cpu_ns(pid: u32) -> Result<f64, Failure> {
     let time = |task: PathBuf| {
         fs::read_to_string(task.join("schedstat"))

@@ -82,7 +82,7 @@ pub struct ScenarioReport {
     pub remarks: Vec<Remark>,
 }
 
-/// What to know before believing a figure.
+/// Warnings about a figure.
 #[derive(Serialize)]
 pub struct Remark {
     pub peer: Peer,
@@ -95,7 +95,7 @@ pub struct MetricReport {
     pub id: &'static str,
     pub title: &'static str,
     pub unit: Unit,
-    /// All who take part in the scenario, missing or not.
+    /// All peers of the scenario, missing or not.
     pub peers: Vec<Figures>,
 }
 
@@ -106,7 +106,7 @@ pub struct Figures {
     /// For each round; null if it failed.
     pub values: Vec<Option<f64>>,
     pub spread: Option<Spread>,
-    /// The ratio to what the baseline had in the same round.
+    /// The ratio to the baseline of the same round.
     pub to_baseline: Option<Spread>,
     #[serde(skip)]
     compares: bool,
@@ -197,7 +197,7 @@ impl Report {
         }
     }
 
-    /// Reckons what all rounds say together.
+    /// Aggregates all rounds.
     pub fn finish(&mut self, complete: bool) {
         self.interrupted = !complete;
         for metric in self
@@ -236,7 +236,7 @@ impl MetricReport {
 }
 
 impl Figures {
-    /// What a table says where there is no figure.
+    /// The cell without a figure.
     pub fn absence(&self) -> &'static str {
         match (self.missing, self.values.is_empty()) {
             (true, _) => "missing",

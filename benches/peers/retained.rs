@@ -1,5 +1,5 @@
-//! What a connection keeps of the server's memory after one large message. The harness would send
-//! all of them at once, and the peak of that is something else.
+//! Memory that a server retains per connection after one large message. The harness would send all
+//! of them at once, and would measure the peak instead.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,5 +1,5 @@
-//! Runs the scenarios, in turn: within a round each on all peers, so that whatever changes on the
-//! machine meanwhile meets all alike.
+//! Runs the scenarios in rounds: within a round each on all peers, so that changes of the machine
+//! affect all alike.
 
 use crate::child::Failure;
 use crate::report::Report;

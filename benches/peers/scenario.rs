@@ -1,4 +1,4 @@
-//! What a scenario is, and what all of them are given.
+//! The type of a scenario, and what all scenarios are given.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use crate::stats::Unit;
 pub const LINES: [u32; 5] = [10_000, 30_000, 100_000, 300_000, 1_000_000];
 pub const FEW_LINES: [u32; 5] = [1000, 3000, 10_000, 30_000, 100_000];
 
-/// Who beats every 5 s is never asked, and given up after 20 s as by the tokio peer; the timers run
-/// as they would.
+/// A peer that beats every 5 s is never pinged, and closed after 20 s as by the tokio peer; the
+/// timers run as in production.
 pub const BEATING: &[&str] = &["--heartbeat", "10s", "--missed", "1"];
 
 pub struct Bench {
@@ -21,7 +21,7 @@ pub struct Bench {
     pub size: Size,
     /// Or why it is missing.
     pub peers: Vec<(Peer, Result<Ready, String>)>,
-    /// Or why it was not built; `None` if nobody wanted it.
+    /// Or why it was not built; `None` if it was not requested.
     pub tiny_example: Option<Result<PathBuf, String>>,
 }
 
@@ -29,7 +29,7 @@ pub struct Metric {
     pub id: &'static str,
     pub title: &'static str,
     pub unit: Unit,
-    /// Whether its ratio to the baseline says something.
+    /// Whether its ratio to the baseline is meaningful.
     pub to_baseline: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What is measured, and how.
+//! The scenarios.
 
 use std::fs;
 use std::time::Duration;
@@ -269,7 +269,7 @@ pub fn ids() -> Vec<&'static str> {
     SCENARIOS.iter().map(|scenario| scenario.id).collect()
 }
 
-/// Those in `only`, or all. The huge one only if it is asked for.
+/// Those in `only`, or all. The huge one only on request.
 pub fn choose(only: &[String], huge: bool) -> Vec<&'static Scenario> {
     let wanted = |scenario: &&Scenario| match only.iter().any(|id| id == scenario.id) {
         true => true,
@@ -279,7 +279,7 @@ pub fn choose(only: &[String], huge: bool) -> Vec<&'static Scenario> {
     SCENARIOS.iter().filter(wanted).collect()
 }
 
-/// Asking would mix with what is measured.
+/// Pings would mix with what is measured.
 const NOT_ASKING: &[&str] = &["--heartbeat", "60s"];
 /// A verdict after four seconds of silence.
 const IMPATIENT: &[&str] = &["--heartbeat", "1s", "--missed", "3"];
@@ -415,7 +415,7 @@ fn fan_out(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
 fn tail(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
     let run = |idle: u32| {
         let idle = idle.to_string();
-        // The lines beside speak only when they are asked, every 5 s.
+        // The connections beside it send only pongs, every 5 s.
         let args = [
             "echo",
             "--active",
@@ -442,8 +442,8 @@ fn tail(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
     })
 }
 
-/// The overshoot is the server's own, from its last log line. The load's has in it what the load
-/// itself takes to see 15,000 lines end.
+/// The overshoot is the server's own, from its last log line. That of the load includes the time in
+/// which the load itself sees 15,000 connections end.
 fn dead(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
     let log = bench.dir.join("dead.log");
     // It is appended to.
@@ -501,7 +501,7 @@ fn dead(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
 
 fn wake_ups(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
     let server = ready.start(Mode::Reply, HEARTLINES_DEFAULTS)?;
-    // The connection that found it answering is gone by then.
+    // The connection that checked for a reply is closed by then.
     pause(Duration::from_secs(1))?;
     let before = proc::sleeps(server.pid())?;
     pause(bench.size.no_connections_for)?;

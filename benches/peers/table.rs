@@ -56,8 +56,8 @@ pub fn plain(report: &Report) -> String {
     out
 }
 
-/// What goes between the markers in docs/benchmarks.md. `plots` are file names beside it, each with
-/// what it shows.
+/// The text between the markers in docs/benchmarks.md. `plots` are file names beside it, each with
+/// its title.
 pub fn markdown(report: &Report, plots: &[(String, String)]) -> String {
     let mut out = String::new();
     if report.quick {

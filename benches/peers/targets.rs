@@ -1,4 +1,4 @@
-//! What heartline is meant to reach, and whether it does.
+//! Heartline's targets, and whether they are met.
 
 use crate::fairness;
 use crate::peers::Peer;
@@ -184,7 +184,7 @@ pub fn judge(report: &Report) -> Vec<Outcome> {
     TARGETS.iter().map(judge).collect()
 }
 
-/// Whether it is met, and what was measured. `None` if nothing was.
+/// Whether it is met, and the measured value. `None` without a measurement.
 fn hold(report: &Report, scenario: &str, metric: &str, rule: Rule) -> Option<(bool, String)> {
     let metric = report.metric(scenario, metric)?;
     let ours = metric.of(Peer::Heartline)?;

@@ -1,5 +1,5 @@
-//! Drives the engine and its wheel without socket and clock: what the process does that
-//! `engine_alone.rs` starts.
+//! Drives the engine and its wheel without socket and clock, in the process that `engine_alone.rs`
+//! starts.
 
 use std::hint::black_box;
 use std::io::IoSlice;
@@ -18,20 +18,20 @@ use serde::{Deserialize, Serialize};
 use crate::child::Failure;
 use crate::proc;
 
-/// Few lines get more repetitions: so many line intervals, or operations on the wheel, are measured
-/// in all, between these bounds.
+/// Small sizes are repeated more often: the number of measured intervals per connection, or of
+/// operations on the wheel, lies between these bounds.
 const OPERATIONS: u32 = 4_000_000;
 const MIN_REPETITIONS: u32 = 4;
 const MAX_REPETITIONS: u32 = 400;
 
 const WARM_UP_LINES: u32 = 100;
 
-/// The last tick that the wheel can tell from the others.
+/// The last step that the wheel can tell from the others.
 const HORIZON: u64 = SLOTS as u64 - 1;
 
 #[derive(Serialize, Deserialize)]
 pub struct Costs {
-    /// Of the engine at rest, without what the process has without it.
+    /// Memory of the idle engine, without that of the process itself.
     pub resident_bytes: f64,
     pub insert_ns: f64,
     pub expiry_ns: f64,
@@ -70,13 +70,13 @@ fn repetitions(lines: u32) -> u32 {
     (OPERATIONS / lines).clamp(MIN_REPETITIONS, MAX_REPETITIONS)
 }
 
-/// Of this thread, which is the only one: whoever else was on the core does not count.
+/// CPU of this thread, the only one, without that of others on the core.
 fn cpu_ns() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
 }
 
-/// No line ever says more than that it lives.
+/// Connections send nothing but heartbeats.
 struct Silent;
 
 impl Handler for Silent {
@@ -93,7 +93,7 @@ struct Fleet {
 }
 
 impl Fleet {
-    /// Lets them in evenly over one heartbeat interval; the first are asked meanwhile.
+    /// Opens the connections evenly over one heartbeat interval; the first are pinged meanwhile.
     fn open(lines: u32) -> Result<Self, Failure> {
         let config = Config::default();
         let interval_ms = config
@@ -130,7 +130,8 @@ impl Fleet {
         Ok(())
     }
 
-    /// Lets heartbeat intervals pass, and sees that each line was asked and answered in each.
+    /// Lets heartbeat intervals pass, and checks that each connection was pinged and answered in
+    /// each.
     fn live(&mut self, intervals: u32) -> Result<(), Failure> {
         let before = self.engine.stats().pongs_received;
         (0..self.ticks_per_interval * u64::from(intervals)).for_each(|_| self.pass_tick());
@@ -183,7 +184,7 @@ impl Fleet {
         }
     }
 
-    /// No question is open, and what was kept for the answers is not the engine's.
+    /// No ping is outstanding, and the buffers for the pongs are not the engine's.
     fn rest(&mut self) {
         self.asked.drain(..).for_each(|id| {
             self.engine.handle_bytes(

@@ -1,4 +1,4 @@
-//! What a quiet peer feels of operators: a scrape every second, and a page that is open; or a
+//! The latency of a quiet peer beside operators: a scrape every second, and an open page; or a
 //! message to all, again and again.
 
 use std::io::{self, Read, Write};
@@ -50,8 +50,8 @@ pub const METRICS: &[Metric] = &[
     ),
 ];
 
-/// Short spells on one server in turn, and medians over them, so that whatever changes on the
-/// machine meets all kinds alike. Each kind has each place once.
+/// Short spells on one server in turn, and medians over them, so that changes of the machine affect
+/// all kinds alike. Each kind has each place once.
 const ORDER: [[Kind; 4]; 4] = [
     [Unwatched, Again, Watched, Told],
     [Again, Watched, Told, Unwatched],
@@ -71,7 +71,7 @@ enum Kind {
 
 use Kind::{Again, Told, Unwatched, Watched};
 
-/// What somebody asks for, and how often.
+/// The requests of an operator, and their rate.
 struct Wish {
     request: &'static str,
     body: &'static str,
@@ -118,7 +118,7 @@ impl Kind {
 pub fn measure(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
     let socket = bench.dir.join("admin.sock");
     let admin = format!("unix:{}", socket.display());
-    // Nobody is asked meanwhile: what is to be seen is the operators' part alone.
+    // Connections are not pinged meanwhile: only the operators' part is measured.
     let server = ready.start(Mode::Reply, &["--heartbeat", "10m", "--admin", &admin])?;
     let lines = mute_lines(bench, &server)?;
     let (mut p99, mut remarks) = (Vec::new(), Vec::new());
@@ -129,7 +129,7 @@ pub fn measure(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
         remarks.extend(found.remarks());
         p99.push((kind, found.figure(P99)?));
     }
-    // With nobody but them, who would otherwise wake nobody.
+    // Without other traffic, so that nothing else wakes the server.
     let alone = || -> Result<f64, Failure> {
         let (began, before) = (Instant::now(), proc::cpu_ns(server.pid())?);
         pause(bench.size.watchers_alone_for)?;
@@ -157,7 +157,7 @@ pub fn measure(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
     })
 }
 
-/// What is done while these are asked for, all of which have to be answered.
+/// What is done beside these requests, all of which must be answered.
 fn beside<T>(
     socket: &Path,
     wishes: &'static [Wish],
@@ -178,13 +178,13 @@ fn beside<T>(
     }
 }
 
-/// Asks for one thing again and again, and says how often it was answered.
+/// Repeats one request, and returns how often it was answered.
 fn operator(socket: &Path, wish: &'static Wish) -> Background<u32> {
     let socket = PathBuf::from(socket);
     Background::start(move |over| {
         let mut answers = 0;
         while !over.is_over() {
-            // An error is no answer, and none at all is a failure of the scenario.
+            // An error is not a reply, and no reply at all fails the scenario.
             answers += u32::from(ask(&socket, wish, over).is_ok());
             thread::sleep(wish.every);
         }
@@ -192,7 +192,7 @@ fn operator(socket: &Path, wish: &'static Wish) -> Background<u32> {
     })
 }
 
-/// Reads the answer to its end, which that of `events` has only when the server goes.
+/// Reads the answer to its end; that of `events` ends with the server.
 fn ask(socket: &Path, Wish { request, body, .. }: &Wish, over: &Over) -> io::Result<()> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(Duration::from_millis(500)))?;

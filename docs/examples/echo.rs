@@ -8,7 +8,7 @@ struct Echo;
 
 impl Handler for Echo {
     fn on_message(&mut self, cx: &mut Context<'_>, id: ConnId, message: &[u8]) {
-        // A full queue closes the connection by itself: there is nothing to do about an error here.
+        // A full queue makes the server close the connection: no error needs handling here.
         let _ = cx.send_parts(id, &[b"echo: ", message]);
     }
 }

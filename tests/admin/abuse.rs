@@ -36,7 +36,7 @@ fn idle_admin_clients_make_room_for_new_ones() {
     for client in &mut idle {
         assert_eq!(client.get("/healthz").code, 200);
     }
-    // A stranger goes before those who have asked before.
+    // A client without an authorized request is closed before those that have made one.
     let mut stranger = Client::connect(&server);
     let mut late = Client::connect(&server);
     assert_eq!(late.get("/healthz").code, 200);
@@ -73,7 +73,7 @@ fn full_admin_endpoint_answers_503_until_a_client_leaves() {
 fn garbage_requests_are_rejected() {
     let server = serve(&[]);
     let mut peer = server.served();
-    // A TLS client, a line client, and one who speaks another HTTP.
+    // A TLS client, a line client, and one with another HTTP version.
     for (bytes, code) in [
         (&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], 400),
         (b"hello\r\n\r\n", 400),
@@ -138,7 +138,7 @@ fn heads_and_bodies_beyond_their_bounds_are_refused() {
     let mut client = Client::connect(&server);
     client.ask("POST /drain", &["Content-Length: 1025"]);
     client.reply().expect(413);
-    // The refusal is read though the whole body comes all the same.
+    // The response is readable although the whole body is sent.
     let mut client = Client::connect(&server);
     let body = "x".repeat(200_000);
     client.ask("POST /broadcast", &["Content-Length: 200000"]);
@@ -147,7 +147,7 @@ fn heads_and_bodies_beyond_their_bounds_are_refused() {
     is_served(&server, &mut peer);
 }
 
-/// One byte a second for ever, in a head and in a body: ten seconds are the bound.
+/// One byte a second, in a head and in a body: ten seconds are the limit.
 #[test]
 fn requests_that_trickle_are_ended_in_time() {
     let server = serve(&["--heartbeat", "off"]);
@@ -180,7 +180,7 @@ fn requests_that_trickle_are_ended_in_time() {
     is_served(&server, &mut peer);
 }
 
-/// Who asks for large listings again and again and reads none of them.
+/// Clients that request large listings and read none of them.
 #[test]
 fn a_client_that_does_not_read_holds_one_answer_and_is_dropped() {
     let server = serve(&["--heartbeat", "off"]);
@@ -226,7 +226,7 @@ fn a_client_that_does_not_read_holds_one_answer_and_is_dropped() {
     is_served(&server, &mut peers[999]);
 }
 
-/// Slow is not dead: who takes a little at a time gets all of it.
+/// A client that reads slowly gets all of it.
 #[test]
 fn a_client_that_reads_slowly_gets_its_answer_whole() {
     let server = serve(&[]);

@@ -1,4 +1,4 @@
-//! Who may ask.
+//! Who may use the endpoint.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -130,7 +130,7 @@ fn without_the_token_nothing_is_reachable() {
             );
         }
     }
-    // A body that nobody has the right to send is not waited for.
+    // The body of an unauthorized request is not waited for.
     client.ask("POST /broadcast", &["Content-Length: 5"]);
     client.reply().expect(401);
 
@@ -141,7 +141,7 @@ fn without_the_token_nothing_is_reachable() {
     ] {
         client.ask("GET /status", &[&right]);
         client.reply().expect(200);
-        // Whoever has it may come under any name.
+        // With the token, any host name is accepted.
         client.send(format!(
             "GET /healthz HTTP/1.1\r\nHost: heartline.example\r\n{right}\r\n\r\n"
         ));
@@ -214,7 +214,7 @@ fn a_unix_socket_is_for_its_owner_and_goes_with_the_server() {
     );
     let mut client = Client::connect(&server);
     assert_eq!(client.get("/healthz").body, "ok\n");
-    // curl names the host of the address, which may be anything here.
+    // curl sends the host of the address, which may be anything here.
     client.send("POST /broadcast HTTP/1.1\r\nHost: heartline\r\nContent-Length: 2\r\n\r\nhi");
     client.reply().expect(200);
     wait_until("it is logged", || {

@@ -1,5 +1,4 @@
-//! A client of the admin endpoint that says exactly what a test wants said, and never waits for
-//! ever.
+//! An HTTP client that sends exactly what a test gives it, and never waits for ever.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -221,7 +220,7 @@ impl Client {
         }
     }
 
-    /// The next event of a stream: its name and what it says.
+    /// The next event of a stream: its name and its data.
     pub fn event(&mut self) -> (String, Value) {
         let name = self
             .line()
@@ -234,8 +233,7 @@ impl Client {
         (name, data)
     }
 
-    /// Reads to the end, be it orderly or a reset, and throws away what comes before: how many
-    /// bytes that were.
+    /// Reads to the end, orderly or by a reset, and returns how many bytes came before.
     pub fn drain(&mut self) -> usize {
         let mut chunk = [0; 16 * 1024];
         let mut bytes = self.read.len();

@@ -1,4 +1,4 @@
-//! What can be asked, and what is done about it.
+//! Each request and its effect.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -318,7 +318,7 @@ fn a_message_that_cannot_be_carried_is_refused_for_its_reason() {
         let mut large = Client::connect(&server);
         large.post(target, &"x".repeat(1025)).expect(413);
         large.expect_end();
-        // By its announcement alone, before a byte of it has come.
+        // Rejected by its announced length, before a byte of it has come.
         let mut larger = Client::connect(&server);
         larger.ask(
             &format!("POST {target}"),
@@ -526,7 +526,7 @@ fn admin_connections_are_kept_alive_and_pipelined() {
         old.send("GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
         assert_eq!(old.reply().header("Connection"), Some("keep-alive"));
     }
-    // As `nc -N` does: it has asked, and will ask no more.
+    // As `nc -N` does: it half-closes after its request.
     old.send("GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
     old.wire.finish();
     assert_eq!(old.reply().body, "ok\n");

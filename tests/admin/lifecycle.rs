@@ -1,4 +1,4 @@
-//! Draining, descriptors, and what the endpoint costs while nobody uses it.
+//! Drain, descriptors, and the cost of an unused endpoint.
 
 use std::process::Command;
 use std::thread;

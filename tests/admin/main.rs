@@ -1,5 +1,4 @@
-//! The admin endpoint of `heartline serve`, as its clients see it: every request, every refusal,
-//! and what those meet who mean it no good.
+//! The admin endpoint of `heartline serve`, as its clients see it: requests, errors, and abuse.
 #![cfg(feature = "cli")]
 
 mod abuse;
@@ -14,7 +13,7 @@ use client::Client;
 use common::{Serve, serve_with_admin as serve};
 use serde_json::Value;
 
-/// The answer to one request, on a connection of its own.
+/// The response to one request, on a connection of its own.
 fn get(server: &Serve, target: &str) -> Value {
     Client::connect(server).get(target).expect(200)
 }

@@ -1,5 +1,5 @@
-//! What the black-box tests share: the built binary as a process of their own, and peers that never
-//! wait for ever.
+//! What the black-box tests share: the built binary as a process, and peers that never wait for
+//! ever.
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
 mod pings;
@@ -18,15 +18,15 @@ use socket2::{Domain, Socket, Type};
 #[allow(unused_imports, reason = "not every suite has pings to leave out")]
 pub use pings::without_pings;
 
-/// Longer than anything here takes on the slowest machine; a test that gets here has failed.
+/// Longer than anything here takes on the slowest machine; a wait that reaches it has failed.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A `heartline serve` of the test's own, ended when the test ends.
 pub struct Serve {
     child: Child,
     pub addrs: Vec<SocketAddr>,
-    /// Where its admin endpoint is, as it says it: `http://ADDR` or `unix:PATH`; empty if there is
-    /// none.
+    /// The address of its admin endpoint, as printed: `http://ADDR` or `unix:PATH`; empty without
+    /// one.
     pub admin: String,
     log: PathBuf,
     /// Where the log is, if it is nowhere else.
@@ -43,8 +43,7 @@ impl Serve {
         Serve::spawn(Command::new(env!("CARGO_BIN_EXE_heartline")), addrs, args)
     }
 
-    /// Starts it by way of `command`, which ends in the binary: another program may stand before
-    /// it.
+    /// Starts it by way of `command`, which ends in the binary: another program may come before it.
     pub fn spawn(command: Command, addrs: &[&str], args: &[&str]) -> Serve {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut serve = Serve::logging_to(dir.path().join("log"), command, addrs, args);
@@ -52,7 +51,7 @@ impl Serve {
         serve
     }
 
-    /// Like [`Serve::spawn`], with its log where the test wants it.
+    /// Like [`Serve::spawn`], with a given log target.
     pub fn logging_to(log: PathBuf, mut command: Command, addrs: &[&str], args: &[&str]) -> Serve {
         command
             .arg("serve")
@@ -66,7 +65,7 @@ impl Serve {
             .spawn()
             .expect("the binary starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
-        // From here on it is ended whatever happens.
+        // Ends it even if the test fails from here on.
         let mut serve = Serve {
             child,
             addrs: Vec::new(),
@@ -109,8 +108,8 @@ impl Serve {
         Peer::connect(self.addr())
     }
 
-    /// The log so far, if it goes to a file: what else it may go to might have no end. A thread of
-    /// the server's writes it, so it is read until it stands still.
+    /// The log so far, if it goes to a file: another target might have no end. A thread of the
+    /// server writes it, so it is read until it is stable.
     pub fn log(&self) -> String {
         if !fs::metadata(&self.log).is_ok_and(|log| log.is_file()) {
             return String::new();
@@ -138,7 +137,7 @@ impl Serve {
             .collect()
     }
 
-    /// A peer that the server has let in and answers.
+    /// A peer that the server has admitted and answers.
     pub fn served(&self) -> Peer {
         let mut peer = self.connect();
         peer.send("ping\n");
@@ -157,7 +156,7 @@ impl Serve {
             .collect()
     }
 
-    /// Waits for so many closes to be logged and returns them.
+    /// Waits for this many logged closes and returns them.
     pub fn wait_for_closes(&self, count: usize) -> Vec<String> {
         wait_until("the closes are logged", || self.closes().len() >= count);
         self.closes()
@@ -257,7 +256,7 @@ impl Peer {
         Peer::over(TcpStream::connect_timeout(&addr, DEADLINE).expect("the server accepts"))
     }
 
-    /// From an address of its own: each has its own ports, and all of 127.0.0.0/8 is ours.
+    /// From an address of its own: each has its own ports, and all of 127.0.0.0/8 is local.
     pub fn connect_from(source: SocketAddr, addr: SocketAddr) -> Peer {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         socket.bind(&source.into()).expect("a free port");
@@ -298,8 +297,8 @@ impl Peer {
             .expect("the connection is open");
     }
 
-    /// Reads exactly this. Lines that are pings may stand between, as the server sends them when a
-    /// line is quiet and amid long answers; unless a ping is what is expected.
+    /// Reads exactly this. Pings may come between its lines, as the server sends them on a quiet
+    /// connection and amid long replies; unless a ping is expected.
     pub fn expect(&mut self, expected: impl AsRef<[u8]>) {
         let expected = expected.as_ref();
         let mut got = Vec::new();
@@ -354,7 +353,7 @@ impl Peer {
         all
     }
 
-    /// Reads one line, without its LF; `None` at the end, be it orderly or a reset.
+    /// Reads one line, without its LF; `None` at the end, orderly or by a reset.
     pub fn read_line(&mut self) -> Option<String> {
         loop {
             if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
@@ -371,13 +370,13 @@ impl Peer {
         }
     }
 
-    /// Waits for the connection to end, throwing away what comes before, and says when it did.
+    /// Waits for the connection to end, discarding what comes before, and returns the instant.
     pub fn time_of_end(&mut self) -> Instant {
         while self.read_line().is_some() {}
         Instant::now()
     }
 
-    /// Whether the server has ended the connection by now. What it sent is thrown away.
+    /// Whether the server has ended the connection by now. What it sent is discarded.
     pub fn has_ended(&mut self) -> bool {
         self.stream.set_nonblocking(true).expect("an option");
         let ended = loop {
@@ -392,7 +391,7 @@ impl Peer {
     }
 }
 
-/// Looks again and again until `done`, and fails after [`DEADLINE`].
+/// Polls until `done`, and fails after [`DEADLINE`].
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {

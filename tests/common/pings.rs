@@ -1,4 +1,4 @@
-//! Heartbeats in what a test has read.
+//! Heartbeats among the bytes that a test has read.
 
 /// Returns `bytes` without the lines that are pings.
 pub fn without_pings(bytes: Vec<u8>) -> Vec<u8> {

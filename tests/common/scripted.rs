@@ -1,12 +1,12 @@
-//! Servers that follow a script, on loopback, each in a thread of its own; among them those of the
-//! two articles.
+//! Servers that follow a script, on loopback, each in a thread; among them those of the two
+//! articles.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// Longer than anything here takes on the slowest machine; a test that gets here has failed.
+/// Longer than anything here takes on the slowest machine; a wait that reaches it has failed.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Runs `script` with a listening socket.
@@ -38,8 +38,8 @@ pub fn first_article(listener: TcpListener) {
     }
 }
 
-/// The server of the second article: whatever one read returns is a message, here sent back in
-/// capitals; a `ping` is answered with `pong`.
+/// The server of the second article: each read is a message, here sent back in capitals; a `ping`
+/// is answered with `pong`.
 pub fn second_article(listener: TcpListener) {
     let mut stream = accept(&listener);
     let mut buffer = [0; 1024];

@@ -41,7 +41,7 @@ fn each_end_finds_the_other_gone_within_the_bound(lost: &[&str]) {
         evicted < bound + TICK + LAG && noticed < bound + TICK + LAG,
         "by the server {evicted:?}, by the client {noticed:?}"
     );
-    // Its kernel acknowledges nothing either, which tells it from a frozen program.
+    // Its kernel acknowledges nothing either, unlike that of a frozen program.
     assert_eq!(field(close, "reason"), "half-open");
     assert!(field(close, "addr").starts_with("198.51.100.1:"), "{close}");
     let silence = ms(field(close, "silence_ms").parse().expect("a number"));
@@ -76,8 +76,8 @@ fn packet_loss_both_ways_is_found_by_both_ends() {
     each_end_finds_the_other_gone_within_the_bound(BOTH_WAYS);
 }
 
-/// Shorter than either bound: TCP makes good what was lost; either end may ask, and neither gives
-/// up.
+/// Shorter than either timeout: TCP retransmits what was lost; either end may ping, and neither
+/// closes.
 #[test]
 #[ignore = "makes network namespaces: needs root and iproute2"]
 fn network_gap_shorter_than_the_bound_closes_no_connection() {
@@ -132,7 +132,7 @@ fn both_ends_close_and_reconnect_after_a_network_loss() {
     let silence_ms: u64 = field(close, "silence_ms").parse().expect("a number");
     assert!((1501..3000).contains(&silence_ms), "{silence_ms}");
 
-    // Said while the line is down, delivered when it is back.
+    // Sent while the network is down, delivered when it is back.
     client.say("are you there?");
     network.heal();
     client.expect("echo: are you there?");
@@ -213,7 +213,7 @@ fn a_peer_that_vanishes_behind_a_full_queue_is_found_within_the_bound() {
     assert_eq!(server.closes().len(), 1, "the talker is none the worse");
 }
 
-/// What the kernel has taken and nobody has acknowledged is not sent.
+/// Bytes that the kernel has taken and that are not acknowledged are not sent.
 #[test]
 #[ignore = "makes network namespaces: needs root and iproute2"]
 fn unacknowledged_lines_in_a_dead_network_exit_with_1() {

@@ -1,5 +1,4 @@
-//! Peers that connect, talk and vanish in every way there is, for as long as
-//! `HEARTLINE_CHURN_SECONDS` says.
+//! Peers that connect, send and vanish in every way, for as long as `HEARTLINE_CHURN_SECONDS` says.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -12,20 +11,19 @@ use crate::common::{Peer, Serve, wait_until};
 use crate::connect::Connect;
 use crate::{LAG, TICK, ms};
 
-/// How long it goes on, unless `HEARTLINE_CHURN_SECONDS` says otherwise; ten minutes are the long
-/// run.
+/// The default of `HEARTLINE_CHURN_SECONDS`; ten minutes are the long run.
 const SECONDS: u64 = 10;
-/// Peers at a time, so that the server's memory has a level to settle at.
+/// Peers at a time, so that the server's memory reaches a level.
 const THREADS: u64 = 8;
 /// Peers per second of one thread at most: the kernel keeps the port of each for a while.
 const PAUSE: Duration = ms(10);
-/// What the server's memory may rise by after the beginning. A leak of 100 bytes per peer would be
-/// more, even in the short run.
+/// How far the server's memory may rise after the beginning. A leak of 100 bytes per peer would
+/// exceed it, even in the short run.
 const GROWTH_KB: u64 = 256;
 
 /// The ways to go.
 const WAYS: u64 = 9;
-/// After this the server knows a peer dead that says nothing, see [`SERVER`].
+/// After this time the server has closed a silent dead peer, see [`SERVER`].
 const BOUND: Duration = ms(4000);
 const SERVER: [&str; 6] = ["--heartbeat", "2s", "--missed", "1", "--log-level", "warn"];
 
@@ -106,7 +104,7 @@ fn churn_leaves_memory_flat_and_descriptors_as_they_were() {
     let descriptors = server.descriptors();
 
     let start = Instant::now();
-    // By then the peers that stay are as many as they will ever be.
+    // By then the number of remaining peers is at its maximum.
     let settled = start + BOUND + TICK + LAG + Duration::from_secs(1);
     let until = settled + Duration::from_secs(seconds);
     let mut memory = None;

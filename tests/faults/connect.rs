@@ -28,7 +28,7 @@ impl Connect {
         )
     }
 
-    /// The same by way of `command`, which ends in the binary: another program may stand before it.
+    /// The same by way of `command`, which ends in the binary: another program may come before it.
     pub fn spawn(mut command: Command, addr: &str, args: &[&str]) -> Connect {
         command.args(["connect", addr]).args(args);
         let mut child = command
@@ -68,7 +68,7 @@ impl Connect {
         self.expect(&format!("echo: {message}"));
     }
 
-    /// Waits for a status that says this, and returns when it came.
+    /// Waits for this status, and returns when it came.
     pub fn wait_for(&self, what: &str) -> Instant {
         let start = Instant::now();
         while start.elapsed() < DEADLINE {

@@ -14,7 +14,7 @@ const HEARTBEAT: [&str; 4] = ["--heartbeat", "500ms", "--missed", "2"];
 /// Of [`HEARTBEAT`].
 const BOUND_MS: u64 = 1500;
 
-/// A client that answers the server's pings and judges nobody.
+/// A client that answers the server's pings and closes no connection itself.
 fn answering(server: &Serve) -> Connect {
     let mut client = Connect::start(
         server.addr(),
@@ -66,7 +66,7 @@ fn frozen_server_closes_no_connection_and_logs_the_stall() {
     server.signal(Signal::STOP);
     thread::sleep(ms(2 * BOUND_MS));
     server.signal(Signal::CONT);
-    // Whoever it blames it has blamed by then.
+    // By then it has closed every connection that it would close.
     thread::sleep(ms(BOUND_MS) + TICK + LAG);
     assert_eq!(server.closes(), Vec::<String>::new());
     clients
@@ -78,15 +78,16 @@ fn frozen_server_closes_no_connection_and_logs_the_stall() {
         .find(|line| line.contains(" stall "))
         .expect("a line about the stall");
     let stalled_ms = field(stall, "stalled_ms").parse::<u64>().expect("a number");
-    // What it would have slept anyhow is no stall, and that is at most until the next ping.
+    // The part that it would have waited anyway is no stall, and that lasts at most until the next
+    // ping.
     assert!(
         (2 * BOUND_MS - 500..2 * BOUND_MS + 1500).contains(&stalled_ms),
         "{stall}"
     );
 }
 
-/// Its kernel accepts new lines for it, so a client that judged it dead dials, is let in, and asks
-/// again.
+/// Its kernel accepts new connections for it, so a client that found it dead dials, is accepted,
+/// and pings again.
 #[test]
 fn client_leaves_a_frozen_server_and_reconnects() {
     let server = Serve::start(&["--heartbeat", "off"]);
@@ -108,7 +109,7 @@ fn client_leaves_a_frozen_server_and_reconnects() {
     client.is_served("back again");
 }
 
-/// Its kernel says so at once: no heartbeat is waited for.
+/// Its kernel reports it at once: no heartbeat is waited for.
 #[test]
 fn a_killed_peer_is_known_at_once() {
     let server = Serve::start(&["--heartbeat", "off"]);
@@ -130,8 +131,7 @@ fn a_killed_peer_is_known_at_once() {
 
 #[test]
 fn a_killed_server_is_known_at_once_and_its_clients_are_back_as_soon_as_it_is() {
-    // An address that no other test dials or listens on: the port is still free when it is asked
-    // for again.
+    // An address that no other test uses: the port is still free when it is bound again.
     let mut server = Serve::start_on(&["127.0.0.2:0"], &[]);
     let addr = server.addr();
     let mut clients: Vec<Connect> = (0..8).map(|_| answering(&server)).collect();

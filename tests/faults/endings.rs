@@ -45,7 +45,7 @@ fn reset_closes_a_connection_at_once() {
     let mut neighbour = served(&server);
     let (quiet, mut unfinished, mut stuck) = (served(&server), served(&server), served(&server));
     unfinished.send("the beginning of");
-    // The server does not read this one any more: no read of its own tells it of the end.
+    // The server does not read from this one any more, so no read reports the end.
     stuff(&mut stuck, &("x".repeat(10_000) + "\n"));
     for (closed, peer) in [quiet, unfinished, stuck].into_iter().enumerate() {
         let (addr, start) = (addr(&peer), Instant::now());
@@ -104,7 +104,7 @@ fn half_closed_peer_that_does_not_read_is_closed_within_the_bound() {
     let (mut shut, mut talker) = (served(&server), served(&server));
     let living = keep_beating(&shut);
     talker.send(("m".repeat(10_000) + "\n").repeat(1000) + "ping\n");
-    // All of it is queued when the pong comes; the server may have asked before.
+    // All of it is queued when the pong comes; the server may have pinged before.
     while talker.read_line().expect("a pong") != "pong" {}
     living.stop();
     let start = Instant::now();
@@ -159,10 +159,10 @@ impl Pinging {
     }
 }
 
-/// A window of zero for ever, from a peer whose every heartbeat is life.
+/// A permanent zero window, from a peer whose heartbeats are signs of life.
 #[test]
 fn peer_that_pings_and_never_reads_is_closed_after_write_timeout() {
-    // Nobody is asked meanwhile.
+    // The server sends no pings meanwhile.
     let args = [
         "--app",
         "broadcast",
@@ -206,7 +206,7 @@ fn client_reconnects_after_reset_and_fin() {
     let (connected, wait) = channel();
     let server = thread::spawn(move || {
         let (first, _) = listener.accept().expect("a client");
-        // A reset that comes before the client has looked is a dial that failed.
+        // A reset that comes before the client has read is a dial that failed.
         wait.recv().expect("it connects");
         SockRef::from(&first)
             .set_linger(Some(Duration::ZERO))

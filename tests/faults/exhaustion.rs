@@ -1,4 +1,4 @@
-//! A machine that has no more to give: no descriptors, no room for the log.
+//! A machine whose resources are exhausted: no descriptors, no room for the log.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -12,14 +12,13 @@ use rustix::process::{Resource, Rlimit, Signal, prlimit};
 use crate::common::{Peer, Serve, field, wait_until};
 use crate::{addr, is_served, ms, served};
 
-/// So that nothing comes between a peer's question and its answer, however long the machine takes.
+/// So that the machine's speed has no effect on pings and their answers.
 const UNASKED: [&str; 2] = ["--heartbeat", "off"];
 
-/// More cannot be let in.
+/// No more can be admitted.
 const DESCRIPTORS: usize = 64;
 
-/// Those who do not fit are turned away for this reason, and those inside notice nothing of all
-/// that.
+/// Further peers are rejected for this reason, and connected ones are not affected.
 fn five_hundred_peers(server: &Serve, reason: &str) {
     let mut inside: Vec<Peer> = (0..20).map(|_| served(server)).collect();
     let mut late: Vec<Peer> = Vec::new();
@@ -59,7 +58,7 @@ fn five_hundred_peers(server: &Serve, reason: &str) {
         "{refusals:?}"
     );
 
-    // Once more at the door, and nothing to do but to wait.
+    // One more waits in the backlog, and the server has nothing to do but wait.
     let crowd: Vec<Peer> = (0..50).map(|_| server.connect()).collect();
     let before = server.cpu_time();
     thread::sleep(ms(1000));
@@ -86,12 +85,12 @@ fn sixty_four_descriptors_from_the_start_and_five_hundred_peers() {
         env!("CARGO_BIN_EXE_heartline"),
     ]);
     let server = Serve::spawn(command, &["127.0.0.1:0"], &UNASKED);
-    // Admission says no before descriptors run out.
+    // Admission rejects before descriptors run out.
     five_hundred_peers(&server, "full");
 }
 
-/// The limit that was read at the start promised more: only `accept` itself says that there is no
-/// descriptor left.
+/// The limit that was read at the start promised more: only `accept` itself reports that no
+/// descriptor is left.
 #[test]
 fn sixty_four_descriptors_all_of_a_sudden_and_five_hundred_peers() {
     let server = Serve::start(&UNASKED);
@@ -107,8 +106,8 @@ fn sixty_four_descriptors_all_of_a_sudden_and_five_hundred_peers() {
     five_hundred_peers(&server, "no-descriptors");
 }
 
-/// Where the kernel's queue is full it drops the dial, and the dialler's kernel tries again: nobody
-/// is refused, and nobody who is here notices.
+/// When the kernel's queue is full it drops the dial, and the dialler's kernel retries: nothing is
+/// rejected, and connected peers are not affected.
 #[test]
 fn a_full_backlog_delays_dials_and_loses_none() {
     let server = Serve::start(&["--backlog", "4", "--heartbeat", "off"]);
@@ -132,7 +131,7 @@ fn a_full_backlog_delays_dials_and_loses_none() {
     inside.iter_mut().for_each(is_served);
 }
 
-/// Lets peers come, talk and vanish, each of which is a line for the log or two, up to a thousand a
+/// Opens, uses and drops peers, each of which causes one or two log lines, up to a thousand a
 /// second of each kind.
 fn make_log_lines(server: &Serve, time: Duration) {
     let start = Instant::now();
@@ -203,7 +202,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Its last file may be open still: it goes when that is closed.
+        // Its last file may still be open: its space is freed when that is closed.
         let _ = Command::new("umount")
             .arg("--lazy")
             .arg(self.dir.path())
@@ -231,8 +230,8 @@ fn when_the_disk_has_room_again_the_log_goes_on() {
     fs::remove_file(&filler).expect("a file of our own");
     wait_until("lines are logged again", || {
         let late = addr(&served(&server));
-        // Those that came last may be beyond what the log takes in a second, and the first may be
-        // spoilt by what was cut off.
+        // The last ones may exceed what is logged per second, and the first may be damaged by the
+        // truncation.
         thread::sleep(ms(100));
         server
             .closes()

@@ -1,5 +1,5 @@
-//! System calls that fail as those of a machine do that has run out of something, which no test can
-//! make a whole machine do. strace(1) makes them fail: `cargo test --test faults injected --
+//! System calls that fail as on a machine whose resources are exhausted, which no test can bring
+//! about for a whole machine. strace(1) makes them fail: `cargo test --test faults injected --
 //! --ignored`.
 
 use std::fs;
@@ -10,7 +10,7 @@ use crate::common::{Peer, Serve, field, wait_until};
 use crate::{is_served, ms, served};
 
 /// The server, in which calls of `call` fail with `error` as `when` says (strace(1), `inject`), and
-/// a file with every such call that it makes.
+/// a file with every such call.
 fn failing(call: &str, error: &str, when: &str) -> (Serve, tempfile::NamedTempFile) {
     let calls = tempfile::NamedTempFile::new().expect("a temporary file");
     let mut command = Command::new("strace");
@@ -37,8 +37,8 @@ fn count(calls: &tempfile::NamedTempFile, part: &str) -> usize {
         .count()
 }
 
-/// Thirty calls in a row fail: with the descriptor in reserve or without it, nobody can be let in
-/// for a while.
+/// Thirty calls in a row fail: with the descriptor in reserve or without it, no peer can be
+/// accepted for a while.
 #[test]
 #[ignore = "takes strace"]
 fn accepting_rests_while_the_machine_has_nothing_to_give_and_goes_on_afterwards() {
@@ -60,7 +60,7 @@ fn accepting_rests_while_the_machine_has_nothing_to_give_and_goes_on_afterwards(
             "{error}: nobody was put out"
         );
         assert!(server.log().contains("accept-error"), "{error}");
-        // Each try is one call and one with the reserve, and a rest of 100 ms comes after it.
+        // Each try is one call and one with the reserve, and a pause of 100 ms comes after it.
         assert!(
             start.elapsed() > ms(1300),
             "{error}: tried again after {:?}",
@@ -83,7 +83,7 @@ fn connection_aborted_before_accept_delays_no_other() {
     );
 }
 
-/// A line that the kernel will not watch could never be read: it ends, and is told so by a close.
+/// A connection that the kernel will not watch could never be read: it is closed.
 #[test]
 #[ignore = "takes strace"]
 fn connection_that_epoll_rejects_is_closed_alone() {

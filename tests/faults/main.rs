@@ -23,17 +23,17 @@ use std::time::Duration;
 
 use common::{Peer, Serve};
 
-/// What a loaded machine may add to a bound before a test calls it broken. The promise itself, one
-/// tick, is held in the simulation.
+/// What a loaded machine may add to a bound before a test fails. The bound itself, one tick, is
+/// tested in the simulation.
 const LAG: Duration = Duration::from_millis(1500);
-/// The tick that a server has unless it is told otherwise.
+/// The server's default tick.
 const TICK: Duration = Duration::from_millis(100);
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// A peer that the server has let in.
+/// A peer that the server has admitted.
 fn served(server: &Serve) -> Peer {
     let mut peer = server.connect();
     is_served(&mut peer);

@@ -1,5 +1,4 @@
-//! Three network namespaces in a row, server - router - client, of which the router can be told to
-//! swallow packets.
+//! Three network namespaces in a row, server - router - client, whose router can drop packets.
 
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::common::Serve;
 use crate::connect::Connect;
 
-/// The namespaces of one test, gone with it. The addresses are those that RFC 5737 reserves for
+/// The namespaces of one test, removed with it. The addresses are those that RFC 5737 reserves for
 /// examples.
 pub struct Network {
     name: String,

@@ -1,4 +1,4 @@
-//! Peers that are alive by every byte they send, and yet take for ever or take everything.
+//! Peers that are alive by every byte they send, but send or read extremely slowly, or flood.
 
 use std::io::Write;
 use std::thread;
@@ -16,7 +16,7 @@ fn a_frame_that_never_ends_is_ended_by_the_frame_timeout() {
     let mut bytes = 0;
     while server.closes().is_empty() {
         assert!(start.elapsed() < DEADLINE, "nobody was closed");
-        // It may have been closed since: then this is the write that hears of it.
+        // It may have been closed since: then this write fails.
         let _ = endless.stream.write(b"x");
         // As slow, but each of its messages ends in time.
         slow.send(if bytes % 5 == 4 { b"\n" } else { b"y" });

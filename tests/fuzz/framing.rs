@@ -1,5 +1,5 @@
-//! Each framing: where the reads cut the bytes changes nothing, and nothing is held but what has
-//! arrived.
+//! Each framing: the places where reads split the bytes change nothing, and only bytes that have
+//! arrived are held.
 
 use heartline::framing::inbox::Inbox;
 use heartline::framing::{Codec, Frame, FrameTooLarge};
@@ -127,7 +127,7 @@ fn assert_short(seen: &[Seen], max_message: usize) {
     }
 }
 
-/// Walks along the wire with what was seen of it; returns how far that goes.
+/// Compares the wire with what was decoded; returns how far they agree.
 fn spell(seen: &[Seen], words: &HeartbeatWords, wire: &[u8]) -> usize {
     let mut left = wire;
     for seen in seen {
@@ -157,7 +157,7 @@ fn spell(seen: &[Seen], words: &HeartbeatWords, wire: &[u8]) -> usize {
     wire.len() - left.len()
 }
 
-/// Messages come out as they went in, however the wire is cut.
+/// Messages come out as they went in, wherever the wire is split.
 fn survive(
     codec: &Codec,
     framing: Framing,

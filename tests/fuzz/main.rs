@@ -1,5 +1,5 @@
-//! What the fuzzers of `fuzz/` look for, on stable: every property over the corpus they have left
-//! and over bytes at random.
+//! The targets of the fuzzers in `fuzz/`, on stable: every property over their corpus and over
+//! random bytes.
 
 mod engine;
 mod framing;
@@ -38,7 +38,7 @@ impl Drop for Blame<'_> {
     }
 }
 
-/// A peer may claim a message of 4 GiB: who believes it, and reserves that much, gets nothing.
+/// A peer may claim a message of 4 GiB: no memory is reserved for a claim.
 fn refuse_gigabytes() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

@@ -1,9 +1,9 @@
-//! PROXY headers: a verdict comes in time, and no further byte changes it.
+//! PROXY headers: the result comes in time, and no further byte changes it.
 
 use heartline::framing::proxy::{Header, LONGEST_V1, MAX_HEADER, ProxyError, parse};
 
-/// The beginning of a connection, asked about at every length. A little more than the longest
-/// header is enough.
+/// The beginning of a connection, parsed at every length. A little more than the longest header is
+/// enough.
 pub fn proxy(data: &[u8]) {
     let data = &data[..data.len().min(MAX_HEADER + 64)];
     let mut verdict = Ok(Header::Incomplete);
@@ -29,8 +29,8 @@ pub fn proxy(data: &[u8]) {
     }
 }
 
-/// Judges the first verdict that is not to wait: it comes with the last byte of the header, or with
-/// the byte that spoils it.
+/// Checks the first result that is not `Incomplete`: it comes with the last byte of the header, or
+/// with the first invalid byte.
 fn assert_in_time(verdict: Result<Header, ProxyError>, bytes: &[u8]) {
     let bound = if bytes.first() == Some(&b'P') {
         LONGEST_V1

@@ -1,7 +1,7 @@
 //! Arbitrary bytes as a source of choices. Used up, it gives zeros, so that every input means
 //! something.
 
-/// Holds what is left of them.
+/// Holds the unread bytes.
 pub struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {

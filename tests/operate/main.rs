@@ -13,7 +13,7 @@ use std::process::{Command, Output, Stdio};
 
 use common::serve_with_admin as serve;
 
-/// `heartline` with these arguments, and without the token that whoever runs the tests may have.
+/// `heartline` with these arguments, and without the token of the user who runs the tests.
 fn heartline(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_heartline"));
     command

@@ -1,5 +1,4 @@
-//! A terminal of the test's own: a pseudo-terminal, and somebody who reads it and knows what would
-//! be seen on it.
+//! A terminal of the test: a pseudo-terminal, and a reader that knows its screen.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -15,7 +14,7 @@ use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 
 use crate::common::wait_until;
 
-/// A window that is smaller or larger than that is not looked at as a whole.
+/// Windows of other sizes are not checked as a whole.
 const MIN_SEEN: u16 = 10;
 const MAX_SEEN: u16 = 2000;
 
@@ -33,7 +32,7 @@ pub struct Pty {
 }
 
 impl Pty {
-    /// Starts this on a terminal of so many columns and rows.
+    /// Starts this on a terminal of this size.
     pub fn start(command: Command, columns: u16, rows: u16) -> Pty {
         let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
             .expect("a pseudo-terminal");
@@ -62,7 +61,7 @@ impl Pty {
             .stderr(end())
             .spawn()
             .expect("the binary starts");
-        // What the command still holds of the terminal would keep it open for ever.
+        // Descriptors that the command still holds would keep the terminal open for ever.
         drop(command);
         let parser = Arc::new(Mutex::new(vt100::Parser::new(
             rows.clamp(MIN_SEEN, MAX_SEEN),
@@ -78,7 +77,7 @@ impl Pty {
         let is_closing = Arc::clone(&closing);
         let reader = thread::spawn(move || {
             let mut chunk = [0; 4096];
-            // It ends with an error when nobody holds the other side any more.
+            // It fails once the other side is closed.
             while let Ok(read @ 1..) = output.read(&mut chunk) {
                 if is_closing.load(Ordering::Relaxed) {
                     return;
@@ -129,12 +128,12 @@ impl Pty {
         self.parser.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is seen.
+    /// The visible text.
     pub fn screen(&self) -> String {
         self.parser().screen().contents()
     }
 
-    /// Whether anything that is seen has a colour.
+    /// Whether anything visible has a colour.
     pub fn is_coloured(&self) -> bool {
         let parser = self.parser();
         let (rows, columns) = parser.screen().size();
@@ -155,7 +154,7 @@ impl Pty {
 
     pub fn wait_until(&self, what: &str, seen: impl Fn(&str) -> bool) {
         let mut last = String::new();
-        // Whoever waits in vain wants to know what there was instead.
+        // Prints the screen when a wait fails.
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             wait_until(what, || {
                 last = self.screen();
@@ -178,7 +177,7 @@ impl Pty {
         kill_process(Pid::from_child(&self.child), signal).expect("the process is ours");
     }
 
-    /// Gives the terminal another size, of which the kernel tells the program.
+    /// Changes the size of the terminal, which the kernel reports to the program.
     pub fn resize(&mut self, columns: u16, rows: u16) {
         self.parser().screen_mut().set_size(rows, columns);
         resize(&self.keyboard, columns, rows);
@@ -199,7 +198,7 @@ impl Pty {
         status
     }
 
-    /// Whether the program has taken the terminal for itself: keys come as they are pressed.
+    /// Whether the program has put the terminal into raw mode.
     pub fn is_taken(&self) -> bool {
         self.parser().screen().alternate_screen()
     }
@@ -213,8 +212,8 @@ impl Drop for Pty {
     }
 }
 
-/// The same command in a session of its own, with its standard input as controlling terminal: what
-/// it finds at `/dev/tty` is that, and not the terminal of whoever runs the tests (setsid(1), which
+/// The same command in a session of its own, with its standard input as controlling terminal:
+/// `/dev/tty` is that, and not the terminal of the user who runs the tests (setsid(1), which
 /// becomes the command itself).
 fn in_a_session(command: &Command) -> Command {
     let mut session = Command::new("setsid");

@@ -63,7 +63,7 @@ fn people_get_a_table_and_scripts_the_json_of_the_server() {
         (&json["connections"]["open"], &json["messages"]["received"]),
         (&1.into(), &1.into())
     );
-    // What the table does not show is there too: it is the server's own.
+    // Fields that the table does not show are there too: it is the server's own JSON.
     assert!(
         json["turn"]["buckets"].is_array() && json["rate_limited"].is_number(),
         "{json}"
@@ -202,7 +202,7 @@ fn other_http_server_differs_from_an_unreachable_one() {
 #[test]
 fn silent_or_endless_admin_server_times_out() {
     let silent = stranger(|mut stream| drop(stream.read_to_end(&mut Vec::new())));
-    // Each byte comes in time, and still it has no end.
+    // Each byte comes in time, but the response never ends.
     let endless = stranger(|mut stream| {
         while stream.write_all(b"H").is_ok() && stream.write_all(b"TTP/1.1 200 OK\r\nX: y").is_ok()
         {

@@ -266,7 +266,7 @@ fn there_is_no_colour_where_none_is_wanted() {
         command.env("NO_COLOR", value);
         let top = Pty::start(command, 80, 24);
         top.wait_for("SILENCE");
-        // An empty value is none, says no-color.org.
+        // An empty value counts as none (no-color.org).
         wait_until("it is drawn", || top.is_coloured() == coloured);
     }
 }

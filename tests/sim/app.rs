@@ -13,7 +13,7 @@ use crate::ledger::Ledger;
 use crate::origin::Origin;
 use crate::trace::Trace;
 
-/// What the application does with a message, in parts of a thousand; the rest is echoed.
+/// What the application does with a message, in parts of a thousand; other messages are echoed.
 #[derive(Clone, Debug, Default)]
 pub struct AppBehavior {
     pub broadcast: u32,
@@ -35,22 +35,23 @@ pub struct App {
     by_id: BTreeMap<ConnId, usize>,
     /// The line that is being opened: its id is not known before the callback.
     pub opening: Option<usize>,
-    /// Pauses begun and not handed to the world yet: for how long, and whose.
+    /// Pauses that were begun and not handed to the world yet: their length and connection.
     pub pauses: Vec<(u64, ConnId)>,
     /// Broadcasts that are not complete, and the receivers that each had in view.
     pub broadcasts: BTreeMap<BroadcastId, usize>,
-    /// Those once paused, the dead among them included: to resume them must do nothing.
+    /// Connections once paused, closed ones among them: resuming those must do nothing.
     paused: Vec<ConnId>,
     pub opened: u64,
     pub closed: u64,
     pub messages: u64,
 }
 
-/// What is known of one connection, dead ones included.
+/// The model of one connection, closed ones included.
 pub struct Line {
     pub origin: Origin,
     pub id: Option<ConnId>,
-    /// Whether the application knows of it. Who is half in has an id already.
+    /// Whether the application knows of it. A connection that waits for its PROXY header has an id
+    /// already.
     pub broadcast_flushes: bool,
     /// From the peer to the application.
     pub asked: Ledger,
@@ -58,9 +59,9 @@ pub struct Line {
     pub answered: Ledger,
     pub closed: Option<Closed>,
     pub asked_to_close: bool,
-    /// The application queued more than there was room for.
+    /// The application queued more than the outbox had room for.
     pub overfilled: bool,
-    /// A broadcast was meant for it.
+    /// It was a receiver of a broadcast.
     pub may_be_overfilled: bool,
     pub drained: u64,
 }
@@ -137,7 +138,7 @@ impl App {
             .collect()
     }
 
-    /// Notes what became of a broadcast: every receiver gets it next, unless it has no room for it.
+    /// Records the result of a broadcast: every receiver gets it next, unless it has no room.
     pub fn broadcast_called(
         &mut self,
         message: &Rc<[u8]>,

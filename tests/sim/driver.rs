@@ -25,7 +25,7 @@ use crate::oracle::Oracle;
 /// The budgets of a turn, here at random, and the faults of a kernel.
 #[derive(Clone, Debug)]
 pub struct Budgets {
-    /// Those of the driver.
+    /// The budgets of the driver.
     pub turn: TurnBudgets,
     pub events: usize,
     pub scratch_bytes: usize,
@@ -42,7 +42,7 @@ pub struct Budgets {
 }
 
 impl Default for Budgets {
-    /// Those of `Server`.
+    /// The budgets of `Server`.
     fn default() -> Self {
         Budgets {
             turn: TurnBudgets::DEFAULT,
@@ -75,10 +75,10 @@ pub struct SimServer {
     pub engine: Engine,
     pub oracle: Oracle,
     pub commands: VecDeque<Command>,
-    /// What is in force.
+    /// The settings in force.
     pub config: Config,
     budgets: Budgets,
-    /// Most bytes that any queue may hold: the bound, or what it held already when the bound was
+    /// Most bytes that any queue may hold: the limit, or what it held already when the limit was
     /// lowered.
     most_queued: usize,
     rng: fastrand::Rng,
@@ -106,7 +106,7 @@ pub struct SimServer {
     pub accepting: bool,
     /// Ids of connections that are gone.
     stale: Vec<ConnId>,
-    /// Whether this turn has done anything but look.
+    /// Whether this turn has done any work.
     busy: bool,
 }
 
@@ -146,8 +146,8 @@ impl SimServer {
         SLOTS as u64 * (duration_to_ms(self.config.tick) / 8).max(1)
     }
 
-    /// One turn at `net.now_ms`; time may have moved on when it returns. Says whether it did
-    /// anything but look.
+    /// One turn at `net.now_ms`; time may have moved on when it returns. Returns whether it did any
+    /// work.
     pub fn turn(&mut self, net: &mut Net, app: &mut App) -> bool {
         self.busy = false;
         let due_ms = self.engine.poll_timeout().map(|at| at.ms_since(self.now));
@@ -218,7 +218,7 @@ impl SimServer {
         self.oracle.late_ms(self.now.ms_since(before));
     }
 
-    /// As `Server::reconfigure` does it: framing, words and tick stay, and what is at fault changes
+    /// As `Server::reconfigure` does it: framing, words and tick stay, and invalid settings change
     /// nothing.
     fn reconfigure(&mut self, wanted: Config, app: &mut App) {
         let Config {
@@ -316,12 +316,12 @@ impl SimServer {
         assert_eq!(before, after, "a stale id changed something");
     }
 
-    /// Whether a signal comes just now.
+    /// Whether a signal interrupts the call.
     fn interrupts(&mut self) -> bool {
         self.rng.u32(0..1000) < self.budgets.faults / 4
     }
 
-    /// How many bytes a read or write may move, at most: fewer than asked for now and then.
+    /// Most bytes that a read may return: few of them now and then.
     fn kernel_takes(&mut self, len: usize) -> usize {
         if self.rng.u32(0..1000) < self.budgets.faults {
             self.rng.usize(0..=len.min(64))
@@ -460,7 +460,7 @@ impl Driver for SimTurn<'_> {
         true
     }
 
-    /// The queue of commands is looked at before each wait.
+    /// The command queue is checked before each wait.
     fn wake(&mut self) {}
 
     fn handle_events(&mut self) {

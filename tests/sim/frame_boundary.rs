@@ -1,5 +1,4 @@
-//! Where frames begin and end in what a peer has sent, found without the decoder that is under
-//! test.
+//! Finds frame boundaries in what a peer has sent, without the decoder under test.
 
 use heartline::Framing;
 use heartline::time::Timestamp;

@@ -1,5 +1,5 @@
-//! What a seed decides: the options of a run, the habits of its application, the faults of its
-//! kernel, and how each peer lives.
+//! What a seed decides: the options of a run, the behavior of its application, the faults of its
+//! kernel, and the plan of each peer.
 
 use std::num::NonZeroU32;
 use std::ops::{Range, RangeInclusive};
@@ -28,8 +28,8 @@ pub struct Scale {
     spare_memory: usize,
     connections: RangeInclusive<usize>,
     addresses: RangeInclusive<u32>,
-    /// The same for all settings of a run: what is said before a name is known would change its
-    /// meaning.
+    /// The same for all settings of a run, because changing it would change the meaning of bytes
+    /// sent before.
     balancers: bool,
     /// The power of two that a wire holds.
     wire: Range<u32>,
@@ -38,11 +38,11 @@ pub struct Scale {
     bursts: [usize; 3],
     least_talk_ms: u64,
     pieces: Range<u32>,
-    /// One in so many suffers no trouble of its own.
+    /// One in this many has no fault of its own.
     spared: u8,
     least_budget: usize,
-    /// Sockets between two readings of a clock that drifts by at most so many milliseconds: with
-    /// more lines the load, and so the lag that the bounds must allow for, would be all there is.
+    /// Sockets between two readings of a clock that drifts, and its largest drift in milliseconds:
+    /// with more connections, the lag that the bounds must allow for would dominate.
     sockets_per_clock_reading: RangeInclusive<u32>,
     drift_ms: u64,
     /// Messages to everybody, which cost as much as there are lines.
@@ -142,7 +142,7 @@ pub fn setup(rng: &mut fastrand::Rng, seed: u64, scale: &Scale) -> Setup {
         faults: if wild { rng.u32(0..=200) } else { 0 },
     };
     let mut rarely = |most: u32| if rng.bool() { 0 } else { rng.u32(0..=most) };
-    // Answers alone hardly ever use up the memory: those who do not read are not read from.
+    // Replies alone hardly ever fill the memory: peers that do not read are not read from.
     let crowds_memory = config.limits.max_memory.is_some() && scale.broadcasts;
     let behavior = AppBehavior {
         broadcast: if crowds_memory {
@@ -185,7 +185,7 @@ pub fn config(rng: &mut fastrand::Rng, scale: &Scale) -> Config {
         send_pings: rng.u8(0..4) > 0,
     };
     let max_message = rng.usize(64..=scale.longest_message);
-    // Room for one reply more than what stops reading, but now and then not.
+    // Room for one reply above the throttle mark, but not always.
     let max_outbox = if rng.u8(0..8) > 0 {
         256 + 2 * max_message + rng.usize(0..=scale.spare_outbox)
     } else {
@@ -203,7 +203,7 @@ pub fn config(rng: &mut fastrand::Rng, scale: &Scale) -> Config {
         limits: Limits {
             max_message,
             max_outbox,
-            // In raw framing nobody can tell which message was dropped.
+            // In raw framing a dropped message cannot be identified.
             on_slow: if rng.u8(0..3) > 0 || framing == Framing::Raw {
                 OnSlow::Close
             } else {
@@ -259,7 +259,7 @@ pub fn plan(rng: &mut fastrand::Rng, config: &Config, scale: &Scale) -> Plan {
         longest: config.limits.max_message,
     };
     let slow = rng.u8(0..8) == 0;
-    // Of a run at full size there are enough who live to say something of them.
+    // In a run at full size there are enough peers without faults to check.
     let sheltered = scale.in_full && rng.u8(0..4) == 0;
     Plan {
         talk: rng.bool().then_some(talk),

@@ -1,5 +1,4 @@
-//! What was sent and has not been seen at the other end yet, checked piece by piece as it comes
-//! out.
+//! Messages that were sent and have not arrived yet, compared piece by piece with what arrives.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -11,7 +10,8 @@ use heartline::Framing;
 /// Payloads hold no lower-case letters and heartbeats nothing else. So where the framing keeps no
 /// borders, `Raw`, what is left after dropping the lower case is compared byte by byte.
 pub enum Ledger {
-    /// Each with whether it may be missing: a broadcast that its receiver may have had no room for.
+    /// Each with whether it may be missing: a broadcast that may not have fitted its receiver's
+    /// outbox.
     Messages(VecDeque<(Rc<[u8]>, bool)>),
     /// The bytes, and whether some of them may be missing when the connection has ended.
     Bytes(VecDeque<u8>, bool),
@@ -44,8 +44,8 @@ impl Ledger {
         }
     }
 
-    /// The other end has seen this, which must be what was sent next. Returns how many broadcasts
-    /// before it are missing.
+    /// The other end has received this, which must be what was sent next. Returns how many
+    /// broadcasts before it are missing.
     pub fn take(&mut self, seen: &[u8]) -> u64 {
         let mut missing = 0;
         match self {
@@ -68,7 +68,7 @@ impl Ledger {
         missing
     }
 
-    /// Whether everything has come.
+    /// Whether everything has arrived.
     pub fn is_complete(&self) -> bool {
         match self {
             Ledger::Messages(queue) => queue.is_empty(),
@@ -76,7 +76,7 @@ impl Ledger {
         }
     }
 
-    /// Whether nothing is missing that has to come.
+    /// Whether nothing is missing that has to arrive.
     pub fn is_empty(&self) -> bool {
         match self {
             Ledger::Messages(queue) => queue.iter().all(|(_, may_miss)| *may_miss),
@@ -105,8 +105,8 @@ pub fn encode(framing: Framing, message: &[u8], crlf: bool) -> Vec<u8> {
     }
 }
 
-/// Listens in on what the server writes to one connection: checks messages against the ledger and
-/// finds the heartbeats.
+/// Reads what the server writes to one connection: compares messages with the ledger and finds the
+/// heartbeats.
 pub struct Tap {
     framing: Framing,
     partial: Vec<u8>,

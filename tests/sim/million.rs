@@ -1,5 +1,5 @@
-//! A run at full size: a million lines for hours, with options, plans and trouble from its seed, as
-//! in the small ones.
+//! A run at full size: a million connections for hours, with options, plans and faults from its
+//! seed, as in the small ones.
 
 use heartline::{CloseReason, Config, Heartbeat};
 
@@ -82,8 +82,7 @@ fn one_million_connections_for_hours() {
     tell(&world);
 }
 
-/// Settings whose heartbeat asks of a peer what the strictest of all does: who lives by them lives
-/// by each.
+/// A heartbeat that satisfies the strictest settings of the run satisfies each of them.
 fn strictest<'a>(configs: impl Iterator<Item = &'a Config>) -> Config {
     configs
         .cloned()
@@ -123,8 +122,8 @@ fn tell(world: &World) {
     );
 }
 
-/// Who beats more often than the bound, or reads and answers at once, and suffered nothing, was not
-/// given up for silence.
+/// A peer without faults that beats more often than the timeout, or reads and answers at once, was
+/// not closed for silence.
 fn assert_the_living_are_spared(world: &World, strictest: &Config) {
     let pushes = strictest
         .heartbeat
@@ -163,7 +162,7 @@ fn assert_the_living_are_spared(world: &World, strictest: &Config) {
     println!("{living} lived through it all, and none of them was given up");
 }
 
-/// Says how to see a failure again.
+/// Prints how to replay a failure.
 struct Replay(u64);
 
 impl Drop for Replay {

@@ -16,9 +16,9 @@ pub struct Net {
     edges: VecDeque<usize>,
     /// Connections that the server has not accepted yet.
     backlog: VecDeque<usize>,
-    /// Connections that have something new for their peer, for the world to tell it.
+    /// Connections with news for their peer.
     pub news: Vec<usize>,
-    /// Connections whose peer found the server's receive buffer full, and where there is room now.
+    /// Connections whose peer found the server's receive buffer full, and that have room now.
     pub roomy: Vec<usize>,
 }
 
@@ -28,7 +28,7 @@ struct Wire {
     /// The peer has more to send than there was room for.
     sender_waits: bool,
     outbound_capacity: usize,
-    /// What is between the server's kernel and the peer's; `None`: nothing, and no send buffer
+    /// The link between the server's kernel and the peer's; `None`: no link, and no send buffer
     /// either.
     link: Option<Link>,
     /// Bytes that the server has written, that have reached the peer's kernel, and that the peer
@@ -41,8 +41,8 @@ struct Wire {
     closed_by_server: bool,
     registered: bool,
     watches_room: bool,
-    /// A write took less than it was given for want of room: only then is room, when it comes, an
-    /// edge (`SOCK_NOSPACE`).
+    /// A write took less than it was given for want of room: only then is later room an edge
+    /// (`SOCK_NOSPACE`).
     lacked_room: bool,
     on_edge: bool,
     last_arrival_ms: u64,
@@ -116,7 +116,7 @@ impl Net {
         self.arrived(line);
     }
 
-    /// The peer's kernel says that the connection is gone; what was on its way to the server is
+    /// The peer's kernel reports that the connection is gone; bytes on their way to the server are
     /// lost.
     pub fn reset(&mut self, line: usize) {
         let wire = &mut self.wires[line];
@@ -150,7 +150,7 @@ impl Net {
         self.wires[line].arrived < self.wires[line].written
     }
 
-    /// A link carries for a millisecond what the peer's receive buffer has room for.
+    /// For one millisecond, a link carries what the peer's receive buffer has room for.
     pub fn transmit(&mut self, line: usize) {
         let wire = &mut self.wires[line];
         let Some(link) = wire.link else { return };
@@ -213,8 +213,8 @@ impl Net {
         self.backlog.pop_front()
     }
 
-    /// Starts to watch a connection, or changes what is watched; what is ready already is an edge,
-    /// as with `EPOLL_CTL_MOD`.
+    /// Starts to watch a connection, or changes what is watched; existing readiness is an edge, as
+    /// with `EPOLL_CTL_MOD`.
     pub fn watch(&mut self, line: usize, room: bool) {
         let wire = &mut self.wires[line];
         wire.registered = true;
@@ -247,7 +247,7 @@ impl Net {
         }
     }
 
-    /// What a peek of one byte would say.
+    /// The result of a peek of one byte.
     pub fn peek(&self, line: usize) -> io::Result<usize> {
         let wire = &self.wires[line];
         match wire.inbound.len() {

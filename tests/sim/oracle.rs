@@ -1,4 +1,4 @@
-//! What must be true of every connection, whatever the seed.
+//! Properties that hold for every connection and every seed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ use crate::origin::{Header, Origin, Rules};
 /// How long a balancer has for its header.
 const HEADER_MS: u64 = 10_000;
 
-/// Watches the driver from beside it, and keeps books of its own.
+/// Watches the driver, with a model of its own.
 pub struct Oracle {
     config: Rc<Config>,
     tick_ms: u64,
@@ -53,7 +53,7 @@ struct Watch {
     life: Timestamp,
     lag_at_life_ms: u64,
     blocked_since_life: bool,
-    /// It only lives for as long as its peer takes what is queued.
+    /// It is only kept for as long as its peer takes what is queued.
     flushing: bool,
     /// Bytes taken lately, and when.
     taken: VecDeque<(Timestamp, usize)>,
@@ -104,7 +104,7 @@ impl Oracle {
         }
     }
 
-    /// Other settings are in force, for those who are here as well.
+    /// Other settings are in force, for open connections as well.
     pub fn reconfigured(&mut self, now: Timestamp, config: &Config) {
         if self.config.heartbeat != config.heartbeat {
             self.other_heartbeat = now;
@@ -191,7 +191,7 @@ impl Oracle {
         most > 0 && self.held.get(&ip).is_some_and(|held| *held >= most)
     }
 
-    /// Refused at once, by the address that it comes from.
+    /// Rejected at once, by its source address.
     pub fn refused(&self, line: usize, refusal: RejectReason, books: &Line) {
         let Origin { from, header, .. } = books.origin;
         let ip = from.ip().to_canonical();
@@ -212,7 +212,8 @@ impl Oracle {
         }
     }
 
-    /// Refused when it was half in: by the address that its header names, or for want of one.
+    /// Rejected while it waited for its header: by the address that its header names, or without a
+    /// valid header.
     pub fn refused_half_in(
         &mut self,
         line: usize,
@@ -262,7 +263,7 @@ impl Oracle {
 
     pub fn alive(&mut self, line: usize, now: Timestamp, blocked: bool) {
         let watch = &mut self.watches[line];
-        // For a header there is a fixed time, whatever comes.
+        // The time for a header is fixed, whatever arrives.
         if watch.half_in {
             return;
         }
@@ -373,7 +374,7 @@ impl Oracle {
                 self.assert_dead(line);
             }
             CloseReason::SlowReader => {
-                // A server that is slower than its own patience cannot tell who is to blame.
+                // A server that lags by its own timeout cannot tell which side is slow.
                 let slow_server =
                     self.lag_ms - watch.lag_at_life_ms >= bound_ms.unwrap_or(u64::MAX) / 2;
                 assert!(
@@ -480,7 +481,7 @@ impl Oracle {
             && config.framing != Framing::Raw
             && lag_ms < interval_ms
         {
-            // More than were missed stand amid answers, or were asked for before a change.
+            // More pings than `max_missed` are amid replies, or were sent before a reload.
             let (pings, missed) = (watch.tap.pings_since_life, u64::from(heartbeat.max_missed));
             assert!(
                 pings >= missed,

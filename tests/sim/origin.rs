@@ -1,5 +1,5 @@
-//! Where peers come from: straight, or brought by a balancer, whose PROXY header names the client,
-//! or names nobody, or is none, or never ends.
+//! Origins of peers: direct, or through a balancer, whose PROXY header names the client, or none,
+//! or is invalid, or never ends.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -8,10 +8,10 @@ use heartline::access_list::{AccessList, Networks};
 /// Where balancers are.
 pub const BALANCERS: &str = "10.255.0.0/16";
 
-/// How one connection comes to the server.
+/// How one connection reaches the server.
 #[derive(Clone, Debug)]
 pub struct Origin {
-    /// What accept(2) says.
+    /// The address that accept(2) returns.
     pub from: SocketAddr,
     /// The address under which the application knows it, if it ever does.
     pub name: SocketAddr,
@@ -20,7 +20,7 @@ pub struct Origin {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Header {
-    /// Comes straight.
+    /// A direct connection.
     None,
     /// So long.
     Whole(usize),
@@ -31,7 +31,7 @@ pub enum Header {
 }
 
 impl Origin {
-    /// One at random, and what is sent before anything else.
+    /// A random origin, and the bytes that are sent before anything else.
     pub fn draw(rng: &mut fastrand::Rng, addresses: u32, balancers: bool) -> (Self, Vec<u8>) {
         let client = client(rng, addresses);
         if !balancers || rng.bool() {
@@ -130,7 +130,7 @@ fn version_2(rng: &mut fastrand::Rng, client: SocketAddr, named: bool) -> Vec<u8
     .concat()
 }
 
-/// Lists at random that keep out some of those who come from so many addresses.
+/// Random lists that reject some of this many addresses.
 pub fn access(rng: &mut fastrand::Rng, addresses: u32) -> AccessList {
     let mut deny = part_of(rng, addresses, 3);
     deny.extend(part_of(rng, addresses, 3));

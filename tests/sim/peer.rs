@@ -1,4 +1,4 @@
-//! The peers: what they say, how they read, and what becomes of them.
+//! The peers: what they send, how they read, and their faults.
 
 use std::rc::Rc;
 
@@ -9,23 +9,24 @@ use crate::ledger::encode;
 /// How a peer lives until something befalls it.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Talks every so often, so many messages at once, each at most so long.
+    /// Sends this many messages at once at this interval, each at most this long.
     pub talk: Option<Talk>,
-    /// Sends a heartbeat by itself every so often.
+    /// Sends a heartbeat by itself at this interval.
     pub beat_ms: Option<u64>,
     /// Answers pings after so long.
     pub answer_ms: Option<u64>,
-    /// Its bytes arrive in pieces of at most so many, with pauses of at most so long between them.
+    /// Its bytes arrive in pieces of at most this size, with pauses of at most this length between
+    /// them.
     pub piece: usize,
     pub piece_gap_ms: u64,
-    /// Reads at most so many bytes at once, so long after they came.
+    /// Reads at most this many bytes at once, this long after they came.
     pub read_bytes: u64,
     pub read_delay_ms: u64,
     /// Something befalls it after at most so long, again and again.
     pub fault_every_ms: Option<u64>,
-    /// Comes back this long after its connection has ended.
+    /// Reconnects this long after its connection has ended.
     pub reconnect_ms: Option<u64>,
-    /// No trouble of the network's reaches it either.
+    /// Faults of the network do not reach it either.
     pub sheltered: bool,
 }
 
@@ -47,7 +48,7 @@ pub fn pattern(rng: &mut fastrand::Rng) -> Rc<[u8]> {
 }
 
 impl Plan {
-    /// Says nothing at all, and reads.
+    /// Sends nothing at all, and reads.
     pub fn silent() -> Self {
         Plan {
             talk: None,
@@ -69,11 +70,11 @@ impl Plan {
 pub enum Fault {
     /// Vanishes without a word: sends nothing, reads nothing, for good.
     Vanish,
-    /// Stops reading; what it says by itself still comes.
+    /// Stops reading, but goes on sending.
     Stall,
     /// Reads again.
     Recover,
-    /// Ends its sending side when everything it had to say is out, then waits for the replies.
+    /// Shuts its sending side when everything it had to send was sent, then waits for the replies.
     HalfClose,
     /// Half-closes in the middle of a message.
     HalfCloseTorn,
@@ -92,10 +93,10 @@ pub struct Peer {
     pub unsent: Vec<u8>,
     pub reading: bool,
     pub vanished: bool,
-    /// What it sends does not arrive for now, nor what is sent to it.
+    /// Nothing arrives for now, in either direction.
     pub cut_off: bool,
     pub ever_cut_off: bool,
-    /// Says nothing new; FIN follows the last of `unsent`.
+    /// Sends nothing new; FIN follows the last of `unsent`.
     pub closing: bool,
     pub fin_sent: bool,
     /// Has seen the end of the connection.
@@ -131,7 +132,7 @@ impl Peer {
         !self.vanished && !self.closing && !self.over
     }
 
-    /// Random messages, none longer than what is allowed now, put behind what is unsent already.
+    /// Random messages, none longer than what is allowed now, appended to `unsent`.
     pub fn talk(&mut self, max_message: usize) -> Vec<Rc<[u8]>> {
         let Some(talk) = self.plan.talk.clone() else {
             return Vec::new();
@@ -142,7 +143,7 @@ impl Peer {
             .collect()
     }
 
-    /// One random message, mostly a short one, put behind what is unsent already.
+    /// One random message, mostly a short one, appended to `unsent`.
     pub fn say(&mut self, longest: usize) -> Rc<[u8]> {
         // Mostly short, for that is where borders between reads and messages meet most often.
         let longest = if self.rng.u8(0..8) == 0 {

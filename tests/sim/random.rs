@@ -8,7 +8,8 @@ use crate::world::{Action, World};
 
 /// Runs that every `cargo test` makes, always the same.
 const FIXED_SEEDS: u64 = 100;
-/// Runs that every `cargo test` makes, each time others. `HEARTLINE_SIM_RUNS` asks for more.
+/// Runs that every `cargo test` makes, with fresh seeds each time. `HEARTLINE_SIM_RUNS` asks for
+/// more.
 const FRESH_RUNS: u64 = 20;
 
 #[test]
@@ -24,14 +25,14 @@ fn fixed_seeds() {
             .iter()
             .for_each(|refusal| refused[refusal.index()] += stats.refused(*refusal));
     }
-    // What never happens is not tested. These take a kernel: it alone knows of timeouts of its own
-    // and of what is unacknowledged.
+    // Close reasons that never occur are not tested. These need a kernel, which alone has timeouts
+    // of its own and knows what is unacknowledged.
     let beyond = [
         CloseReason::NetworkTimeout,
         CloseReason::ReadFailed,
         CloseReason::WriteFailed,
         CloseReason::HalfOpen,
-        // Nobody here takes the server for another kind.
+        // No peer here sends HTTP.
         CloseReason::HttpRequest,
     ];
     let never = |reason: &&CloseReason| closed[reason.index()] == 0 && !beyond.contains(reason);
@@ -58,8 +59,8 @@ fn fresh_seeds() {
     }
 }
 
-/// The one that a failure tells to run; without a seed it shows that the smallest one leads to the
-/// same trace twice.
+/// The command that a failure prints runs this; without a seed it replays the smallest seed twice
+/// and compares the traces.
 #[test]
 fn replay() {
     let seed = std::env::var("HEARTLINE_SIM_SEED").map_or(0, |seed| {
@@ -76,7 +77,7 @@ fn the_same_seed_leads_to_the_same_trace() {
     assert_ne!(run(1), run(2));
 }
 
-/// Says how to see a failure again.
+/// Prints how to replay a failure.
 struct Replay(u64);
 
 impl Drop for Replay {

@@ -281,8 +281,8 @@ fn final_read_saves_connections_whose_bytes_waited_out_a_lag() {
             ..Plan::silent()
         });
     }
-    // Too short to be taken for stalls: the deadlines of those who beat meanwhile have passed when
-    // the server looks again.
+    // Too short for stalls: the deadlines of peers that beat meanwhile have passed when the server
+    // reads again.
     for at_ms in (BOUND_MS..15 * BOUND_MS).step_by(700) {
         world.at(at_ms, Action::Freeze(INTERVAL_MS / 2 - 20));
     }
@@ -303,7 +303,7 @@ fn at_a_cost(config: Config) -> Setup {
     setup
 }
 
-/// A: the pings that it answers stand amid the answer, and before what is queued.
+/// A: the pings that it answers are amid the reply, and before what is queued.
 #[test]
 fn slow_reader_that_answers_pings_stays_open() {
     let mut setup = Setup::calm(config());
@@ -349,7 +349,7 @@ fn hung_program_is_closed_while_its_kernel_acknowledges() {
     );
 }
 
-/// A, after a FIN: what is acknowledged steadily is not cut off.
+/// A, after a FIN: a peer that acknowledges steadily is not cut off.
 #[test]
 fn steady_reader_gets_everything_after_its_fin() {
     let mut setup = Setup::calm(config());
@@ -368,7 +368,7 @@ fn steady_reader_gets_everything_after_its_fin() {
     assert!(books.answered.is_empty());
 }
 
-/// B and D: floods of the smallest messages, work that takes time, and the dead among the living.
+/// B and D: floods of the smallest messages, work that takes time, and dead peers among live ones.
 #[test]
 fn floods_of_empty_messages_delay_no_timeout_and_no_neighbour() {
     let mut setup = at_a_cost(config());

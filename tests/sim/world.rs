@@ -23,7 +23,7 @@ pub struct Setup {
     /// Buffers of each connection's wire, to the server and to the peer.
     pub inbound_capacity: usize,
     pub outbound_capacity: usize,
-    /// What is between the server and each peer that connects from now on.
+    /// The network between the server and peers that connect from now on.
     pub link: Option<Link>,
     /// Addresses that peers come from.
     pub addresses: u32,
@@ -48,7 +48,7 @@ impl Setup {
     }
 }
 
-/// What is on the calendar.
+/// An action on the calendar.
 pub enum Action {
     Connect(Plan),
     Talk(usize),
@@ -63,8 +63,7 @@ pub enum Action {
     Inject(usize, Fault),
     /// Most peers vanish in the same instant.
     Blackout,
-    /// A quarter of the peers is cut off for so long, and then everything arrives that was said
-    /// meanwhile.
+    /// A quarter of the peers is cut off for this long, and then everything sent meanwhile arrives.
     Split(u64),
     Heal(Vec<usize>),
     /// The server's process does not run for so long.
@@ -93,7 +92,7 @@ pub struct World {
     horizons_behind: usize,
     last_turn_ms: u64,
     pub turns: u64,
-    /// The turn in which all lines are looked at again: seldom, where there are many.
+    /// The turn in which all connections are checked again: seldom, if there are many.
     next_roll_call: u64,
     pub talking: bool,
 }
@@ -147,8 +146,8 @@ impl World {
         );
     }
 
-    /// Goes to the next instant at which something happens, and lets it happen. `false` if that is
-    /// not before `end_ms`.
+    /// Moves to the next instant with an action, and runs it. `false` if that is not before
+    /// `end_ms`.
     fn step(&mut self, end_ms: u64) -> bool {
         let action_at = self
             .calendar
@@ -202,8 +201,7 @@ impl World {
             self.idle_turns += 1;
         }
         self.last_turn_ms = began_ms;
-        // After a lag beyond the wheel's horizon a check that is due later still is looked at once
-        // per horizon.
+        // After a lag beyond the wheel's horizon, checks that are due later come once per horizon.
         let checks = self.driver.engine.connections() / self.setup.budgets.turn.checks;
         assert!(
             self.idle_turns <= 8 + (4 + self.horizons_behind) * checks,
@@ -355,7 +353,7 @@ impl World {
         line
     }
 
-    /// What comes before all that is planned.
+    /// Bytes that come before everything planned.
     fn send_proxy_header(&mut self, line: usize, header: Header) {
         match header {
             Header::None
@@ -363,7 +361,7 @@ impl World {
                     && self.setup.config.framing == Framing::Lines
                     && self.rng.u8(0..16) == 0 =>
             {
-                // From one who is no balancer a header is a message.
+                // From an address that is no balancer's, a header is a message.
                 let lie: Rc<[u8]> = b"PROXY TCP4 10.66.66.66 10.9.9.9 1 443".as_slice().into();
                 self.peers[line]
                     .unsent
@@ -387,7 +385,7 @@ impl World {
         }
     }
 
-    /// The peer says so many messages at once.
+    /// The peer sends this many messages at once.
     pub fn say(&mut self, line: usize, messages: usize, longest: usize) {
         for _ in 0..messages {
             let message = self.peers[line].say(longest);
@@ -401,7 +399,7 @@ impl World {
         if !peer.speaks() || !self.talking {
             return;
         }
-        // A peer that cannot get rid of what it said does not say more.
+        // A peer with unsent bytes sends no further messages.
         if peer.unsent.len() < 64 * 1024 {
             for message in peer.talk(self.driver.config.limits.max_message) {
                 self.app.lines[line].asked.push(&message);
@@ -446,7 +444,7 @@ impl World {
         let n = self.net.deliver(line, &peer.unsent[..piece]);
         peer.unsent.drain(..n);
         if !peer.unsent.is_empty() {
-            // Into a full buffer it goes on when there is room: see turn().
+            // Into a full buffer it continues when there is room: see turn().
             if n > 0 {
                 let gap_ms = peer.rng.u64(0..=peer.plan.piece_gap_ms);
                 self.deliver_later(line, gap_ms);

@@ -1,5 +1,4 @@
-//! The application on top of the engine, with books of its own about what must come in and what
-//! must go out.
+//! The application on top of the engine, with its own model of what must come in and go out.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +10,7 @@ use heartline::{
     SendError,
 };
 
-/// Said to all who leave in a drain; no other message is like it.
+/// The goodbye of a drain; no other message is like it.
 pub const GOODBYE: &[u8] = b"#bye";
 
 /// What one connection has been through.
@@ -26,14 +25,14 @@ pub struct Line {
     pub asked_to_close: bool,
     bytes_in: u64,
     bytes_out: u64,
-    /// Decodes beside the engine; it knows of no pauses.
+    /// Decodes beside the engine, without pauses.
     inbox: Inbox,
-    /// Messages that have arrived and not been handed over; `None` is one that is too long.
+    /// Messages that have arrived and were not handed over; `None` is one that is too long.
     incoming: VecDeque<Option<Vec<u8>>>,
-    /// Messages that were queued, as they go over the wire, and have not gone out whole; each with
-    /// whether it may be missing: a broadcast that there may have been no room for.
+    /// Queued messages as they are framed that were not sent whole, each with whether it may be
+    /// missing: a broadcast that may not have fitted.
     outgoing: VecDeque<(Vec<u8>, bool)>,
-    /// What has gone out of the first of them, or of a heartbeat.
+    /// The part of the first of them, or of a heartbeat, that was sent.
     tapped: Vec<u8>,
 }
 
@@ -48,7 +47,7 @@ pub struct App {
     /// Broadcasts that are not complete, and the connections that each had in view.
     pub broadcasts: BTreeMap<BroadcastId, usize>,
     pub draining: bool,
-    /// The address of the connection that is being let in.
+    /// The address of the connection that is being admitted.
     pub peer: SocketAddr,
     pub sends_when_drained: bool,
     pub broadcasts_on_close: bool,
@@ -96,7 +95,7 @@ impl App {
         [format!("#{}:", self.counter).as_bytes(), about].concat()
     }
 
-    /// What sending must return, by what the engine says of the connection before.
+    /// What sending must return, given the engine's state of the connection before.
     pub fn predict(&self, open: bool, queued: usize, message: &[u8]) -> Result<(), SendError> {
         if !open {
             return Err(SendError::Closed);
@@ -116,7 +115,7 @@ impl App {
         self.messages_out += 1;
     }
 
-    /// Those that a broadcast is for.
+    /// The receivers of a broadcast.
     pub fn audience(
         &self,
         except: Option<ConnId>,
@@ -163,8 +162,8 @@ impl App {
         }
     }
 
-    /// Whether a send that was expected to end so may end like this: broadcasts that are not
-    /// complete come before it, and may leave it no room.
+    /// Whether a send with this expected result may have that one: incomplete broadcasts come
+    /// before it, and may leave it no room.
     pub fn may_end(&self, result: Result<(), SendError>, expected: Result<(), SendError>) -> bool {
         let no_room = matches!(result, Err(SendError::Full | SendError::Closed));
         result == expected || (no_room && !self.broadcasts.is_empty())
@@ -189,7 +188,7 @@ impl App {
         line.inbox.release_if_empty();
     }
 
-    /// Bytes that were read, but of a connection whose bytes nobody looks at any more.
+    /// Bytes that were read from a connection whose input is discarded.
     pub fn wasted(&mut self, id: ConnId, bytes: &[u8]) {
         self.line(id).bytes_in += bytes.len() as u64;
     }

@@ -17,8 +17,8 @@ use heartline::{
 use crate::reader::Reader;
 use app::App;
 
-/// A configuration, then operations, each a byte and what it needs; what must always hold is
-/// checked after each of them.
+/// A configuration, then operations, each a byte and its arguments; the invariants are checked
+/// after each.
 pub fn engine(data: &[u8]) {
     let mut data = Reader(data);
     let config = config(&mut data);
@@ -87,7 +87,7 @@ fn config(data: &mut Reader) -> Config {
     }
 }
 
-/// No more are held open at once, so that what is checked after each operation stays cheap.
+/// Limits open connections, so that the checks after each operation stay cheap.
 const MAX_CONNECTIONS: usize = 8;
 
 struct Run<'a> {
@@ -95,9 +95,9 @@ struct Run<'a> {
     engine: Engine,
     app: App,
     config: Config,
-    /// What the clock says. It may go back.
+    /// The clock. It may go back.
     now_ms: u64,
-    /// The latest that it has said.
+    /// The latest time.
     latest: Timestamp,
     /// When the timers were last all handled.
     checked: Timestamp,
@@ -116,7 +116,7 @@ impl Run<'_> {
     /// Any connection that is or was.
     fn any(&mut self) -> Option<ConnId> {
         let lines = &self.app.lines;
-        // Counted from the latest, so that those that live are among the choices.
+        // Counted from the latest, so that live ones are among the choices.
         (!lines.is_empty())
             .then(|| lines[lines.len() - 1 - self.data.below(lines.len().min(256))].id)
     }
@@ -276,7 +276,7 @@ impl Run<'_> {
         })
     }
 
-    /// The final read at one of those that are suspect, perhaps in two turns.
+    /// The final read of a suspect connection, perhaps in two turns.
     fn look(&mut self) {
         let Some(id) = self.engine.poll_final_read() else {
             return;
@@ -317,8 +317,7 @@ impl Run<'_> {
         }
     }
 
-    /// Writes until nothing is left or the kernel, which takes so many bytes at most, has no more
-    /// room.
+    /// Writes until nothing is left or the kernel, which takes at most this many bytes, is full.
     fn write(&mut self, id: ConnId, mut most: usize) {
         for _ in 0..16 {
             let mut slices = [IoSlice::new(&[]); 3];
@@ -345,7 +344,7 @@ impl Run<'_> {
         panic!("{id}: there is no end to what it has to write");
     }
 
-    /// About what a message is: mostly small, sometimes large enough to be shared, sometimes more
+    /// The size of a message: mostly small, sometimes large enough to be shared, sometimes more
     /// than a line can carry.
     fn about(&mut self) -> Vec<u8> {
         match self.data.byte() {
@@ -425,7 +424,7 @@ impl Run<'_> {
 
     fn eof(&mut self) {
         let Some(id) = self.any() else { return };
-        // A driver hears of it by reading.
+        // A driver learns of it by reading.
         if self.engine.wants_read(id) {
             self.app.line(id).peer_shut |= self.engine.is_open(id);
             self.engine.handle_eof(self.now(), id);
@@ -440,7 +439,7 @@ impl Run<'_> {
     }
 
     fn shut_down(&mut self) {
-        // Not always: what comes after it is a small world.
+        // Not always: operations after a drain see few connections.
         if self.data.byte() < 64 {
             let grace_ms = u64::from(self.data.byte()) << self.data.below(12);
             self.app.draining = true;
@@ -460,12 +459,12 @@ impl Run<'_> {
         true
     }
 
-    /// What is said of connections that are gone, or never were, must change nothing at all.
+    /// Calls with ids of connections that are gone, or never existed, must change nothing.
     fn disturb_with_stale_ids(&mut self) {
         let far = ConnId::from_u64(u64::from(self.data.byte()) << self.data.below(60));
         let lines = &self.app.lines;
         let never = lines.iter().all(|line| line.id != far).then_some(far);
-        // The latest of those that are gone: their slots are the likeliest to have another tenant.
+        // The latest closed ones: their slots are the likeliest to be in use again.
         let gone = lines
             .iter()
             .rev()
@@ -627,8 +626,8 @@ impl Run<'_> {
         }
     }
 
-    /// A turn of a driver that does all it is asked to; the kernel has room for so much of each.
-    /// Nobody has sent anything.
+    /// A turn of a driver that does everything it is told; the kernel has this much room for each.
+    /// No peer has sent anything.
     fn turn(&mut self, room: usize) {
         self.now_ms = self.latest.as_ms();
         while self.engine.poll_readable().is_some() {}
@@ -661,8 +660,7 @@ impl Run<'_> {
     }
 
     fn handle_all_timers(&mut self) {
-        // Those that lie beyond the horizon of the wheel are checked once for each time it has gone
-        // round.
+        // Checks beyond the horizon of the wheel come once per round of the wheel.
         let checks = 1000 + self.latest.ms_since(self.checked) / 100;
         assert!(
             self.engine.handle_timers(self.now(), checks as usize),
@@ -687,7 +685,7 @@ impl Run<'_> {
             && self.engine.poll_timeout().is_none_or(|at| at > self.latest)
     }
 
-    /// Turns without new events come to rest, and then nothing is forgotten.
+    /// Turns without new events come to rest, and then nothing is left undone.
     fn settle(&mut self) {
         self.turn(usize::MAX);
         // Where memory is tight, a turn decodes one frame of each connection.
@@ -723,7 +721,7 @@ impl Run<'_> {
         }
     }
 
-    /// Nobody speaks and nobody reads any more: with a heartbeat, all are found dead in time.
+    /// Peers neither send nor read any more: with a heartbeat, all are closed in time.
     fn starve(&mut self) {
         let Some(heartbeat) = &self.config.heartbeat else {
             return;
@@ -755,7 +753,7 @@ impl Run<'_> {
         panic!("it wakes up without a reason: {:?}", self.engine.stats());
     }
 
-    /// A drain without grace leaves nobody.
+    /// A drain without grace leaves no connection.
     fn drain(&mut self) {
         self.now_ms = self.latest.as_ms();
         self.app.draining = true;
