@@ -14,7 +14,7 @@ pub(crate) enum App {
     Echo,
     /// Send each message to all other connections
     Broadcast,
-    /// Take messages and say nothing
+    /// Discard messages
     Sink,
 }
 

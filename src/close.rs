@@ -68,8 +68,8 @@ reasons! {
         WriteFailed = "write-failed", Network;
         /// A frame was longer than the longest message allowed.
         FrameTooLarge = "frame-too-large", Policy;
-        /// The first line was an HTTP request: the peer takes this for a web server. Nothing of it
-        /// reached the handler.
+        /// The first message was an HTTP request: the peer expects a web server. The handler does
+        /// not see it.
         HttpRequest = "http-request", Policy;
         /// A frame was begun and not finished within the time allowed for it, though its bytes may
         /// have trickled in to the last.
@@ -90,7 +90,7 @@ reasons! {
         SlowReader = "slow-reader", Policy;
         /// All buffers together had reached their bound, and this line held most.
         MemoryLimit = "memory-limit", Policy;
-        /// The line had been silent for longest when a new one came and no place was free.
+        /// The connection had been silent for longest when a new one came and no place was free.
         Evicted = "evicted", Policy;
         /// The handler or a handle closed it.
         Requested = "requested", Local;
@@ -100,8 +100,8 @@ reasons! {
 }
 
 reasons! {
-    /// Why a connection was refused: accepted by the kernel, closed at once by us, never handed to
-    /// the handler.
+    /// Why a connection was rejected: accepted by the kernel, closed at once by the server, and not
+    /// passed to the handler.
     RejectReason {
         /// As many connections are held as the limit allows.
         Full = "full", Policy;

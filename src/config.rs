@@ -161,7 +161,7 @@ impl Default for Limits {
     }
 }
 
-/// When silence becomes a question, and when the unanswered question becomes a verdict.
+/// The heartbeat: when a ping is sent, and when unanswered pings lead to a close.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
     /// Silence after which a ping is sent, and the time that each ping has to be answered. At
@@ -170,8 +170,8 @@ pub struct Heartbeat {
     /// Pings that may go unanswered: a silent peer is closed `interval * (max_missed + 1)` after
     /// its last byte. 1 to 255. Default: 3.
     pub max_missed: u8,
-    /// Whether pings are sent at all. `false` only listens: a peer must speak by itself within
-    /// `interval * (max_missed + 1)`. Default: `true`.
+    /// Whether pings are sent at all. With `false`, a peer must send by itself within `interval *
+    /// (max_missed + 1)`. Default: `true`.
     pub send_pings: bool,
 }
 
@@ -254,7 +254,7 @@ pub(crate) fn os_timeout_notes(
         && timeout > keepalive.timeout()
     {
         notes.push(format!(
-            "user-timeout {timeout:?} takes the place of keepalive-count: the kernel closes an idle dead connection after {timeout:?}, not {:?}",
+            "user-timeout {timeout:?} overrides keepalive-count: the kernel closes an idle dead connection after {timeout:?}, not {:?}",
             keepalive.timeout()
         ));
     }
@@ -269,7 +269,7 @@ pub(crate) fn os_timeout_notes(
     }
     if keepalive.is_none() && heartbeat.is_none() {
         notes.push(
-            "both heartbeat and keepalive are off: a peer that vanishes while idle is never found"
+            "both heartbeat and keepalive are off: a peer that vanishes while idle is never closed"
                 .into(),
         );
     }
@@ -407,7 +407,7 @@ impl Config {
         );
         if self.limits.max_outbox / 2 < self.limits.max_message {
             notes.push(format!(
-                "max-outbox {} is less than twice max-message {}: a long message may find no room and close its reader",
+                "max-outbox {} is less than twice max-message {}: a long message may not fit and close its reader",
                 self.limits.max_outbox, self.limits.max_message
             ));
         }
@@ -558,6 +558,6 @@ mod tests {
             keepalive: None,
             ..Config::default()
         };
-        assert!(config.notes()[0].contains("never found"));
+        assert!(config.notes()[0].contains("never closed"));
     }
 }

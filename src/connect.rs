@@ -55,7 +55,7 @@ struct ReconnectArgs {
     /// Wait before dialling again; with exponential backoff, the longest first wait
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration)]
     retry_delay: Duration,
-    /// How the wait develops
+    /// How the wait grows
     #[arg(long, value_enum, default_value = "fixed")]
     backoff: BackoffArg,
     /// Longest wait of exponential backoff
@@ -64,7 +64,7 @@ struct ReconnectArgs {
     /// How long a dial may take, for each address of a name
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
     dial_timeout: Duration,
-    /// Dial again when the server has taken nothing of what waits for it for so long, or off
+    /// Reconnect after the server has taken nothing of the queue for this long, or off
     #[arg(long, value_name = "TIME", default_value = "30s")]
     write_timeout: DurationOrOff,
 }
@@ -142,7 +142,7 @@ impl ConnectArgs {
             },
             dial_timeout: self.reconnect.dial_timeout,
             max_message: max_message.saturating_mul(RECEIVED_FACTOR),
-            // The longest message must fit, or its line could never be sent.
+            // The longest message must fit, or it could never be sent.
             max_queue: ClientConfig::default()
                 .max_queue
                 .max(max_message.saturating_mul(2)),
@@ -245,7 +245,9 @@ impl ClientHandler for Terminal {
                 self.trouble = None;
                 notice(&format!("connected to {addr}"));
             }
-            Event::Silent(silence) => notice(&format!("silent for {}, asking", display(*silence))),
+            Event::Silent(silence) => {
+                notice(&format!("silent for {}, sending a ping", display(*silence)))
+            }
             Event::DialFailed(error) => self.trouble = Some(format!("cannot connect: {error}")),
             Event::Disconnected {
                 reason, silence, ..

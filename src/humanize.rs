@@ -15,12 +15,16 @@ pub(crate) fn grouped(number: u64) -> String {
     text
 }
 
-/// So many lines: `1 line`, `15,000 lines`.
-pub(crate) fn lines(count: u64) -> String {
+/// A number of connections: `1 connection`, `15,000 connections`.
+pub(crate) fn connections(count: u64) -> String {
     format!(
         "{} {}",
         grouped(count),
-        if count == 1 { "line" } else { "lines" }
+        if count == 1 {
+            "connection"
+        } else {
+            "connections"
+        }
     )
 }
 
@@ -89,8 +93,8 @@ mod tests {
             ["0", "999", "1,000", "65,000", "1,234,567"]
         );
         assert_eq!(
-            [0, 1, 15_000].map(lines),
-            ["0 lines", "1 line", "15,000 lines"]
+            [0, 1, 15_000].map(connections),
+            ["0 connections", "1 connection", "15,000 connections"]
         );
     }
 

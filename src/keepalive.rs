@@ -39,8 +39,8 @@ impl Keepalive {
     /// Checks the three values, alone and against `TCP_USER_TIMEOUT`.
     ///
     /// Linux ends a probed connection by the user timeout in place of the probe count as soon as
-    /// one is set (tcp_timer.c, `tcp_keepalive_timer`): a shorter timeout gives up after fewer
-    /// probes than asked for, so it is an error here.
+    /// one is set (tcp_timer.c, `tcp_keepalive_timer`): a shorter timeout closes after fewer probes
+    /// than configured, so it is an error here.
     pub fn check(&self, user_timeout: Option<Duration>) -> Result<(), ConfigError> {
         for (field, value) in [
             ("keepalive_idle", self.idle),
@@ -63,7 +63,7 @@ impl Keepalive {
             Some(timeout) if timeout < self.timeout() => Err(ConfigError::new(
                 "user_timeout",
                 format!(
-                    "{timeout:?} would overrule the keepalive probe count: the kernel would give up before {} probes went unanswered \
+                    "{timeout:?} would override the keepalive probe count: the kernel would close the connection before {} probes went unanswered \
                      ({:?}); make it longer, or lower --keepalive-idle, --keepalive-interval or --keepalive-count, or turn keepalive off",
                     self.count,
                     self.timeout()

@@ -1,10 +1,10 @@
-//! Whether a peer takes what is written to it: by what its kernel acknowledges, not by what ours
-//! takes. Pure arithmetic.
+//! Whether a peer takes what is written to it: by what its kernel acknowledges, not by what the
+//! local kernel takes. Pure arithmetic.
 //!
 //! A peer makes progress while it acknowledges bytes, on average 64 bytes per second. That is
-//! measured four times per timeout, so a peer that stops reading is found out within
-//! `timeout * 5/4` of its last progress, and a peer that reads steadily never is, if it reads its
-//! receive window, which its kernel acknowledges in one piece, within the timeout.
+//! measured four times per timeout, so a peer that stops reading is found out within `timeout *
+//! 5/4` of its last progress, and a peer that reads steadily never is, if it reads its receive
+//! window, which its kernel acknowledges in one piece, within the timeout.
 
 use crate::time::Timestamp;
 

@@ -16,8 +16,8 @@ const DRAINING: u8 = 3;
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Exit codes:
-  0  the server is well
-  1  it cannot be asked, or is not heartline
+  0  the server is running
+  1  it cannot be reached, or is not heartline
   2  wrong usage
   3  it is draining")]
 pub(crate) struct StatusArgs {

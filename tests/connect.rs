@@ -286,7 +286,7 @@ fn client_pings_a_silent_server_then_leaves() {
     let (code, _, stderr) = connect.end();
     assert_eq!(code, Some(1));
     assert!(
-        stderr.contains("heartline: silent for ") && stderr.contains(", asking\n"),
+        stderr.contains("heartline: silent for ") && stderr.contains(", sending a ping\n"),
         "{stderr}"
     );
     assert!(

@@ -72,7 +72,7 @@ impl HeartbeatArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Operating system timeouts")]
 pub(crate) struct OsTimeoutArgs {
-    /// Whether the kernel probes connections that carry nothing at all
+    /// Whether the kernel probes idle connections
     #[arg(long, value_enum, default_value = "on")]
     keepalive: OnOff,
     /// Quiet time before the first probe, in whole seconds
@@ -85,7 +85,7 @@ pub(crate) struct OsTimeoutArgs {
     #[arg(long, value_name = "N", default_value_t = 3)]
     keepalive_count: u32,
     /// How long sent data may stay unacknowledged (TCP_USER_TIMEOUT), or off for the kernel's own
-    /// patience
+    /// timeout
     #[arg(long, value_name = "TIME", default_value = "off")]
     user_timeout: DurationOrOff,
 }

@@ -41,7 +41,7 @@ impl FromStr for Size {
             .map_err(|_| "not a size; write 65536, 64KiB or 1MiB".to_string())?;
         usize::try_from(bytes.as_u64())
             .map(Size)
-            .map_err(|_| "more than this machine can address".to_string())
+            .map_err(|_| "larger than this machine's address space".to_string())
     }
 }
 

@@ -22,11 +22,11 @@ pub(super) enum BenchCommand {
     Beat(BeatArgs),
     /// One ping on all connections at once: time to the last answer
     Storm(StormArgs),
-    /// Fan-out: one connection speaks, all others listen; first to last arrival
+    /// Fan-out: one connection sends, all others listen; first to last arrival
     Push(PushArgs),
     /// Connections fall silent without closing: when is each of them closed
     Dead(DeadArgs),
-    /// Carry out a plan that comes on stdin
+    /// Run a plan from stdin
     #[command(hide = true)]
     Worker,
     /// `heartline serve` that ends with its stdin
@@ -50,13 +50,13 @@ pub(super) struct CommonArgs {
     /// Process of the server, for its memory and CPU; once for each if there are several
     #[arg(long, value_name = "PID", help_heading = "Measuring")]
     pub(super) pid: Vec<u32>,
-    /// Write everything that was measured to this file
+    /// Write all results to this file
     #[arg(long, value_name = "FILE", help_heading = "Measuring")]
     pub(super) json: Option<PathBuf>,
     /// Write a page with plots to this file
     #[arg(long, value_name = "FILE", help_heading = "Measuring")]
     pub(super) html: Option<PathBuf>,
-    /// Seed of all that is random
+    /// Seed of all random choices
     #[arg(
         long,
         value_name = "N",
@@ -90,7 +90,7 @@ pub(super) struct WireArgs {
     /// ping\n=pong\n, with --send off]
     #[arg(long, value_name = "ASK=REPLY", help_heading = WIRE)]
     pub(super) answer: Option<PingAnswerOrOff>,
-    /// Sent once on each connection when it is established, but for push's speaker
+    /// Sent once on each connection when it is established, except push's sender
     #[arg(long, value_name = "TEXT", help_heading = WIRE)]
     pub(super) hello: Option<Text>,
 }
@@ -105,7 +105,7 @@ pub(super) struct HoldArgs {
     /// How long to hold them
     #[arg(long = "for", value_name = "TIME", default_value = "10s", value_parser = above_zero)]
     pub(super) duration: Duration,
-    /// Time between two heartbeats of a connection, or off to speak only when asked
+    /// Time between two heartbeats of a connection, or off to answer pings only
     #[arg(long, value_name = "TIME", default_value = "off", value_parser = interval_or_off)]
     pub(super) beat: DurationOrOff,
 }
@@ -117,13 +117,13 @@ pub(super) struct EchoArgs {
     /// Connections that exchange messages
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = connections())]
     pub(super) active: u32,
-    /// Connections beside them that only beat
+    /// Further connections that only send heartbeats
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=MAX_CONNECTIONS))]
     pub(super) idle: u32,
     /// Time between two heartbeats of an idle connection, or off
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = interval_or_off)]
     pub(super) beat: DurationOrOff,
-    /// Messages under way on each active connection
+    /// Messages in flight on each active connection
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(super) depth: u32,
     /// Length of a message, its line feed included
@@ -138,7 +138,7 @@ pub(super) struct EchoArgs {
 pub(super) struct BeatArgs {
     #[command(flatten)]
     pub(super) common: CommonArgs,
-    /// Connections that beat
+    /// Connections that send heartbeats
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = connections())]
     pub(super) connections: u32,
     /// Time between two heartbeats of a connection
@@ -183,17 +183,17 @@ pub(super) struct DeadArgs {
     /// Connections that fall silent
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = connections())]
     pub(super) connections: u32,
-    /// Connections that go on answering and must not be closed
+    /// Connections that keep answering and must not be closed
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=MAX_CONNECTIONS))]
     pub(super) alive: u32,
-    /// Time between two heartbeats of a live connection, or off to speak only when asked
+    /// Time between two heartbeats of a live connection, or off to answer pings only
     #[arg(long, value_name = "TIME", default_value = "off", value_parser = interval_or_off)]
     pub(super) beat: DurationOrOff,
-    /// How long all of them live before
+    /// How long all of them are live before
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
     pub(super) before: Duration,
-    /// Silence after which the server means to close, and not before [default: what the server of
-    /// its own is set to]
+    /// Silence after which the server closes, and not before [default: the timeout of its own
+    /// server]
     #[arg(long, value_name = "TIME", value_parser = above_zero)]
     pub(super) bound: Option<Duration>,
     /// How long to wait for the last of them to be closed [default: half as long again as the

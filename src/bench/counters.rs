@@ -42,7 +42,7 @@ pub(super) struct Load {
     pub(super) unanswered: u64,
     /// Due, and not sent, because the connection was stuck or gone.
     pub(super) unsent: u64,
-    /// Questions of the server that were answered.
+    /// Pings of the server that were answered.
     pub(super) asks: u64,
     /// From the intended instant of sending to the reply.
     pub(super) latency: Durations,

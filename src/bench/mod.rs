@@ -137,7 +137,7 @@ fn measure(mut job: Job) -> Result<ExitCode, Error> {
         write(file, "--html", &html::render(&results))?;
     }
     if results.is_all_unanswered() && !record.interrupted {
-        crate::console::notice("nothing was answered");
+        crate::console::notice("no message was answered");
         return Ok(ExitCode::FAILURE);
     }
     Ok(if record.interrupted {

@@ -124,7 +124,7 @@ fn is_busy(busiest_thread: f64, all: f64, cores: usize) -> bool {
 fn cores(results: &Results, notes: &mut Vec<String>) {
     if is_server_busy(results) {
         notes.push(
-            "The server was busy almost all the time: this is as much as it can do here."
+            "The server was busy almost all the time: this is its limit on this machine."
                 .to_string(),
         );
     }
@@ -164,7 +164,7 @@ fn memory(results: &Results, notes: &mut Vec<String>) {
         .map(|point| point.connections)
         .max();
     if let Some(most) = most.filter(|most| *most < ENOUGH_FOR_MEMORY) {
-        notes.push(format!("Memory per connection is coarse: {most} connections are few, and memory comes in pages."));
+        notes.push(format!("Memory per connection is coarse: {most} connections are too few, since memory is allocated in pages."));
     }
 }
 

@@ -9,11 +9,11 @@ pub(super) struct Scan {
     lines: u32,
     /// Bytes of the expected text that have just been seen.
     matched: u16,
-    /// Bytes of the question that the current line begins with, or [`OTHER`].
+    /// Bytes of the ping that the current line begins with, or [`OTHER`].
     asked: u8,
 }
 
-/// The current line is not the question.
+/// The current line is not the ping.
 const OTHER: u8 = u8::MAX;
 
 /// The contents of a read.
@@ -45,13 +45,13 @@ impl Matcher {
 }
 
 impl Scan {
-    /// Forgets lines of a reply that is not waited for, so that the next one is counted from
-    /// its beginning.
+    /// Forgets lines of a reply that is not waited for, so that the next one is counted from its
+    /// beginning.
     pub(super) fn restart_reply(&mut self) {
         self.lines = 0;
     }
 
-    /// Takes the next bytes of the stream. A line that is the question counts as no line of a
+    /// Takes the next bytes of the stream. A line that is the ping does not count as a line of a
     /// reply.
     pub(super) fn feed(
         &mut self,
@@ -77,7 +77,7 @@ impl Scan {
             let end = memchr::memchr(b'\n', bytes);
             let (piece, rest) = bytes.split_at(end.map_or(bytes.len(), |at| at + 1));
             if self.asked != OTHER && ask[usize::from(self.asked)..].starts_with(piece) {
-                // The question is shorter than 255 bytes.
+                // The ping is shorter than 255 bytes.
                 self.asked += piece.len() as u8;
             } else {
                 self.asked = OTHER;

@@ -66,7 +66,7 @@ impl OwnServer {
             .trim_end()
             .strip_prefix("listening ")
             .and_then(|addr| addr.parse().ok());
-        self.addr = addr.ok_or_else(|| std::io::Error::other("it did not say where it listens"))?;
+        self.addr = addr.ok_or_else(|| std::io::Error::other("it did not print its address"))?;
         Ok(())
     }
 

@@ -67,13 +67,15 @@ pub(super) fn sources(
                 return wrong(format!("{source} and {addr} are of different families"));
             }
             if let Err(error) = UdpSocket::bind((*source, 0)) {
-                return wrong(format!("{source} is no address of this machine: {error}"));
+                return wrong(format!(
+                    "{source} is not an address of this machine: {error}"
+                ));
             }
         }
         let most = (f64::from(ports) * PORT_FILL * asked.len() as f64) as u32;
         if connections > most {
             return wrong(format!(
-                "{} addresses are good for {most} connections, not for {connections}",
+                "{} addresses suffice for {most} connections, not for {connections}",
                 asked.len()
             ));
         }
@@ -88,13 +90,13 @@ pub(super) fn sources(
         // Slower and slower, but it can be done.
         _ if connections <= ports => Ok(Vec::new()),
         _ => wrong(format!(
-            "{connections} connections to {addr} take the ports of {needed} addresses of this machine: name them"
+            "{connections} connections to {addr} need the ports of {needed} addresses of this machine; name them"
         )),
     }
 }
 
-/// Whether it is the harness's to dial from further addresses, should others have taken the ports
-/// of these: all of 127.0.0.0/8 are ours.
+/// Whether the harness may dial from further addresses if the ports of these are taken: all of
+/// 127.0.0.0/8 are local.
 pub(super) fn may_add_sources(addr: SocketAddr, asked: Option<&Sources>) -> bool {
     asked.is_none() && addr.is_ipv4() && addr.ip().is_loopback()
 }

@@ -207,7 +207,7 @@ fn exchanged(group: &GroupFigures) -> String {
         (group.answered, answered),
         (group.unanswered, "unanswered"),
         (group.unsent, "not sent"),
-        (group.questions_answered, "questions of the server answered"),
+        (group.questions_answered, "pings of the server answered"),
     ] {
         if count > 0 {
             words.push(format!("{count} {what}"));

@@ -98,13 +98,13 @@ impl FromStr for PingAnswerOrOff {
         }
         let (ask, reply) = text
             .split_once('=')
-            .ok_or("write QUESTION=ANSWER, as ping\\n=pong\\n, or off")?;
+            .ok_or("write PING=PONG, as ping\\n=pong\\n, or off")?;
         let (Text(ask), Text(reply)) = (ask.parse()?, reply.parse()?);
         if ask.iter().position(|byte| *byte == b'\n') != Some(ask.len() - 1)
             || ask.len() > MAX_EXPECTED_BYTES
         {
             return Err(format!(
-                "the question is one line of at most {MAX_EXPECTED_BYTES} bytes and ends with \\n"
+                "the ping is one line of at most {MAX_EXPECTED_BYTES} bytes and ends with \\n"
             ));
         }
         Ok(PingAnswerOrOff(Some(PingAnswer { ask, reply })))

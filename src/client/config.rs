@@ -43,7 +43,7 @@ pub struct ClientConfig {
     /// How long a dial may take, for each address of a name. At least 1 ms. Default: 5 s.
     pub dial_timeout: Duration,
     /// Longest message accepted from the server in bytes, its framing not counted. A longer one
-    /// ends the line. Default: 64 KiB.
+    /// ends the connection. Default: 64 KiB.
     pub max_message: usize,
     /// Most bytes queued while the connection is down or slow, framing and 8 bytes per message
     /// counted. A message that would exceed it is refused with [`SendError::Full`]; queued messages
@@ -91,7 +91,7 @@ impl ClientConfig {
             ));
         }
         if self.tries == Some(0) {
-            return Err(ConfigError::new("tries", "must be at least 1, or for ever"));
+            return Err(ConfigError::new("tries", "must be at least 1, or forever"));
         }
         self.backoff.check()?;
         if self.dial_timeout < Duration::from_millis(1) {

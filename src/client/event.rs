@@ -16,9 +16,9 @@ pub enum Event {
     /// A dial failed: the name does not resolve, or no address of it answered. The error is that of
     /// the last address.
     DialFailed(io::Error),
-    /// The line is up.
+    /// The connection is established.
     Connected {
-        /// Counts the lines of this client, from 1.
+        /// Counts the connections of this client, from 1.
         epoch: u64,
         /// The address that answered.
         addr: SocketAddr,
@@ -27,9 +27,9 @@ pub enum Event {
     Silent(Duration),
     /// A heartbeat was answered after this time, see [`RttStats`](super::RttStats).
     RoundTrip(Duration),
-    /// The line is gone.
+    /// The connection is gone.
     Disconnected {
-        /// The line that is gone.
+        /// The connection that is gone.
         epoch: u64,
         /// Why. [`CloseReason::HeartbeatTimeout`]: it was silent for too long.
         reason: CloseReason,
@@ -78,7 +78,7 @@ impl fmt::Display for Event {
     }
 }
 
-/// A dial, by its number. Counting starts over when a line receives its first byte.
+/// A dial, by its number. Counting starts over when a connection receives its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// From 1.
@@ -102,7 +102,7 @@ pub enum ClientState {
     Waiting,
     /// It dials.
     Dialing,
-    /// The line is up.
+    /// The connection is established.
     Connected,
     /// It has ended, and stays so.
     Done(Outcome),
@@ -116,15 +116,15 @@ pub enum Outcome {
     /// the server closed its side or, once ours was closed, sent nothing for the whole heartbeat
     /// timeout.
     Finished,
-    /// Everything was handed to the kernel, then the line broke for this reason: whether the server
-    /// got all of it is not known.
+    /// Everything was handed to the kernel, then the connection ended for this reason: whether the
+    /// server got all of it is not known.
     ConnectionLost(CloseReason),
-    /// Everything was handed to the kernel, and the server's had not acknowledged these bytes when
-    /// the line ended for this reason: they are probably lost.
+    /// Everything was handed to the kernel, and the server's kernel had not acknowledged these
+    /// bytes when the connection ended for this reason: they are probably lost.
     Unacknowledged {
         /// How many.
         bytes: u64,
-        /// How the line ended.
+        /// How the connection ended.
         reason: CloseReason,
     },
     /// All tries were used up.
@@ -137,7 +137,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// How a client ends that has nothing more to send when its line is lost.
+    /// The outcome of a client that has nothing more to send when its connection is lost.
     pub(crate) fn after_everything_sent(reason: CloseReason) -> Self {
         if reason == CloseReason::PeerClosed {
             Outcome::Finished

@@ -13,7 +13,7 @@ pub trait ClientHandler {
     /// client and not passed on.
     fn on_message(&mut self, client: &mut ClientContext<'_>, message: &[u8]);
 
-    /// Something happened to the line. Default: nothing is done.
+    /// An event of the connection. Default: nothing is done.
     fn on_event(&mut self, client: &mut ClientContext<'_>, event: &Event) {
         let _ = (client, event);
     }
@@ -51,7 +51,8 @@ impl ClientContext<'_> {
         self.session.handle_finish();
     }
 
-    /// Drops the line and everything queued, now. Calling again, or once done, changes nothing.
+    /// Drops the connection and everything queued, now. Repeated calls, and calls once done, change
+    /// nothing.
     pub fn stop(&mut self) {
         self.session.handle_stop();
     }
@@ -73,7 +74,7 @@ impl ClientContext<'_> {
         self.session.state()
     }
 
-    /// The number of lines so far, which is the epoch of the latest; 0 before the first.
+    /// The number of connections so far, which is the epoch of the latest; 0 before the first.
     pub fn epoch(&self) -> u64 {
         self.session.epoch()
     }

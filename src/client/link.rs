@@ -96,7 +96,7 @@ impl Link {
                 // a dial may connect to itself.
                 Err(io::Error::new(
                     io::ErrorKind::ConnectionRefused,
-                    "the dial connected to itself: no server listens there",
+                    "the dial connected to itself: no server is listening there",
                 ))
             }
             Ok(_) => {
@@ -171,7 +171,7 @@ impl Link {
     /// Bytes that the server has not acknowledged; `None` where the system does not report it.
     pub(super) fn unacknowledged(&self) -> Option<u64> {
         let bytes = net::unacknowledged_bytes(&self.stream)? as u64;
-        // Our FIN counts as a byte.
+        // The client's FIN counts as a byte.
         Some(bytes.saturating_sub(u64::from(self.has_shut)))
     }
 
@@ -206,7 +206,9 @@ impl Addresses {
 /// Checks that `addr` is a host and a port. Whether the host exists is found out at each dial.
 pub(super) fn check_addr(addr: &str) -> Result<(), ConfigError> {
     let problem = match HostPort::parse(addr) {
-        Ok(HostPort { port: 0, .. }) => format!("{addr:?} has port 0, where no server can listen"),
+        Ok(HostPort { port: 0, .. }) => {
+            format!("{addr:?} has port 0, on which no server can listen")
+        }
         Ok(_) => return Ok(()),
         Err(error) => error.to_string(),
     };

@@ -48,7 +48,7 @@ pub(super) struct LiveConnection {
     pub(super) since: Timestamp,
     /// The last sign of life of the server: an inbound byte.
     pub(super) last_activity: Timestamp,
-    /// When the kernel last took bytes from us.
+    /// When the local kernel last took bytes.
     pub(super) last_out: Timestamp,
     /// When the last ping was sent, and the number of pings since the last sign of life.
     pub(super) last_asked: Timestamp,

@@ -1,4 +1,4 @@
-//! What waits to be sent: messages, which outlive a line, and heartbeats, which do not.
+//! What is to be sent: messages, which outlive a connection, and heartbeats, which do not.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -33,8 +33,8 @@ pub(crate) struct SendQueue {
 /// bounds the number of messages.
 pub(crate) const MESSAGE_OVERHEAD: usize = size_of::<usize>();
 
-/// Most unsent pongs. Further pings of a peer that does not read are not answered: any byte of ours
-/// answers them.
+/// Most unsent pongs. Further pings of a peer that does not read are not answered: any byte answers
+/// them.
 const MAX_HEARTBEAT_BYTES: usize = 4 * 1024;
 
 /// A ping follows the message in which this many bytes went out since the last one.
@@ -327,7 +327,7 @@ mod tests {
     }
 
     proptest! {
-        /// Over any number of lines, each message arrives whole exactly once and in order.
+        /// Over any number of connections, each message arrives whole exactly once and in order.
         #[test]
         fn messages_arrive_once_and_in_order_over_reconnects(steps in prop::collection::vec(step(), 0..80)) {
             let mut queue = queue(Framing::Length, 1 << 20);

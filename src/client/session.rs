@@ -40,7 +40,7 @@ pub(crate) struct Session {
     /// does not reset this count: else all clients of a server that greets and dies would dial it
     /// at the pace of the first wait, for ever.
     failures: u32,
-    /// The number of lines so far.
+    /// The number of connections so far.
     epoch: u64,
     finishing: bool,
     last_loss: Option<CloseReason>,
@@ -321,8 +321,8 @@ impl Session {
         }
     }
 
-    /// Our writing side was shut: no ping can be sent any more, and the server has one heartbeat
-    /// timeout from now to send more.
+    /// The client's writing side was shut: no ping can be sent any more, and the server has one
+    /// heartbeat timeout from now to send more.
     pub(crate) fn handle_half_closed(&mut self, now: Timestamp) {
         if let State::Connected(line) = &mut self.state {
             line.handle_life(now);

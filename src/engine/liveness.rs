@@ -1,23 +1,23 @@
-//! When a quiet peer is asked, and when the unanswered question becomes a verdict. Pure arithmetic.
+//! When a quiet peer is pinged, and when unanswered pings lead to a verdict. Pure arithmetic.
 //!
 //! With `H` the heartbeat interval, `M` the pings that may be missed, `L` the last sign of life and
 //! `tick` the wheel's resolution:
 //!
 //! * ping `k` of `M` is due at `L + k*H`, less a jitter between `tick` and `H/8`, and at least
 //!   `H/2` after ping `k - 1`;
-//! * a peer that beats by itself is given until `L + H + tick` before ping 1, so that its own beat,
-//!   which comes every `H`, makes ours superfluous; but only where the pings after it make up for
-//!   that: `M >= 2` and `H >= 8 ticks`;
+//! * for a peer that sends pings by itself, ping 1 is due at `L + H + tick`, so that the peer's own
+//!   ping, which comes every `H`, makes it superfluous; but only if the later pings can make up for
+//!   the delay: `M >= 2` and `H >= 8 ticks`;
 //! * the verdict is due at `L + H*(M+1) + 1 ms`, and at least `H + 1 ms` after the last ping was
-//!   really sent.
+//!   sent.
 //!
-//! The millisecond makes good that [`Timestamp`] is rounded down: the peer's last byte may have
+//! The millisecond makes up for the rounding of [`Timestamp`]: the peer's last byte may have
 //! come up to 1 ms after its stamp. The jitter is at least a tick, so that the last ping, which
 //! fires up to a tick late, still leaves its full `H` for an answer before the first term is due:
 //! on a loop without lag the verdict comes within `(H*(M+1), H*(M+1) + tick]` of the last byte. Lag
 //! delays the pings and with them the verdict; it never brings it forward.
 //!
-//! If the rules have changed since `L`, the verdict is due as if the last sign of life had come
+//! If the heartbeat was changed since `L`, the verdict is due as if the last sign of life had come
 //! at the change: a peer gets one full new timeout.
 
 use crate::config::Heartbeat;
@@ -83,7 +83,7 @@ impl Liveness {
         }
     }
 
-    /// When the next question or the verdict is due, if the peer stays silent.
+    /// When the next ping or the verdict is due, if the peer stays silent.
     pub(super) fn next_check(&self, evidence: &Evidence) -> Timestamp {
         let Evidence {
             last_seen,
@@ -140,8 +140,8 @@ impl Liveness {
         self.send_pings && evidence.pings_unanswered < self.max_missed
     }
 
-    /// Shortens a wait by a fixed amount per connection and ping, so that lines opened together
-    /// drift apart and replay the same.
+    /// Shortens a wait by a fixed amount per connection and ping, so that connections opened
+    /// together drift apart, the same way in each run.
     fn jitter_ms(&self, salt: u64) -> u64 {
         let most = (self.interval_ms / 8).max(self.tick_ms);
         self.tick_ms + fastrand::Rng::with_seed(salt).u64(0..=most - self.tick_ms)

@@ -1,5 +1,5 @@
-//! How many messages a line may send: a token bucket for each (GCRA, as ITU-T I.371 calls it), kept
-//! beside the slab and only where there is a bound.
+//! How many messages a connection may send: a token bucket for each (GCRA, as ITU-T I.371 calls
+//! it), kept beside the slab and only with a limit.
 
 use std::num::NonZeroU32;
 
@@ -12,7 +12,7 @@ const FORGIVEN_NS: u64 = 1_000_000_000;
 /// A connection that stays above its rate for so long is closed.
 const FLOOD_MS: u64 = 10_000;
 
-/// The buckets of all lines.
+/// The buckets of all connections.
 pub(super) struct RateLimiter {
     /// Time that one message costs.
     message_ns: u64,
@@ -26,7 +26,7 @@ pub(super) struct RateLimiter {
 struct Bucket {
     /// When the bucket will be full again: GCRA's theoretical arrival time.
     full_at_ns: u64,
-    /// Since when the line has been over its rate.
+    /// Since when the connection has been over its rate.
     over_since: Option<Timestamp>,
     /// When the last message that was over the rate was paid for.
     paid_at_ns: u64,
@@ -53,7 +53,7 @@ impl RateLimiter {
         }
     }
 
-    /// A line begins, with a full bucket.
+    /// A connection begins, with a full bucket.
     pub(super) fn open(&mut self, slot: usize) {
         if self.buckets.len() <= slot {
             self.buckets.resize(slot + 1, Bucket::default());

@@ -43,7 +43,7 @@ const ABSENT: Node = Node {
 };
 
 impl Wheel {
-    /// An empty wheel that stands at step 0.
+    /// An empty wheel at step 0.
     pub fn new() -> Self {
         Wheel {
             heads: vec![NONE; SLOTS].into_boxed_slice(),

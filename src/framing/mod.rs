@@ -17,7 +17,7 @@ use inbox::Inbox;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Framing {
     /// A message is a line: it ends with LF; one CR before the LF is dropped. A heartbeat is a line
-    /// that is the word alone.
+    /// with nothing but the word.
     #[default]
     Lines,
     /// A message is preceded by its length: four bytes, unsigned, big-endian, not counting
@@ -31,7 +31,7 @@ pub enum Framing {
 /// The words that heartbeats are made of. Both ends must agree on them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeartbeatWords {
-    /// The question.
+    /// The ping.
     pub ping: Vec<u8>,
     /// The answer.
     pub pong: Vec<u8>,
@@ -54,8 +54,8 @@ const MAX_WORD_BYTES: usize = 64;
 pub enum Frame<'a> {
     /// A message, without its framing.
     Message(&'a [u8]),
-    /// Heartbeats: one question or one answer, but for [`Framing::Raw`], where a read may return
-    /// many at once.
+    /// Heartbeats: one ping or one pong, except for [`Framing::Raw`], where a read may return many
+    /// at once.
     Heartbeats {
         /// Pings, each of which is to be answered.
         pings: u32,

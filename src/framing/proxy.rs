@@ -63,8 +63,7 @@ pub enum Header {
 pub enum ProxyError {
     /// Neither version begins like this.
     Signature,
-    /// Version 1: the line is not as it must be to the letter, or cannot end within [`LONGEST_V1`]
-    /// bytes.
+    /// Version 1: the line violates the grammar, or cannot end within [`LONGEST_V1`] bytes.
     Line,
     /// Version 2: a version other than 2, or a command other than `LOCAL` and `PROXY`.
     Command,
@@ -203,8 +202,8 @@ const FIELDS_AFTER_TCP4: [&str; 4] = [" 0.0.0.0 0 0", " 0 0", " 0", ""];
 const FIELDS_AFTER_TCP6: [&str; 4] = [" :: 0 0", " 0 0", " 0", ""];
 
 /// The length of the shortest line that begins with these bytes, CRLF not counted, if there is any.
-/// It is found by trying, so that there is but one grammar; ten lines for each read that cuts a
-/// header in two, which hardly ever happens: senders send it at once.
+/// It is found by trying, so that the grammar is defined once; ten lines for each read that splits
+/// a header, which is rare: senders send it at once.
 fn shortest_line(beginning: &[u8]) -> Option<usize> {
     if line_source(beginning).is_ok() {
         return Some(beginning.len());

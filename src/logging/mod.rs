@@ -22,14 +22,14 @@ use crate::args::{LogArgs, LogLevel};
 use crate::error::Error;
 use output::Output;
 
-/// What waits for a log's reader at most: several hundred lines.
+/// Most bytes that wait for the log's reader: several hundred lines.
 const MAX_PENDING: usize = 64 * 1024;
 /// How often the log is tried again while lines wait.
 const RETRY: Duration = Duration::from_millis(100);
 /// How long the end of the process waits for the log's reader.
 const FINISH: Duration = Duration::from_secs(1);
 
-/// Where the lines go. It can be another file than at the start: see [`prepare`].
+/// The target of the lines. It can be another file than at the start: see [`prepare`].
 static SINK: Mutex<Option<Output>> = Mutex::new(None);
 /// Lines wait, or were dropped and that was not logged yet.
 static PENDING: AtomicBool = AtomicBool::new(false);

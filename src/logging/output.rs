@@ -2,11 +2,10 @@
 //! pipe, a terminal.
 //!
 //! `O_NONBLOCK` belongs to the open file description, which other processes share. So a pipe, a
-//! FIFO and a terminal are opened anew (`/proc/self/fd/N`, proc(5)), and a socket is asked for each
-//! write (`MSG_DONTWAIT`, send(2)). A file, which cannot be written to without waiting for its
-//! disk, and whatever cannot be opened anew, has a thread that waits in our place. It exists only
-//! then: it makes the kernel count references to descriptors, which costs each system call a
-//! little.
+//! FIFO and a terminal are opened anew (`/proc/self/fd/N`, proc(5)), and a socket is written to with
+//! `MSG_DONTWAIT` (send(2)). For a file, whose writes wait for its disk, and for whatever cannot be
+//! opened anew, a thread writes. It exists only then: with a second thread the kernel counts
+//! references to descriptors, which costs each system call a little.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};

@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
 /// `192.0.2.7:7878`, `name:7878`, `[2001:db8::7]:7878`, `[fe80::1%eth0]:7878`.
 ///
-/// An IPv6 address stands in brackets, since `::1:7878` might as well be the whole address (RFC
-/// 5952 section 6); its zone is the name or the number of an interface (RFC 4007 section 11).
+/// An IPv6 address is in brackets, since `::1:7878` could be the whole address (RFC 5952 section
+/// 6); its zone is the name or the number of an interface (RFC 4007 section 11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HostPort<'a> {
     /// Without brackets.
@@ -36,14 +36,14 @@ impl<'a> HostPort<'a> {
             )))
         };
         if text.contains("://") || text.contains('/') {
-            return wrong("is no address but a URL or a path: write HOST:PORT");
+            return wrong("is a URL or a path, not an address; write HOST:PORT");
         }
         let Some((host, port)) = text.rsplit_once(':') else {
-            return wrong("has no port: write HOST:PORT");
+            return wrong("has no port; write HOST:PORT");
         };
         if host.is_empty() {
             return wrong(
-                "has no host (0.0.0.0 and [::] stand for all of a machine): write HOST:PORT",
+                "has no host; write HOST:PORT (0.0.0.0 and [::] are all addresses of a machine)",
             );
         }
         let bracketed = host
@@ -55,9 +55,9 @@ impl<'a> HostPort<'a> {
         };
         let host = match bracketed {
             Some(inner) if is_v6(inner) => inner,
-            Some(_) => return wrong("has no IPv6 address in its brackets: write [ADDRESS]:PORT"),
+            Some(_) => return wrong("has no IPv6 address in its brackets; write [ADDRESS]:PORT"),
             None if host.contains(':') => {
-                return wrong("is an IPv6 address without brackets: write [ADDRESS]:PORT");
+                return wrong("is an IPv6 address without brackets; write [ADDRESS]:PORT");
             }
             None => host,
         };
@@ -67,7 +67,7 @@ impl<'a> HostPort<'a> {
                 host,
                 port: port_number,
             }),
-            _ => wrong("has no port from 0 to 65535: write HOST:PORT"),
+            _ => wrong("has no port from 0 to 65535; write HOST:PORT"),
         }
     }
 
@@ -117,7 +117,7 @@ mod tests {
             ("name:", "has no port from 0 to 65535"),
             ("name:+1", "has no port from 0 to 65535"),
             ("name:65536", "has no port from 0 to 65535"),
-            ("http://name:7878", "is no address but a URL"),
+            ("http://name:7878", "is a URL or a path"),
             ("unix:/run/heartline.sock", "a URL or a path"),
         ] {
             let error = HostPort::parse(text).expect_err(text).to_string();

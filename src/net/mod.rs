@@ -1,5 +1,5 @@
-//! What server and client ask of the operating system: socket options, listening and dialling,
-//! clocks, limits. socket2 and rustix stay in here. No policy.
+//! What server and client need of the operating system: socket options, listening and dialling,
+//! clocks, limits. socket2 and rustix are used here only. No policy.
 
 mod alarm;
 mod clock;

@@ -48,9 +48,9 @@ impl SocketOptions {
         self.apply(&SockRef::from(listener))
     }
 
-    /// Sets up a connection that was accepted from one of our listeners. On Linux there is nothing
-    /// to do: it has inherited every option from the listener, which saves five system calls per
-    /// connection.
+    /// Sets up a connection that was accepted from one of these listeners. On Linux there is
+    /// nothing to do: it has inherited every option from the listener, which saves five system
+    /// calls per connection.
     pub(crate) fn apply_to_accepted(&self, stream: &mio::net::TcpStream) -> io::Result<()> {
         if cfg!(target_os = "linux") {
             Ok(())

@@ -12,7 +12,7 @@ use rustix::fs::{Access, FlockOperation, access, flock};
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// Reading and writing, for the owner alone: connect(2) asks for the latter.
+/// Reading and writing, for the owner alone: connect(2) needs write permission.
 const OWNER_ONLY: u32 = 0o600;
 
 /// A second in all, at the start of a program.
@@ -48,7 +48,7 @@ pub(crate) fn check_unix(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(there) if !there.file_type().is_socket() => Err(io::Error::new(
             io::ErrorKind::AlreadyExists,
-            "what is there is no socket",
+            "the existing file is not a socket",
         )),
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(access(directory(path), Access::WRITE_OK | Access::EXEC_OK)?),

@@ -43,7 +43,7 @@ pub(super) fn examine(settings: &Settings, listens: bool) -> Result<Names, Vec<E
                         .any(|addr| addr == admin || covers(addr, admin))
             };
             if let Some(addr) = admin.first().filter(|_| admin.iter().all(is_taken)) {
-                let problem = format!("{addr} is an address for connections already");
+                let problem = format!("{addr} is already an address for connections");
                 errors.push(ConfigError::new("admin", problem).against(&["addr"]).into());
             }
         }

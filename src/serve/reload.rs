@@ -24,7 +24,7 @@ pub(super) fn reload(server: &mut Server, settings: &mut Settings, program: &Com
         .map_err(|fault| describe(&fault))
         .and_then(|new| apply(server, settings, new))
     {
-        log::error!("reload failed=\"{problem}\" settings=\"as they were\"");
+        log::error!("reload failed=\"{problem}\" settings=unchanged");
     }
 }
 
@@ -35,7 +35,7 @@ pub(super) fn reopen_log(settings: &Settings) {
             log.take_effect();
             log::info!("log reopened");
         }
-        Err(error) => log::error!("log reopen failed=\"{error}\" log=\"as it was\""),
+        Err(error) => log::error!("log reopen failed=\"{error}\" log=unchanged"),
     }
 }
 
@@ -53,7 +53,7 @@ fn apply(server: &mut Server, old: &mut Settings, mut new: Settings) -> Result<(
             }
             // The error lies in the combination with fixed settings, for which no place can be
             // named.
-            Ok(()) => format!("{error}; what changes with a restart only is still as it was"),
+            Ok(()) => format!("{error}; settings that need a restart are unchanged"),
         })?;
     log.take_effect();
     let differs = |key: &str| {
@@ -71,7 +71,7 @@ fn apply(server: &mut Server, old: &mut Settings, mut new: Settings) -> Result<(
     log::info!("reload changed={} kept={}", listed(&changed), listed(&kept));
     if !kept.is_empty() {
         log::warn!(
-            "reload kept={} reason=\"these change with a restart only\"",
+            "reload kept={} reason=\"these settings need a restart\"",
             listed(&kept)
         );
     }

@@ -1,9 +1,8 @@
-//! Sockets that we have closed and that still see their peer's last bytes off.
+//! Sockets of closed connections that still wait for the peer's FIN.
 //!
 //! A socket closed with unread bytes resets the connection, and the reset makes the peer's kernel
-//! throw away replies that it has not read yet. So a socket that we end by our own will has its
-//! writing side shut, and stays, outside the engine, until the peer has shut its side too, or for a
-//! moment.
+//! discard replies that it has not read yet. So the writing side of such a socket is shut, and the
+//! socket stays, outside the engine, until the peer has shut its side too, or for a moment.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read};
@@ -13,8 +12,8 @@ use mio::net::TcpStream;
 
 use crate::time::Timestamp;
 
-/// Long enough for a peer on the other side of the world to answer our FIN with its own, or at
-/// least to have read our last reply.
+/// Long enough for a peer on the other side of the world to answer the FIN with its own, or at
+/// least to have read the last reply.
 const LINGER_MS: u64 = 1000;
 
 pub(super) struct Lingering {

@@ -11,8 +11,8 @@ use crate::error::{ConfigError, Error};
 use crate::net::SocketOptions;
 use crate::time::Timestamp;
 
-/// How long accepting rests after the system had no descriptor or no memory for us: nothing frees
-/// up faster than that, and trying in a loop would cost the connected peers the processor.
+/// How long accepting pauses after the system had no descriptor or no memory: nothing frees up
+/// faster than that, and retrying in a loop would delay the connected peers.
 const PAUSE_MS: u64 = 100;
 
 pub(super) const MAX_LISTENERS: usize = 64;
@@ -34,10 +34,10 @@ pub(crate) fn check_addrs(addrs: &[SocketAddr]) -> Result<(), ConfigError> {
     check_listeners(addrs.len())?;
     for (index, addr) in addrs.iter().enumerate() {
         if addrs[..index].contains(addr) && addr.port() != 0 {
-            return Err(ConfigError::new("addr", format!("{addr} is there twice")));
+            return Err(ConfigError::new("addr", format!("{addr} is given twice")));
         }
         if let Some(other) = addrs.iter().find(|other| covers(other, addr)) {
-            let problem = format!("{addr} is a part of {other}: leave one of them out");
+            let problem = format!("{addr} is part of {other}; leave one of them out");
             return Err(ConfigError::new("addr", problem));
         }
     }
@@ -57,7 +57,7 @@ pub(crate) fn covers(all: &SocketAddr, addr: &SocketAddr) -> bool {
 /// All listening sockets of a server, and the descriptor in reserve.
 pub(super) struct Listeners {
     listeners: Vec<Listener>,
-    /// Given up for a moment when descriptors have run out, to accept a peer and close it at once
+    /// Closed for a moment when descriptors have run out, to accept a peer and close it at once
     /// rather than leave it hanging.
     spare: Option<File>,
     paused_until: Option<Timestamp>,

@@ -1,4 +1,4 @@
-//! The log of the server, which a flood cannot drown: the first lines of a kind within a second are
+//! The log of the server, bounded under floods: the first lines of a kind within a second are
 //! written, the rest are counted.
 
 use std::net::IpAddr;
@@ -30,8 +30,8 @@ const KINDS: [(Kind, &str, Level); 6] = [
     (Kind::Dropped, "dropped-broadcast", Level::Warn),
 ];
 
-/// Lines of one kind in one second. Enough to see each device of a small fleet go; few enough for a
-/// disk to keep up with.
+/// Lines of one kind in one second. Enough to log each device of a small fleet; few enough for a
+/// disk.
 const LINES_PER_WINDOW: u64 = 1000;
 const WINDOW_MS: u64 = 1000;
 

@@ -234,7 +234,7 @@ fn emptied(key: &str, variable: &LayeredValue, in_file: &LayeredValue) -> Option
     let none = Value::Many(Vec::new());
     (variable.value == none && in_file.value != none).then(|| {
         let (variable, place) = (variable.origin.place(key), in_file.origin.place(key));
-        format!("{variable} is empty, and takes the place of the list at {place}")
+        format!("{variable} is empty and overrides the list at {place}")
     })
 }
 
@@ -251,7 +251,7 @@ fn as_flags(arg: &Arg, value: &Value) -> Vec<OsString> {
 /// Checks a value with clap, and returns its error without the name of a flag.
 fn check_alone(program: &Command, arg: &Arg, as_flags: &[OsString]) -> Result<(), String> {
     if arg.is_positional() && as_flags.is_empty() {
-        return Err("write one address at least".into());
+        return Err("write at least one address".into());
     }
     if arg.is_positional()
         && as_flags
@@ -534,7 +534,7 @@ mod tests {
                 "allow = ['::1', '10.1.0.0/8']",
                 "invalid value '10.1.0.0/8': \"10.1.0.0/8\" is not a network: bits are set beyond the prefix",
             ),
-            ("addr = []", "write one address at least"),
+            ("addr = []", "write at least one address"),
         ] {
             let key = file.split(' ').next().unwrap_or_default();
             let problem = fault(&[], &[], Some(file));
@@ -550,7 +550,7 @@ mod tests {
         );
         assert_eq!(
             fault(&[], &[("HEARTLINE_ADDR", "")], None),
-            "HEARTLINE_ADDR: write one address at least"
+            "HEARTLINE_ADDR: write at least one address"
         );
     }
 
@@ -645,7 +645,7 @@ mod tests {
             panic!("{:?}", settings.warnings)
         };
         assert!(
-            warning.starts_with("HEARTLINE_ALLOW is empty, and takes the place of the list at ")
+            warning.starts_with("HEARTLINE_ALLOW is empty and overrides the list at ")
                 && warning.ends_with(":1: allow"),
             "{warning}"
         );
@@ -663,7 +663,7 @@ mod tests {
         assert_eq!(get(&settings, "missed").1, "default");
         assert_eq!(
             settings.warnings,
-            ["HEARTLINE_HEARTBEET is no setting; did you mean HEARTLINE_HEARTBEAT?"]
+            ["HEARTLINE_HEARTBEET is not a setting; did you mean HEARTLINE_HEARTBEAT?"]
         );
     }
 

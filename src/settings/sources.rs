@@ -144,7 +144,7 @@ pub(super) fn unknown_variables(known: &[&Arg], variables: &Variables) -> Vec<St
         let names = names.iter().map(|name| &name[PREFIX.len()..]);
         let nearest = nearest(&name[PREFIX.len()..], names)?;
         let meant = format!("{PREFIX}{nearest}");
-        Some(format!("{name} is no setting; did you mean {meant}?"))
+        Some(format!("{name} is not a setting; did you mean {meant}?"))
     };
     unknown.into_iter().filter_map(warning).collect()
 }
@@ -223,7 +223,7 @@ pub(super) fn from_file(path: &Path, known: &[&Arg]) -> Result<Source, Unreadabl
             None => {
                 let hint = nearest(name.get_ref(), known.iter().map(|arg| key(arg)));
                 let hint = hint.map_or_else(
-                    || "`heartline serve --help` has the known ones".into(),
+                    || "see `heartline serve --help`".into(),
                     |nearest| format!("did you mean {nearest}?"),
                 );
                 Err(format!("no such key; {hint}"))

@@ -16,8 +16,8 @@ use crate::admin::api::Sort;
 /// How long a notice about an action stays.
 const NOTE: Duration = Duration::from_secs(6);
 
-/// Silence of the server that is mentioned though no question has failed yet, in addition to twice
-/// the interval.
+/// Silence of the server that is shown though no request has failed yet, in addition to twice the
+/// interval.
 const LATE: Duration = Duration::from_secs(2);
 
 pub(super) struct App {
@@ -81,7 +81,7 @@ impl App {
             Update::Status(status, closes) => {
                 (self.closes, self.answered, self.trouble) = (closes, now, None);
                 if self.history.add(*status) {
-                    self.tell("the server was started anew".to_string(), now);
+                    self.tell("the server was restarted".to_string(), now);
                 }
             }
             Update::Lines(query, part) => self.list.take(&query, part),
@@ -184,7 +184,7 @@ impl App {
                     self.mode =
                         Mode::Write(Purpose::Message(Peer::of(connection)), Input::default())
                 }
-                None => self.tell("no line is selected".to_string(), now),
+                None => self.tell("no connection is selected".to_string(), now),
             },
             _ => {}
         }
@@ -214,7 +214,7 @@ mod tests {
     }
 
     impl Fixture {
-        /// Two lines are there: 0.1 and 1.1.
+        /// Two connections are in the list: 0.1 and 1.1.
         fn new() -> Self {
             let now = Instant::now();
             let mut app = App::new("127.0.0.1:7879".into(), Duration::from_secs(1), now);
@@ -409,7 +409,7 @@ mod tests {
                 try_.now,
             );
         }
-        assert_eq!(try_.app.note(try_.now), Some("the server was started anew"));
+        assert_eq!(try_.app.note(try_.now), Some("the server was restarted"));
         assert_eq!(try_.app.note(try_.now + NOTE), None);
     }
 }

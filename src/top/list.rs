@@ -1,5 +1,4 @@
-//! The list of lines: how it is sorted and searched, which part of it is seen, and which line is
-//! selected.
+//! The list of connections: sorting, search, the visible part, and the selection.
 
 use crate::admin::api::{ConnectionEntry, ConnectionList};
 use crate::admin::api::{MAX_LISTED, MAX_OFFSET, Sort};
@@ -188,7 +187,7 @@ impl List {
     fn keep_in_view(&mut self) {
         let reachable = self.reachable();
         self.cursor = self.cursor.min(reachable.saturating_sub(1));
-        // No empty lines below the last one while there are some above.
+        // No empty rows below the last connection while there are some above.
         self.top = self.top.min(reachable.saturating_sub(self.rows));
         self.top = self
             .top
@@ -215,7 +214,7 @@ impl List {
 mod tests {
     use super::*;
 
-    /// The answer of a server that holds lines with these ids.
+    /// The answer of a server that holds connections with these ids.
     fn answer(ids: &[usize], query: &ListRequest) -> ConnectionList {
         let connection = |id: &usize| ConnectionEntry {
             id: id.to_string(),

@@ -58,7 +58,7 @@ const LAST_ACTIONS: Duration = Duration::from_secs(20);
 pub(crate) struct TopArgs {
     #[command(flatten)]
     admin: AdminArgs,
-    /// How often the server is asked
+    /// How often the server is queried
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
     interval: Duration,
 }
@@ -143,7 +143,7 @@ impl Session {
                 Ok(event) => Some(event),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Err(ended("nothing is heard any more"));
+                    return Err(ended("the event channel is closed"));
                 }
             };
             match self.ended_by.load(Ordering::Relaxed) {
@@ -192,9 +192,10 @@ impl Session {
             Some(Effect::Suspend) => screen.suspend().map_err(Error::io("stop"))?,
             Some(Effect::Act(action)) => match self.poller.try_send(Command::Act(action)) {
                 Ok(()) => self.unfinished += 1,
-                Err(TrySendError::Full(_)) => self
-                    .app
-                    .tell("the server is too slow: this was not done".to_string(), now),
+                Err(TrySendError::Full(_)) => self.app.tell(
+                    "the server is too slow; the action was not sent".to_string(),
+                    now,
+                ),
                 Err(TrySendError::Disconnected(_)) => return Err(poller_ended()),
             },
         }

@@ -7,7 +7,7 @@ use super::list::ListRequest;
 use super::peer::Peer;
 use crate::admin::api::{ClosedEntry, ClosedList, ConnectionList, Status};
 use crate::admin::client::{AdminClient, AdminError};
-use crate::humanize::lines as lines_of;
+use crate::humanize::connections;
 
 /// Most closes requested: as many as the tallest terminal has room for.
 const CLOSES: usize = 20;
@@ -101,7 +101,7 @@ fn act(client: &AdminClient, action: &Action) -> String {
             .map(|_| format!("closing {peer}")),
         Action::Send(peer, text) => client
             .ask("POST", &format!("{}/send", peer.path()), text.as_bytes())
-            .map(|_| format!("the message is queued for {peer}")),
+            .map(|_| format!("message queued for {peer}")),
         Action::Broadcast(text) => {
             client
                 .ask("POST", "/broadcast", text.as_bytes())
@@ -110,8 +110,8 @@ fn act(client: &AdminClient, action: &Action) -> String {
                         .ok()
                         .and_then(|body| body["receivers"].as_u64());
                     format!(
-                        "the message is queued for {}",
-                        receivers.map_or("all lines".to_string(), lines_of)
+                        "message queued for {}",
+                        receivers.map_or("all connections".to_string(), connections)
                     )
                 })
         }

@@ -119,8 +119,7 @@ fn enter() -> io::Result<()> {
         .inspect_err(|_| give_back())
 }
 
-/// Does nothing when it has been done before. A terminal that is gone is no concern of ours any
-/// more.
+/// Does nothing when it has been done before. Errors of a closed terminal are ignored.
 fn give_back() {
     if TAKEN.swap(false, Ordering::Relaxed) {
         // The first needs no writing, which may block or fail.

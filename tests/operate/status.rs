@@ -12,7 +12,7 @@ use crate::common::{DEADLINE, Serve, wait_until};
 use crate::{heartline, output, refused, serve};
 
 /// A server on a free port that does this with one client, and its address.
-fn stranger(serve: impl FnOnce(TcpStream) + Send + 'static) -> String {
+fn scripted_server(serve: impl FnOnce(TcpStream) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let addr = listener.local_addr().expect("bound").to_string();
     thread::spawn(move || {
@@ -123,12 +123,12 @@ fn status_reads_the_token_from_a_file() {
     refused(
         &mut heartline(&["status", &server.admin]),
         1,
-        &["asks for a token", "--token-file"],
+        &["requires a token", "--token-file"],
     );
     refused(
         &mut heartline(&["status", &server.admin, "--token-file", &wrong]),
         1,
-        &["refuses the token", "--token-file"],
+        &["rejected the token", "--token-file"],
     );
     refused(
         &mut heartline(&["status", &server.admin, "--token-file", "/nowhere"]),
@@ -173,12 +173,12 @@ fn other_http_server_differs_from_an_unreachable_one() {
         &[
             &lines,
             "is not an admin endpoint",
-            "hangs up without an answer",
+            "closes the connection without a response",
         ],
     );
 
     let answer = |answer: &'static str| {
-        stranger(move |mut stream| {
+        scripted_server(move |mut stream| {
             let _ = stream.read(&mut [0; 4096]);
             let _ = stream.write_all(answer.as_bytes());
         })
@@ -193,17 +193,21 @@ fn other_http_server_differs_from_an_unreachable_one() {
     refused(
         &mut heartline(&["status", &other, "--json"]),
         1,
-        &["is not an admin endpoint", "not understood"],
+        &["is not an admin endpoint", "not valid"],
     );
     let short = answer("HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{}");
-    refused(&mut heartline(&["status", &short]), 1, &["broke off"]);
+    refused(
+        &mut heartline(&["status", &short]),
+        1,
+        &["the connection to", "failed"],
+    );
 }
 
 #[test]
 fn silent_or_endless_admin_server_times_out() {
-    let silent = stranger(|mut stream| drop(stream.read_to_end(&mut Vec::new())));
+    let silent = scripted_server(|mut stream| drop(stream.read_to_end(&mut Vec::new())));
     // Each byte comes in time, but the response never ends.
-    let endless = stranger(|mut stream| {
+    let endless = scripted_server(|mut stream| {
         while stream.write_all(b"H").is_ok() && stream.write_all(b"TTP/1.1 200 OK\r\nX: y").is_ok()
         {
             thread::sleep(Duration::from_millis(100));

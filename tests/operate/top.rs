@@ -54,7 +54,7 @@ fn top_shows_connections_and_closes() {
         "2 of ",
         &first,
         &second,
-        "2 lines by silence, longest first",
+        "2 connections by silence, longest first",
         "None yet.",
         "q quit",
     ] {
@@ -68,7 +68,7 @@ fn top_shows_connections_and_closes() {
     top.wait_until("the closed line is among the closes alone", |screen| {
         screen.matches(first.as_str()).count() == 1
     });
-    top.wait_for("1 line by silence");
+    top.wait_for("1 connection by silence");
 }
 
 #[test]
@@ -140,16 +140,16 @@ fn connection_is_found_written_to_and_closed_in_top() {
     let server = serve(&["--heartbeat", "off"]);
     let (mut one, mut two) = (server.served(), server.served());
     let mut top = top(&server, 100, 30);
-    top.wait_for("2 lines by silence");
+    top.wait_for("2 connections by silence");
 
     top.press("bto all\r");
     one.expect("to all\n");
     two.expect("to all\n");
-    top.wait_for("the message is queued for 2 lines");
+    top.wait_for("message queued for 2 connections");
 
     let addr = two.stream.local_addr().expect("connected").to_string();
     top.press(&format!("/{addr}\r"));
-    top.wait_for(&format!("1 line at {addr}"));
+    top.wait_for(&format!("1 connection at {addr}"));
     top.press("mjust you\r");
     two.expect("just you\n");
 
@@ -162,9 +162,9 @@ fn connection_is_found_written_to_and_closed_in_top() {
     top.press("y");
     two.expect_end();
     top.wait_for("requested");
-    top.wait_for("No line matches");
+    top.wait_for("No connection matches");
     top.press("\x1b");
-    top.wait_for("1 line by silence");
+    top.wait_for("1 connection by silence");
     one.send("still here\n");
     one.expect("echo: still here\n");
     top.press("q");
@@ -176,7 +176,7 @@ fn failed_send_is_shown_in_top() {
     let server = serve(&["--max-message", "8"]);
     let mut peer = server.served();
     let mut top = top(&server, 100, 24);
-    top.wait_for("1 line by");
+    top.wait_for("1 connection by");
     top.press("blonger than eight\r");
     top.wait_for("not sent: the server says:");
     top.press("bshort\r");
@@ -188,10 +188,10 @@ fn last_action_is_done_before_top_ends() {
     let server = serve(&[]);
     let mut peer = server.served();
     let mut top = top(&server, 100, 24);
-    top.wait_for("1 line by");
+    top.wait_for("1 connection by");
     top.press("bgoodbye\rq");
     peer.expect("goodbye\n");
-    top.wait_for("queued for 1 line");
+    top.wait_for("queued for 1 connection");
     assert_eq!(top.end().code(), Some(0));
 }
 
@@ -207,7 +207,7 @@ fn top_redraws_at_another_size() {
     top.wait_for("PINGS                ID");
     top.resize(40, 5);
     top.wait_until("little is left", |screen| {
-        screen.contains("ADDRESS") && !screen.contains("lines by")
+        screen.contains("ADDRESS") && !screen.contains("connections by")
     });
 }
 
@@ -238,8 +238,8 @@ fn a_server_that_is_lost_is_shown_and_found_again() {
     top.wait_for("Connection refused");
     let server = Serve::start(&["--admin", &admin]);
     let _peer = server.served();
-    top.wait_for("the server was started anew");
-    top.wait_for("1 line by");
+    top.wait_for("the server was restarted");
+    top.wait_for("1 connection by");
     assert!(!top.screen().contains("No answer for"));
     server.signal(Signal::TERM);
     top.press("q");

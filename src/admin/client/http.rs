@@ -1,4 +1,4 @@
-//! One question and its answer, in HTTP.
+//! One HTTP request and its response.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -105,11 +105,11 @@ fn answer(connection: &mut AdminStream, deadline: Instant) -> Result<HttpAnswer,
             }
             if body.len().max(head.content_length.unwrap_or(0)) > MAX_BODY {
                 return Err(Trouble::NotHttp(
-                    "its answer is longer than any of an admin endpoint",
+                    "its response is longer than that of any admin endpoint",
                 ));
             }
         } else if bytes.len() > MAX_HEAD {
-            return Err(Trouble::NotHttp("the head of its answer has no end"));
+            return Err(Trouble::NotHttp("the head of its response has no end"));
         }
         match connection.read(&mut chunk, deadline).map_err(Trouble::Io)? {
             0 if head
@@ -118,12 +118,16 @@ fn answer(connection: &mut AdminStream, deadline: Instant) -> Result<HttpAnswer,
             {
                 break;
             }
-            0 if bytes.is_empty() => return Err(Trouble::NotHttp("it hangs up without an answer")),
+            0 if bytes.is_empty() => {
+                return Err(Trouble::NotHttp(
+                    "it closes the connection without a response",
+                ));
+            }
             0 => return Err(Trouble::Io(io::ErrorKind::UnexpectedEof.into())),
             read => bytes.extend_from_slice(&chunk[..read]),
         }
     }
-    let head = head.ok_or(Trouble::NotHttp("its answer has no head"))?;
+    let head = head.ok_or(Trouble::NotHttp("its response has no head"))?;
     let end = head
         .content_length
         .map_or(bytes.len(), |length| head.length + length);
@@ -150,9 +154,7 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, Trouble> {
             .map(|field| field.value)
     };
     if field("transfer-encoding").is_some() {
-        return Err(Trouble::NotHttp(
-            "it answers in chunks to an HTTP/1.0 request",
-        ));
+        return Err(Trouble::NotHttp("it answers an HTTP/1.0 request in chunks"));
     }
     let content_length = match field("content-length") {
         None => None,

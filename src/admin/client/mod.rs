@@ -75,7 +75,7 @@ impl AdminClient {
     /// The text of `GET path`.
     pub(crate) fn get(&self, path: &str) -> Result<String, AdminError> {
         let answer = self.ask("GET", path, b"")?;
-        String::from_utf8(answer.body).map_err(|_| self.not_admin("its answer is not text"))
+        String::from_utf8(answer.body).map_err(|_| self.not_admin("its response is not text"))
     }
 
     /// `GET path`, understood.
@@ -86,7 +86,7 @@ impl AdminClient {
     /// Decodes the JSON of a response.
     pub(crate) fn understand<T: DeserializeOwned>(&self, text: &str) -> Result<T, AdminError> {
         serde_json::from_str(text)
-            .map_err(|error| self.not_admin(&format!("its answer is not understood: {error}")))
+            .map_err(|error| self.not_admin(&format!("its response is not valid: {error}")))
     }
 
     /// Sends a request and expects success.
@@ -135,16 +135,16 @@ impl fmt::Display for AdminError {
             AdminError::Unreachable { addr, source }
                 if source.kind() == io::ErrorKind::TimedOut =>
             {
-                format!("cannot connect to {addr}: no answer in time")
+                format!("cannot connect to {addr}: the connect timed out")
             }
             AdminError::Unreachable { addr, source } => {
                 format!("cannot connect to {addr}: {source}")
             }
             AdminError::Broken { addr, source } => match source.kind() {
                 io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
-                    format!("{addr} does not answer in time")
+                    format!("{addr} did not respond in time")
                 }
-                _ => format!("{addr} broke off: {source}"),
+                _ => format!("the connection to {addr} failed: {source}"),
             },
             AdminError::NotAdmin { addr, problem } => {
                 format!(
@@ -156,13 +156,13 @@ impl fmt::Display for AdminError {
                 had_token: false,
             } => {
                 format!(
-                    "{addr} asks for a token: name its file with --token-file or HEARTLINE_ADMIN_TOKEN_FILE"
+                    "{addr} requires a token; name its file with --token-file or HEARTLINE_ADMIN_TOKEN_FILE"
                 )
             }
             AdminError::Unauthorized {
                 addr,
                 had_token: true,
-            } => format!("{addr} refuses the token of --token-file"),
+            } => format!("{addr} rejected the token of --token-file"),
             AdminError::Refused { code, sentence } => {
                 format!("the server says: {sentence} ({code})")
             }

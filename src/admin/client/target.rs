@@ -31,7 +31,10 @@ impl FromStr for Target {
             };
         }
         if text.starts_with("https://") {
-            return Err("the admin endpoint speaks plain HTTP; bring it here by a tunnel and write http://HOST:PORT".to_string());
+            return Err(
+                "the admin endpoint has no TLS; use a tunnel and write http://HOST:PORT"
+                    .to_string(),
+            );
         }
         let authority = text
             .strip_prefix("http://")
@@ -81,7 +84,7 @@ impl Target {
                 Err(last)
             }
             Target::Unix(path) => {
-                // By way of socket2, which can give up where a full backlog would block.
+                // By way of socket2, whose connect has a timeout: a full backlog would block.
                 let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
                 socket.connect_timeout(&SockAddr::unix(path)?, remaining(deadline)?)?;
                 Ok(AdminStream::Unix(socket.into()))

@@ -96,7 +96,7 @@ impl Access {
             Err(ConfigError::new(
                 "admin",
                 format!(
-                    "{ip} is not a loopback address: others could reach it; set --admin-token-file"
+                    "{ip} is not a loopback address: other machines could reach it; set --admin-token-file"
                 ),
             ))
         }
@@ -124,11 +124,11 @@ impl Access {
         {
             return Err(Failure::new(
                 403,
-                "the Origin of this request is another site",
+                "the Origin header of this request names another site",
             ));
         }
-        // A name of another site can be made to resolve to this machine; its page would then
-        // count as ours (DNS rebinding).
+        // The name of another site can be made to resolve to this machine; its page would then
+        // count as this one (DNS rebinding).
         if let Some(host) = head
             .host
             .as_deref()
@@ -137,7 +137,7 @@ impl Access {
         {
             return Err(Failure::new(
                 403,
-                "the Host of this request is neither an IP address nor localhost",
+                "the Host header of this request is neither an IP address nor localhost",
             ));
         }
         Ok(())

@@ -27,7 +27,7 @@ impl Broadcasts {
         });
     }
 
-    /// A broadcast is complete, ours or another's.
+    /// A broadcast is complete, of this endpoint or another sender.
     pub(super) fn complete(&mut self, broadcast: BroadcastId, receivers: usize) {
         let mut waiting = self.waiting.iter_mut();
         if let Some(waiting) = waiting.find(|waiting| waiting.broadcast == broadcast) {

@@ -182,7 +182,7 @@ impl<R> HttpConnection<R> {
             _ => return None,
         }
         if self.searched == 0 {
-            // Empty lines before a request are to be ignored (RFC 9112 section 2.2).
+            // Empty lines before a request are ignored (RFC 9112 section 2.2).
             let blank = self
                 .input
                 .iter()
@@ -199,7 +199,7 @@ impl<R> HttpConnection<R> {
         if end.unwrap_or(self.input.len()) > HEADER_BYTES {
             return Some(NextStep::Refuse(Failure::new(
                 431,
-                format!("a request's head has at most {HEADER_BYTES} bytes"),
+                format!("request head too long; the limit is {HEADER_BYTES} bytes"),
             )));
         }
         // Parsed when it is complete, so that a head that arrives byte by byte is parsed once; and
@@ -215,7 +215,7 @@ impl<R> HttpConnection<R> {
             (Ok(None), None) => None,
             (Ok(_), _) => Some(NextStep::Refuse(Failure::new(
                 400,
-                "not an HTTP request: where its head ends is not clear",
+                "not an HTTP request: its head has no clear end",
             ))),
             (Err(failure), _) => Some(NextStep::Refuse(failure)),
         }
@@ -375,7 +375,7 @@ impl<R> HttpConnection<R> {
             NextStep::Refuse(Failure::new(
                 408,
                 format!(
-                    "a request has to arrive whole within {} s",
+                    "request timeout; a request must arrive completely within {} s",
                     REQUEST_TIME.as_secs()
                 ),
             ))

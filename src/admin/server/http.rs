@@ -70,7 +70,10 @@ pub(super) fn parse(input: &[u8]) -> Result<Option<Head>, Failure> {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => {
-            return Err(Failure::new(431, format!("at most {MAX_HEADERS} headers")));
+            return Err(Failure::new(
+                431,
+                format!("too many headers; the limit is {MAX_HEADERS}"),
+            ));
         }
         Err(httparse::Error::Version) => return Err(Failure::new(505, "HTTP/1.1 or HTTP/1.0")),
         Err(error) => return Err(Failure::new(400, format!("not an HTTP request: {error}"))),
@@ -82,7 +85,7 @@ pub(super) fn parse(input: &[u8]) -> Result<Option<Head>, Failure> {
     if !target.starts_with('/') {
         return Err(Failure::new(
             400,
-            "the target of a request is a path that begins with /",
+            "the request target must be a path that begins with /",
         ));
     }
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
@@ -96,10 +99,13 @@ pub(super) fn parse(input: &[u8]) -> Result<Option<Head>, Failure> {
     let mut length = None;
     for header in request.headers.iter() {
         let value = str::from_utf8(header.value)
-            .map_err(|_| Failure::new(400, format!("the value of {} is not text", header.name)))?;
+            .map_err(|_| Failure::new(400, format!("header {} is not text", header.name)))?;
         let single = |field: &mut Option<String>| match field.replace(value.into()) {
             None => Ok(()),
-            Some(_) => Err(Failure::new(400, format!("{} is given twice", header.name))),
+            Some(_) => Err(Failure::new(
+                400,
+                format!("header {} is given twice", header.name),
+            )),
         };
         match header.name.to_ascii_lowercase().as_str() {
             "host" => single(&mut head.host)?,
@@ -109,7 +115,7 @@ pub(super) fn parse(input: &[u8]) -> Result<Option<Head>, Failure> {
             "transfer-encoding" => {
                 return Err(Failure::new(
                     501,
-                    "a body needs a Content-Length; no transfer coding is understood",
+                    "transfer codings are not supported; send Content-Length",
                 ));
             }
             "expect" => {
@@ -133,7 +139,7 @@ pub(super) fn parse(input: &[u8]) -> Result<Option<Head>, Failure> {
             Some(&length).filter(|length| length.bytes().all(|byte| byte.is_ascii_digit()));
         head.content_length = digits
             .and_then(|length| length.parse().ok())
-            .ok_or_else(|| Failure::new(400, "Content-Length is not a length"))?;
+            .ok_or_else(|| Failure::new(400, "Content-Length is not a number"))?;
     }
     if head.host.is_none() && minor >= 1 {
         return Err(Failure::new(400, "HTTP/1.1 needs a Host header"));

@@ -123,13 +123,13 @@ pub(super) fn render(
     text.plain(
         "heartline_messages_dropped_total",
         "counter",
-        "Messages dropped for want of room.",
+        "Messages dropped because a queue was full.",
         stats.messages_dropped,
     );
     text.plain(
         "heartline_pings_sent_total",
         "counter",
-        "Pings pushed to quiet peers.",
+        "Pings sent to quiet peers.",
         stats.pings_sent,
     );
     text.plain(
@@ -151,17 +151,17 @@ pub(super) fn render(
     );
     text.histogram(
         "heartline_eviction_overshoot_seconds",
-        "How far past their deadlines verdicts of silence came.",
+        "Delay of heartbeat timeouts past their deadline.",
         &stats.overshoot,
     );
     text.histogram(
         "heartline_loop_lag_seconds",
-        "How late turns of the loop began that a timer was due for.",
+        "Delay of due timers.",
         &stats.lag,
     );
     text.histogram(
         "heartline_turn_seconds",
-        "How long turns of the loop took, without their wait.",
+        "Duration of turns of the loop, without their wait.",
         &stats.turn,
     );
     text.plain(
@@ -187,25 +187,25 @@ pub(super) fn render(
     text.plain(
         "heartline_throttled_total",
         "counter",
-        "Times that a peer was not read for what it did not read itself.",
+        "Times that reading from a peer stopped because it did not read itself.",
         stats.throttled,
     );
     text.plain(
         "heartline_rate_limited_total",
         "counter",
-        "Times that a peer was not read for its message rate.",
+        "Times that reading from a peer stopped because of its message rate.",
         stats.rate_limited,
     );
     text.plain(
         "heartline_stalls_total",
         "counter",
-        "Spells in which this process did not run.",
+        "Stalls: spells in which this process did not run.",
         stats.stalls,
     );
     text.plain(
         "heartline_stalled_seconds_total",
         "counter",
-        "Length of those spells together.",
+        "Total length of stalls.",
         stats.stalled_ms as f64 / 1e3,
     );
     text.plain(

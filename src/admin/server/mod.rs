@@ -1,9 +1,8 @@
-//! The admin endpoint of `heartline serve`: HTTP for operators, on the server's
-//! own loop.
+//! The admin endpoint of `heartline serve`: HTTP for operators, on the server's own loop.
 //!
-//! It may not delay the lines, so every turn does a bounded part of what there is to do, and it may
-//! not be used up, so everything that a client can make it hold or wait for has a bound. With no
-//! client connected there is nothing to wait for. What can be requested is in docs/admin.md.
+//! Every turn does a bounded part of the work, so that connections are not delayed. Everything that
+//! a client can make the endpoint hold or wait for is bounded. Without a client there is no timer.
+//! docs/admin.md describes the requests.
 
 mod access;
 mod args;
@@ -53,8 +52,8 @@ const FIRST_CONNECTION: usize = 16;
 
 /// Clients at once, with room to spare for a hundred.
 const MAX_CONNECTIONS: usize = 128;
-/// At most this share of all descriptors is kept for them: where there are few, the lines need them
-/// more.
+/// At most this share of all descriptors is reserved for the endpoint: if there are few, peers need
+/// them more.
 const DESCRIPTOR_SHARE: usize = 8;
 /// Clients accepted per turn.
 const ACCEPTS_PER_TURN: usize = 16;
@@ -64,7 +63,8 @@ const STEPS_PER_TURN: usize = 16;
 /// No step begins later in a turn than this: as long as the server's own turns take when they do
 /// nothing but close connections.
 const TURN_TIME: Duration = Duration::from_micros(500);
-/// How long accepting rests when the system has nothing left for us: see `server/listener.rs`.
+/// How long accepting pauses when the system has no descriptor or memory left: see
+/// `server/listener.rs`.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The endpoint, as the loop of `serve` turns it.
@@ -270,7 +270,7 @@ impl Admin {
             let full = Failure::new(
                 503,
                 format!(
-                    "there are {} admin connections already, and each serves a request",
+                    "all {} admin connections are in use; try again later",
                     self.max_connections
                 ),
             );

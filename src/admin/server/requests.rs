@@ -122,8 +122,9 @@ impl Admin {
         let length = usize::try_from(length)
             .ok()
             .filter(|length| *length <= most);
-        let length = length
-            .ok_or_else(|| Failure::new(413, format!("the body may have at most {most} bytes")))?;
+        let length = length.ok_or_else(|| {
+            Failure::new(413, format!("body too long; the limit is {most} bytes"))
+        })?;
         let held: usize = self
             .connections
             .iter()
@@ -131,7 +132,8 @@ impl Admin {
             .sum();
         if held > 0 && held + length > BODY_BYTES {
             return Err(
-                Failure::new(503, "other requests hold too many bytes").with("Retry-After", "1")
+                Failure::new(503, "other requests hold too many bytes; try again")
+                    .with("Retry-After", "1"),
             );
         }
         Ok(length)
@@ -419,7 +421,7 @@ fn cannot_send(error: SendError, server: &Server) -> Failure {
         ),
         SendError::InvalidMessage if server.config().framing == Framing::Lines => Failure::new(
             422,
-            "a line holds no line feed, and none at its end: printf %s adds none, echo does",
+            "a message in lines framing cannot contain a line feed; printf %s sends none at the end, echo does",
         ),
         SendError::InvalidMessage => Failure::new(422, error.to_string()),
     }

@@ -57,10 +57,7 @@ impl Route {
                 .and_then(|()| no_parameters(&head.query))
                 .map(|()| Route::Broadcast),
             ["drain"] => allow(head, "POST").and_then(|()| drain(&head.query)),
-            _ => Err(Failure::new(
-                404,
-                "there is nothing here; see docs/admin.md",
-            )),
+            _ => Err(Failure::new(404, "no such path; see docs/admin.md")),
         }
     }
 
@@ -74,10 +71,7 @@ fn allow(head: &Head, methods: &'static str) -> Result<(), Failure> {
     if methods.split(", ").any(|method| method == head.method) {
         Ok(())
     } else {
-        Err(
-            Failure::new(405, format!("not with this method, but with {methods}"))
-                .with("Allow", methods),
-        )
+        Err(Failure::new(405, format!("method not allowed; use {methods}")).with("Allow", methods))
     }
 }
 
@@ -184,7 +178,7 @@ fn no_parameters(query: &str) -> Result<(), Failure> {
 }
 
 fn unknown(key: &str) -> Failure {
-    Failure::new(400, format!("there is no parameter {key:?} here"))
+    Failure::new(400, format!("unknown parameter {key:?}"))
 }
 
 #[cfg(test)]

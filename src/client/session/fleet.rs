@@ -12,7 +12,7 @@ const SECOND: u64 = 1000;
 const BASE: u64 = SECOND;
 const MAX: u64 = 30 * SECOND;
 
-/// The server is gone from `RESTART` to `BACK`. Before that, all lines have lasted.
+/// The server is gone from `RESTART` to `BACK`. Before that, all connections have lasted.
 const RESTART: u64 = 60 * SECOND;
 const BACK: u64 = RESTART + 10 * SECOND;
 
@@ -224,8 +224,8 @@ fn assert_settles(seed: u64, period: u64, server: impl Fn(u64) -> Answer) {
 
 #[test]
 fn long_connection_resets_the_backoff() {
-    // Ten minutes of dying at once, then lines of `MAX`: after each of those the wait is the first
-    // one.
+    // Ten minutes of connections that end at once, then connections of `MAX`: after each of those
+    // the wait is the first one.
     const MENDED: u64 = 600 * SECOND;
     let server = |now| Answer::Greets {
         until: if now < MENDED { now } else { now + MAX },

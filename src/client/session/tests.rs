@@ -43,7 +43,7 @@ fn is_ping(action: &Action) -> bool {
     matches!(action, Action::Ping { ping: true, .. })
 }
 
-/// Steps from wake-up to wake-up until `end` or until the line is given up, as a driver would that
+/// Steps from wake-up to wake-up until `end` or until the connection is closed, like a driver that
 /// finds nothing to read.
 pub(super) fn run_silent(session: &mut Session, mut now: u64, end: u64) -> Vec<(u64, Action)> {
     let mut seen = Vec::new();

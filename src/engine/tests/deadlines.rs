@@ -2,7 +2,7 @@ use std::num::NonZeroU32;
 
 use super::*;
 
-/// No heartbeat and one bound, so that nothing else ends a line.
+/// No heartbeat and one limit, so that nothing else closes a connection.
 fn with(change: impl FnOnce(&mut Limits)) -> Rig {
     let mut limits = Limits {
         write_timeout: None,

@@ -173,7 +173,7 @@ fn figures(app: &App) -> [Tile<'_>; 4] {
     });
     [
         Tile {
-            name: "lines",
+            name: "open",
             texts: vec![format!("{open} of {}", grouped(held.max)), open],
             series: &history.lines,
         },

@@ -8,7 +8,7 @@ use ratatui::text::{Line, Span};
 use super::{Theme, put};
 use crate::admin::api::Sort;
 use crate::admin::api::{ClosedEntry, ConnectionEntry};
-use crate::humanize::{bytes, lines as lines_of, short_bytes, span};
+use crate::humanize::{bytes, connections, short_bytes, span};
 use crate::top::app::App;
 
 struct Column {
@@ -110,9 +110,9 @@ pub(super) fn draw_lines(
         (_, false) => "shortest first",
     };
     let found = if list.address().is_empty() {
-        lines_of(list.matched())
+        connections(list.matched())
     } else {
-        format!("{} at {}…", lines_of(list.matched()), list.address())
+        format!("{} at {}…", connections(list.matched()), list.address())
     };
     let waiting = if list.is_current() { "" } else { " (asking)" };
     put(
@@ -173,9 +173,9 @@ pub(super) fn draw_lines(
     }
     if list.is_current() && list.matched() == 0 {
         let text = if list.address().is_empty() {
-            "No line is open."
+            "No open connections."
         } else {
-            "No line matches; Esc shows all."
+            "No connection matches; Esc shows all."
         };
         put(buffer, lines, text.into(), theme.faint());
     }

@@ -86,7 +86,7 @@ impl Layout {
     }
 }
 
-/// How many lines of the list are seen.
+/// The number of visible rows of the list.
 pub(super) fn rows(area: Rect) -> usize {
     usize::from(Layout::new(area).lines.height)
 }

@@ -9,7 +9,7 @@ use ratatui::text::Line;
 use ratatui::widgets::{Clear, Widget};
 
 use super::{Theme, fitting, put};
-use crate::humanize::lines;
+use crate::humanize::grouped;
 use crate::top::app::{App, Mode, Purpose};
 use crate::top::input::Input;
 
@@ -28,15 +28,15 @@ const KEYS: [&str; 8] = [
 const HELP: [&str; 13] = [
     "S A Q B R     sort by silence, age, queued bytes, bytes,",
     "              round trip; again: the other way round",
-    "Up, Down      select a line, and follow it",
-    "Page Up, Page Down, Home, End    leaf through",
-    "/             lines whose address begins so; Esc: all",
-    "m, b          write to the selected line, to all lines",
-    "k             close the selected line, after a yes",
+    "Up, Down      select a connection, and follow it",
+    "Page Up, Page Down, Home, End    scroll",
+    "/             filter by address prefix; Esc: all",
+    "m, b          message to the selected one, to all",
+    "k             close the selected connection",
     "q, Esc, Ctrl-C  quit             Ctrl-Z  suspend",
     "",
-    "Yellow lines were asked whether they live and have not",
-    "answered yet. Round trips are those of the last pings;",
+    "Yellow connections were pinged and have not answered",
+    "yet. Round trips are those of the last pings;",
     "≤ is the bound of the bucket that they are counted in.",
     "Any key closes this page.",
 ];
@@ -49,7 +49,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: Theme, n
             draw_help(frame);
         }
         Mode::Confirm(peer) => {
-            // The question is nothing without its answers.
+            // A prompt is useless without its answers.
             let asked = [
                 format!(" Close {peer}? y/n"),
                 format!(" Close {}? y/n", peer.address),
@@ -67,7 +67,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: Theme, n
                 Purpose::Search => "Address begins with".to_string(),
                 Purpose::Message(peer) => format!("To {peer}"),
                 Purpose::Broadcast => {
-                    format!("To all {}", lines(app.history.status().connections.open))
+                    format!(
+                        "Broadcast to {}",
+                        grouped(app.history.status().connections.open)
+                    )
                 }
             };
             draw_input(frame, area, &what, input, theme);

@@ -96,11 +96,11 @@ fn a_screen_of_80_by_24_shows_everything() {
     let now = Instant::now();
     let expected = "\
 heartline 0.1.0  127.0.0.1:7879  process 42  echo over lines  up 3h12m
-lines               messages/s          round trip          closes/s
+open                messages/s          round trip          closes/s
 3 of 65,000         1,000 in, 1,000 out -                   0, 0 new/s
                 ███                  ██
 memory 4.0 MiB  cpu 0.0 %  descriptors 0 of 0  buffers 0 B
-3 lines by silence, longest first
+3 connections by silence, longest first
 ADDRESS                     SILENCE▼     AGE     RTT  QUEUED     IN    OUT PINGS
 192.0.2.0:5000                  3.2s   1m30s       -      0B   1.5K    10B     0
 192.0.2.1:5000                  3.2s   1m30s     1ms      0B   1.5K    10B     0
@@ -128,9 +128,9 @@ fn narrow_header_drops_the_least_important_part() {
     let mut app = app(now);
     let expected = "\
 heartline 0.1.0  127.0.0.1:7879
-lines     messages/ round tri closes/s
+open      messages/ round tri closes/s
 3         2,000     -         0
-3 lines by silence, longest first
+3 connections by silence, longest first
 ADDRESS                 SILENCE▼     AGE
 192.0.2.0:5000              3.2s   1m30s
 192.0.2.1:5000              3.2s   1m30s
@@ -225,7 +225,7 @@ fn prompt_names_the_connection_and_shows_the_input_at_the_cursor() {
     press(&mut app, 'n');
     press(&mut app, 'b');
     "hello".chars().for_each(|char| drop(press(&mut app, char)));
-    assert_eq!(screen(&mut app, 80, 24, now)[23], " To all 3 lines: hello");
+    assert_eq!(screen(&mut app, 80, 24, now)[23], " Broadcast to 3: hello");
     "x".repeat(100)
         .chars()
         .chain(['!'])
@@ -233,7 +233,7 @@ fn prompt_names_the_connection_and_shows_the_input_at_the_cursor() {
     let mut terminal = drawn(&mut app, 40, 24, Theme::plain(), now);
     let buffer = terminal.backend().buffer();
     let row: String = (0..40).map(|x| buffer[(x, 23)].symbol()).collect();
-    assert_eq!(row, format!(" To all 3 lines: {}! ", "x".repeat(21)));
+    assert_eq!(row, format!(" Broadcast to 3: {}! ", "x".repeat(21)));
     assert_eq!(
         terminal.get_cursor_position().expect("memory has one"),
         (39, 23).into()
