@@ -80,7 +80,7 @@ pub struct Limits {
     /// Default: 64 KiB.
     pub max_message: usize,
     /// Most bytes queued for one peer. At half of it the server stops reading from that peer until
-    /// the queue has drained to a quarter; a message that would pass the bound closes the
+    /// the queue has shrunk to a quarter; a message that would pass the bound closes the
     /// connection. Default: 1 MiB.
     pub max_outbox: usize,
     /// What happens to a message that would exceed a peer's outbox. Default: the peer is

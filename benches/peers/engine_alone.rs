@@ -26,18 +26,18 @@ macro_rules! metrics {
     ($($lines:literal)*) => {
         &[
             $(
-                metric(concat!("resident-", $lines), concat!("engine alone, ", $lines, " lines, resident"), Unit::Megabytes, false),
-                metric(concat!("per-line-", $lines), concat!("engine alone, ", $lines, " lines, resident per line"), Unit::Bytes, false),
-                metric(concat!("insert-", $lines), concat!("engine alone, ", $lines, " lines, wheel insert"), Unit::Nanoseconds, false),
-                metric(concat!("expiry-", $lines), concat!("engine alone, ", $lines, " lines, wheel expiry"), Unit::Nanoseconds, false),
+                metric(concat!("resident-", $lines), concat!("engine alone, ", $lines, " connections, resident"), Unit::Megabytes, false),
+                metric(concat!("per-line-", $lines), concat!("engine alone, ", $lines, " connections, resident per connection"), Unit::Bytes, false),
+                metric(concat!("insert-", $lines), concat!("engine alone, ", $lines, " connections, wheel insert"), Unit::Nanoseconds, false),
+                metric(concat!("expiry-", $lines), concat!("engine alone, ", $lines, " connections, wheel expiry"), Unit::Nanoseconds, false),
                 metric(
                     concat!("interval-", $lines),
-                    concat!("engine alone, ", $lines, " lines, CPU per line and heartbeat interval"),
+                    concat!("engine alone, ", $lines, " connections, CPU per connection and heartbeat interval"),
                     Unit::Nanoseconds,
                     false,
                 ),
             )*
-            metric("growth", "engine alone, bytes per line at 1M lines to those at 10k", Unit::Times, false),
+            metric("growth", "engine alone, bytes per connection at 1M to those at 10k", Unit::Times, false),
         ]
     };
 }
@@ -63,7 +63,7 @@ pub fn measure(bench: &Bench) -> Result<Measured, Failure> {
         per_line.push(bytes);
         if costs.waited > WAITING {
             remarks.push(format!(
-                "with {lines} lines the process waited for its core for {:.0} % of the time",
+                "with {lines} connections the process waited for its core for {:.0} % of the time",
                 costs.waited * 100.0
             ));
         }
@@ -73,7 +73,8 @@ pub fn measure(bench: &Bench) -> Result<Measured, Failure> {
 }
 
 fn run(bench: &Bench, lines: u32) -> Result<Costs, Failure> {
-    let problem = |problem: String| Failure::Failed(format!("{lines} virtual lines: {problem}"));
+    let problem =
+        |problem: String| Failure::Failed(format!("{lines} virtual connections: {problem}"));
     let program = env::current_exe().map_err(|error| problem(error.to_string()))?;
     let (json, log) = (bench.dir.join("engine.json"), bench.dir.join("engine.log"));
     let create = |path| File::create(path).map_err(|error| problem(error.to_string()));

@@ -52,7 +52,7 @@ pub const METRICS: &[Metric] = &[
     ),
     metric(
         "expiry",
-        "the same beside 15k that fall silent and are given up",
+        "the same beside 15k that fall silent and are closed",
         Unit::Times,
         false,
     ),

@@ -70,11 +70,11 @@ pub const SCENARIOS: &[Scenario] = &[
         measure: hold,
     },
     Scenario {
-        id: "kept",
+        id: "retained",
         peers: &[Baseline, Heartline, Tokio, Go],
         metrics: &[metric(
             "memory",
-            "kept per connection after 16 KiB echoed once",
+            "retained per connection after 16 KiB echoed once",
             Unit::Bytes,
             false,
         )],
@@ -122,7 +122,7 @@ pub const SCENARIOS: &[Scenario] = &[
         peers: ECHOES,
         metrics: &[metric(
             "cpu",
-            "CPU per heartbeat, 15k lines, each every 5 s",
+            "CPU per heartbeat, 15k connections, each every 5 s",
             Unit::Microseconds,
             true,
         )],
@@ -167,7 +167,7 @@ pub const SCENARIOS: &[Scenario] = &[
         metrics: &[
             metric(
                 "alone",
-                "p99.9 of 64 active lines",
+                "p99.9 of 64 active connections",
                 Unit::Microseconds,
                 false,
             ),
@@ -198,11 +198,11 @@ pub const SCENARIOS: &[Scenario] = &[
                 Unit::Milliseconds,
                 false,
             ),
-            metric("early", "of them evicted early", Unit::Count, false),
-            metric("open", "of them never evicted", Unit::Count, false),
+            metric("early", "of them closed early", Unit::Count, false),
+            metric("open", "of them never closed", Unit::Count, false),
             metric(
                 "alive-lost",
-                "live lines beside them lost",
+                "live connections beside them lost",
                 Unit::Count,
                 false,
             ),
@@ -229,7 +229,7 @@ pub const SCENARIOS: &[Scenario] = &[
         peers: &[Heartline],
         metrics: &[metric(
             "count",
-            "wake-ups in 5 s with nobody connected",
+            "wake-ups in 5 s without a connection",
             Unit::Count,
             false,
         )],
@@ -249,7 +249,7 @@ pub const SCENARIOS: &[Scenario] = &[
         metrics: &[
             metric(
                 "missing",
-                "of 95,000 lines over 5 processes not open after a minute",
+                "of 95,000 connections over 5 processes not open after a minute",
                 Unit::Count,
                 false,
             ),

@@ -106,7 +106,7 @@ pub fn markdown(report: &Report, plots: &[(String, String)]) -> String {
         })
         .collect();
     if !remarks.is_empty() {
-        line!(out, "\nWhat to know before believing a figure:\n");
+        line!(out, "\nDisturbances during the run:\n");
         remarks.iter().for_each(|remark| line!(out, "* {remark}"));
     }
     line!(
@@ -164,7 +164,7 @@ fn engine_sizes(out: &mut String, report: &Report) {
     line!(out, "\n### The engine alone\n");
     line!(
         out,
-        "| virtual lines | resident, MB | per line, B | wheel insert, ns | wheel expiry, ns | CPU per line and heartbeat interval, ns |"
+        "| virtual connections | resident, MB | per connection, B | wheel insert, ns | wheel expiry, ns | CPU per connection and heartbeat interval, ns |"
     );
     line!(out, "|---|---|---|---|---|---|");
     for (lines, metrics) in sizes {

@@ -34,9 +34,9 @@ const TARGETS: &[Target] = &[
         rules: &[("hold", "memory", Median(128.0))],
     },
     Target {
-        title: "kept per connection after 16 KiB echoed once",
+        title: "retained per connection after 16 KiB echoed once",
         target: "≤ 150 B",
-        rules: &[("kept", "memory", Median(150.0))],
+        rules: &[("retained", "memory", Median(150.0))],
     },
     Target {
         title: "CPU per echo, 64 active, depth 1",
@@ -47,7 +47,7 @@ const TARGETS: &[Target] = &[
         ],
     },
     Target {
-        title: "the same with 10k idle heartbeating lines beside",
+        title: "the same with 10k idle heartbeating connections beside",
         target: "≤ 1.05 × baseline",
         rules: &[("echo-beside-idle", "cpu", ToBaseline(1.05))],
     },
@@ -57,7 +57,7 @@ const TARGETS: &[Target] = &[
         rules: &[("echo-depth-16", "cpu", ToBaseline(1.0))],
     },
     Target {
-        title: "CPU per heartbeat, 15k lines",
+        title: "CPU per heartbeat, 15k connections",
         target: "≤ 1.10 × baseline",
         rules: &[("beat", "cpu", ToBaseline(1.10))],
     },
@@ -80,7 +80,7 @@ const TARGETS: &[Target] = &[
         ],
     },
     Target {
-        title: "p99.9 of 64 active lines while 15k others are pinged and swept",
+        title: "p99.9 of 64 active connections while 15k others are pinged and swept",
         target: "≤ 1.3 × without them",
         rules: &[("tail", "ratio", Median(1.3))],
     },
@@ -107,17 +107,17 @@ const TARGETS: &[Target] = &[
         ],
     },
     Target {
-        title: "p99 of quiet peers beside 15k lines while these are scraped and watched",
+        title: "p99 of quiet peers beside 15k connections with operators",
         target: "≤ 1.2 × unwatched",
         rules: &[(watched::ID, "watched", Median(1.2))],
     },
     Target {
-        title: "wake-ups with nobody connected",
+        title: "wake-ups without a connection",
         target: "0",
         rules: &[("wake-ups", "count", Worst(0.0))],
     },
     Target {
-        title: "engine alone at 1,000,000 virtual lines: resident; wheel insert, expiry; bytes per line to those at 10k",
+        title: "engine alone at 1,000,000 virtual connections: resident; wheel insert, expiry; bytes per connection to those at 10k",
         target: "≤ 160 MB; ≤ 50 ns each; linear: ≤ 1.2 ×",
         rules: &[
             ("engine", "resident-1M", Median(160.0)),
@@ -127,7 +127,7 @@ const TARGETS: &[Target] = &[
         ],
     },
     Target {
-        title: "a 95,000-line hold over 5 `--reuse-port` processes",
+        title: "a 95,000-connection hold over 5 `--reuse-port` processes",
         target: "held for a minute with heartbeats, none lost",
         rules: &[
             ("huge", "missing", Worst(0.0)),

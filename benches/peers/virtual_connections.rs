@@ -126,7 +126,7 @@ impl Fleet {
         ));
         self.engine
             .handle_open(self.now, peer, &mut Silent)
-            .map_err(|refusal| format!("a virtual line was refused: {refusal:?}"))?;
+            .map_err(|refusal| format!("a virtual connection was rejected: {refusal:?}"))?;
         Ok(())
     }
 
@@ -143,7 +143,7 @@ impl Fleet {
             || self.engine.poll_closed(self.now, &mut Silent).is_some()
         {
             return Err(Failure::Failed(format!(
-                "{lines} virtual lines answered {answers} times in {intervals} intervals, or some were lost"
+                "{lines} virtual connections answered {answers} times in {intervals} intervals, or some were lost"
             )));
         }
         Ok(())

@@ -20,7 +20,7 @@ pub const ID: &str = "watched";
 pub const METRICS: &[Metric] = &[
     metric(
         "unwatched",
-        "p99 of 50 quiet peers beside 15k lines",
+        "p99 of 50 quiet peers beside 15k connections",
         Unit::Microseconds,
         false,
     ),

@@ -26,7 +26,7 @@ pub trait Handler {
 
     /// Everything queued for this connection has gone out, after the queue had been stuck: the time
     /// to send more.
-    fn on_drained(&mut self, cx: &mut Context<'_>, id: ConnId) {
+    fn on_queue_empty(&mut self, cx: &mut Context<'_>, id: ConnId) {
         let _ = (cx, id);
     }
 

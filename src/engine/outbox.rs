@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drained_outbox_owns_no_heap() {
+    fn an_emptied_outbox_owns_no_heap() {
         let mut pool = Pool::default();
         let mut outbox = Outbox::default();
         outbox.append(&mut pool, |buffer| buffer.extend_from_slice(b"hello"));

@@ -229,19 +229,19 @@ impl Engine {
         conn.bytes_out += n as u64;
         self.stats.bytes_out += n as u64;
         let left = conn.outbox().len();
-        let drained = left == 0;
+        let is_empty = left == 0;
         let was_blocked = conn.is_blocked();
         let was_throttled = conn.is_throttled();
-        if was_blocked && drained {
+        if was_blocked && is_empty {
             conn.writing = Writing::Idle;
         }
         if was_throttled && left <= resume_below {
             self.resume_reading(id, Reading::THROTTLED);
         }
-        if drained {
+        if is_empty {
             self.finish_if_flushed(id);
             if (was_blocked || was_throttled) && self.is_open(id) && self.queued(id) == 0 {
-                handler.on_drained(&mut Context { engine: self }, id);
+                handler.on_queue_empty(&mut Context { engine: self }, id);
             }
         }
     }

@@ -53,7 +53,7 @@ struct Recorder {
 enum Seen {
     Open(ConnId),
     Message(ConnId, String),
-    Drained(ConnId),
+    QueueEmpty(ConnId),
     Broadcast(usize),
     Close(ConnId, CloseReason),
 }
@@ -79,8 +79,8 @@ impl Handler for Recorder {
         }
     }
 
-    fn on_drained(&mut self, _: &mut Context<'_>, id: ConnId) {
-        self.seen.push(Seen::Drained(id));
+    fn on_queue_empty(&mut self, _: &mut Context<'_>, id: ConnId) {
+        self.seen.push(Seen::QueueEmpty(id));
     }
 
     fn on_broadcast(&mut self, _: &mut Context<'_>, _: BroadcastId, receivers: usize) {
@@ -230,11 +230,11 @@ impl Rig {
             .collect()
     }
 
-    fn drained(&self) -> usize {
+    fn queue_empties(&self) -> usize {
         self.handler
             .seen
             .iter()
-            .filter(|seen| matches!(seen, Seen::Drained(_)))
+            .filter(|seen| matches!(seen, Seen::QueueEmpty(_)))
             .count()
     }
 }

@@ -21,7 +21,7 @@ pub struct AppBehavior {
     pub close_now: u32,
     pub pause: u32,
     pub resume_another: u32,
-    pub send_when_drained: u32,
+    pub send_when_empty: u32,
     pub broadcast_on_close: u32,
     pub longest_pause_ms: u64,
 }
@@ -63,7 +63,7 @@ pub struct Line {
     pub overfilled: bool,
     /// It was a receiver of a broadcast.
     pub may_be_overfilled: bool,
-    pub drained: u64,
+    pub queue_empties: u64,
 }
 
 impl App {
@@ -100,7 +100,7 @@ impl App {
             asked_to_close,
             overfilled,
             may_be_overfilled: false,
-            drained: 0,
+            queue_empties: 0,
         });
     }
 
@@ -238,12 +238,13 @@ impl Handler for App {
         }
     }
 
-    fn on_drained(&mut self, cx: &mut Context<'_>, id: ConnId) {
+    fn on_queue_empty(&mut self, cx: &mut Context<'_>, id: ConnId) {
         let line = self.line_of(id).expect("nothing after on_close");
         assert!(cx.is_open(id) && cx.queued(id) == 0);
-        self.lines[line].drained += 1;
-        self.trace.note("drained", cx.now().as_ms(), &[line as u64]);
-        if self.chance(self.behavior.send_when_drained) {
+        self.lines[line].queue_empties += 1;
+        self.trace
+            .note("queue-empty", cx.now().as_ms(), &[line as u64]);
+        if self.chance(self.behavior.send_when_empty) {
             self.send(cx, id, b"MORE");
         }
     }

@@ -154,7 +154,7 @@ pub fn setup(rng: &mut fastrand::Rng, seed: u64, scale: &Scale) -> Setup {
         close_now: rarely(10),
         pause: rarely(100),
         resume_another: rarely(100),
-        send_when_drained: rarely(500),
+        send_when_empty: rarely(500),
         broadcast_on_close: rarely(if scale.broadcasts { 20 } else { 0 }),
         longest_pause_ms: rarely(1000).into(),
     };

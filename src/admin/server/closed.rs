@@ -148,8 +148,8 @@ impl<H: Handler> Handler for RecordingHandler<'_, H> {
         self.handler.on_message(cx, id, message);
     }
 
-    fn on_drained(&mut self, cx: &mut Context<'_>, id: ConnId) {
-        self.handler.on_drained(cx, id);
+    fn on_queue_empty(&mut self, cx: &mut Context<'_>, id: ConnId) {
+        self.handler.on_queue_empty(cx, id);
     }
 
     fn on_broadcast(&mut self, cx: &mut Context<'_>, broadcast: BroadcastId, receivers: usize) {

@@ -138,7 +138,7 @@ fn single_bytes_are_not_progress() {
 }
 
 #[test]
-fn a_queue_that_has_drained_owes_nothing() {
+fn an_empty_queue_has_no_write_timeout() {
     let mut rig = with(|limits| limits.write_timeout = seconds(3));
     let id = rig.open();
     rig.receive(id, "a message\n");

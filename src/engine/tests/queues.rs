@@ -86,18 +86,18 @@ fn a_pause_in_the_middle_of_a_read_keeps_the_rest_in_order() {
 }
 
 #[test]
-fn on_drained_comes_only_after_the_queue_was_stuck() {
+fn on_queue_empty_comes_only_after_the_queue_was_stuck() {
     let mut rig = Rig::new(&config());
     let id = rig.open();
     rig.receive(id, "one\n");
     rig.flush(id);
-    assert_eq!(rig.drained(), 0);
+    assert_eq!(rig.queue_empties(), 0);
     rig.receive(id, "two\n");
     rig.write(id, 1);
     assert!(rig.engine.is_blocked(id));
     rig.flush(id);
     assert!(!rig.engine.is_blocked(id));
-    assert_eq!(rig.drained(), 1);
+    assert_eq!(rig.queue_empties(), 1);
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub struct App {
     pub draining: bool,
     /// The address of the connection that is being admitted.
     pub peer: SocketAddr,
-    pub sends_when_drained: bool,
+    pub sends_when_empty: bool,
     pub broadcasts_on_close: bool,
     counter: u64,
 }
@@ -72,7 +72,7 @@ impl App {
             broadcasts: BTreeMap::new(),
             draining: false,
             peer: SocketAddr::from(([0; 4], 0)),
-            sends_when_drained: false,
+            sends_when_empty: false,
             broadcasts_on_close: false,
             counter: 0,
         }
@@ -371,13 +371,13 @@ impl Handler for App {
         }
     }
 
-    fn on_drained(&mut self, cx: &mut Context<'_>, id: ConnId) {
+    fn on_queue_empty(&mut self, cx: &mut Context<'_>, id: ConnId) {
         assert!(
             self.line(id).open && cx.is_open(id),
-            "{id}: drained outside of its life"
+            "{id}: queue emptied outside of its life"
         );
         assert_eq!(cx.queued(id), 0);
-        if self.sends_when_drained {
+        if self.sends_when_empty {
             self.send(cx, id, b"more");
         }
     }

@@ -23,7 +23,7 @@ pub fn engine(data: &[u8]) {
     let mut data = Reader(data);
     let config = config(&mut data);
     let mut app = App::new(&config);
-    (app.sends_when_drained, app.broadcasts_on_close) = (data.below(2) == 1, data.below(2) == 1);
+    (app.sends_when_empty, app.broadcasts_on_close) = (data.below(2) == 1, data.below(2) == 1);
     let ends_in_silence = data.below(2) == 1;
     let engine = Engine::new(&config).expect("a valid configuration");
     let mut run = Run {
