@@ -47,3 +47,47 @@ pub const SLICES_PER_WRITE: usize = 16;
 pub const WRITES_PER_FLUSH: usize = 4;
 /// Size of the one buffer that all connections are read into.
 pub const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// What one turn may do at most. The constants of this module are its default.
+#[derive(Clone, Debug)]
+pub struct TurnBudgets {
+    /// Work on commands of other threads.
+    pub command_work: u32,
+    /// Connections accepted.
+    pub accepts: usize,
+    /// Bytes read from one connection.
+    pub read_bytes: usize,
+    /// Work on one connection.
+    pub read_work: u32,
+    /// Work on all connections that have more to read than their share.
+    pub leftover_work: u32,
+    /// Work on broadcasts.
+    pub fanout_work: u32,
+    /// Timer checks and final reads between two readings of the clock.
+    pub checks: usize,
+    /// Connections written to.
+    pub flushes: usize,
+    /// Connections written to that have only a broadcast queued.
+    pub broadcast_flushes: usize,
+    /// Writes to one connection per flush.
+    pub writes: usize,
+    /// Closed connections whose sockets are dropped.
+    pub reaps: usize,
+}
+
+impl TurnBudgets {
+    /// The constants of this module.
+    pub const DEFAULT: TurnBudgets = TurnBudgets {
+        command_work: COMMAND_WORK,
+        accepts: ACCEPTS_PER_TURN,
+        read_bytes: READ_BUDGET,
+        read_work: READ_WORK,
+        leftover_work: LEFTOVER_WORK,
+        fanout_work: FANOUT_WORK,
+        checks: CHECKS_AT_ONCE,
+        flushes: FLUSHES_PER_TURN,
+        broadcast_flushes: BROADCAST_FLUSHES_PER_TURN,
+        writes: WRITES_PER_FLUSH,
+        reaps: REAPS_PER_TURN,
+    };
+}

@@ -1,60 +1,16 @@
 //! The driver: the steps of one turn, in their order and within their budgets, over sockets and a
 //! clock that its implementer provides. The server and the simulation run the same steps.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::budgets::{self, SOCKET_WORK};
+use super::budgets::{self, SOCKET_WORK, TurnBudgets};
+use super::ready_set::ReadySet;
 use super::{Closed, Engine, FinalRead, Handler, Work};
 use crate::close::{CloseReason, RejectReason};
 use crate::id::ConnId;
 use crate::time::Timestamp;
-
-/// What one turn may do at most: see [`budgets`] for the defaults and their reasons.
-#[derive(Clone, Debug)]
-pub struct TurnBudgets {
-    /// Work on commands of other threads.
-    pub command_work: u32,
-    /// Connections accepted.
-    pub accepts: usize,
-    /// Bytes read from one connection.
-    pub read_bytes: usize,
-    /// Work on one connection.
-    pub read_work: u32,
-    /// Work on all connections that have more to read than their share.
-    pub leftover_work: u32,
-    /// Work on broadcasts.
-    pub fanout_work: u32,
-    /// Timer checks and final reads between two readings of the clock.
-    pub checks: usize,
-    /// Connections written to.
-    pub flushes: usize,
-    /// Connections written to that have only a broadcast queued.
-    pub broadcast_flushes: usize,
-    /// Writes to one connection per flush.
-    pub writes: usize,
-    /// Closed connections whose sockets are dropped.
-    pub reaps: usize,
-}
-
-impl TurnBudgets {
-    /// The constants of [`budgets`].
-    pub const DEFAULT: TurnBudgets = TurnBudgets {
-        command_work: budgets::COMMAND_WORK,
-        accepts: budgets::ACCEPTS_PER_TURN,
-        read_bytes: budgets::READ_BUDGET,
-        read_work: budgets::READ_WORK,
-        leftover_work: budgets::LEFTOVER_WORK,
-        fanout_work: budgets::FANOUT_WORK,
-        checks: budgets::CHECKS_AT_ONCE,
-        flushes: budgets::FLUSHES_PER_TURN,
-        broadcast_flushes: budgets::BROADCAST_FLUSHES_PER_TURN,
-        writes: budgets::WRITES_PER_FLUSH,
-        reaps: budgets::REAPS_PER_TURN,
-    };
-}
 
 /// How far to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -521,78 +477,5 @@ pub fn final_read<D: Driver + ?Sized>(driver: &mut D, id: ConnId) {
     match driver.find_unread(id, may_peek) {
         Ok(found) => driver.handle_final_read(id, found),
         Err(error) => driver.fail(id, CloseReason::from_read_error(&error)),
-    }
-}
-
-/// Connections to read again without an event, in order, each once.
-#[derive(Debug, Default)]
-pub struct ReadySet {
-    queue: VecDeque<ConnId>,
-    /// One bit per slot.
-    queued: Vec<u64>,
-}
-
-impl ReadySet {
-    /// Adds a connection, if its slot is not there yet.
-    pub fn insert(&mut self, id: ConnId) {
-        let (word, bit) = place(id);
-        if self.queued.len() <= word {
-            self.queued.resize(word + 1, 0);
-        }
-        if self.queued[word] & bit == 0 {
-            self.queued[word] |= bit;
-            self.queue.push_back(id);
-        }
-    }
-
-    /// Whether the connection's slot is there.
-    pub fn contains(&self, id: ConnId) -> bool {
-        let (word, bit) = place(id);
-        self.queued.get(word).is_some_and(|bits| bits & bit != 0)
-    }
-
-    /// Takes the connection that has waited for longest.
-    pub fn pop(&mut self) -> Option<ConnId> {
-        let id = self.queue.pop_front()?;
-        let (word, bit) = place(id);
-        self.queued[word] &= !bit;
-        Some(id)
-    }
-
-    /// Whether no connection waits.
-    pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
-}
-
-fn place(id: ConnId) -> (usize, u64) {
-    (id.slot() / 64, 1 << (id.slot() % 64))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_connection_is_queued_once() {
-        let mut ready = ReadySet::default();
-        let (a, b) = (ConnId::new(1, 1), ConnId::new(100, 2));
-        for id in [a, b, a] {
-            ready.insert(id);
-        }
-        assert_eq!(
-            (
-                ready.queue.len(),
-                ready.pop(),
-                ready.contains(a),
-                ready.contains(b)
-            ),
-            (2, Some(a), false, true)
-        );
-        ready.insert(a);
-        assert_eq!(
-            (ready.pop(), ready.pop(), ready.pop()),
-            (Some(b), Some(a), None)
-        );
     }
 }

@@ -119,6 +119,7 @@ mod snapshot;
 #[doc(hidden)]
 pub mod outbox;
 mod rate_limiter;
+mod ready_set;
 mod receiving;
 mod reconfigure;
 mod sending;
@@ -137,6 +138,7 @@ use slab::Slab;
 pub use fanout::{Broadcast, BroadcastId};
 pub(crate) use handler::CloseMode;
 pub use handler::{Close, Closed, Context, Handler};
+pub use ready_set::ReadySet;
 pub use snapshot::ConnectionInfo;
 pub use stats::{Histogram, Stats};
 pub use timers::FinalRead;

@@ -26,8 +26,7 @@ pub(crate) use listener::{check_addrs, covers};
 
 use crate::config::Config;
 use crate::engine::budgets::{EVENTS_PER_TURN, SCRATCH_BYTES};
-use crate::engine::driver::ReadySet;
-use crate::engine::{Context, Engine, Stats};
+use crate::engine::{Context, Engine, ReadySet, Stats};
 use crate::error::Error;
 use crate::net::{self, MonotonicClock, SocketOptions};
 use crate::time::{AwakeClock, Timestamp, duration_to_ms};

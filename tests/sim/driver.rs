@@ -8,13 +8,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use heartline::engine::budgets::{
-    EVENTS_PER_TURN, SCRATCH_BYTES, SLICES_PER_WRITE, SOCKET_WORK, WORK_PER_CLOCK_READING,
+    EVENTS_PER_TURN, SCRATCH_BYTES, SLICES_PER_WRITE, SOCKET_WORK, TurnBudgets,
+    WORK_PER_CLOCK_READING,
 };
-use heartline::engine::driver::{
-    self, Driver, Readiness, ReadySet, Received, TurnBudgets, Written,
-};
+use heartline::engine::driver::{self, Driver, Readiness, Received, Written};
 use heartline::engine::wheel::SLOTS;
-use heartline::engine::{Engine, FinalRead, Work};
+use heartline::engine::{Engine, FinalRead, ReadySet, Work};
 use heartline::time::{AwakeClock, Timestamp, duration_to_ms};
 use heartline::{Close, CloseReason, Closed, Config, ConnId, RejectReason};
 

@@ -6,7 +6,7 @@ use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use heartline::access_list::{AccessList, Networks};
-use heartline::engine::driver::TurnBudgets;
+use heartline::engine::budgets::TurnBudgets;
 use heartline::{Config, Framing, Heartbeat, Limits, OnFull, OnSlow};
 
 use crate::app::AppBehavior;
