@@ -53,10 +53,10 @@ pub const METRICS: &[Metric] = &[
 /// Short spells on one server in turn, and medians over them, so that changes of the machine affect
 /// all kinds alike. Each kind has each place once.
 const ORDER: [[Kind; 4]; 4] = [
-    [Unwatched, Again, Watched, Told],
-    [Again, Watched, Told, Unwatched],
-    [Watched, Told, Unwatched, Again],
-    [Told, Unwatched, Again, Watched],
+    [Unwatched, Again, Watched, Broadcasting],
+    [Again, Watched, Broadcasting, Unwatched],
+    [Watched, Broadcasting, Unwatched, Again],
+    [Broadcasting, Unwatched, Again, Watched],
 ];
 
 const TIMES: usize = 2;
@@ -66,13 +66,13 @@ enum Kind {
     Unwatched,
     Again,
     Watched,
-    BroadcastOnly,
+    Broadcasting,
 }
 
-use Kind::{Again, Told, Unwatched, Watched};
+use Kind::{Again, Broadcasting, Unwatched, Watched};
 
 /// The requests of an operator, and their rate.
-struct Wish {
+struct Request {
     request: &'static str,
     body: &'static str,
     every: Duration,
@@ -81,36 +81,36 @@ struct Wish {
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A scraper and one page.
-const WATCH: &[Wish] = &[
-    Wish {
+const WATCH: &[Request] = &[
+    Request {
         request: "GET /metrics",
         body: "",
         every: SECOND,
     },
-    Wish {
+    Request {
         request: "GET /events",
         body: "",
         every: SECOND,
     },
-    Wish {
+    Request {
         request: "GET /connections?sort=silence&limit=100",
         body: "",
         every: Duration::from_secs(2),
     },
 ];
 
-const TELL: &[Wish] = &[Wish {
+const BROADCAST: &[Request] = &[Request {
     request: "POST /broadcast",
     body: "hello",
     every: Duration::from_millis(500),
 }];
 
 impl Kind {
-    fn wishes(self) -> &'static [Wish] {
+    fn requests(self) -> &'static [Request] {
         match self {
             Unwatched | Again => &[],
             Watched => WATCH,
-            Told => TELL,
+            Broadcasting => BROADCAST,
         }
     }
 }
@@ -123,7 +123,7 @@ pub fn measure(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
     let lines = mute_lines(bench, &server)?;
     let (mut p99, mut remarks) = (Vec::new(), Vec::new());
     for kind in [ORDER; TIMES].into_iter().flatten().flatten() {
-        let found = beside(&socket, kind.wishes(), || {
+        let found = beside(&socket, kind.requests(), || {
             quiet(bench, ready, &server, bench.size.watched_for)
         })?;
         remarks.extend(found.remarks());
@@ -144,7 +144,7 @@ pub fn measure(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
             .map(|(_, p99)| *p99);
         Spread::of(figures).map_or(f64::NAN, |spread| spread.median)
     };
-    let [unwatched, again, watched, told] = [Unwatched, Again, Watched, Told].map(median);
+    let [unwatched, again, watched, told] = [Unwatched, Again, Watched, Broadcasting].map(median);
     Ok(Measured {
         figures: vec![
             unwatched,
@@ -160,11 +160,11 @@ pub fn measure(bench: &Bench, ready: &Ready) -> Result<Measured, Failure> {
 /// What is done beside these requests, all of which must be answered.
 fn beside<T>(
     socket: &Path,
-    wishes: &'static [Wish],
+    requests: &'static [Request],
     run: impl FnOnce() -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let operators: Vec<Background<u32>> =
-        wishes.iter().map(|wish| operator(socket, wish)).collect();
+        requests.iter().map(|wish| operator(socket, wish)).collect();
     let done = run()?;
     let answers: Vec<u32> = operators
         .into_iter()
@@ -179,7 +179,7 @@ fn beside<T>(
 }
 
 /// Repeats one request, and returns how often it was answered.
-fn operator(socket: &Path, wish: &'static Wish) -> Background<u32> {
+fn operator(socket: &Path, wish: &'static Request) -> Background<u32> {
     let socket = PathBuf::from(socket);
     Background::start(move |over| {
         let mut answers = 0;
@@ -193,7 +193,7 @@ fn operator(socket: &Path, wish: &'static Wish) -> Background<u32> {
 }
 
 /// Reads the answer to its end; that of `events` ends with the server.
-fn ask(socket: &Path, Wish { request, body, .. }: &Wish, over: &Over) -> io::Result<()> {
+fn ask(socket: &Path, Request { request, body, .. }: &Request, over: &Over) -> io::Result<()> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(Duration::from_millis(500)))?;
     write!(
