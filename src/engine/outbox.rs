@@ -249,6 +249,8 @@ const POOLED_QUEUES: usize = 256;
 /// Larger buffers go back to the heap, so that the pool holds at most 512 KiB after any burst, and
 /// a small reply in a recycled buffer costs at most 2 KiB of the memory limit.
 const POOLED_BYTES: usize = 2 * 1024;
+/// A queue with room for more segments is shrunk.
+const POOLED_SEGMENTS: usize = 16;
 
 impl Pool {
     fn take(&mut self) -> Box<Queue> {
@@ -264,7 +266,7 @@ impl Pool {
             Some(Segment::Own(buffer)) if buffer.capacity() <= POOLED_BYTES => buffer.clear(),
             _ => queue.segments.clear(),
         }
-        if queue.segments.capacity() > 16 {
+        if queue.segments.capacity() > POOLED_SEGMENTS {
             queue.segments.shrink_to(1);
         }
         queue.sent = 0;
@@ -278,6 +280,7 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::Timestamp;
     use proptest::prelude::*;
 
     fn unsent(outbox: &Outbox) -> Vec<u8> {
@@ -321,6 +324,140 @@ mod tests {
         }
         assert_eq!(pool.0.len(), POOLED_QUEUES);
         assert!(pool.0.iter().all(|queue| queue.segments.is_empty()));
+    }
+
+    /// The lengths of the slices that one write would get.
+    fn slices(outbox: &Outbox) -> Vec<usize> {
+        let mut slices = [IoSlice::new(&[]); 64];
+        let filled = outbox.peek(&mut slices);
+        slices[..filled].iter().map(|slice| slice.len()).collect()
+    }
+
+    fn append(outbox: &mut Outbox, pool: &mut Pool, bytes: usize) {
+        outbox.append(pool, |buffer| buffer.resize(buffer.len() + bytes, 7));
+    }
+
+    fn shared(bytes: usize) -> Arc<SharedBytes> {
+        SharedBytes::new(vec![7; bytes], Arc::default())
+    }
+
+    #[test]
+    fn full_segment_is_followed_by_a_new_one() {
+        let (mut pool, mut outbox) = (Pool::default(), Outbox::default());
+        append(&mut outbox, &mut pool, SEGMENT_BYTES - 1);
+        append(&mut outbox, &mut pool, 1);
+        assert_eq!(slices(&outbox), [SEGMENT_BYTES]);
+        append(&mut outbox, &mut pool, 3);
+        assert_eq!(slices(&outbox), [SEGMENT_BYTES, 3]);
+        outbox.append_shared(&mut pool, &shared(5));
+        append(&mut outbox, &mut pool, 2);
+        assert_eq!(slices(&outbox), [SEGMENT_BYTES, 3, 5, 2]);
+        assert_eq!(outbox.len(), SEGMENT_BYTES + 10);
+    }
+
+    #[test]
+    fn empty_append_leaves_no_segment_behind() {
+        let (mut pool, mut outbox) = (Pool::default(), Outbox::default());
+        append(&mut outbox, &mut pool, SEGMENT_BYTES);
+        let held = outbox.held();
+        append(&mut outbox, &mut pool, 0);
+        assert_eq!(
+            (slices(&outbox), outbox.held()),
+            (vec![SEGMENT_BYTES], held)
+        );
+        outbox.append_shared(&mut pool, &shared(5));
+        let held = outbox.held();
+        append(&mut outbox, &mut pool, 0);
+        assert_eq!((slices(&outbox).len(), outbox.held()), (2, held));
+    }
+
+    #[test]
+    fn held_memory_shrinks_segment_by_segment() {
+        let (mut pool, mut outbox) = (Pool::default(), Outbox::default());
+        append(&mut outbox, &mut pool, SEGMENT_BYTES);
+        let first = outbox.held();
+        assert!(first >= SEGMENT_BYTES + SEGMENT_OVERHEAD);
+        outbox.append_shared(&mut pool, &shared(5));
+        assert_eq!(outbox.held(), first + SEGMENT_OVERHEAD);
+        append(&mut outbox, &mut pool, 2);
+        outbox.advance(SEGMENT_BYTES - 1, &mut pool);
+        assert_eq!(
+            slices(&outbox),
+            [1, 5, 2],
+            "the first segment is not sent yet"
+        );
+        let both = outbox.held();
+        outbox.advance(1, &mut pool);
+        assert_eq!((slices(&outbox), outbox.held()), (vec![5, 2], both - first));
+        outbox.advance(6, &mut pool);
+        assert_eq!(slices(&outbox), [1]);
+        outbox.advance(1, &mut pool);
+        assert_eq!((outbox.len(), outbox.held()), (0, 0));
+    }
+
+    #[test]
+    fn dropped_bytes_still_count_but_hold_no_memory() {
+        let (mut pool, mut outbox) = (Pool::default(), Outbox::default());
+        append(&mut outbox, &mut pool, 100);
+        outbox.drop_bytes();
+        assert_eq!((outbox.len(), outbox.held()), (100, 0));
+        assert!(slices(&outbox).is_empty());
+    }
+
+    #[test]
+    fn recycled_queue_is_like_a_new_one() {
+        let (mut pool, mut outbox) = (Pool::default(), Outbox::default());
+        outbox.set_progress(Progress::since(Timestamp::ZERO));
+        assert_eq!(outbox.progress(), None, "nothing is queued");
+        append(&mut outbox, &mut pool, 100);
+        outbox.set_progress(Progress::since(Timestamp::ZERO));
+        outbox.advance(40, &mut pool);
+        outbox.clear(&mut pool);
+        assert_eq!(
+            (outbox.len(), outbox.progress(), pool.0.len()),
+            (0, None, 1)
+        );
+
+        append(&mut outbox, &mut pool, 30);
+        assert_eq!(pool.0.len(), 0);
+        assert_eq!((outbox.len(), outbox.progress()), (30, None));
+        assert_eq!(slices(&outbox), [30], "nothing of the last use is left");
+        assert!(
+            outbox.held() >= SEGMENT_OVERHEAD + 100,
+            "its buffer is kept"
+        );
+
+        outbox.advance(30, &mut pool);
+        outbox.append_shared(&mut pool, &shared(5));
+        assert_eq!(
+            (slices(&outbox), outbox.held()),
+            (vec![5], SEGMENT_OVERHEAD)
+        );
+    }
+
+    #[test]
+    fn pool_keeps_one_small_buffer_per_queue() {
+        for (bytes, kept) in [(POOLED_BYTES, 1), (POOLED_BYTES + 1, 0)] {
+            let (mut pool, mut outbox) = (Pool::default(), Outbox::default());
+            outbox.append(&mut pool, |buffer| {
+                buffer.reserve_exact(bytes);
+                buffer.push(7);
+            });
+            outbox.clear(&mut pool);
+            let queue = &pool.0[0];
+            assert_eq!(queue.segments.len(), kept, "a buffer of {bytes} bytes");
+            let held: usize = queue.segments.iter().map(Segment::held).sum();
+            assert_eq!((queue.held, queue.len, queue.sent), (held, 0, 0));
+        }
+        let (mut pool, mut outbox) = (Pool::default(), Outbox::default());
+        append(&mut outbox, &mut pool, 10);
+        for _ in 0..40 {
+            outbox.append_shared(&mut pool, &shared(5));
+        }
+        outbox.clear(&mut pool);
+        let queue = &pool.0[0];
+        assert_eq!(queue.segments.len(), 1);
+        assert!(queue.segments.capacity() <= POOLED_SEGMENTS);
     }
 
     #[derive(Debug, Clone)]
