@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_alone_is_a_network_of_one() {
+    fn bare_address_is_a_host_network() {
         assert_eq!(network("192.0.2.7"), network("192.0.2.7/32"));
         assert_eq!(network("::1"), network("::1/128"));
         assert!(network("192.0.2.7").contains(ip("192.0.2.7")));
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_and_the_last_address_belong_to_it_and_their_neighbours_do_not() {
+    fn network_contains_its_first_and_last_address_only() {
         for (text, first, last, before, after) in [
             (
                 "10.0.0.0/8",

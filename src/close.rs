@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_stands_at_its_index_under_a_name_of_its_own() {
+    fn close_reasons_have_unique_names_and_indices() {
         for (index, reason) in CloseReason::ALL.iter().enumerate() {
             assert_eq!(reason.index(), index);
             assert_eq!(

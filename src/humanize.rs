@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thousands_stand_apart() {
+    fn thousands_are_grouped() {
         assert_eq!(
             [0, 999, 1000, 65_000, 1_234_567].map(grouped),
             ["0", "999", "1,000", "65,000", "1,234,567"]

@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_leads_back_to_its_slot_and_tells_generations_apart() {
+    fn token_identifies_slot_and_generation() {
         let old = ConnId::new(77, 5);
         let new = ConnId::new(77, 6);
         assert_eq!(ConnId::slot_of_token(old.token()), 77);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_survive_the_trip_through_an_integer() {
+    fn id_round_trips_through_u64() {
         let id = ConnId::new(123_456, 0xdead_beef);
         assert_eq!(ConnId::from_u64(id.as_u64()), id);
         assert_eq!(id.to_string(), "123456.3735928559");

@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_is_one_screen() {
+    fn status_fits_one_screen() {
         let expected = "\
 heartline 0.1.0, process 42: echo over lines on 127.0.0.1:7878, [::1]:7878
 up 3h12m since 2026-11-24T22:27:20Z

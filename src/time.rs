@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_freeze_is_taken_out_of_awake_time() {
+    fn stall_is_taken_out_of_awake_time() {
         let mut clock = AwakeClock::new(500);
         assert_eq!(clock.read(Timestamp(1000), Some(1000)), Timestamp(1000));
         assert_eq!(clock.read(Timestamp(9100), Some(100)), Timestamp(1100));
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn lag_up_to_the_threshold_and_waits_for_ever_are_ordinary() {
+    fn lag_below_the_threshold_and_endless_waits_are_no_stall() {
         let mut clock = AwakeClock::new(500);
         assert_eq!(clock.read(Timestamp(600), Some(100)), Timestamp(600));
         assert_eq!(clock.read(Timestamp(60_000), None), Timestamp(60_000));

@@ -36,7 +36,7 @@ fn access_lists_allow_and_deny() {
 }
 
 #[test]
-fn a_network_that_is_none_is_refused_by_name() {
+fn invalid_network_is_named_in_the_error() {
     let output = Command::new(env!("CARGO_BIN_EXE_heartline"))
         .args(["serve", "--deny", "10.1.2.3/8"])
         .output()
@@ -115,7 +115,7 @@ fn behind_a_balancer_the_real_peer_counts() {
 }
 
 #[test]
-fn the_idlest_makes_room_for_a_newcomer() {
+fn evict_idlest_closes_the_idlest_connection() {
     let server = Serve::start(&["--max-connections", "3", "--on-full", "evict-idlest"]);
     let mut peers: Vec<Peer> = (0..3).map(|_| server.served()).collect();
     // Stamps have a millisecond.

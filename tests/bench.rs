@@ -415,7 +415,7 @@ fn run_without_any_expected_answer_fails() {
 }
 
 #[test]
-fn a_refused_dial_is_named_and_nothing_was_measured() {
+fn refused_dials_are_reported_and_exit_with_1() {
     let free = TcpListener::bind("127.0.0.1:0")
         .expect("a free port")
         .local_addr()
@@ -578,7 +578,7 @@ fn ctrl_c_ends_it_with_the_figures_so_far() {
 /// The processes of a harness that is killed outright do not outlive it.
 #[cfg(target_os = "linux")]
 #[test]
-fn nothing_outlives_a_harness_that_is_killed() {
+fn killed_harness_leaves_no_process_behind() {
     let child = command(&["hold", "--connections", "20", "--for", "1h"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -120,7 +120,7 @@ fn help_shows_every_flag_with_its_default() {
 }
 
 #[test]
-fn an_address_in_use_is_an_error_and_not_a_usage_error() {
+fn address_in_use_exits_with_1() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let addr = taken.local_addr().expect("bound").to_string();
     let output = heartline(&["serve", &addr]);
@@ -211,7 +211,7 @@ fn with_reuse_port_two_servers_share_an_address() {
 }
 
 #[test]
-fn the_log_level_is_obeyed() {
+fn log_level_filters_lines() {
     let server = Serve::start(&["--log-level", "debug"]);
     drop(server.connect());
     server.wait_for_closes(1);
@@ -228,7 +228,7 @@ fn the_log_level_is_obeyed() {
 
 /// Ten thousand closes at once are one summary, not ten thousand lines.
 #[test]
-fn a_flood_of_closes_is_summarised() {
+fn flood_of_closes_is_summarized_in_the_log() {
     let server = Serve::start(&["--max-connections", "1"]);
     let mut holder = server.connect();
     holder.send("ping\n");

@@ -119,7 +119,7 @@ fn outcome(client: &mut Client, notes: &mut Notes) -> Outcome {
 }
 
 #[test]
-fn the_first_articles_server_is_a_peer() {
+fn client_talks_to_the_server_of_the_first_article() {
     let (addr, server) = server(first_article);
     let mut client = Client::connect(
         addr.to_string(),
@@ -186,7 +186,7 @@ fn client_measures_round_trips_with_a_raw_server() {
 }
 
 #[test]
-fn pings_of_the_server_are_answered_and_never_delivered() {
+fn client_answers_pings_and_does_not_deliver_them() {
     let (addr, server) = server(|listener| {
         let mut stream = accept(&listener);
         stream.write_all(b"pi").expect("the client reads");
@@ -255,7 +255,7 @@ fn messages_sent_while_down_go_out_in_order_after_the_reconnect() {
 }
 
 #[test]
-fn a_message_that_was_only_begun_is_sent_again_whole() {
+fn partially_sent_message_is_resent_whole() {
     const LEN: usize = 16 << 20;
     let (addr, server) = server(|listener| {
         let mut first = accept(&listener);
@@ -424,7 +424,7 @@ fn refused_dials_and_names_that_do_not_resolve_use_tries_up() {
 }
 
 #[test]
-fn every_address_of_a_name_is_tried_within_one_try() {
+fn one_attempt_tries_every_address_of_a_name() {
     // It listens on one family only; `localhost` may resolve to the other first.
     let (addr, server) = server(first_article);
     let mut client =
@@ -441,7 +441,7 @@ fn every_address_of_a_name_is_tried_within_one_try() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_dial_into_a_full_backlog_times_out() {
+fn dial_into_a_full_backlog_times_out() {
     let listener =
         socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
     listener
@@ -608,14 +608,14 @@ fn slow_server_that_answers_pings_is_alive() {
 }
 
 #[test]
-fn server_whose_kernel_alone_acknowledges_is_not_alive() {
+fn acknowledgements_alone_do_not_keep_a_server_alive() {
     let (outcome, notes, missing) = send_much(false);
     assert_eq!(notes.count("disconnected 1 heartbeat-timeout"), 1);
     assert!(outcome != Outcome::Finished && missing > 0, "{outcome:?}");
 }
 
 #[test]
-fn a_reset_after_everything_was_sent_is_no_success() {
+fn reset_after_sending_everything_is_a_failure() {
     let (addr, server) = server(|listener| {
         let stream = accept(&listener);
         let mut reader = BufReader::new(stream);
@@ -668,7 +668,7 @@ fn half_closed_client_receives_until_the_server_closes() {
 }
 
 #[test]
-fn a_server_that_ignores_the_half_close_is_left_at_the_bound() {
+fn client_leaves_a_server_that_ignores_its_half_close() {
     let (release, released) = mpsc::channel::<()>();
     let (addr, server) = server(move |listener| {
         let _open = accept(&listener);
@@ -719,7 +719,7 @@ fn frame_too_large_closes_the_connection() {
 }
 
 #[test]
-fn a_full_queue_refuses_the_newest() {
+fn full_client_queue_rejects_new_messages() {
     let port = TcpListener::bind("127.0.0.1:0")
         .expect("a port")
         .local_addr()
@@ -864,7 +864,7 @@ fn blocked_handle_returns_when_the_client_ends() {
 }
 
 #[test]
-fn an_embedder_can_own_the_loop() {
+fn client_runs_in_an_embedders_loop() {
     let (addr, server) = server(first_article);
     let mut client = Client::connect(
         addr.to_string(),
@@ -910,7 +910,7 @@ fn an_embedder_can_own_the_loop() {
 }
 
 #[test]
-fn a_wrong_address_and_a_wrong_configuration_are_named() {
+fn client_errors_name_the_address_or_setting() {
     let field = |result: Result<Client, Error>| match result {
         Err(Error::Config(error)) => error.field,
         _ => panic!("a configuration error was due"),
@@ -1088,7 +1088,7 @@ proptest! {
     /// comes twice, split or out of order, and none that was refused; and a connection without a
     /// reset delivers everything.
     #[test]
-    fn no_message_is_repeated_or_torn_over_reconnects(steps in prop::collection::vec(step(), 0..120)) {
+    fn no_message_is_repeated_or_split_over_reconnects(steps in prop::collection::vec(step(), 0..120)) {
         let mut server = Chance::new();
         let addr = server.listener.local_addr().expect("bound").to_string();
         let config = ClientConfig { max_queue: 3 << 20, backoff: Backoff::fixed(ms(1)), tries: None, ..config() };

@@ -89,7 +89,7 @@ fn holds_and_comes_back(client: impl FnOnce(SocketAddr) -> Command) {
 
 #[test]
 #[ignore = "needs python3"]
-fn python_client_holds_and_comes_back() {
+fn python_client_answers_pings_and_reconnects() {
     holds_and_comes_back(|addr| {
         let mut command = Command::new("python3");
         command.arg(source("client.py"));
@@ -100,7 +100,7 @@ fn python_client_holds_and_comes_back() {
 
 #[test]
 #[ignore = "needs a C compiler"]
-fn c_client_holds_and_comes_back() {
+fn c_client_answers_pings_and_reconnects() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let binary = dir.path().join("client");
     let mut cc = Command::new("cc");
@@ -118,7 +118,7 @@ fn c_client_holds_and_comes_back() {
 
 #[test]
 #[ignore = "needs Go"]
-fn go_client_holds_and_comes_back() {
+fn go_client_answers_pings_and_reconnects() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let binary = dir.path().join("client");
     let mut go = Command::new("go");

@@ -111,7 +111,7 @@ fn check_prints_a_valid_configuration_file() {
 }
 
 #[test]
-fn a_check_fails_as_a_start_would() {
+fn check_reports_the_errors_of_a_start() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let refused = |args: &[&str], said: &str| {
         let output = heartline(&[&["serve", "--check"], args].concat(), &[]);
@@ -171,7 +171,7 @@ fn a_check_fails_as_a_start_would() {
 }
 
 #[test]
-fn a_start_fails_as_the_check_does_and_names_the_place() {
+fn start_reports_the_errors_of_a_check() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let fifo = dir.path().join("fifo");
     mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("it can be made");
@@ -373,7 +373,7 @@ fn full_stdout_is_an_error_and_closed_stdout_is_not() {
 }
 
 #[test]
-fn a_check_makes_no_log_and_writes_to_none() {
+fn check_does_not_touch_the_log_file() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let log = dir.path().join("log");
     let check = || {
@@ -397,7 +397,7 @@ fn a_check_makes_no_log_and_writes_to_none() {
 }
 
 #[test]
-fn a_reload_that_fails_names_the_place() {
+fn failed_reload_names_the_place() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let serve = Serve::start(&["--config", &file(dir.path(), "missed = 3")]);
     file(dir.path(), "\nheartbeat = '100ms'");
@@ -414,7 +414,7 @@ fn a_reload_that_fails_names_the_place() {
 }
 
 #[test]
-fn the_example_in_the_docs_is_valid() {
+fn example_configuration_is_valid() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/heartline.toml");
     let checked = heartline(&["serve", "--check", "--config", example], &[]);
     assert!(
@@ -484,7 +484,7 @@ fn reload_applies_to_open_connections() {
 }
 
 #[test]
-fn a_broken_file_changes_nothing() {
+fn reload_of_an_invalid_file_changes_nothing() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = file(dir.path(), "max-connections-per-ip = 1");
     let serve = Serve::start(&["--config", &path]);
@@ -529,7 +529,7 @@ fn reload_reopens_the_log_at_the_new_level() {
 }
 
 #[test]
-fn a_log_that_cannot_be_opened_changes_nothing_either() {
+fn reload_with_an_unwritable_log_changes_nothing() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = file(dir.path(), "max-connections-per-ip = 2");
     let (logs, moved) = (dir.path().join("logs"), dir.path().join("moved"));
@@ -581,7 +581,7 @@ fn measured_servers_ignore_the_environment() {
 }
 
 #[test]
-fn completions_and_manual_pages_speak_of_all_that_is_not_hidden() {
+fn completions_and_manual_pages_cover_all_visible_flags() {
     for shell in ["bash", "zsh", "fish"] {
         let output = heartline(&["completions", shell], &[]);
         assert!(

@@ -176,7 +176,7 @@ fn messages_after_end_of_stdin_are_printed() {
 }
 
 #[test]
-fn raw_messages_are_printed_as_they_come_and_pongs_are_not() {
+fn raw_messages_are_printed_without_pongs() {
     let (addr, server) = server(second_article);
     let mut connect = Connect::start(
         addr,
@@ -320,7 +320,7 @@ fn frozen_client_keeps_its_connection() {
 }
 
 #[test]
-fn a_closed_stdout_ends_it_quietly() {
+fn connect_ends_without_error_when_stdout_closes() {
     let (addr, server) = server(|listener| {
         let mut stream = accept(&listener);
         while stream
@@ -372,7 +372,7 @@ fn overlong_input_line_is_reported_and_skipped() {
 }
 
 #[test]
-fn logs_go_to_the_file_that_is_named() {
+fn connect_logs_to_the_given_file() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("log");
     let (addr, server) = server(first_article);

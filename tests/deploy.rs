@@ -202,7 +202,7 @@ const NOT_OURS: &[&str] = &[
 
 /// The flags in a line that starts the server, be it a unit's, a container's or an example's.
 #[test]
-fn every_flag_that_is_shown_exists() {
+fn flags_in_the_docs_exist() {
     let help = Command::new(env!("CARGO_BIN_EXE_heartline"))
         .args(["serve", "--help"])
         .output()
@@ -264,7 +264,7 @@ fn settings(printed: &str) -> BTreeMap<&str, Option<&str>> {
 
 /// It admits the addresses that were admitted without it, and names each of its settings.
 #[test]
-fn the_settings_of_the_package_are_the_defaults_and_an_admin_socket() {
+fn packaged_settings_are_the_defaults_plus_an_admin_socket() {
     // RuntimeDirectory= of the unit makes the directory that the check needs.
     let run = tempfile::tempdir().expect("a temporary directory");
     let run = run.path().to_str().expect("a path in UTF-8");
@@ -321,7 +321,7 @@ fn files_of_the_package_exist() {
 }
 
 #[test]
-fn the_debian_changelog_begins_with_this_version() {
+fn debian_changelog_has_this_version() {
     let first = doc("deploy/debian/changelog")
         .lines()
         .next()
@@ -388,7 +388,7 @@ fn bash(script: &str) -> String {
 
 #[test]
 #[ignore = "needs bash, curl and jq"]
-fn the_manuals_requests_are_answered_as_they_are_written() {
+fn requests_of_the_manual_are_answered() {
     let manual = doc("operations.md");
     let mut functions = manual.lines().filter(|line| line.starts_with("ask() "));
     let (socket, address) = (

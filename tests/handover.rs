@@ -93,7 +93,7 @@ fn serve_on(listener: &TcpListener) -> Serve {
 }
 
 #[test]
-fn a_socket_that_was_passed_outlives_the_servers_on_it() {
+fn passed_socket_loses_no_dial_between_servers() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     rustix::io::fcntl_setfd(&listener, FdFlags::empty()).expect("to be inherited");
     let addr = listener.local_addr().expect("bound");

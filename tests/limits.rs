@@ -35,7 +35,7 @@ fn one_address_may_hold_so_many() {
 }
 
 #[test]
-fn out_of_descriptors_the_connected_notice_nothing_and_the_loop_does_not_spin() {
+fn exhausted_descriptors_disturb_no_open_connection() {
     let server = Serve::start(&[]);
     let mut peers: Vec<Peer> = (0..10).map(|_| server.served()).collect();
     let descriptors = std::fs::read_dir(format!("/proc/{}/fd", server.pid().as_raw_nonzero()))
@@ -139,7 +139,7 @@ fn checked_limit(admin: &[&str]) -> usize {
 }
 
 #[test]
-fn the_connection_limit_follows_from_the_descriptor_limit() {
+fn connection_limit_follows_the_descriptor_limit() {
     for admin in [&[][..], &["--admin", "127.0.0.1:0"]] {
         let mut command = std::process::Command::new("sh");
         command.args([

@@ -70,7 +70,7 @@ fn peer_that_never_sends_is_closed_within_the_bound() {
 }
 
 #[test]
-fn thousands_that_fall_silent_at_once_are_all_found_in_time_and_none_early() {
+fn mass_silence_is_closed_in_time_and_never_early() {
     const PEERS: usize = 3000;
     let bound = ms(3000);
     let server = Serve::start(&["--heartbeat", "1s", "--missed", "2"]);
@@ -200,7 +200,7 @@ fn live_for(peers: &mut [Alive], time: Duration) {
 }
 
 #[test]
-fn a_frozen_server_wakes_and_evicts_none_of_the_living() {
+fn frozen_server_closes_no_live_peer_after_it_wakes() {
     let server = Serve::start(&["--heartbeat", "1s"]);
     let mut peers = two_hundred_live_peers(&server);
     live_for(&mut peers, ms(2500));

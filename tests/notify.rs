@@ -77,7 +77,7 @@ fn is_stopped(server: &Serve) -> bool {
 }
 
 #[test]
-fn ready_once_it_listens_and_stopping_once_it_drains() {
+fn systemd_gets_ready_and_stopping() {
     let manager = Manager::start();
     let mut server = Serve::spawn(manager.command(), &["127.0.0.1:0"], &["--drain", "25s"]);
     let ready = manager.next();
@@ -102,7 +102,7 @@ fn monotonic_usec() -> u64 {
 }
 
 #[test]
-fn reloading_while_the_settings_are_read_again_and_ready_whatever_came_of_it() {
+fn systemd_gets_reloading_and_ready_around_a_reload() {
     let manager = Manager::start();
     let config = manager.dir.path().join("heartline.toml");
     fs::write(&config, "missed = 3").expect("room on the disk");
@@ -164,7 +164,7 @@ fn stopping_is_notified_without_a_drain() {
 }
 
 #[test]
-fn a_watchdog_is_fed_by_the_loop_and_not_while_it_stands() {
+fn watchdog_is_fed_only_while_the_loop_turns() {
     let manager = Manager::start();
     let server = Serve::spawn(manager.watching_command(), &["127.0.0.1:0"], &[]);
     assert!(is(&manager.next(), "READY=1"));
@@ -237,7 +237,7 @@ fn watchdog_of_another_process_is_not_fed() {
 }
 
 #[test]
-fn a_name_in_the_abstract_namespace_will_do() {
+fn abstract_notify_socket_works() {
     use std::os::linux::net::SocketAddrExt;
     let name = format!("heartline-notify-{}", std::process::id());
     let addr = std::os::unix::net::SocketAddr::from_abstract_name(&name).expect("a name");

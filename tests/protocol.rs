@@ -50,7 +50,7 @@ fn twenty_thousand_pipelined_messages_come_back_complete_and_in_order() {
 }
 
 #[test]
-fn a_tiny_outbox_loses_nothing_of_an_honest_peer() {
+fn tiny_outbox_loses_no_message() {
     let server = Serve::start(&["--max-outbox", "4KiB", "--max-message", "1KiB"]);
     let mut peer = server.connect();
     let mut writer = peer.stream.try_clone().expect("a second descriptor");
@@ -102,7 +102,7 @@ fn raw_reads_are_messages_and_chunks_of_pings_are_heartbeats() {
 }
 
 #[test]
-fn a_message_may_be_as_long_as_the_bound_and_no_longer() {
+fn longest_message_is_accepted_and_a_longer_one_closed() {
     let server = Serve::start(&["--max-message", "1000"]);
     let mut peer = server.connect();
     let longest = "x".repeat(1000);
@@ -177,7 +177,7 @@ fn broadcast_reaches_all_other_connections() {
 /// Many small pieces that all peers share: more of them than one turn writes, while the socket has
 /// room for all.
 #[test]
-fn a_backlog_of_broadcasts_reaches_a_late_reader_whole() {
+fn late_reader_gets_all_queued_broadcasts() {
     let server = Serve::start(&["--app", "broadcast", "--max-outbox", "64MiB"]);
     let (mut late, mut talker) = (server.connect(), server.connect());
     late.send("ping\n");
@@ -205,7 +205,7 @@ fn sink_sends_no_reply() {
 
 /// The client of the article on TCP keepalive: lines, no heartbeat of its own.
 #[test]
-fn the_first_articles_client_is_served() {
+fn client_of_the_first_article_is_served() {
     let server = Serve::start(&["--heartbeat", "off"]);
     let mut peer = server.connect();
     for n in 0..3 {
@@ -220,7 +220,7 @@ fn the_first_articles_client_is_served() {
 /// The client of the article on heartbeats: no framing, `ping` without an end, each read is a
 /// message.
 #[test]
-fn the_second_articles_client_is_served() {
+fn client_of_the_second_article_is_served() {
     let server = Serve::start(&["--framing", "raw"]);
     let mut peer = server.connect();
     let read = |peer: &mut Peer| {

@@ -94,7 +94,7 @@ fn closes_are_spread_over_the_drain() {
 }
 
 #[test]
-fn a_peer_that_does_not_read_cannot_hold_the_server_back() {
+fn shutdown_ends_despite_a_peer_that_does_not_read() {
     let mut server = Serve::start(&["--drain", "500ms"]);
     let mut stuck = server.connect();
     stuck.stream.set_nonblocking(true).expect("an option");
@@ -116,7 +116,7 @@ fn a_peer_that_does_not_read_cannot_hold_the_server_back() {
 }
 
 #[test]
-fn a_second_signal_ends_at_once() {
+fn second_signal_ends_at_once() {
     let mut server = Serve::start(&["--drain", "29s"]);
     let mut peers: Vec<Peer> = (0..10).map(|_| server.connect()).collect();
     for peer in &mut peers {

@@ -40,7 +40,7 @@ fn worst_wait(witness: &mut Peer, times: usize) -> Duration {
 }
 
 #[test]
-fn flood_of_empty_lines_delays_no_neighbour_and_no_timeout() {
+fn flood_of_empty_lines_delays_no_timeout_and_no_other_peer() {
     let server = Serve::start(&["--heartbeat", "300ms", "--missed", "2"]);
     let stop = Arc::new(AtomicBool::new(false));
     let floods: Vec<_> = (0..3).map(|_| flood(&server, &stop)).collect();

@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn the_heading_of_a_group_ends_with_the_group() {
+    fn help_heading_ends_with_its_group() {
         let hold = HoldArgs::augment_args(Command::new("hold"));
         let under_wire: Vec<&str> = hold
             .get_arguments()

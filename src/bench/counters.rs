@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_push_is_as_long_as_from_its_first_to_its_last_arrival() {
+    fn push_lasts_from_first_to_last_arrival() {
         let (mut one, mut other) = (PushCounters::default(), PushCounters::default());
         [30, 10, 20].into_iter().for_each(|ns| one.record(ns));
         [5, 25].into_iter().for_each(|ns| other.record(ns));

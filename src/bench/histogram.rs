@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn two_halves_that_travelled_are_the_whole() {
+    fn histogram_survives_split_and_merge() {
         let values = |odd| {
             (0..5000_u64)
                 .filter(move |n| (n % 2 == 1) == odd)

@@ -412,7 +412,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_cannot_become_markup_and_words_stay_words() {
+    fn html_is_escaped() {
         assert_eq!(escape("<b> & \"c\""), "&lt;b&gt; &amp; &quot;c&quot;");
         assert_eq!(quote("127.0.0.1:80"), "127.0.0.1:80");
         assert_eq!(quote("PING\\r\\n it's"), "'PING\\r\\n it'\\''s'");

@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bound_is_that_of_the_server() {
+    fn dead_scenario_uses_the_servers_timeout() {
         assert_eq!(dead(&[]).plan.bound_ns, Some(4_000_000_000));
         assert_eq!(
             dead(&["--", "--heartbeat", "2s", "--missed=1"])

@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_worker_is_the_bottleneck_when_it_has_no_time_left() {
+    fn busy_worker_is_noted_as_bottleneck() {
         assert_eq!(busy_worker(1, 1, 0.9), None);
         let note = busy_worker(2, 3, 0.97).expect("a note");
         assert!(
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_sender_is_named_when_it_shows_in_the_latency() {
+    fn late_sending_is_noted_if_it_affects_latency() {
         assert_eq!(
             late_sender("beating", 400.0, 450.0),
             None,
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_is_the_clients_when_it_never_waits_for_an_answer() {
+    fn storm_is_client_bound_if_it_never_waits() {
         let storm = |last_written_ms| StormFigures {
             last_written_ms,
             last_answer_ms: 100.0,
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_is_busy_when_one_thread_or_all_its_cores_are() {
+    fn server_is_busy_if_one_thread_or_all_cores_are() {
         assert!(is_busy(0.95, 0.95, 8));
         assert!(is_busy(0.4, 0.95, 1), "many threads on one core");
         assert!(

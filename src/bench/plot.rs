@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_no_picture() {
+    fn empty_plot_is_none() {
         assert_eq!(plot(false, vec![]).render(), None);
         assert_eq!(plot(false, vec![(1.0, 1.0)]).render(), None);
     }

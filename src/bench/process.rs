@@ -276,7 +276,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_can_watch_itself() {
+    fn process_usage_is_read_from_proc() {
         let me = Watched {
             pids: vec![std::process::id()],
         };
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn the_busiest_thread_is_that_of_the_time_between() {
+    fn busiest_thread_is_measured_between_samples() {
         let cpu = |used_ns, wait_ns| Cpu { used_ns, wait_ns };
         let earlier = Threads::from([(1, cpu(1000, 100)), (2, cpu(0, 0)), (3, cpu(7, 0))]);
         let now = Threads::from([(1, cpu(1050, 190)), (2, cpu(60, 5)), (4, cpu(10, 0))]);
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_found_by_their_whole_name() {
+    fn proc_fields_are_matched_by_full_name() {
         let text = "nonvoluntary_ctxt_switches:\t3\nvoluntary_ctxt_switches:\t5\nVmRSS:\t  12 kB\n";
         assert_eq!(figure(text, "voluntary_ctxt_switches"), Some(5));
         assert_eq!(kib(text, "VmRSS"), Some(12 * 1024));

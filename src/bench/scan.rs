@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_found_behind_a_greeting_and_across_reads() {
+    fn expected_text_is_found_across_reads() {
         let expect = Expect::Text(b"PONG\r\n".to_vec());
         assert_eq!(
             seen(
@@ -187,7 +187,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_is_found_as_often_as_a_plain_search_finds_it(text in "[ab]{1,5}", stream in "[ab]{0,60}", cut in 0usize..60) {
+        fn scanner_agrees_with_a_plain_search(text in "[ab]{1,5}", stream in "[ab]{0,60}", cut in 0usize..60) {
             let cut = cut.min(stream.len());
             let (head, tail) = stream.as_bytes().split_at(cut);
             let found = seen(&Expect::Text(text.clone().into_bytes()), None, &[head, tail]).replies;

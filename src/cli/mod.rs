@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_arguments_are_consistent() {
+    fn clap_definition_is_consistent() {
         Cli::command().debug_assert();
     }
 }

@@ -95,14 +95,14 @@ mod tests {
     }
 
     #[test]
-    fn a_fixed_wait_never_changes() {
+    fn fixed_backoff_is_constant() {
         let mut rng = fastrand::Rng::with_seed(1);
         let backoff = Backoff::fixed(ms(3000));
         assert!((0..100).all(|failures| backoff.delay_ms(failures, &mut rng) == 3000));
     }
 
     #[test]
-    fn an_exponential_wait_doubles_its_bound_up_to_the_longest() {
+    fn exponential_backoff_doubles_up_to_its_maximum() {
         let mut rng = fastrand::Rng::with_seed(2);
         let backoff = Backoff::exponential(ms(100), ms(1000));
         for (failures, longest) in [

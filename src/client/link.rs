@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_a_host_and_a_port() {
+    fn address_needs_host_and_port() {
         for good in [
             "127.0.0.1:1",
             "[::1]:65535",

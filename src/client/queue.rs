@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_is_refused_when_the_queue_is_full() {
+    fn full_queue_rejects_new_messages() {
         let mut queue = queue(Framing::Lines, 2 * (4 + MESSAGE_OVERHEAD));
         assert_eq!(
             [queue.push(b"one"), queue.push(b"two"), queue.push(b"six")],
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn heartbeats_wait_for_the_end_of_the_message_that_was_begun() {
+    fn heartbeats_wait_for_a_partially_sent_message() {
         let mut queue = queue(Framing::Lines, 1000);
         queue.push(b"hello").expect("room");
         queue.push(b"world").expect("room");
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn unfinished_message_is_repeated_and_heartbeats_are_dropped_after_a_reconnect() {
+    fn partial_message_is_resent_and_heartbeats_dropped_after_a_reconnect() {
         let mut queue = queue(Framing::Lines, 1000);
         queue.push(b"hello").expect("room");
         queue.push(b"world").expect("room");
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_raw_message_is_nothing_to_send() {
+    fn empty_raw_message_queues_nothing() {
         let mut queue = queue(Framing::Raw, 1000);
         assert_eq!(queue.push(b""), Ok(()));
         assert!(!queue.has_messages());

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_never_answers_grows_nothing_and_one_that_catches_up_is_matched_right() {
+    fn unanswered_pings_are_bounded_and_late_pongs_matched() {
         let (mut pings, mut stats) = (Outstanding::default(), RttStats::default());
         for beat in 0..1000 {
             pings.handle_ping(at(beat * 10));

@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_comes_later_counts_as_much() {
+    fn late_address_counts_against_the_per_ip_limit() {
         let mut admission = Admission::new(3, &per_ip(1), AccessList::default());
         admission.enter(Some(A)).expect("room");
         admission.enter(None).expect("nobody knows who it is");
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_denied_are_denied_even_when_it_is_full() {
+    fn denied_address_is_rejected_as_denied_when_full() {
         let deny = ["192.0.2.1"]
             .iter()
             .map(|network| network.parse().expect("a network"))

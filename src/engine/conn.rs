@@ -319,7 +319,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_peers_address_comes_back_as_it_was() {
+    fn peer_address_round_trips() {
         for addr in ["192.0.2.7:80", "[2001:db8::1]:443", "[::1]:1"] {
             let addr: SocketAddr = addr.parse().expect("an address");
             assert_eq!(Conn::new(Timestamp::ZERO, addr, 0).peer(), addr);

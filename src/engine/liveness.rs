@@ -199,7 +199,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_verdict_comes_within_a_tick_of_the_bound_and_never_before(
+        fn verdict_comes_within_a_tick_after_the_timeout(
             tick_ms in 1u64..200,
             ticks_per_interval in 2u64..60,
             odd_ms in 0u64..200,

@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn an_emptied_outbox_owns_no_heap() {
+    fn emptied_outbox_owns_no_heap() {
         let mut pool = Pool::default();
         let mut outbox = Outbox::default();
         outbox.append(&mut pool, |buffer| buffer.extend_from_slice(b"hello"));
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pool_keeps_few_and_small_buffers() {
+    fn pool_is_bounded() {
         let mut pool = Pool::default();
         let mut outboxes: Vec<Outbox> =
             (0..POOLED_QUEUES + 10).map(|_| Outbox::default()).collect();

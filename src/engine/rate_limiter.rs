@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_of_a_second_then_the_rate_then_the_end() {
+    fn rate_limit_allows_a_burst_then_pauses_then_closes() {
         for per_second in [1, 7, 100, 900] {
             let expected = u64::from(per_second) * 9;
             let (sent, ended) = flood(&mut rate_limiter(per_second), 8000);

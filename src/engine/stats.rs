@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_histogram_counts_each_in_the_first_bucket_that_holds_it() {
+    fn histogram_counts_in_the_smallest_matching_bucket() {
         let mut histogram = Histogram::default();
         for ms in [0, 1, 3, 5, 100, 101, 10_000, 10_001] {
             histogram.record_ms(ms);

@@ -180,7 +180,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     #[test]
-    fn an_entry_takes_eight_bytes() {
+    fn wheel_entry_takes_eight_bytes() {
         assert_eq!(size_of::<Node>(), 8);
     }
 
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_wheel_catches_up_and_one_with_entries_does_not() {
+    fn catch_up_moves_empty_wheels_only() {
         let mut wheel = Wheel::new();
         let long_after = 100 * SLOTS as u64;
         wheel.catch_up(long_after);

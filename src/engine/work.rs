@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn undecoded_part_is_taken_and_its_rest_returned() {
+    fn split_work_is_refunded() {
         let mut work = Work::new(10);
         let mut part = work.split(6);
         part.spend(2);

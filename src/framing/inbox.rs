@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_inbox_that_was_emptied_owns_no_heap() {
+    fn emptied_inbox_owns_no_heap() {
         let mut inbox = Inbox::default();
         assert!(!inbox.owns_heap());
         inbox.extend(b"half");

@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_in_every_spelling_and_the_smallest_ports() {
+    fn proxy_v1_accepts_all_address_spellings() {
         check_line("PROXY TCP4 0.0.0.0 0.0.0.0 0 0", Some("0.0.0.0:0"));
         check_line("PROXY TCP6 :: ::1 0 1", Some("[::]:0"));
         check_line("PROXY TCP6 1:: 1:2:3:4:5:6:7:: 10 20", Some("[1::]:10"));
@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_follows_unknown_is_ignored_up_to_crlf() {
+    fn proxy_v1_unknown_ignores_the_rest_of_the_line() {
         check_line("PROXY UNKNOWN  anything \r \n \u{e9}\0 at all", None);
         check_line("PROXY UNKNOWN\r", None);
         check_line(&format!("PROXY UNKNOWN{}", "x".repeat(107 - 15)), None);
@@ -534,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn the_binary_families() {
+    fn proxy_v2_address_families() {
         let tcp4 = [10, 1, 2, 3, 10, 0, 0, 1, 0xdc, 0x04, 0x01, 0xbb];
         check(
             &encode_v2(PROXY, TCP_OVER_IPV4, &tcp4),
@@ -555,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn local_names_no_source_whatever_it_carries() {
+    fn proxy_v2_local_names_no_source() {
         for family in [0x00, TCP_OVER_IPV4, TCP_OVER_IPV6, UNIX_STREAM, 0xff] {
             check(&encode_v2(LOCAL, family, b""), None);
             check(&encode_v2(LOCAL, family, &[9; 40]), None);
@@ -653,7 +653,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn sources_survive_both_versions((source, destination) in any_pair(), tlvs in prop::collection::vec(any::<u8>(), 0..40)) {
+        fn proxy_source_round_trips_in_both_versions((source, destination) in any_pair(), tlvs in prop::collection::vec(any::<u8>(), 0..40)) {
             check(&encode_v1(source, destination), Some(source));
             check(&encode_v2_proxy(source, destination, &tlvs), Some(source));
         }
@@ -676,7 +676,7 @@ mod tests {
         }
 
         #[test]
-        fn every_prefix_of_a_header_is_incomplete(bytes in any_bytes(), end in any::<prop::sample::Index>(), from in any::<u8>()) {
+        fn prefix_of_a_proxy_header_is_incomplete(bytes in any_bytes(), end in any::<prop::sample::Index>(), from in any::<u8>()) {
             let mut bytes = bytes[..end.index(bytes.len() + 1)].to_vec();
             if parse(&bytes) == Ok(Incomplete) {
                 grow(&mut bytes, from);

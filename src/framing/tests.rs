@@ -102,7 +102,7 @@ fn length_prefixed_messages_may_be_empty_and_as_long_as_the_bound() {
 }
 
 #[test]
-fn a_claimed_length_reserves_nothing() {
+fn claimed_length_reserves_no_memory() {
     let codec = codec(Framing::Length, u32::MAX as usize);
     let mut inbox = Inbox::default();
     let mut input = &b"\xff\xff\xff\xffabc"[..];
@@ -183,7 +183,7 @@ fn cut<'a>(bytes: &'a [u8], places: &[prop::sample::Index]) -> Vec<&'a [u8]> {
 
 proptest! {
     #[test]
-    fn messages_survive_any_split(
+    fn messages_are_decoded_across_any_split(
         messages in prop::collection::vec(any_message(), 0..20),
         places in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
         length in any::<bool>(),

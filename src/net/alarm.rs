@@ -73,7 +73,7 @@ mod tests {
     use std::time::Instant;
 
     #[test]
-    fn it_goes_off_at_its_instant_each_time_it_is_set_and_not_before() {
+    fn alarm_fires_at_each_set_instant() {
         let mut poll = mio::Poll::new().expect("a poll");
         let alarm = Alarm::register(poll.registry(), Token(0)).expect("an alarm");
         let mut events = mio::Events::with_capacity(1);

@@ -118,7 +118,7 @@ mod tests {
 
     /// That it wakes on a resume takes a machine that can be suspended.
     #[test]
-    fn an_alarm_is_quiet_while_no_clock_jumps() {
+    fn resume_alarm_is_silent_without_a_clock_jump() {
         let mut poll = mio::Poll::new().expect("a poll");
         let alarm = ResumeAlarm::register(poll.registry(), Token(0)).expect("an alarm");
         let mut events = mio::Events::with_capacity(1);

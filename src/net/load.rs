@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_timer_wakes_at_its_instant_and_not_before() {
+    fn precise_timer_wakes_at_its_instant() {
         let mut poll = mio::Poll::new().expect("a poll");
         let mut timer = PreciseTimer::register(poll.registry(), Token(0)).expect("a timer");
         let mut events = mio::Events::with_capacity(1);

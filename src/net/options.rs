@@ -156,7 +156,7 @@ mod tests {
 
     /// This saves the calls per accepted connection: it inherits the options of the listener.
     #[test]
-    fn both_ends_carry_every_option() {
+    fn socket_options_are_set_on_both_ends() {
         let listener = listen(
             "127.0.0.1:0".parse().expect("an address"),
             &options(),

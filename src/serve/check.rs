@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strings_come_back_from_a_file_as_they_were() {
+    fn checked_strings_round_trip_through_toml() {
         for text in ["5s", "a \"quoted\" \\ path", "tab\tand bell\u{7}", "ümläut"] {
             let file = format!("goodbye = {}", quoted(text));
             let table = toml::de::DeTable::parse(&file).expect("valid TOML");

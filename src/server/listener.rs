@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn with_the_reserve_one_peer_is_turned_away_rather_than_left_hanging() {
+    fn reserve_descriptor_rejects_instead_of_hanging() {
         let mut listeners = listeners();
         let addr = listeners.local_addrs().next().expect("bound");
         let dialled = std::net::TcpStream::connect(addr).expect("a dial");

@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn an_alarm_is_set_anew_only_where_it_would_be_late() {
+    fn wake_timer_is_reset_only_if_it_would_be_late() {
         let poll = mio::Poll::new().expect("a poll");
         let mut wake_timer = WakeTimer::register(poll.registry(), Token(0)).expect("an alarm");
         assert!(!serves(&mut wake_timer, 0, Some(1000)));

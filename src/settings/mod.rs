@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn a_double_hyphen_ends_only_the_users_own_flags() {
+    fn double_hyphen_ends_flags_of_the_command_line_only() {
         let settings =
             layer(&["--", "127.0.0.1:3"], &[("HEARTLINE_MISSED", "7")], None).expect("valid");
         assert_eq!(get(&settings, "missed"), (one("7"), "environment"));
@@ -626,7 +626,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_can_empty_a_list_and_that_is_wondered_at() {
+    fn empty_variable_clears_a_list_with_a_warning() {
         let settings = layer(
             &[],
             &[("HEARTLINE_ALLOW", ""), ("HEARTLINE_DENY", "")],
@@ -652,7 +652,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_variables_are_ignored_and_unknown_ones_warned_about() {
+    fn empty_variables_are_ignored_and_misspelled_ones_warned_about() {
         let variables = [
             ("HEARTLINE_MISSED", ""),
             ("HEARTLINE_CONFIG", ""),

@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_written_and_letters_are_no_commands_meanwhile() {
+    fn letters_are_text_while_a_message_is_typed() {
         let mut try_ = Fixture::new();
         assert_eq!(
             try_.keys("bqk?B\n"),

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_was_started_anew_has_no_rates_at_first() {
+    fn restarted_server_has_no_rates_at_first() {
         let mut history = History::default();
         history.add(status(10.0, 100));
         let anew = Status {
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_remembered_than_is_shown() {
+    fn history_is_bounded() {
         let mut series = Series::default();
         (0..1000).for_each(|value| series.push(Some(f64::from(value))));
         let bars = series.bars(5000);

@@ -15,7 +15,7 @@ fn is_served(server: &Serve, peer: &mut Peer) {
 }
 
 #[test]
-fn a_hundred_clients_are_served_at_once() {
+fn hundred_admin_clients_are_served_at_once() {
     let server = serve(&[]);
     let _peers: Vec<Peer> = (0..50).map(|_| server.served()).collect();
     let mut clients: Vec<Client> = (0..100).map(|_| Client::connect(&server)).collect();
@@ -182,7 +182,7 @@ fn requests_that_trickle_are_ended_in_time() {
 
 /// Clients that request large listings and read none of them.
 #[test]
-fn a_client_that_does_not_read_holds_one_answer_and_is_dropped() {
+fn admin_client_that_does_not_read_is_dropped() {
     let server = serve(&["--heartbeat", "off"]);
     let mut peers: Vec<Peer> = (0..1000).map(|_| server.served()).collect();
     let mut client = Client::connect(&server);
@@ -228,7 +228,7 @@ fn a_client_that_does_not_read_holds_one_answer_and_is_dropped() {
 
 /// A client that reads slowly gets all of it.
 #[test]
-fn a_client_that_reads_slowly_gets_its_answer_whole() {
+fn slow_admin_client_gets_its_whole_response() {
     let server = serve(&[]);
     let _peers: Vec<Peer> = (0..1000).map(|_| server.served()).collect();
     let mut client = Client::connect(&server);

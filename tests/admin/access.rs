@@ -200,7 +200,7 @@ fn socket() -> (tempfile::TempDir, PathBuf, String) {
 }
 
 #[test]
-fn a_unix_socket_is_for_its_owner_and_goes_with_the_server() {
+fn unix_socket_is_private_and_removed_at_the_end() {
     let (_dir, path, address) = socket();
     let mut server = Serve::start(&["--admin", &address]);
     assert_eq!(server.admin, address);
@@ -228,7 +228,7 @@ fn a_unix_socket_is_for_its_owner_and_goes_with_the_server() {
 }
 
 #[test]
-fn a_unix_socket_that_a_crash_left_is_replaced_and_one_in_use_is_not() {
+fn stale_unix_socket_is_replaced_and_a_live_one_is_not() {
     let (_dir, path, address) = socket();
     let mut killed = Serve::start(&["--admin", &address]);
     let mut second = Command::new(env!("CARGO_BIN_EXE_heartline"));

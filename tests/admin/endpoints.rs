@@ -203,7 +203,7 @@ fn connections_are_sorted() {
 }
 
 #[test]
-fn a_ping_that_was_answered_tells_the_round_trip() {
+fn answered_ping_sets_the_round_trip() {
     let server = serve(&["--heartbeat", "200ms"]);
     let mut peer = server.served();
     let path = format!("/connections/{}", ids(&server)[0]);
@@ -270,7 +270,7 @@ fn id_of_an_earlier_process_is_404() {
 }
 
 #[test]
-fn a_message_reaches_one_and_a_broadcast_reaches_all() {
+fn send_reaches_one_and_broadcast_reaches_all() {
     let server = serve(&["--app", "sink"]);
     let mut peers: Vec<Peer> = (0..5).map(|_| server.served()).collect();
     let mut client = Client::connect(&server);
@@ -305,7 +305,7 @@ fn a_message_reaches_one_and_a_broadcast_reaches_all() {
 }
 
 #[test]
-fn a_message_that_cannot_be_carried_is_refused_for_its_reason() {
+fn rejected_message_has_a_specific_code() {
     let server = serve(&["--max-message", "1KiB"]);
     let mut peer = server.served();
     let mut client = Client::connect(&server);

@@ -11,7 +11,7 @@ use crate::common::{Peer, Serve, wait_until};
 use crate::{get, serve};
 
 #[test]
-fn a_drain_is_a_shutdown_that_the_endpoint_lives_to_see() {
+fn endpoint_answers_during_a_drain() {
     let mut server = serve(&["--drain", "60s"]);
     let mut peer = server.served();
     let mut stream = Client::connect(&server);
@@ -99,7 +99,7 @@ fn admin_endpoint_without_clients_makes_no_wake_up() {
 }
 
 #[test]
-fn the_endpoint_has_descriptors_of_its_own() {
+fn endpoint_reserves_descriptors() {
     let mut command = Command::new("sh");
     command.args([
         "-c",

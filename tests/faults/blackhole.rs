@@ -60,19 +60,19 @@ fn each_end_finds_the_other_gone_within_the_bound(lost: &[&str]) {
 
 #[test]
 #[ignore = "makes network namespaces: needs root and iproute2"]
-fn packet_loss_from_the_server_is_found_by_both_ends() {
+fn packet_loss_from_the_server_is_detected_by_both_ends() {
     each_end_finds_the_other_gone_within_the_bound(TO_CLIENT);
 }
 
 #[test]
 #[ignore = "makes network namespaces: needs root and iproute2"]
-fn packet_loss_from_the_client_is_found_by_both_ends() {
+fn packet_loss_from_the_client_is_detected_by_both_ends() {
     each_end_finds_the_other_gone_within_the_bound(TO_SERVER);
 }
 
 #[test]
 #[ignore = "makes network namespaces: needs root and iproute2"]
-fn packet_loss_both_ways_is_found_by_both_ends() {
+fn packet_loss_both_ways_is_detected_by_both_ends() {
     each_end_finds_the_other_gone_within_the_bound(BOTH_WAYS);
 }
 
@@ -140,7 +140,7 @@ fn both_ends_close_and_reconnect_after_a_network_loss() {
 
 #[test]
 #[ignore = "makes network namespaces: needs root and iproute2"]
-fn keepalive_alone_finds_a_host_that_vanished() {
+fn keepalive_alone_detects_a_vanished_host() {
     let network = Network::new();
     let args = [
         "--heartbeat",
@@ -168,7 +168,7 @@ fn keepalive_alone_finds_a_host_that_vanished() {
 
 #[test]
 #[ignore = "makes network namespaces: needs root and iproute2"]
-fn a_peer_that_vanishes_behind_a_full_queue_is_found_within_the_bound() {
+fn vanished_peer_with_a_full_queue_is_closed_in_time() {
     let network = Network::new();
     let server = network.serve(
         SERVER,

@@ -94,7 +94,7 @@ fn churn(server: &Serve, until: Instant, first_way: u64) -> u64 {
 }
 
 #[test]
-fn churn_leaves_memory_flat_and_descriptors_as_they_were() {
+fn churn_leaks_no_memory_and_no_descriptors() {
     let seconds = env::var("HEARTLINE_CHURN_SECONDS").map_or(SECONDS, |seconds| {
         seconds.parse().expect("a number of seconds")
     });

@@ -111,7 +111,7 @@ fn client_leaves_a_frozen_server_and_reconnects() {
 
 /// Its kernel reports it at once: no heartbeat is waited for.
 #[test]
-fn a_killed_peer_is_known_at_once() {
+fn killed_peer_is_closed_at_once() {
     let server = Serve::start(&["--heartbeat", "off"]);
     let before = server.descriptors();
     let (killed, mut neighbour) = (answering(&server), answering(&server));
@@ -130,7 +130,7 @@ fn a_killed_peer_is_known_at_once() {
 }
 
 #[test]
-fn a_killed_server_is_known_at_once_and_its_clients_are_back_as_soon_as_it_is() {
+fn clients_of_a_killed_server_reconnect() {
     // An address that no other test uses: the port is still free when it is bound again.
     let mut server = Serve::start_on(&["127.0.0.2:0"], &[]);
     let addr = server.addr();

@@ -61,7 +61,7 @@ fn reset_closes_a_connection_at_once() {
 }
 
 #[test]
-fn a_fin_and_then_silence_keeps_nothing_open() {
+fn fin_then_silence_is_closed() {
     let server = Serve::start(&NO_TIMEOUTS);
     let before = server.descriptors();
     let mut peers: Vec<Peer> = (0..10).map(|_| served(&server)).collect();

@@ -109,7 +109,7 @@ fn sixty_four_descriptors_all_of_a_sudden_and_five_hundred_peers() {
 /// When the kernel's queue is full it drops the dial, and the dialler's kernel retries: nothing is
 /// rejected, and connected peers are not affected.
 #[test]
-fn a_full_backlog_delays_dials_and_loses_none() {
+fn full_backlog_delays_dials_and_loses_none() {
     let server = Serve::start(&["--backlog", "4", "--heartbeat", "off"]);
     let mut inside: Vec<Peer> = (0..3).map(|_| served(&server)).collect();
     server.signal(Signal::STOP);
@@ -212,7 +212,7 @@ impl Drop for Disk {
 
 #[test]
 #[ignore = "mounts a file system: needs root"]
-fn when_the_disk_has_room_again_the_log_goes_on() {
+fn log_continues_when_the_disk_has_room() {
     let disk = Disk::new("64k");
     let (log, filler) = (disk.dir.path().join("log"), disk.dir.path().join("filler"));
     let server = serve_logging_to(log);

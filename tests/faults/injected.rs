@@ -41,7 +41,7 @@ fn count(calls: &tempfile::NamedTempFile, part: &str) -> usize {
 /// accepted for a while.
 #[test]
 #[ignore = "takes strace"]
-fn accepting_rests_while_the_machine_has_nothing_to_give_and_goes_on_afterwards() {
+fn accepting_pauses_while_resources_are_exhausted() {
     for error in ["ENFILE", "EMFILE", "ENOBUFS", "ENOMEM"] {
         let (server, calls) = failing("accept4", error, "8..37");
         let mut inside = served(&server);

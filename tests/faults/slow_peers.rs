@@ -9,7 +9,7 @@ use crate::connect::Connect;
 use crate::{LAG, TICK, addr, ms, served};
 
 #[test]
-fn a_frame_that_never_ends_is_ended_by_the_frame_timeout() {
+fn endless_frame_is_closed_by_the_frame_timeout() {
     let server = Serve::start(&["--frame-timeout", "1s"]);
     let (mut endless, mut slow) = (served(&server), served(&server));
     let start = Instant::now();
@@ -66,7 +66,7 @@ fn first_message_timeout_accepts_pongs() {
 }
 
 #[test]
-fn a_flood_is_held_back_then_ended_and_its_neighbours_do_not_wait() {
+fn flood_is_throttled_then_closed_without_delaying_others() {
     let server = Serve::start(&["--max-message-rate", "50"]);
     let (mut flood, mut neighbour) = (served(&server), served(&server));
     let flood_addr = addr(&flood);

@@ -62,7 +62,7 @@ fn proxy_headers_over_the_corpus() {
 }
 
 #[test]
-fn the_engine_over_the_corpus() {
+fn engine_over_the_corpus() {
     over_corpus("engine", engine::engine);
 }
 

@@ -10,7 +10,7 @@ use crate::heartline;
 use crate::pty::Pty;
 
 #[test]
-fn closing_the_terminal_ends_the_server_and_sighup_alone_reloads_it() {
+fn closed_terminal_ends_the_server_and_sighup_reloads_it() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let log = dir.path().join("log");
     let path = log.to_str().expect("a path in UTF-8");

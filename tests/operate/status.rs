@@ -71,7 +71,7 @@ fn people_get_a_table_and_scripts_the_json_of_the_server() {
 }
 
 #[test]
-fn a_server_that_drains_has_an_exit_code_of_its_own() {
+fn status_of_a_draining_server_exits_with_3() {
     let server = serve(&["--drain", "20s"]);
     let _peer = server.served();
     server.signal(Signal::TERM);

@@ -212,7 +212,7 @@ fn top_redraws_at_another_size() {
 }
 
 #[test]
-fn a_server_that_hangs_freezes_no_key() {
+fn hanging_server_does_not_block_keys() {
     let server = serve(&[]);
     let mut top = top(&server, 100, 24);
     top.wait_for("q quit");
@@ -228,7 +228,7 @@ fn a_server_that_hangs_freezes_no_key() {
 }
 
 #[test]
-fn a_server_that_is_lost_is_shown_and_found_again() {
+fn lost_server_is_shown_and_reconnected() {
     let server = serve(&[]);
     let mut top = top(&server, 100, 24);
     top.wait_for("q quit");
@@ -247,7 +247,7 @@ fn a_server_that_is_lost_is_shown_and_found_again() {
 }
 
 #[test]
-fn a_server_that_drains_is_marked() {
+fn draining_server_is_marked() {
     let server = serve(&["--drain", "20s"]);
     let _peer = server.served();
     let top = top(&server, 80, 24);
@@ -257,7 +257,7 @@ fn a_server_that_drains_is_marked() {
 }
 
 #[test]
-fn there_is_no_colour_where_none_is_wanted() {
+fn no_color_disables_colours() {
     let server = serve(&[]);
     let _peer = server.served();
     let args = ["top", server.admin.as_str()];

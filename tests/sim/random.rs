@@ -70,7 +70,7 @@ fn replay() {
 }
 
 #[test]
-fn the_same_seed_leads_to_the_same_trace() {
+fn same_seed_gives_the_same_trace() {
     for seed in 20..26 {
         assert_eq!(run(seed), run(seed), "seed {seed}");
     }

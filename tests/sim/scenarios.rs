@@ -103,7 +103,7 @@ fn freeze_delays_verdicts_by_no_more_than_its_length() {
 }
 
 #[test]
-fn a_drain_answers_flushes_and_spreads_its_closes() {
+fn drain_answers_flushes_and_spreads_its_closes() {
     let mut world = World::new(Setup::calm(config()));
     let talk = Talk {
         every_ms: 100,
@@ -198,7 +198,7 @@ fn pipelined_messages_need_no_timer_to_go_on() {
 }
 
 #[test]
-fn a_shutdown_with_a_stuck_peer_ends_at_its_deadline() {
+fn shutdown_with_a_stuck_peer_ends_at_its_deadline() {
     let mut setup = Setup::calm(config());
     setup.outbound_capacity = 512;
     let mut world = World::new(setup);
@@ -231,7 +231,7 @@ fn idle_server_makes_no_turn() {
 }
 
 #[test]
-fn a_shared_backlog_larger_than_a_turns_writes_goes_out_without_a_further_event() {
+fn large_shared_backlog_is_written_without_further_events() {
     let config = Config {
         heartbeat: None,
         ..config()
@@ -370,7 +370,7 @@ fn steady_reader_gets_everything_after_its_fin() {
 
 /// B and D: floods of the smallest messages, work that takes time, and dead peers among live ones.
 #[test]
-fn floods_of_empty_messages_delay_no_timeout_and_no_neighbour() {
+fn floods_of_empty_messages_delay_no_timeout_and_no_other_peer() {
     let mut setup = at_a_cost(config());
     // More than there is time for, though it is not many.
     setup.budgets.unit_ns = 5000;

@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_put_together_from_its_pieces() {
+    fn response_is_assembled_from_its_pieces() {
         let whole = b"HTTP/1.1 202 Accepted\r\ncontent-length: 4\r\nX: y\r\n\r\n{}\r\n and more";
         for cut in 0..whole.len() {
             let (code, body) = answered(&[&whole[..cut], &whole[cut..]]).expect("an answer");

@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_taken_as_bearer_or_as_a_password_and_nothing_less_is() {
+    fn token_is_accepted_as_bearer_or_as_password() {
         let basic = |pair: &str| format!("Basic {}", BASE64_STANDARD.encode(pair));
         let code = |authorization: String| {
             code(
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_could_be_rebound_are_refused_where_there_is_no_token() {
+    fn host_names_are_rejected_without_a_token() {
         for (host, expected) in [
             ("127.0.0.1", 200),
             ("127.0.0.1:7879", 200),

@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_are_remembered_and_all_are_counted() {
+    fn ring_keeps_the_newest_closes_and_counts_all() {
         let mut ring = ClosedRing::default();
         let mut handler = RecordingHandler {
             handler: &mut Nothing,

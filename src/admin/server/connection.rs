@@ -490,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_counts_to_the_time_of_its_request_and_none_is_waited_for_once_it_is_there() {
+    fn request_timeout_includes_the_body() {
         let mut line = Fixture::known();
         line.say("POST /broadcast HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhel");
         assert!(matches!(line.step(), NextStep::Head(head) if head.content_length == 5));
@@ -548,7 +548,7 @@ mod tests {
     }
 
     #[test]
-    fn last_answer_is_followed_by_a_fin() {
+    fn final_response_is_followed_by_a_fin() {
         let mut line = Fixture::new();
         line.say("nonsense\r\n\r\nand much more of it");
         assert!(matches!(line.step(), NextStep::Refuse(failure) if failure.code == 400));

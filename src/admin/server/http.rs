@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn whether_it_goes_on_depends_on_version_and_wish() {
+    fn keep_alive_depends_on_version_and_header() {
         assert!(head("GET / HTTP/1.1\r\nHost: a\r\n\r\n").keep_alive);
         assert!(!head("GET / HTTP/1.1\r\nHost: a\r\nConnection: TE, Close\r\n\r\n").keep_alive);
         assert!(!head("GET / HTTP/1.0\r\n\r\n").keep_alive);
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_head_is_found_wherever_the_reads_have_cut_it() {
+    fn end_of_head_is_found_across_reads() {
         let text = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET";
         let end = text.len() - 3;
         for cut in 0..text.len() {
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn every_code_has_a_phrase_of_its_own() {
+    fn every_status_code_has_a_phrase() {
         for code in CODES {
             assert_eq!(
                 CODES

@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_can_be_narrowed_by_address() {
+    fn listing_is_filtered_by_address() {
         let mut engine = engine(300);
         let narrowed = |prefix: &str| ListQuery {
             address: prefix.into(),

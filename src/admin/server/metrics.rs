@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn every_sample_belongs_to_the_family_that_was_announced_last_and_each_comes_once() {
+    fn metric_samples_follow_their_family_and_are_unique() {
         let text = rendered(Config::default());
         let (mut family, mut kind, mut families, mut samples) =
             ("", "", BTreeSet::new(), BTreeMap::new());
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_histogram_is_cumulated_in_seconds_and_ends_with_all() {
+    fn histogram_is_cumulative_in_seconds_and_ends_with_inf() {
         let mut histogram = Histogram::default();
         for ms in [1, 3, 20_000] {
             histogram.record(Duration::from_millis(ms));

@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn every_route_is_found_by_its_method() {
+    fn route_depends_on_path_and_method() {
         let id: ConnId = "3.7".parse().expect("an id");
         for (target, route) in [
             ("/", Route::Page),

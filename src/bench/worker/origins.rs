@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_used_up_is_followed_by_the_next_one() {
+    fn exhausted_source_address_is_followed_by_the_next() {
         let mut origins = origins(&["127.0.0.1"], true);
         let taken =
             |origin: SocketAddr| origin.ip().to_string() == "127.0.0.1" && origin.port() != 20_004;
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_choice_is_followed_by_addresses_of_our_own() {
+    fn kernel_choice_is_followed_by_loopback_addresses() {
         assert_eq!(
             all_good(dial(&mut origins(&[], true), 2, |_| false)),
             ["127.0.0.2:20000", "127.0.0.2:20001"]
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dial_for_which_all_is_taken_comes_to_an_end() {
+    fn dial_without_a_free_port_fails() {
         let mut origins = origins(&["127.0.0.1"], true);
         assert!(dial(&mut origins, 1, |_| true)[0].is_err());
         assert_eq!(origins.addrs().count(), TRIES_PER_DIAL / TRIES_PER_ADDR);

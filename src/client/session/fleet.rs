@@ -100,7 +100,7 @@ fn most_at_once(dials: &[Dial]) -> usize {
 }
 
 #[test]
-fn a_restart_brings_no_storm() {
+fn server_restart_causes_no_dial_storm() {
     for seed in 0..10 {
         let dials = dials(&FULL_JITTER, seed, BACK + 2 * MAX, restarted);
         let again = &dials[CLIENTS..];
@@ -145,7 +145,7 @@ fn a_restart_brings_no_storm() {
 /// Full jitter, not half: the first dials after the restart fill the whole of the first wait
 /// evenly, its beginning included.
 #[test]
-fn the_first_dials_after_a_restart_are_spread_evenly() {
+fn redials_after_a_restart_are_spread() {
     for seed in 0..10 {
         let mut tenths = [0; 10];
         let mut seen = vec![false; CLIENTS];
@@ -175,7 +175,7 @@ fn reconnects_without_jitter_coincide() {
 
 /// Greeted or refused, the waits grow to the longest where no line outlives its wait.
 #[test]
-fn a_server_that_greets_and_dies_is_not_hammered() {
+fn greeting_then_dying_server_is_dialled_seldom() {
     for last_activity in [0, 50, BASE - 1] {
         let server = |now| Answer::Greets {
             until: now + last_activity,
@@ -188,7 +188,7 @@ fn a_server_that_greets_and_dies_is_not_hammered() {
 /// Up for five seconds in twenty. A client that waits for longer than that does not shorten its
 /// wait after such connections.
 #[test]
-fn a_server_that_keeps_crashing_is_not_hammered() {
+fn crashing_server_is_dialled_seldom() {
     const UP: u64 = 5 * SECOND;
     const ROUND: u64 = 20 * SECOND;
     let server = |now| {

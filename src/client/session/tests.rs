@@ -73,7 +73,7 @@ pub(super) fn run_silent(session: &mut Session, mut now: u64, end: u64) -> Vec<(
 }
 
 #[test]
-fn the_first_dial_is_immediate_and_is_try_one() {
+fn first_dial_is_immediate_and_attempt_one() {
     let mut session = session(|_| ());
     assert_eq!(session.poll_timeout(), Some(Timestamp::ZERO));
     assert_eq!(
@@ -106,7 +106,7 @@ fn the_first_dial_is_immediate_and_is_try_one() {
 }
 
 #[test]
-fn a_dial_has_its_time_and_each_address_anew() {
+fn dial_timeout_restarts_for_each_address() {
     let mut session = session(|config| config.dial_timeout = Duration::from_millis(50));
     session.poll(at(0));
     assert_eq!(session.poll_timeout(), Some(at(50)));
@@ -141,7 +141,7 @@ fn tries_run_out_and_the_end_is_final() {
 }
 
 #[test]
-fn tries_for_ever_never_run_out() {
+fn unlimited_attempts_never_run_out() {
     let mut session = session(|config| config.tries = None);
     for number in 1..1000 {
         let now = at(u64::from(number) * 300);
@@ -392,7 +392,7 @@ fn heartbeat_off_sends_no_ping_and_closes_no_connection() {
 }
 
 #[test]
-fn a_client_that_only_listens_judges_without_asking() {
+fn listening_client_closes_without_pinging() {
     let mut session = up_at(0, |config| {
         config.heartbeat.as_mut().expect("on").send_pings = false
     });
@@ -426,7 +426,7 @@ fn answered_probe_returns_to_normal_pings() {
 }
 
 #[test]
-fn a_resumed_machine_redials_at_once() {
+fn resumed_machine_redials_at_once() {
     let mut session = up_at(0, |_| ());
     session.handle_lost(at(0), CloseReason::PeerReset, false, 0);
     assert_eq!(session.poll(at(100)), None);

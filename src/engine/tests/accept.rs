@@ -24,7 +24,7 @@ fn refused(rig: &mut Rig) -> Vec<RejectReason> {
 }
 
 #[test]
-fn a_header_names_the_peer_whatever_pieces_it_comes_in() {
+fn split_proxy_header_names_the_peer() {
     for split in 0..HEADER.len() {
         let mut rig = behind_a_balancer(|_| ());
         let id = rig.try_open(9).expect("room");

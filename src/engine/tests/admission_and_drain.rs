@@ -32,7 +32,7 @@ fn rejections_have_a_reason_and_no_callback() {
 }
 
 #[test]
-fn a_drain_spreads_closes_over_four_fifths_of_its_grace() {
+fn drain_spreads_closes_over_four_fifths_of_its_grace() {
     let mut rig = Rig::new(&config());
     rig.open_many(100);
     rig.engine.handle_shutdown(rig.now, 10_000);
@@ -55,7 +55,7 @@ fn a_drain_spreads_closes_over_four_fifths_of_its_grace() {
 }
 
 #[test]
-fn a_drain_beyond_the_wheels_horizon_is_spread_as_well() {
+fn drain_longer_than_the_wheel_horizon_is_spread() {
     let tick = Duration::from_millis(1);
     let mut rig = Rig::new(&Config { tick, ..config() });
     rig.open_many(100);
@@ -133,7 +133,7 @@ fn nothing_is_due_after_the_end_of_a_drain() {
 }
 
 #[test]
-fn a_second_shutdown_can_only_bring_the_end_forward() {
+fn second_shutdown_only_shortens_the_drain() {
     let mut rig = Rig::new(&config());
     rig.open();
     rig.engine.handle_shutdown(rig.now, 5000);
@@ -192,7 +192,7 @@ fn goodbye_follows_the_replies_of_each_connection() {
 }
 
 #[test]
-fn a_goodbye_that_does_not_fit_is_left_out() {
+fn goodbye_that_does_not_fit_is_skipped() {
     let mut rig = Rig::new(&Config {
         goodbye: Some(b"bye".to_vec()),
         ..config()

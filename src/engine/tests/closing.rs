@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn the_first_reason_wins() {
+fn first_close_reason_wins() {
     let mut rig = Rig::new(&config());
     let (reset, asked, flushing) = (rig.open(), rig.open(), rig.open());
     rig.engine
@@ -43,7 +43,7 @@ fn close_now_drops_the_queue_and_close_after_flush_sends_it() {
 }
 
 #[test]
-fn a_flush_that_does_not_move_ends_after_the_bound() {
+fn stuck_flush_ends_after_its_timeout() {
     let mut rig = Rig::new(&config());
     let id = rig.open();
     rig.receive(id, "$bye\n");
@@ -54,7 +54,7 @@ fn a_flush_that_does_not_move_ends_after_the_bound() {
 }
 
 #[test]
-fn a_frame_over_the_bound_closes_after_the_replies_before_it() {
+fn frame_too_large_closes_after_earlier_replies() {
     let mut rig = Rig::new(&Config {
         limits: Limits {
             max_message: 10,
@@ -69,7 +69,7 @@ fn a_frame_over_the_bound_closes_after_the_replies_before_it() {
 }
 
 #[test]
-fn half_closed_peers_get_every_reply_and_then_the_end() {
+fn half_closed_peer_gets_every_reply_then_the_close() {
     let mut rig = Rig::new(&config());
     let id = rig.open();
     rig.receive(id, "one\ntwo\nunfin");
@@ -91,7 +91,7 @@ fn half_closed_peers_get_every_reply_and_then_the_end() {
 }
 
 #[test]
-fn a_half_closed_peer_that_does_not_read_is_a_slow_reader() {
+fn half_closed_peer_that_does_not_read_is_a_slow_reader() {
     let mut rig = Rig::new(&config());
     let id = rig.open();
     rig.receive(id, "one\n");
@@ -118,7 +118,7 @@ fn half_closed_peer_is_not_closed_before_its_replies_are_offered() {
 }
 
 #[test]
-fn a_stale_id_does_nothing_to_the_next_tenant_of_its_slot() {
+fn stale_id_does_not_affect_the_reused_slot() {
     let mut rig = Rig::new(&config());
     let old = rig.open();
     rig.engine
@@ -153,7 +153,7 @@ fn a_stale_id_does_nothing_to_the_next_tenant_of_its_slot() {
 }
 
 #[test]
-fn a_close_on_request_after_a_long_quiet_still_flushes() {
+fn requested_close_after_long_silence_flushes() {
     let mut rig = Rig::new(&Config {
         heartbeat: None,
         ..config()

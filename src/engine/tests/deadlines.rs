@@ -23,7 +23,7 @@ fn seconds(n: u64) -> Option<Duration> {
 }
 
 #[test]
-fn a_frame_that_trickles_is_ended_by_its_age_and_a_whole_one_starts_anew() {
+fn frame_timeout_counts_from_the_first_byte_of_each_frame() {
     let mut rig = with(|limits| limits.frame_timeout = seconds(3));
     let (trickles, talks) = (rig.open(), rig.open());
     for step in 1..=31 {
@@ -42,7 +42,7 @@ fn a_frame_that_trickles_is_ended_by_its_age_and_a_whole_one_starts_anew() {
 }
 
 #[test]
-fn the_age_of_a_frame_stands_still_while_we_do_not_read() {
+fn frame_timeout_pauses_while_reading_is_paused() {
     let mut rig = with(|limits| limits.frame_timeout = seconds(3));
     let id = rig.open();
     rig.receive(id, "half");
@@ -150,7 +150,7 @@ fn an_empty_queue_has_no_write_timeout() {
 }
 
 #[test]
-fn a_flood_is_read_at_its_rate_and_then_not_at_all() {
+fn flood_is_read_at_its_rate_then_closed() {
     let mut rig = with(|limits| limits.max_message_rate = NonZeroU32::new(10));
     let id = rig.open();
     rig.receive(id, &"m\n".repeat(2000));
@@ -175,7 +175,7 @@ fn heartbeats_count_against_the_rate() {
 }
 
 #[test]
-fn a_pause_before_the_first_message_does_not_make_it_optional() {
+fn first_message_timeout_resumes_after_a_pause() {
     let mut rig = with(|limits| limits.first_message_timeout = seconds(3));
     let id = rig.open();
     rig.engine.pause_reads(id, true);

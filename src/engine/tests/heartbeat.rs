@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn a_ping_is_answered_and_heartbeats_are_no_messages() {
+fn pings_are_answered_and_not_delivered() {
     let mut rig = Rig::new(&config());
     let id = rig.open();
     rig.receive(id, "ping\none\npong\nping\r\n");
@@ -48,7 +48,7 @@ fn quiet_peers_are_pinged_and_silent_ones_closed_within_a_tick() {
 }
 
 #[test]
-fn the_bound_holds_after_whichever_ping_was_the_last_to_be_answered() {
+fn timeout_counts_from_the_last_answered_ping() {
     for answered_ms in (0..3 * BOUND_MS / 4).step_by(130) {
         let mut rig = Rig::new(&config());
         let id = rig.open();
@@ -93,7 +93,7 @@ fn client_without_pings_sends_none() {
 }
 
 #[test]
-fn without_a_heartbeat_nothing_is_ever_due() {
+fn no_timer_is_due_without_heartbeat() {
     let mut rig = Rig::new(&Config {
         heartbeat: None,
         ..config()
@@ -154,7 +154,7 @@ fn missing_acknowledgements_mean_half_open() {
 }
 
 #[test]
-fn a_ping_never_passes_the_bound_of_the_outbox() {
+fn pings_respect_the_outbox_limit() {
     let mut rig = Rig::new(&config());
     let id = rig.open();
     rig.now = Timestamp::from_ms(INTERVAL_MS);
@@ -235,7 +235,7 @@ fn postponed_final_read_comes_in_the_next_slot_and_not_in_the_same_turn() {
 }
 
 #[test]
-fn a_ping_follows_every_16_kib_of_output_and_nothing_that_comes_in_delays_it() {
+fn ping_follows_every_16_kib_of_output() {
     let mut config = config();
     config.limits.max_outbox = 1 << 20;
     let mut rig = Rig::new(&config);
@@ -279,7 +279,7 @@ fn peer_that_answers_pings_within_a_long_reply_stays_open() {
 }
 
 #[test]
-fn a_throttle_of_this_turn_is_no_proof_of_a_slow_reader() {
+fn throttle_within_a_turn_closes_no_connection() {
     for (unread, reasons) in [(true, vec![]), (false, vec![CloseReason::HeartbeatTimeout])] {
         let mut rig = Rig::new(&config());
         let id = rig.open();

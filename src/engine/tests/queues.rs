@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn reading_stops_over_half_the_outbox_and_goes_on_at_a_quarter() {
+fn reading_stops_above_half_the_outbox_and_resumes_at_a_quarter() {
     let mut rig = Rig::new(&config());
     let id = rig.open();
     let line = format!("{}\n", "x".repeat(99));
@@ -39,7 +39,7 @@ fn one_message_over_the_bound_closes_a_slow_reader_and_queues_nothing() {
 }
 
 #[test]
-fn a_message_that_cannot_be_framed_closes_nothing() {
+fn unframeable_message_closes_no_connection() {
     let mut rig = Rig::new(&config());
     let id = rig.open();
     assert_eq!(
@@ -54,7 +54,7 @@ fn a_message_that_cannot_be_framed_closes_nothing() {
 }
 
 #[test]
-fn a_pause_in_the_middle_of_a_read_keeps_the_rest_in_order() {
+fn pause_within_a_read_keeps_later_messages_in_order() {
     for (framing, max_message) in [(Framing::Lines, 10), (Framing::Raw, 4)] {
         let mut rig = Rig::new(&Config {
             framing,
@@ -101,7 +101,7 @@ fn on_queue_empty_comes_only_after_the_queue_was_stuck() {
 }
 
 #[test]
-fn each_connection_is_dirty_once_however_much_was_queued() {
+fn connection_is_dirty_once_per_flush() {
     let mut rig = Rig::new(&config());
     let (a, b) = (rig.open(), rig.open());
     rig.receive(a, "one\ntwo\n");
@@ -147,7 +147,7 @@ fn replies_do_not_wait_for_broadcasts() {
 }
 
 #[test]
-fn a_broadcast_reaches_all_but_one_whether_copied_or_shared() {
+fn broadcast_reaches_all_except_one_copied_or_shared() {
     for len in [3, 900] {
         let mut rig = Rig::new(&config());
         let (from, a, b) = (rig.open(), rig.open(), rig.open());

@@ -84,7 +84,7 @@ fn reload_without_pings_counts_the_bound_from_the_change() {
 }
 
 #[test]
-fn a_heartbeat_can_be_turned_off_and_on() {
+fn reconfigure_turns_the_heartbeat_off_and_on() {
     let mut rig = Rig::new(&config());
     rig.open();
     reconfigure(&mut rig, |config| config.heartbeat = None);
@@ -99,7 +99,7 @@ fn a_heartbeat_can_be_turned_off_and_on() {
 }
 
 #[test]
-fn a_tick_too_coarse_for_the_new_heartbeat_is_an_error_and_nothing_changes() {
+fn heartbeat_too_short_for_the_tick_is_rejected() {
     let mut rig = Rig::new(&config());
     rig.open();
     let before = rig.engine.poll_timeout();
@@ -140,7 +140,7 @@ fn reloaded_limits_count_open_connections() {
 }
 
 #[test]
-fn rejected_newcomer_evicts_no_connection_after_a_lowered_limit() {
+fn rejected_connection_evicts_none_after_a_lowered_limit() {
     let on_full = OnFull::EvictIdlest;
     let mut rig = Rig::new(&Config {
         limits: Limits {

@@ -92,7 +92,7 @@ fn screen(app: &mut App, width: u16, height: u16, now: Instant) -> Vec<String> {
 }
 
 #[test]
-fn a_screen_of_80_by_24_shows_everything() {
+fn screen_of_80_by_24_shows_everything() {
     let now = Instant::now();
     let expected = "\
 heartline 0.1.0  127.0.0.1:7879  process 42  echo over lines  up 3h12m
@@ -261,7 +261,7 @@ fn help_fits_on_60_by_15() {
 }
 
 #[test]
-fn no_size_is_too_small_and_none_too_large() {
+fn any_terminal_size_is_drawn() {
     let now = Instant::now();
     let mut app = app(now);
     for keys in ["", "?", "n", "k", "nb", "a long message", "\u{1b}"] {
@@ -283,7 +283,7 @@ fn no_size_is_too_small_and_none_too_large() {
 }
 
 #[test]
-fn without_colour_there_is_none() {
+fn plain_theme_has_no_colour() {
     let now = Instant::now();
     let mut app = app(now);
     let coloured = |app: &mut App, theme, now| {
