@@ -105,7 +105,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<ExitCode, Error> {
         framing,
         stdout,
         broken: None,
-        trouble: None,
+        last_error: None,
     };
     let outcome = loop {
         // Once per turn: one write for all the messages of a burst.
@@ -221,7 +221,7 @@ struct Terminal {
     /// The error of stdout.
     broken: Option<io::Error>,
     /// The last error, until it is printed.
-    trouble: Option<String>,
+    last_error: Option<String>,
 }
 
 impl ClientHandler for Terminal {
@@ -238,17 +238,17 @@ impl ClientHandler for Terminal {
 
     fn on_event(&mut self, _: &mut ClientContext<'_>, event: &Event) {
         match event {
-            Event::Dialing(first) if first.number == 1 && self.trouble.is_none() => {
+            Event::Dialing(first) if first.number == 1 && self.last_error.is_none() => {
                 notice(&format!("connecting to {} ({first})", self.addr));
             }
             Event::Connected { addr, .. } => {
-                self.trouble = None;
+                self.last_error = None;
                 notice(&format!("connected to {addr}"));
             }
             Event::Silent(silence) => {
                 notice(&format!("silent for {}, sending a ping", display(*silence)))
             }
-            Event::DialFailed(error) => self.trouble = Some(format!("cannot connect: {error}")),
+            Event::DialFailed(error) => self.last_error = Some(format!("cannot connect: {error}")),
             Event::Disconnected {
                 reason, silence, ..
             } => {
@@ -256,26 +256,26 @@ impl ClientHandler for Terminal {
                     CloseReason::HeartbeatTimeout => format!("silent for {}", display(*silence)),
                     reason => reason.as_str().replace('-', " "),
                 };
-                self.trouble = Some(format!("lost the connection ({why})"));
+                self.last_error = Some(format!("lost the connection ({why})"));
             }
             Event::Reconnecting { next, delay } => {
-                let trouble = self.trouble.as_deref().unwrap_or("lost the connection");
+                let last_error = self.last_error.as_deref().unwrap_or("lost the connection");
                 notice(&format!(
-                    "{trouble}, reconnecting ({next}, in {})",
+                    "{last_error}, reconnecting ({next}, in {})",
                     display(*delay)
                 ));
             }
-            Event::Done(outcome) => self.tell_end(*outcome),
+            Event::Done(outcome) => self.print_outcome(*outcome),
             _ => {}
         }
     }
 }
 
 impl Terminal {
-    fn tell_end(&mut self, outcome: Outcome) {
+    fn print_outcome(&mut self, outcome: Outcome) {
         if !matches!(outcome, Outcome::Finished | Outcome::Stopped) {
-            if let Some(trouble) = self.trouble.take() {
-                notice(&trouble);
+            if let Some(last_error) = self.last_error.take() {
+                notice(&last_error);
             }
             notice(&outcome.to_string());
         }

@@ -168,7 +168,7 @@ impl Report {
             quick,
             rounds,
             interrupted: false,
-            machine: Machine::look(),
+            machine: Machine::read_proc(),
             scenarios: scenarios.iter().map(scenario).collect(),
             peers,
             targets: Vec::new(),

@@ -22,15 +22,15 @@ impl ClientHandle {
     /// (32 bytes per message counted), with [`SendError::Closed`] once `finish` or `stop` was
     /// called or the client is gone, and with [`SendError::InvalidMessage`].
     pub fn send(&self, message: &[u8]) -> Result<(), SendError> {
-        let charge = self.0.charge(message)?;
+        let charged_len = self.0.charged_len(message)?;
         let mut command_queue = self.0.lock();
         if command_queue.closed {
             return Err(SendError::Closed);
         }
-        if command_queue.bytes + charge > self.0.max_bytes {
+        if command_queue.bytes + charged_len > self.0.max_bytes {
             return Err(SendError::Full);
         }
-        command_queue.put(message, charge);
+        command_queue.put(message, charged_len);
         drop(command_queue);
         self.0.wake();
         Ok(())
@@ -43,12 +43,12 @@ impl ClientHandle {
     /// with [`SendError::Full`] only if the message would not even fit an empty queue. Returns with
     /// [`SendError::Closed`] as soon as the client ends.
     pub fn send_blocking(&self, message: &[u8]) -> Result<(), SendError> {
-        let charge = self.0.charge(message)?;
-        if charge > self.0.max_bytes {
+        let charged_len = self.0.charged_len(message)?;
+        if charged_len > self.0.max_bytes {
             return Err(SendError::Full);
         }
         let full = |command_queue: &mut CommandQueue| {
-            !command_queue.closed && command_queue.bytes + charge > self.0.max_bytes
+            !command_queue.closed && command_queue.bytes + charged_len > self.0.max_bytes
         };
         let mut command_queue = self
             .0
@@ -58,7 +58,7 @@ impl ClientHandle {
         if command_queue.closed {
             return Err(SendError::Closed);
         }
-        command_queue.put(message, charge);
+        command_queue.put(message, charged_len);
         drop(command_queue);
         self.0.wake();
         Ok(())
@@ -110,8 +110,8 @@ struct CommandQueue {
 }
 
 impl CommandQueue {
-    fn put(&mut self, message: &[u8], charge: usize) {
-        self.bytes += charge;
+    fn put(&mut self, message: &[u8], charged_len: usize) {
+        self.bytes += charged_len;
         self.messages.push_back(message.to_vec());
     }
 }
@@ -150,7 +150,9 @@ impl ClientHandleState {
         while let Some(message) = command_queue.messages.front()
             && queue.push(message) != Err(SendError::Full)
         {
-            command_queue.bytes -= self.charge(message).expect("framed once, framed again");
+            command_queue.bytes -= self
+                .charged_len(message)
+                .expect("framed once, framed again");
             command_queue.messages.pop_front();
             taken = true;
         }
@@ -179,7 +181,7 @@ impl ClientHandleState {
         self.wake();
     }
 
-    fn charge(&self, message: &[u8]) -> Result<usize, SendError> {
+    fn charged_len(&self, message: &[u8]) -> Result<usize, SendError> {
         Ok(self
             .codec
             .encoded_len(&[message])?

@@ -156,7 +156,7 @@ impl LiveConnection {
         Some(self.stuck?.at().plus_ms(write_timeout_ms?).plus_ms(1))
     }
 
-    pub(super) fn handle_life(&mut self, now: Timestamp) {
+    pub(super) fn handle_sign_of_life(&mut self, now: Timestamp) {
         self.last_activity = now;
         self.asked = 0;
         self.all_asked = None;

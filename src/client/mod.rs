@@ -97,7 +97,7 @@ pub struct Client {
     clock: Clock,
     resume_alarm: ResumeAlarm,
     shared: Arc<ClientHandleState>,
-    mail_left: bool,
+    commands_left: bool,
     done_told: bool,
 }
 
@@ -145,7 +145,7 @@ impl Client {
             ),
             shared: ClientHandleState::new(waker, codec.clone(), config.max_queue),
             codec,
-            mail_left: false,
+            commands_left: false,
             done_told: false,
         })
     }
@@ -185,7 +185,7 @@ impl Client {
         self.read(handler, now);
         self.obey(handler, now);
         self.write(handler, now);
-        self.settle(handler, now);
+        self.prepare_wait(handler, now);
         Ok(self.state())
     }
 

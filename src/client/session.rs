@@ -179,7 +179,7 @@ impl Session {
     /// Bytes arrived.
     pub(crate) fn handle_received(&mut self, now: Timestamp) {
         if let State::Connected(line) = &mut self.state {
-            line.handle_life(now);
+            line.handle_sign_of_life(now);
             self.tries_used = 0;
         }
     }
@@ -325,7 +325,7 @@ impl Session {
     /// heartbeat timeout from now to send more.
     pub(crate) fn handle_half_closed(&mut self, now: Timestamp) {
         if let State::Connected(line) = &mut self.state {
-            line.handle_life(now);
+            line.handle_sign_of_life(now);
             line.half_closed = true;
         }
     }

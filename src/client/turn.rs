@@ -45,7 +45,7 @@ impl Client {
         }
         for event in &self.events {
             match &mut self.link {
-                _ if event.token() == WAKE => self.mail_left = true,
+                _ if event.token() == WAKE => self.commands_left = true,
                 _ if event.token() == RESUME => self.resume_alarm.rearm(),
                 Some(link) => link.handle_event(event),
                 None => {}
@@ -58,12 +58,12 @@ impl Client {
     /// cause it.
     pub(super) fn wait_ms(&self, now: Timestamp) -> Option<u64> {
         let at_once = self.session.is_done()
-            || (self.session.wants_to_finish() && self.queue.unsent() == 0 && !self.mail_left)
+            || (self.session.wants_to_finish() && self.queue.unsent() == 0 && !self.commands_left)
             || self.link.as_ref().is_some_and(|link| {
                 link.is_established()
                     && ((link.readable && !self.session.is_paused())
                         || self.has_undecoded()
-                        || (link.writable && (self.queue.unsent() > 0 || self.mail_left)))
+                        || (link.writable && (self.queue.unsent() > 0 || self.commands_left)))
             });
         if at_once {
             Some(0)
@@ -73,9 +73,9 @@ impl Client {
     }
 
     pub(super) fn take_commands(&mut self) {
-        if self.mail_left {
+        if self.commands_left {
             let mail = self.shared.take(&mut self.queue);
-            self.mail_left = mail.left;
+            self.commands_left = mail.left;
             if mail.stop {
                 self.session.handle_stop();
             } else if mail.finish {
@@ -304,7 +304,7 @@ impl Client {
         self.inbox = Inbox::default();
         self.queue.handle_line_lost();
         let (epoch, silence) = (self.session.epoch(), self.session.silence(now));
-        let unsent = self.queue.has_messages() || self.mail_left;
+        let unsent = self.queue.has_messages() || self.commands_left;
         if let Some(next) = self
             .session
             .handle_lost(now, reason, unsent, unacknowledged)
@@ -380,14 +380,18 @@ impl Client {
     }
 
     /// Leaves everything as the next wait needs it: half-closes, watches for room, ends.
-    pub(super) fn settle<H: ClientHandler + ?Sized>(&mut self, handler: &mut H, now: Timestamp) {
+    pub(super) fn prepare_wait<H: ClientHandler + ?Sized>(
+        &mut self,
+        handler: &mut H,
+        now: Timestamp,
+    ) {
         if self.session.is_finishing() {
             self.shared.shut();
             // Messages that handles queued before the queue was closed are still sent.
-            self.mail_left = true;
+            self.commands_left = true;
             self.take_commands();
             let half_close =
-                self.queue.unsent() == 0 && !self.mail_left && self.session.handle_all_sent();
+                self.queue.unsent() == 0 && !self.commands_left && self.session.handle_all_sent();
             if let Some(link) = self.link.as_mut().filter(|_| half_close) {
                 match link.shut_write() {
                     Ok(()) => self.session.handle_half_closed(now),

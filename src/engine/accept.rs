@@ -129,10 +129,10 @@ impl Engine {
 
     /// The peer closed the connection before its PROXY header was complete.
     pub(super) fn reject_cut_short(&mut self, id: ConnId) {
-        let said_nothing = self
+        let is_probe = self
             .conn(id)
             .is_some_and(|conn| conn.inbox().frame().is_empty());
-        let refusal = if said_nothing {
+        let refusal = if is_probe {
             RejectReason::Probe
         } else {
             RejectReason::ProxyHeader

@@ -62,7 +62,7 @@ impl RateLimiter {
     }
 
     /// Counts `messages` that have arrived.
-    pub(super) fn charge(&mut self, now: Timestamp, slot: usize, messages: u32) -> RateDecision {
+    pub(super) fn count(&mut self, now: Timestamp, slot: usize, messages: u32) -> RateDecision {
         let now_ns = to_ns(now);
         // A flood exceeds the rate again as soon as it is read. A peer that has kept to the rate
         // for a second since is no flood.
@@ -128,7 +128,7 @@ mod tests {
         let end = now.plus_ms(for_ms);
         while now < end {
             sent += 1;
-            match rate_limiter.charge(now, 3, 1) {
+            match rate_limiter.count(now, 3, 1) {
                 RateDecision::Allowed => {}
                 RateDecision::Paused => now = rate_limiter.resumes_at(3).max(now.plus_ms(1)),
                 RateDecision::Exceeded => return (sent, true),
@@ -153,13 +153,10 @@ mod tests {
     #[test]
     fn pause_ends_after_ten_seconds_and_the_next_message_is_too_many() {
         let (mut rate_limiter, now) = (rate_limiter(1), Timestamp::from_ms(5000));
-        assert_eq!(rate_limiter.charge(now, 3, 100), RateDecision::Paused);
+        assert_eq!(rate_limiter.count(now, 3, 100), RateDecision::Paused);
         let resumes_at = rate_limiter.resumes_at(3);
         assert_eq!(resumes_at, now.plus_ms(FLOOD_MS));
-        assert_eq!(
-            rate_limiter.charge(resumes_at, 3, 1),
-            RateDecision::Exceeded
-        );
+        assert_eq!(rate_limiter.count(resumes_at, 3, 1), RateDecision::Exceeded);
     }
 
     #[test]
@@ -167,7 +164,7 @@ mod tests {
         let mut rate_limiter = rate_limiter(10);
         for message in 0..1000 {
             assert_eq!(
-                rate_limiter.charge(Timestamp::from_ms(message * 100), 3, 1),
+                rate_limiter.count(Timestamp::from_ms(message * 100), 3, 1),
                 RateDecision::Allowed
             );
         }
@@ -179,7 +176,7 @@ mod tests {
         for spell in 0..100 {
             let from = Timestamp::from_ms(spell * 4000);
             let rate_limited = (0..20)
-                .map(|_| rate_limiter.charge(from, 3, 1))
+                .map(|_| rate_limiter.count(from, 3, 1))
                 .collect::<Vec<_>>();
             assert!(
                 rate_limited.contains(&RateDecision::Paused)
@@ -195,17 +192,17 @@ mod tests {
         for per_second in [1, 5, 50] {
             let mut rate_limiter = rate_limiter(per_second);
             let every_ms = 1000 / u64::from(per_second) + 2;
-            let mut charge = |ms| rate_limiter.charge(Timestamp::from_ms(ms), 3, 1);
+            let mut count = |ms| rate_limiter.count(Timestamp::from_ms(ms), 3, 1);
             let burst = per_second + 2;
-            (0..burst).for_each(|_| assert_ne!(charge(5000), RateDecision::Exceeded));
+            (0..burst).for_each(|_| assert_ne!(count(5000), RateDecision::Exceeded));
             let begin = 5000 + 2 * 1000 + every_ms;
             for message in 0..12_000 / every_ms {
-                let charged = charge(begin + message * every_ms);
-                assert_ne!(charged, RateDecision::Exceeded, "{per_second} per second");
+                let counted = count(begin + message * every_ms);
+                assert_ne!(counted, RateDecision::Exceeded, "{per_second} per second");
             }
             for _ in 0..burst {
                 assert_ne!(
-                    charge(20_000),
+                    count(20_000),
                     RateDecision::Exceeded,
                     "{per_second} per second"
                 );
@@ -217,14 +214,14 @@ mod tests {
     fn new_connection_starts_with_a_full_bucket() {
         let mut rate_limiter = rate_limiter(1);
         assert_eq!(
-            rate_limiter.charge(Timestamp::ZERO, 3, 1000),
+            rate_limiter.count(Timestamp::ZERO, 3, 1000),
             RateDecision::Paused
         );
         rate_limiter.open(3);
         assert_eq!(
             (
-                rate_limiter.charge(Timestamp::ZERO, 3, 1),
-                rate_limiter.charge(Timestamp::ZERO, 3, 1)
+                rate_limiter.count(Timestamp::ZERO, 3, 1),
+                rate_limiter.count(Timestamp::ZERO, 3, 1)
             ),
             (RateDecision::Allowed, RateDecision::Paused)
         );

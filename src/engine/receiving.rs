@@ -108,7 +108,7 @@ impl Engine {
             let (frames, bytes) = match self.codec.decode(inbox, &mut left) {
                 Ok(None) => break,
                 Ok(Some(Frame::Message(message)))
-                    if self.has_never_spoken(id) && self.codec.is_http_request(message) =>
+                    if self.awaits_first_message(id) && self.codec.is_http_request(message) =>
                 {
                     self.close_after_flush(id, CloseReason::HttpRequest);
                     (0, 0)
@@ -166,7 +166,7 @@ impl Engine {
         self.enforce_memory_limit();
     }
 
-    fn has_never_spoken(&self, id: ConnId) -> bool {
+    fn awaits_first_message(&self, id: ConnId) -> bool {
         self.conn(id).is_some_and(|conn| !conn.was_active())
     }
 
@@ -174,11 +174,11 @@ impl Engine {
     #[inline]
     fn limit_rate(&mut self, id: ConnId, frames: u32) {
         if self.rate_limiter.is_some() {
-            self.charge_rate(id, frames);
+            self.count_frames(id, frames);
         }
     }
 
-    fn charge_rate(&mut self, id: ConnId, frames: u32) {
+    fn count_frames(&mut self, id: ConnId, frames: u32) {
         let Some(rate_limiter) = &mut self.rate_limiter else {
             return;
         };
@@ -186,7 +186,7 @@ impl Engine {
         else {
             return;
         };
-        match rate_limiter.charge(self.now, id.slot(), frames) {
+        match rate_limiter.count(self.now, id.slot(), frames) {
             RateDecision::Allowed => {}
             RateDecision::Paused => {
                 conn.reading.stop(Reading::RATE_LIMITED);

@@ -80,7 +80,7 @@ impl Manager {
     /// The server listens, so dependent units can start; or a reload has ended.
     pub(super) fn ready(&mut self, server: &Server) {
         if let Some(link) = self.0.as_mut().filter(|link| !link.told_of_drain) {
-            link.tell(format_args!("READY=1\nSTATUS={}\n", StatusSummary(server)));
+            link.send(format_args!("READY=1\nSTATUS={}\n", StatusSummary(server)));
         }
     }
 
@@ -90,7 +90,7 @@ impl Manager {
     /// A draining server has sent STOPPING=1, which cannot be taken back.
     pub(super) fn reloading(&mut self) {
         if let Some(link) = self.0.as_mut().filter(|link| !link.told_of_drain) {
-            link.tell(format_args!(
+            link.send(format_args!(
                 "RELOADING=1\nMONOTONIC_USEC={}\n",
                 net::monotonic_ns() / 1000
             ));
@@ -111,7 +111,7 @@ impl Manager {
         let Some(link) = &mut self.0 else { return };
         if server.is_draining() && !link.told_of_drain {
             link.told_of_drain = true;
-            link.tell(format_args!(
+            link.send(format_args!(
                 "STOPPING=1\nSTATUS={}\n",
                 StatusSummary(server)
             ));
@@ -127,7 +127,7 @@ impl Manager {
             if !link.unsent.is_empty() {
                 return;
             }
-            link.tell(format_args!(
+            link.send(format_args!(
                 "WATCHDOG=1\nSTATUS={}\n",
                 StatusSummary(server)
             ));
@@ -136,7 +136,7 @@ impl Manager {
 }
 
 impl ManagerSocket {
-    fn tell(&mut self, message: fmt::Arguments<'_>) {
+    fn send(&mut self, message: fmt::Arguments<'_>) {
         if self.unsent.len() < MAX_UNSENT {
             self.unsent.push_back(message.to_string());
         }

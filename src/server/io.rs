@@ -290,7 +290,7 @@ impl<H: Handler + ?Sized> ServerTurn<'_, H> {
     /// Accepts the connections that the kernel has completed before the shutdown. Closing the
     /// listeners would reset them.
     fn accept_backlog(&mut self) {
-        self.server.listeners.look_again();
+        self.server.listeners.mark_all_pending();
         for _ in 0..MAX_BACKLOG / ACCEPTS_PER_TURN {
             if !self.server.listeners.is_pending() {
                 return;

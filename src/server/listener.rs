@@ -189,7 +189,7 @@ impl Listeners {
     }
 
     /// Accepts from every listener again, whatever its last event was.
-    pub(super) fn look_again(&mut self) {
+    pub(super) fn mark_all_pending(&mut self) {
         self.paused_until = None;
         self.listeners
             .iter_mut()

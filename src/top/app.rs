@@ -81,16 +81,16 @@ impl App {
             Update::Status(status, closes) => {
                 (self.closes, self.answered, self.trouble) = (closes, now, None);
                 if self.history.add(*status) {
-                    self.tell("the server was restarted".to_string(), now);
+                    self.show_notice("the server was restarted".to_string(), now);
                 }
             }
             Update::Lines(query, part) => self.list.take(&query, part),
             Update::Trouble(sentence) => self.trouble = Some(sentence),
-            Update::Done(sentence) => self.tell(sentence, now),
+            Update::Done(sentence) => self.show_notice(sentence, now),
         }
     }
 
-    pub(super) fn tell(&mut self, sentence: String, now: Instant) {
+    pub(super) fn show_notice(&mut self, sentence: String, now: Instant) {
         self.note = Some((sentence, now + NOTE));
     }
 
@@ -184,7 +184,7 @@ impl App {
                     self.mode =
                         Mode::Write(Purpose::Message(Peer::of(connection)), Input::default())
                 }
-                None => self.tell("no connection is selected".to_string(), now),
+                None => self.show_notice("no connection is selected".to_string(), now),
             },
             _ => {}
         }
@@ -194,7 +194,7 @@ impl App {
     fn written(&mut self, purpose: Purpose, text: String, now: Instant) -> Option<Effect> {
         match purpose {
             Purpose::Search => self.list.search(text.trim()),
-            _ if text.is_empty() => self.tell("nothing was sent".to_string(), now),
+            _ if text.is_empty() => self.show_notice("nothing was sent".to_string(), now),
             Purpose::Message(peer) => return Some(Effect::Act(Action::Send(peer, text))),
             Purpose::Broadcast => return Some(Effect::Act(Action::Broadcast(text))),
         }

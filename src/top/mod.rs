@@ -192,7 +192,7 @@ impl Session {
             Some(Effect::Suspend) => screen.suspend().map_err(Error::io("stop"))?,
             Some(Effect::Act(action)) => match self.poller.try_send(Command::Act(action)) {
                 Ok(()) => self.unfinished += 1,
-                Err(TrySendError::Full(_)) => self.app.tell(
+                Err(TrySendError::Full(_)) => self.app.show_notice(
                     "the server is too slow; the action was not sent".to_string(),
                     now,
                 ),

@@ -70,7 +70,7 @@ fn one_million_connections_for_hours() {
             let command = world.random_command(false);
             world.at(world.now_ms(), Action::Command(command));
         }
-        tell(&world);
+        print_progress(&world);
     }
     world.driver.oracle.assert_nobody_overdue(world.driver.now);
     assert!(
@@ -79,7 +79,7 @@ fn one_million_connections_for_hours() {
     );
     assert_the_living_are_spared(&world, &strictest);
     world.end(true, 30 * MINUTE_MS);
-    tell(&world);
+    print_progress(&world);
 }
 
 /// A heartbeat that satisfies the strictest settings of the run satisfies each of them.
@@ -102,7 +102,7 @@ fn stricter(mut one: Config, other: Config) -> Config {
     one
 }
 
-fn tell(world: &World) {
+fn print_progress(world: &World) {
     let stats = world.driver.engine.stats();
     let closed: Vec<String> = CloseReason::ALL
         .iter()

@@ -219,7 +219,7 @@ impl World {
             self.driver.oracle.assert_nobody_overdue(self.driver.now);
         }
         for line in std::mem::take(&mut self.net.news) {
-            self.tell(line);
+            self.notify_peer(line);
         }
         for line in std::mem::take(&mut self.net.roomy) {
             self.deliver_later(line, 1);
@@ -236,11 +236,11 @@ impl World {
             return;
         }
         self.net.transmit(line);
-        self.tell(line);
+        self.notify_peer(line);
     }
 
     /// The peer learns of what the server wrote, or that it closed.
-    fn tell(&mut self, line: usize) {
+    fn notify_peer(&mut self, line: usize) {
         if self.net.is_in_flight(line) && !self.peers[line].transmission_due {
             self.peers[line].transmission_due = true;
             self.after(1, Action::Transmit(line));
@@ -282,7 +282,7 @@ impl World {
                 for line in lines {
                     self.peers[line].cut_off = false;
                     self.deliver_later(line, 0);
-                    self.tell(line);
+                    self.notify_peer(line);
                 }
             }
             Action::Freeze(ms) => self.busy_until = self.busy_until.max(self.net.now_ms + ms),
@@ -544,7 +544,7 @@ impl World {
             Fault::Stall => peer.reading = false,
             Fault::Recover => {
                 peer.reading = true;
-                self.tell(line);
+                self.notify_peer(line);
             }
             Fault::HalfClose => peer.closing = true,
             Fault::HalfCloseTorn if !peer.closing => {

@@ -288,7 +288,7 @@ impl<R> HttpConnection<R> {
 
     /// The number of closes that this stream has sent, if it can take another event: nothing is
     /// added for a slow client.
-    pub(super) fn told_closes(&self) -> Option<u64> {
+    pub(super) fn reported_closes(&self) -> Option<u64> {
         match self.state {
             State::Streaming(closes) if self.output.is_empty() => Some(closes),
             _ => None,
@@ -517,7 +517,7 @@ mod tests {
             .start_stream(&Response::text(200, ""), &vec![b'x'; 1 << 20], 0);
         assert!(matches!(line.step(), NextStep::Wait));
         assert_eq!(
-            (line.connection.told_closes(), line.left()),
+            (line.connection.reported_closes(), line.left()),
             (None, Some(WRITE_TIME))
         );
         line.now += WRITE_TIME / 2;
@@ -536,13 +536,13 @@ mod tests {
             read += line.client.read(&mut scratch).unwrap_or(0);
             line.connection.handle_event();
             line.step();
-            if line.connection.told_closes().is_some() {
+            if line.connection.reported_closes().is_some() {
                 break;
             }
         }
         assert!(read > 0);
         assert_eq!(
-            (line.connection.told_closes(), line.left()),
+            (line.connection.reported_closes(), line.left()),
             (Some(0), None)
         );
     }

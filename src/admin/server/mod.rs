@@ -203,7 +203,7 @@ impl Admin {
         }
         self.answer_broadcasts(now);
         self.advance_listing(now, server);
-        self.tell_streams(now, server);
+        self.send_events(now, server);
         self.handle_timeouts(now);
         self.next_events = self.next_events.filter(|_| {
             self.connections

@@ -241,12 +241,12 @@ impl Admin {
         if let Some(connection) = self.connections.get_mut(key) {
             connection.start_stream(&response, &status, self.closed.total());
             self.next_events.get_or_insert(now + events::PERIOD);
-            self.settle(key, now);
+            self.write_now(key, now);
         }
     }
 
     /// Sends the events of the last second to the streams.
-    pub(super) fn tell_streams(&mut self, now: Instant, server: &mut Server) {
+    pub(super) fn send_events(&mut self, now: Instant, server: &mut Server) {
         if self.next_events.is_none_or(|at| now < at) {
             return;
         }
@@ -255,7 +255,7 @@ impl Admin {
         // All streams that have kept up get the same event.
         let mut closed: Option<(u64, Option<Vec<u8>>)> = None;
         for (key, connection) in &mut self.connections {
-            let Some(told) = connection.told_closes() else {
+            let Some(told) = connection.reported_closes() else {
                 continue;
             };
             if closed.as_ref().is_none_or(|(after, _)| *after != told) {
@@ -341,13 +341,13 @@ impl Admin {
         self.record(key, request, response.code);
         if let Some(connection) = self.connections.get_mut(key) {
             connection.respond(response, request.keep_alive, request.head_only);
-            self.settle(key, now);
+            self.write_now(key, now);
         }
     }
 
     /// Writes what the socket takes of a response at once, so that it is sent even if the server is
     /// about to finish.
-    fn settle(&mut self, key: usize, now: Instant) {
+    fn write_now(&mut self, key: usize, now: Instant) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };

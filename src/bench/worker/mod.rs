@@ -49,7 +49,7 @@ pub(super) fn run() -> Result<ExitCode, Error> {
     match outcome {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
-            let _ = tell(&WorkerReport::Failed(error.to_string()));
+            let _ = report_to_coordinator(&WorkerReport::Failed(error.to_string()));
             Ok(ExitCode::FAILURE)
         }
     }
@@ -254,7 +254,7 @@ impl Worker {
     fn end_turn(&mut self, began_ns: u64) -> io::Result<()> {
         let now_ns = monotonic_ns();
         if let Some(progress) = self.dialing.take_completion(self.progress) {
-            tell(&WorkerReport::Connected(progress))?;
+            report_to_coordinator(&WorkerReport::Connected(progress))?;
         }
         if let Stage::Measuring(at_ns) = self.stage {
             if began_ns >= at_ns {
@@ -278,7 +278,7 @@ impl Worker {
         if now_ns >= self.next_progress_ns {
             self.next_progress_ns = now_ns + PROGRESS_NS;
             if self.stage != Stage::After {
-                tell(&WorkerReport::Progress(self.progress))?;
+                report_to_coordinator(&WorkerReport::Progress(self.progress))?;
             }
         }
         Ok(())
@@ -302,7 +302,7 @@ impl Worker {
         }
         self.counters.progress = self.progress;
         self.counters.sources = self.origins.addrs().collect();
-        tell(&WorkerReport::Done(Box::new(std::mem::take(
+        report_to_coordinator(&WorkerReport::Done(Box::new(std::mem::take(
             &mut self.counters,
         ))))
     }
@@ -316,7 +316,7 @@ impl Worker {
     }
 }
 
-fn tell(report: &WorkerReport) -> io::Result<()> {
+fn report_to_coordinator(report: &WorkerReport) -> io::Result<()> {
     let mut line = serde_json::to_vec(report)?;
     line.push(b'\n');
     let mut stdout = io::stdout().lock();

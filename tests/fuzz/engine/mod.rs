@@ -39,7 +39,7 @@ pub fn engine(data: &[u8]) {
         run.step(operation);
         run.check();
     }
-    run.settle();
+    run.run_to_rest();
     if ends_in_silence {
         run.starve();
     }
@@ -139,7 +139,7 @@ impl Run<'_> {
                 let budget = self.data.below(8);
                 self.engine.handle_timers(self.now(), budget);
             }
-            13 => self.look(),
+            13 => self.final_read(),
             14..=16 => self.flush(),
             17..=18 => self.write_if_blocked(),
             19 => self.send(),
@@ -155,7 +155,7 @@ impl Run<'_> {
                 self.reap_one();
             }
             30 => self.disturb_with_stale_ids(),
-            _ => self.settle(),
+            _ => self.run_to_rest(),
         }
     }
 
@@ -277,7 +277,7 @@ impl Run<'_> {
     }
 
     /// The final read of a suspect connection, perhaps in two turns.
-    fn look(&mut self) {
+    fn final_read(&mut self) {
         let Some(id) = self.engine.poll_final_read() else {
             return;
         };
@@ -686,7 +686,7 @@ impl Run<'_> {
     }
 
     /// Turns without new events come to rest, and then nothing is left undone.
-    fn settle(&mut self) {
+    fn run_to_rest(&mut self) {
         self.turn(usize::MAX);
         // Where memory is tight, a turn decodes one frame of each connection.
         for _ in 0..1024 {
