@@ -159,7 +159,7 @@ pub trait Driver {
     /// A connection was rejected before its PROXY header was complete: drops its socket.
     fn handle_rejected(&mut self, id: ConnId, peer: SocketAddr, reason: RejectReason);
 
-    /// A connection is over: closes its socket as [`Closed`] says.
+    /// A connection is over: closes its socket as [`Closed::close_mode`] says.
     fn handle_closed(&mut self, id: ConnId, closed: Closed);
 
     /// The steps of a turn. Returns for how long the oldest check or final read had been due when

@@ -70,16 +70,17 @@ pub struct Closed {
     /// Bytes of an unfinished message. They are dropped.
     pub unfinished: usize,
     /// How the driver closes the socket.
-    pub(crate) close_mode: CloseMode,
+    pub close_mode: CloseMode,
 }
 
-/// How a driver is to end a connection on the wire.
+/// How a driver closes the socket of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CloseMode {
+pub enum CloseMode {
     /// Close the socket: a FIN, or a reset if unread bytes are left.
     Close,
-    /// Shut the writing side, and see the peer's unread bytes off before the socket is closed: the
-    /// reset that they would cause may overtake the last reply (RFC 1122 section 4.2.2.13).
+    /// Shut the writing side, then read and discard until the peer has shut its side, or for a
+    /// moment, before the socket is closed: unread bytes would cause a reset, which may overtake
+    /// the last reply (RFC 1122 section 4.2.2.13).
     Linger,
     /// Reset the connection (the ABORT of RFC 9293 section 3.10.5). A peer that does not answer
     /// does not answer a FIN either: the kernel would keep its buffers and repeat the FIN for

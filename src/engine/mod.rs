@@ -136,8 +136,7 @@ use std::time::Duration;
 use slab::Slab;
 
 pub use fanout::{Broadcast, BroadcastId};
-pub(crate) use handler::CloseMode;
-pub use handler::{Close, Closed, Context, Handler};
+pub use handler::{Close, CloseMode, Closed, Context, Handler};
 pub use ready_set::ReadySet;
 pub use snapshot::ConnectionInfo;
 pub use stats::{Histogram, Stats};
