@@ -24,8 +24,7 @@ pub struct ConnId {
 }
 
 impl ConnId {
-    /// The most slots that fit a poll token on this machine, less some that the driver keeps for
-    /// itself.
+    /// The most slots that fit a poll token on this machine, less some that the driver reserves.
     pub const MAX_SLOTS: usize = SLOT_MASK - 0xfff;
 
     pub(crate) fn new(slot: usize, generation: u32) -> Self {

@@ -23,7 +23,7 @@ impl Timestamp {
         Timestamp(ms)
     }
 
-    /// The instant that long after the start, rounded down.
+    /// The instant `since_start` after the start, rounded down.
     pub const fn from_duration(since_start: Duration) -> Self {
         Timestamp(since_start.as_secs() * 1000 + since_start.subsec_millis() as u64)
     }

@@ -990,7 +990,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A server on the client's own thread, and what each of its lines brought.
+/// A server on the client's own thread, and what each of its connections received.
 struct Chance {
     listener: TcpListener,
     line: Option<TcpStream>,

@@ -334,7 +334,7 @@ fn connect_ends_without_error_when_stdout_closes() {
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take().expect("piped"));
     let mut first = String::new();
     BufReader::new(stdout).read_line(&mut first).expect("text");
-    // The reader is gone with its pipe.
+    // The reader of stdout has closed its pipe.
     let connect = Connect {
         stdin,
         stdout: Collected::new(std::io::empty()),

@@ -171,6 +171,37 @@ fn handle_reports_a_full_command_queue() {
 }
 
 #[test]
+fn handle_runs_a_closure_on_the_loop() {
+    let running = running();
+    let mut peers: Vec<_> = (0..3).map(|_| running.connect()).collect();
+    let (sender, result) = channel();
+    let ids: Vec<ConnId> = peers.iter().map(|(_, id)| *id).collect();
+    let first = ids[0];
+    let task = move |cx: &mut Context<'_>| {
+        let sent = ids.iter().all(|id| cx.send(*id, b"from the closure").is_ok());
+        let closing = cx.close(first, Close::AfterFlush);
+        let _ = sender.send((cx.connections(), sent, closing, thread::current().id()));
+    };
+    running.handle.run(task).expect("there is room");
+    let (connections, sent, closing, ran_on) = result.recv_timeout(DEADLINE).expect("it ran");
+    assert_eq!((connections, sent, closing), (3, true, true));
+    assert_eq!(ran_on, running.thread.thread().id());
+    for (stream, _) in &mut peers {
+        expect(stream, b"from the closure\n");
+    }
+    assert_eq!(
+        running.next_call(),
+        Call::Close(first, CloseReason::Requested)
+    );
+    running.handle.shutdown(Duration::ZERO);
+    running.thread.join().expect("the server ends");
+    assert_eq!(
+        running.handle.run(|_| panic!("nothing runs any more")),
+        Err(SendError::Closed)
+    );
+}
+
+#[test]
 fn embedder_takes_single_turns() {
     let (sender, calls) = channel();
     let mut handler = Teller(sender);

@@ -195,8 +195,8 @@ fn empty_lines(senders: usize, readers: usize, server: &Server) -> Result<Beside
 /// The quiet peers are to be connected, and measured, when the storm breaks.
 const CALM_BEFORE: Duration = Duration::from_millis(500);
 
-/// Everybody dials at once, as fast as one thread can, and stays: closing as many would be another
-/// disturbance.
+/// Dials all connections at once, as fast as one thread can, and keeps them: closing as many would
+/// be another disturbance.
 fn accepts(bench: &Bench, server: &Server) -> Result<Beside, Failure> {
     let (dials, to) = (bench.size.many, server.addr);
     Ok(Beside::Storm(Background::start(move |over| {

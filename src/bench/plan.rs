@@ -28,7 +28,7 @@ pub(super) struct Plan {
     pub(super) duration_ns: u64,
     /// How long after that replies are waited for.
     pub(super) grace_ns: u64,
-    /// Time from a connection's last byte before which the server should not have given it up.
+    /// Time from a connection's last byte before which the server should not have closed it.
     pub(super) bound_ns: Option<u64>,
     /// Messages that are pushed, and the time from one to the next.
     pub(super) pushes: u32,

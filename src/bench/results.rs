@@ -411,7 +411,7 @@ fn dead(job: &Job, counters: &counters::Counters) -> DeadFigures {
         overshoot_us: evictions.overshoot.summary(),
         silence_us: evictions.silence.summary(),
         closed_after: match job.plan.bound_ns {
-            // The excess over the bound is known more finely than the whole.
+            // The excess over the timeout is recorded more finely than the whole.
             Some(bound_ns) if evictions.early == 0 => evictions
                 .overshoot
                 .buckets()

@@ -81,7 +81,7 @@ impl Engine {
     pub(super) fn drain_at(&self, id: ConnId) -> Option<Timestamp> {
         let Drain { from, until, .. } = self.drain?;
         let grace_ms = until.ms_since(from);
-        // Two ticks stay free: one by which the wheel may be late, one in which to flush.
+        // Two ticks are left: one for the wheel's lateness, one to flush.
         let spread_ms = (grace_ms / SPREAD_DENOMINATOR * SPREAD_NUMERATOR)
             .min(grace_ms.saturating_sub(2 * self.tick_ms));
         Some(from.plus_ms(fastrand::Rng::with_seed(id.as_u64()).u64(0..=spread_ms)))

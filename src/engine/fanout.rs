@@ -70,7 +70,7 @@ struct Burst {
     wire: Arc<SharedBytes>,
     /// Connections that are no receivers of one or another.
     excepts: Vec<ConnId>,
-    /// The last generation given out before the first of the calls.
+    /// The last generation assigned before the first of the calls.
     generation: u32,
     receivers: usize,
 }

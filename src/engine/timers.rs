@@ -308,7 +308,7 @@ impl Engine {
 
     fn insert(&mut self, id: ConnId, at: Timestamp) {
         self.wheel.catch_up(self.now.as_ms() / self.slot_ms);
-        // Rounded up: a check that fires before its time would only have to be made again.
+        // Rounded up: a check that fires before its time would have to be repeated.
         self.wheel
             .insert(id.slot(), at.as_ms().div_ceil(self.slot_ms));
     }

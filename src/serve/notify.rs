@@ -48,8 +48,7 @@ struct Watchdog {
 }
 
 impl Manager {
-    /// The manager that `NOTIFY_SOCKET` names. A name that leads nowhere is logged: the server can
-    /// do without.
+    /// The manager of `NOTIFY_SOCKET`. An invalid name is logged, and the server runs without it.
     pub(super) fn from_env() -> Self {
         let Some(name) = env::var_os("NOTIFY_SOCKET") else {
             return Manager(None);

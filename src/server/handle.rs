@@ -1,5 +1,6 @@
 //! The server, for other threads.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel as unbounded};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use mio::Waker;
 
-use crate::engine::Close;
+use crate::engine::{Close, Context};
 use crate::error::SendError;
 use crate::framing::Codec;
 use crate::id::ConnId;
@@ -16,12 +17,15 @@ use crate::id::ConnId;
 /// [`SendError::Full`].
 const QUEUED_COMMANDS: usize = 4096;
 
-#[derive(Debug)]
 pub(super) enum Command {
     Send(ConnId, Vec<u8>),
     Broadcast(Vec<u8>),
     Close(ConnId, Close),
+    Run(Task),
 }
+
+/// A closure for the server's thread.
+pub(super) type Task = Box<dyn FnOnce(&mut Context<'_>) + Send>;
 
 /// Reaches a running server from other threads: cheap to clone, safe to keep after the server has
 /// stopped.
@@ -29,7 +33,7 @@ pub(super) enum Command {
 /// Commands are carried out at the beginning of the next turn, those of one thread in the order in
 /// which it gave them. `Ok` means that a command was queued; a message for a connection that has
 /// closed by then is dropped.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Handle {
     commands: Sender<Command>,
     shared: Arc<HandleState>,
@@ -101,6 +105,28 @@ impl Handle {
         self.push(Command::Close(id, how))
     }
 
+    /// Runs a closure on the server's thread, at the beginning of its next turn. It sees the server
+    /// as a handler does: it can send to many connections, read snapshots, and close.
+    ///
+    /// Like a callback it must not block: it delays every connection. A panic in it is one of the
+    /// handler's. If the server has stopped by then, the closure is dropped without a call.
+    ///
+    /// [`SendError::Full`]: too many commands wait; try again later. [`SendError::Closed`]: the
+    /// server has stopped.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let server = heartline::Server::bind("127.0.0.1:0", heartline::Config::default())?;
+    /// let handle = server.handle();
+    /// let (sender, receiver) = std::sync::mpsc::channel();
+    /// handle.run(move |cx| drop(sender.send(cx.connections())))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn run(&self, task: impl FnOnce(&mut Context<'_>) + Send + 'static) -> Result<(), SendError> {
+        self.push(Command::Run(Box::new(task)))
+    }
+
     /// Begins to shut down the server: it stops accepting, answers what it has received, and closes
     /// each connection at a random instant within `grace`, at the end of which the remaining ones
     /// are cut off. `run` returns when none is left.
@@ -141,6 +167,15 @@ impl Handle {
             self.shared.woken.store(false, Ordering::SeqCst);
             log::error!("waker error={error}");
         }
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle")
+            .field("queued", &self.shared.queued)
+            .field("closed", &self.shared.closed)
+            .finish_non_exhaustive()
     }
 }
 

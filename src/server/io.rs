@@ -14,7 +14,7 @@ use super::{ALARM, FIRST_EVENT_SOURCE, FIRST_LISTENER, Server, WAKER};
 use crate::close::{CloseReason, RejectReason};
 use crate::engine::budgets::{ACCEPTS_PER_TURN, EVENTS_PER_TURN, SLICES_PER_WRITE, SOCKET_WORK};
 use crate::engine::driver::{Driver, Readiness, Received, Written};
-use crate::engine::{CloseMode, Closed, Engine, FinalRead, Handler, ReadySet, Work};
+use crate::engine::{CloseMode, Closed, Context, Engine, FinalRead, Handler, ReadySet, Work};
 use crate::id::ConnId;
 use crate::net;
 use crate::time::{Timestamp, duration_to_ms};
@@ -103,6 +103,9 @@ impl<H: Handler + ?Sized> Driver for ServerTurn<'_, H> {
                 }
             }
             Command::Close(id, how) => drop(server.engine.close_on_request(id, how)),
+            Command::Run(task) => task(&mut Context {
+                engine: &mut server.engine,
+            }),
         }
         true
     }

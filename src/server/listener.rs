@@ -151,8 +151,7 @@ impl Listeners {
         Accepted::Nobody
     }
 
-    /// Out of descriptors or of memory: turns one peer away with the descriptor in reserve, or
-    /// rests.
+    /// Out of descriptors or of memory: rejects one peer with the descriptor in reserve, or pauses.
     fn handle_exhaustion(&mut self, now: Timestamp, error: io::Error) -> Accepted {
         if self.spare.take().is_some()
             && let Some(listener) = self.listeners.iter_mut().find(|listener| listener.pending)

@@ -266,8 +266,7 @@ fn watch_signals(tell: SyncSender<Event>) -> Result<Arc<AtomicI32>, Error> {
         for signal in signals.forever() {
             let ends = ![SIGTSTP, SIGCONT].contains(&signal);
             if ends && end.swap(signal, Ordering::Relaxed) != 0 {
-                // A terminal that takes nothing more may be what holds it up, so nothing is
-                // written.
+                // The terminal itself may be stuck, so nothing is written to it.
                 let _ = disable_raw_mode();
                 signal_hook::low_level::exit(128 + signal);
             }

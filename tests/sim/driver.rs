@@ -84,7 +84,7 @@ pub struct SimServer {
     /// The line of each slot, as the server keeps its sockets.
     sockets: Vec<Option<usize>>,
     ready: ReadySet,
-    /// Reads of it meet no fault: it would be a kernel that lies.
+    /// Faults are off during a final read: the kernel does not hide bytes.
     in_final_read: bool,
     timer_rounds: usize,
     /// Events of this turn that were not handled yet.

@@ -1,4 +1,4 @@
-//! What happened, as one number: the same seed must lead to the same.
+//! Everything that happened in a run, as one number: the same seed must give the same number.
 
 /// An FNV-1a hash of everything noted. With `HEARTLINE_SIM_TRACE` set, it is printed as well.
 pub struct Trace {

@@ -31,7 +31,7 @@ pub(super) enum NextStep {
     Again,
     /// A decision on this request, before its body.
     Head(Head),
-    /// To have the request taken that was admitted: it is whole.
+    /// The admitted request is whole: take it.
     Whole,
     /// This answer, for what came is not to be understood.
     Refuse(Failure),
@@ -72,7 +72,7 @@ pub(super) struct HttpConnection<R> {
     pub(super) peer: String,
     /// Read and not yet used: a head and a read beyond it at most, or a body and a read beyond it.
     input: Vec<u8>,
-    /// Bytes of it that hold no end of a head.
+    /// Bytes of it that were searched and hold no end of a head.
     searched: usize,
     /// One answer, or the events of one second.
     output: Vec<u8>,

@@ -14,7 +14,7 @@ const STATUS: &str = "/proc/self/status";
 
 /// This process.
 pub(super) struct Process {
-    /// Descriptors that were open before anybody came.
+    /// Descriptors that were open before the first connection.
     at_start: u64,
 }
 
