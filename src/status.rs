@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::admin::api::{DurationHistogram, Status};
-use crate::admin::client::{AdminArgs, AdminClient, AdminError, printable};
+use crate::admin::client::{AdminClient, AdminClientArgs, AdminError, printable};
 use crate::error::Error;
 use crate::humanize::{bound, bytes, duration, grouped, span};
 
@@ -22,7 +22,7 @@ Exit codes:
   3  it is draining")]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
-    admin: AdminArgs,
+    admin: AdminClientArgs,
     /// The server's own JSON, as of GET /status
     #[arg(long)]
     json: bool,

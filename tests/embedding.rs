@@ -178,7 +178,9 @@ fn handle_runs_a_closure_on_the_loop() {
     let ids: Vec<ConnId> = peers.iter().map(|(_, id)| *id).collect();
     let first = ids[0];
     let task = move |cx: &mut Context<'_>| {
-        let sent = ids.iter().all(|id| cx.send(*id, b"from the closure").is_ok());
+        let sent = ids
+            .iter()
+            .all(|id| cx.send(*id, b"from the closure").is_ok());
         let closing = cx.close(first, Close::AfterFlush);
         let _ = sender.send((cx.connections(), sent, closing, thread::current().id()));
     };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::server::ServerArgs;
-use super::values::{Expect, PingAnswerOrOff, Ramp, Sources, Text};
+use super::values::{EscapedText, Expect, PingAnswerOrOff, Ramp, Sources};
 use crate::args::values::{DurationOrOff, Size, duration};
 use crate::error::{ConfigError, Error};
 use crate::net::HostPort;
@@ -82,7 +82,7 @@ pub(super) struct WireArgs {
     /// What a connection sends; \r, \n, \t, \0, \\ and \xNN are understood, here and below
     /// [default: ping\n; echo and push: a line of --size bytes]
     #[arg(long, value_name = "TEXT", help_heading = WIRE)]
-    pub(super) send: Option<Text>,
+    pub(super) send: Option<EscapedText>,
     /// When a reply is complete: after N lines (lines:N), or when TEXT has arrived
     #[arg(long, value_name = "lines:N|TEXT", default_value = "lines:1", help_heading = WIRE)]
     pub(super) expect: Expect,
@@ -92,7 +92,7 @@ pub(super) struct WireArgs {
     pub(super) answer: Option<PingAnswerOrOff>,
     /// Sent once on each connection when it is established, except push's sender
     #[arg(long, value_name = "TEXT", help_heading = WIRE)]
-    pub(super) hello: Option<Text>,
+    pub(super) hello: Option<EscapedText>,
 }
 
 #[derive(Args, Debug)]

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 /// Bytes written as text, with the escapes `\r \n \t \0 \\` and `\xNN`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Text(pub(super) Vec<u8>);
+pub(super) struct EscapedText(pub(super) Vec<u8>);
 
-impl FromStr for Text {
+impl FromStr for EscapedText {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -39,7 +39,7 @@ impl FromStr for Text {
         if bytes.is_empty() {
             Err("is empty".to_string())
         } else {
-            Ok(Text(bytes))
+            Ok(EscapedText(bytes))
         }
     }
 }
@@ -66,7 +66,7 @@ impl FromStr for Expect {
                 _ => Err("lines: takes a number from 1".to_string()),
             };
         }
-        let Text(bytes) = text.parse()?;
+        let EscapedText(bytes) = text.parse()?;
         if bytes.len() > MAX_TEXT_BYTES {
             Err(format!("longer than {MAX_TEXT_BYTES} bytes"))
         } else {
@@ -99,7 +99,7 @@ impl FromStr for PingAnswerOrOff {
         let (ask, reply) = text
             .split_once('=')
             .ok_or("write PING=PONG, as ping\\n=pong\\n, or off")?;
-        let (Text(ask), Text(reply)) = (ask.parse()?, reply.parse()?);
+        let (EscapedText(ask), EscapedText(reply)) = (ask.parse()?, reply.parse()?);
         if ask.iter().position(|byte| *byte == b'\n') != Some(ask.len() - 1)
             || ask.len() > MAX_EXPECTED_BYTES
         {
@@ -187,13 +187,13 @@ mod tests {
 
     #[test]
     fn payload_escapes_are_parsed() {
-        assert_eq!("PING\\r\\n".parse(), Ok(Text(b"PING\r\n".to_vec())));
+        assert_eq!("PING\\r\\n".parse(), Ok(EscapedText(b"PING\r\n".to_vec())));
         assert_eq!(
             "\\x00\\xfF\\\\\\t\\0é".parse(),
-            Ok(Text(b"\x00\xff\\\t\0\xc3\xa9".to_vec()))
+            Ok(EscapedText(b"\x00\xff\\\t\0\xc3\xa9".to_vec()))
         );
         for wrong in ["", "\\", "\\q", "\\x", "\\x1", "\\xg0", "a\\"] {
-            assert!(wrong.parse::<Text>().is_err(), "{wrong:?}");
+            assert!(wrong.parse::<EscapedText>().is_err(), "{wrong:?}");
         }
     }
 

@@ -17,11 +17,11 @@ use crate::error::Error;
 /// The workers of one measurement. They end with this value, or when this process does, because
 /// then their pipes end.
 pub(super) struct Workers {
-    workers: Vec<Worker>,
+    workers: Vec<WorkerProcess>,
     news: Receiver<WorkerEvent>,
 }
 
-struct Worker {
+struct WorkerProcess {
     child: Child,
     orders: Option<ChildStdin>,
 }
@@ -82,7 +82,7 @@ impl Workers {
             .stdout(Stdio::piped())
             .spawn()?;
         let (orders, stdout) = (child.stdin.take(), child.stdout.take());
-        self.workers.push(Worker { child, orders });
+        self.workers.push(WorkerProcess { child, orders });
         let listen = move || {
             for line in stdout
                 .into_iter()

@@ -16,11 +16,11 @@ use crate::{bench, connect, logging, serve, settings, status, top};
 #[command(name = "heartline", version, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: TopLevelCommand,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum TopLevelCommand {
     /// Hold connections: listen, answer heartbeats, close dead peers, run an application
     Serve(settings::Options),
     /// Hold a connection to a server: send lines of stdin, print messages, status on stderr
@@ -55,13 +55,13 @@ pub fn run() -> ExitCode {
         Err(error) => return exit_code(explain(&error)),
     };
     let result = match cli.command {
-        Command::Serve(_) => serve::run(Cli::command()),
-        Command::Connect(args) => connect::run(args),
-        Command::Status(args) => status::run(args),
-        Command::Top(args) => top::run(args),
-        Command::Bench(args) => bench::run(args),
-        Command::Completions(args) => manual::completions(&args),
-        Command::Man(args) => manual::man(&args),
+        TopLevelCommand::Serve(_) => serve::run(Cli::command()),
+        TopLevelCommand::Connect(args) => connect::run(args),
+        TopLevelCommand::Status(args) => status::run(args),
+        TopLevelCommand::Top(args) => top::run(args),
+        TopLevelCommand::Bench(args) => bench::run(args),
+        TopLevelCommand::Completions(args) => manual::completions(&args),
+        TopLevelCommand::Man(args) => manual::man(&args),
     };
     exit_code(result)
 }

@@ -297,19 +297,19 @@ mod tests {
     }
 
     #[derive(Debug, Clone)]
-    enum Step {
+    enum QueueStep {
         Push(Vec<u8>),
         Ping,
         Send(prop::sample::Index),
         LoseLine,
     }
 
-    fn step() -> impl Strategy<Value = Step> {
+    fn step() -> impl Strategy<Value = QueueStep> {
         prop_oneof![
-            4 => prop::collection::vec(any::<u8>(), 0..50).prop_map(Step::Push),
-            2 => Just(Step::Ping),
-            6 => any::<prop::sample::Index>().prop_map(Step::Send),
-            1 => Just(Step::LoseLine),
+            4 => prop::collection::vec(any::<u8>(), 0..50).prop_map(QueueStep::Push),
+            2 => Just(QueueStep::Ping),
+            6 => any::<prop::sample::Index>().prop_map(QueueStep::Send),
+            1 => Just(QueueStep::LoseLine),
         ]
     }
 
@@ -332,22 +332,22 @@ mod tests {
         fn messages_arrive_once_and_in_order_over_reconnects(steps in prop::collection::vec(step(), 0..80)) {
             let mut queue = queue(Framing::Length, 1 << 20);
             let (mut sent, mut received, mut wire) = (Vec::new(), Vec::new(), Vec::new());
-            for step in steps.into_iter().chain([Step::LoseLine]) {
+            for step in steps.into_iter().chain([QueueStep::LoseLine]) {
                 match step {
-                    Step::Push(message) => {
+                    QueueStep::Push(message) => {
                         prop_assume!(message != b"ping" && message != b"pong");
                         queue.push(&message).expect("room");
                         sent.push(message);
                     }
-                    Step::Ping => queue.push_ping(),
-                    Step::Send(share) => {
+                    QueueStep::Ping => queue.push_ping(),
+                    QueueStep::Send(share) => {
                         let bytes = next_bytes(&queue);
                         prop_assert_eq!(bytes.len(), queue.unsent());
                         let n = share.index(bytes.len() + 1);
                         wire.extend_from_slice(&bytes[..n]);
                         queue.advance(n);
                     }
-                    Step::LoseLine => {
+                    QueueStep::LoseLine => {
                         received.extend(messages_of(&wire));
                         wire.clear();
                         queue.handle_line_lost();

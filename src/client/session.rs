@@ -33,7 +33,7 @@ pub(crate) struct Session {
     backoff: Backoff,
     tries: Option<u32>,
     rng: fastrand::Rng,
-    state: State,
+    state: SessionState,
     /// Dials since the last connection that received anything: they count against `max_attempts`.
     tries_used: u32,
     /// Dials since the last connection that lasted: they make the waits grow. One received byte
@@ -48,7 +48,7 @@ pub(crate) struct Session {
 }
 
 #[derive(Debug)]
-enum State {
+enum SessionState {
     Waiting { until: Timestamp },
     Dialing { deadline: Timestamp },
     Connected(LiveConnection),
@@ -94,7 +94,7 @@ impl Session {
             backoff: config.backoff.clone(),
             tries: config.tries,
             rng: fastrand::Rng::with_seed(seed),
-            state: State::Waiting {
+            state: SessionState::Waiting {
                 until: Timestamp::ZERO,
             },
             tries_used: 0,
@@ -115,10 +115,10 @@ impl Session {
             return Some(Action::Measure);
         }
         match &mut self.state {
-            State::Waiting { until } if *until <= now => {
+            SessionState::Waiting { until } if *until <= now => {
                 self.tries_used = self.tries_used.saturating_add(1);
                 self.failures = self.failures.saturating_add(1);
-                self.state = State::Dialing {
+                self.state = SessionState::Dialing {
                     deadline: now.plus_ms(self.dial_timeout_ms),
                 };
                 Some(Action::Dial(Attempt {
@@ -126,8 +126,8 @@ impl Session {
                     of: self.tries,
                 }))
             }
-            State::Dialing { deadline } if *deadline <= now => Some(Action::AbandonDial),
-            State::Connected(line) => {
+            SessionState::Dialing { deadline } if *deadline <= now => Some(Action::AbandonDial),
+            SessionState::Connected(line) => {
                 let beat = self.heartbeat.as_ref()?;
                 let Question { ping, silence } = line.poll(now, beat, self.pings_amid)?;
                 Some(Action::Ping { ping, silence })
@@ -139,20 +139,20 @@ impl Session {
     /// When [`Session::poll`] will return a command if nothing happens meanwhile. `None`: never.
     pub(crate) fn poll_timeout(&self) -> Option<Timestamp> {
         match &self.state {
-            State::Waiting { until } => Some(*until),
-            State::Dialing { deadline } => Some(*deadline),
-            State::Connected(line) => {
+            SessionState::Waiting { until } => Some(*until),
+            SessionState::Dialing { deadline } => Some(*deadline),
+            SessionState::Connected(line) => {
                 let ask_at = self.heartbeat.as_ref().and_then(|beat| line.ask_at(beat));
                 let ends = self.ends_of(line).map(|(at, _)| at);
                 ends.chain(ask_at).chain(self.sample_at()).min()
             }
-            State::Done(_) => None,
+            SessionState::Done(_) => None,
         }
     }
 
     /// The dial goes on with the next address, which has a timeout of its own.
     pub(crate) fn handle_next_address(&mut self, now: Timestamp) {
-        if let State::Dialing { deadline } = &mut self.state {
+        if let SessionState::Dialing { deadline } = &mut self.state {
             *deadline = now.plus_ms(self.dial_timeout_ms);
         }
     }
@@ -160,17 +160,17 @@ impl Session {
     /// The dial succeeded: returns the epoch of the new connection. `None` if no dial was in
     /// progress.
     pub(crate) fn handle_dialled(&mut self, now: Timestamp) -> Option<u64> {
-        let State::Dialing { .. } = self.state else {
+        let SessionState::Dialing { .. } = self.state else {
             return None;
         };
         self.epoch += 1;
-        self.state = State::Connected(LiveConnection::new(now));
+        self.state = SessionState::Connected(LiveConnection::new(now));
         Some(self.epoch)
     }
 
     /// The dial failed at its last address.
     pub(crate) fn handle_dial_failed(&mut self, now: Timestamp) -> Option<Next> {
-        let State::Dialing { .. } = self.state else {
+        let SessionState::Dialing { .. } = self.state else {
             return None;
         };
         Some(self.retry(now))
@@ -178,7 +178,7 @@ impl Session {
 
     /// Bytes arrived.
     pub(crate) fn handle_received(&mut self, now: Timestamp) {
-        if let State::Connected(line) = &mut self.state {
+        if let SessionState::Connected(line) = &mut self.state {
             line.handle_sign_of_life(now);
             self.tries_used = 0;
         }
@@ -186,7 +186,7 @@ impl Session {
 
     /// `pongs` answers arrived. Returns the round-trip time of the last one that is known.
     pub(crate) fn handle_pongs(&mut self, now: Timestamp, pongs: u32) -> Option<Duration> {
-        let State::Connected(line) = &mut self.state else {
+        let SessionState::Connected(line) = &mut self.state else {
             return None;
         };
         (0..pongs).fold(None, |last, _| {
@@ -196,14 +196,14 @@ impl Session {
 
     /// A message arrived that may have had a pong in it, which only raw framing lets happen.
     pub(crate) fn handle_pongs_unclear(&mut self) {
-        if let State::Connected(line) = &mut self.state {
+        if let SessionState::Connected(line) = &mut self.state {
             line.outstanding.forget();
         }
     }
 
     /// When the server's progress in reading is to be measured next.
     fn sample_at(&self) -> Option<Timestamp> {
-        let State::Connected(line) = &self.state else {
+        let SessionState::Connected(line) = &self.state else {
             return None;
         };
         Some(line.stuck?.next_sample(self.write_timeout_ms?))
@@ -212,7 +212,7 @@ impl Session {
     /// How many of the bytes that the kernel took the server has not acknowledged (`SIOCOUTQ` of
     /// tcp(7)); `None` where the system does not report it.
     pub(crate) fn handle_progress(&mut self, now: Timestamp, unacknowledged: Option<u64>) {
-        if let State::Connected(line) = &mut self.state
+        if let SessionState::Connected(line) = &mut self.state
             && let Some(progress) = &mut line.stuck
         {
             progress.measure(now, line.written, unacknowledged);
@@ -223,7 +223,8 @@ impl Session {
     /// room, and before a write to it if the last measurement is a while ago. After the write,
     /// bytes would be unacknowledged that the server cannot have seen.
     pub(crate) fn wants_progress(&self, now: Timestamp) -> bool {
-        let (State::Connected(line), Some(sample_at)) = (&self.state, self.sample_at()) else {
+        let (SessionState::Connected(line), Some(sample_at)) = (&self.state, self.sample_at())
+        else {
             return false;
         };
         sample_at <= now || line.stuck.is_some_and(|progress| !progress.is_measured())
@@ -231,7 +232,7 @@ impl Session {
 
     /// A ping was sent between messages, because enough bytes were sent since the last one.
     pub(crate) fn handle_ping_amid(&mut self, now: Timestamp) {
-        if let State::Connected(line) = &mut self.state {
+        if let SessionState::Connected(line) = &mut self.state {
             line.outstanding.handle_ping(now);
         }
     }
@@ -251,7 +252,7 @@ impl Session {
 
     /// The kernel took `sent` bytes. `stuck`: it had no room for the rest of the queue.
     pub(crate) fn handle_sent(&mut self, now: Timestamp, sent: usize, stuck: bool) {
-        if let State::Connected(line) = &mut self.state {
+        if let SessionState::Connected(line) = &mut self.state {
             line.handle_sent(now, sent, stuck);
         }
     }
@@ -265,7 +266,7 @@ impl Session {
         unsent: bool,
         unacknowledged: u64,
     ) -> Option<Next> {
-        let State::Connected(line) = &self.state else {
+        let SessionState::Connected(line) = &self.state else {
             return None;
         };
         let half_closed = line.half_closed;
@@ -298,11 +299,13 @@ impl Session {
     pub(crate) fn wants_to_finish(&self) -> bool {
         self.finishing
             && match &self.state {
-                State::Connected(line) => !line.half_closed,
+                SessionState::Connected(line) => !line.half_closed,
                 // A client that was never connected still connects: the server may have something
                 // to send.
-                State::Waiting { .. } | State::Dialing { .. } => self.last_loss.is_some(),
-                State::Done(_) => false,
+                SessionState::Waiting { .. } | SessionState::Dialing { .. } => {
+                    self.last_loss.is_some()
+                }
+                SessionState::Done(_) => false,
             }
     }
 
@@ -312,7 +315,7 @@ impl Session {
     pub(crate) fn handle_all_sent(&mut self) -> bool {
         match (&self.state, self.last_loss) {
             _ if !self.wants_to_finish() => false,
-            (State::Connected(_), _) => true,
+            (SessionState::Connected(_), _) => true,
             (_, last_loss) => {
                 let reason = last_loss.expect("between two lines, one was lost");
                 self.done(Outcome::after_everything_sent(reason));
@@ -324,7 +327,7 @@ impl Session {
     /// The client's writing side was shut: no ping can be sent any more, and the server has one
     /// heartbeat timeout from now to send more.
     pub(crate) fn handle_half_closed(&mut self, now: Timestamp) {
-        if let State::Connected(line) = &mut self.state {
+        if let SessionState::Connected(line) = &mut self.state {
             line.handle_sign_of_life(now);
             line.half_closed = true;
         }
@@ -334,8 +337,8 @@ impl Session {
     /// once.
     pub(crate) fn handle_resumed(&mut self, now: Timestamp) {
         match &mut self.state {
-            State::Waiting { until } => *until = now.min(*until),
-            State::Connected(line)
+            SessionState::Waiting { until } => *until = now.min(*until),
+            SessionState::Connected(line)
                 if self.heartbeat.as_ref().is_some_and(|beat| beat.send_pings)
                     && !line.half_closed =>
             {
@@ -353,7 +356,7 @@ impl Session {
     /// Why the connection is to be left, if it is: the server has been silent for too long, or has
     /// not read for too long.
     pub(crate) fn verdict(&self, now: Timestamp) -> Option<CloseReason> {
-        let State::Connected(line) = &self.state else {
+        let SessionState::Connected(line) = &self.state else {
             return None;
         };
         self.ends_of(line)
@@ -381,7 +384,7 @@ impl Session {
 
     /// Time since the last sign of life; zero without a connection.
     pub(crate) fn silence(&self, now: Timestamp) -> Duration {
-        if let State::Connected(line) = &self.state {
+        if let SessionState::Connected(line) = &self.state {
             line.silence(now)
         } else {
             Duration::ZERO
@@ -390,11 +393,11 @@ impl Session {
 
     /// Whether bytes may be written.
     pub(crate) fn is_open(&self) -> bool {
-        matches!(&self.state, State::Connected(line) if !line.half_closed)
+        matches!(&self.state, SessionState::Connected(line) if !line.half_closed)
     }
 
     pub(crate) fn is_done(&self) -> bool {
-        matches!(self.state, State::Done(_))
+        matches!(self.state, SessionState::Done(_))
     }
 
     pub(crate) fn is_finishing(&self) -> bool {
@@ -403,10 +406,10 @@ impl Session {
 
     pub(crate) fn state(&self) -> ClientState {
         match &self.state {
-            State::Waiting { .. } => ClientState::Waiting,
-            State::Dialing { .. } => ClientState::Dialing,
-            State::Connected(_) => ClientState::Connected,
-            State::Done(outcome) => ClientState::Done(*outcome),
+            SessionState::Waiting { .. } => ClientState::Waiting,
+            SessionState::Dialing { .. } => ClientState::Dialing,
+            SessionState::Connected(_) => ClientState::Connected,
+            SessionState::Done(outcome) => ClientState::Done(*outcome),
         }
     }
 
@@ -425,7 +428,7 @@ impl Session {
             return self.done(Outcome::GaveUp { tries });
         }
         let delay_ms = self.backoff.delay_ms(self.failures, &mut self.rng);
-        self.state = State::Waiting {
+        self.state = SessionState::Waiting {
             until: now.plus_ms(delay_ms),
         };
         Next::Retry {
@@ -438,10 +441,10 @@ impl Session {
     }
 
     fn done(&mut self, outcome: Outcome) -> Next {
-        if let State::Done(first) = self.state {
+        if let SessionState::Done(first) = self.state {
             return Next::Done(first);
         }
-        self.state = State::Done(outcome);
+        self.state = SessionState::Done(outcome);
         Next::Done(outcome)
     }
 }

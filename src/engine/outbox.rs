@@ -461,17 +461,17 @@ mod tests {
     }
 
     #[derive(Debug, Clone)]
-    enum Step {
+    enum OutboxStep {
         Own(Vec<u8>),
         SharedBytes(Vec<u8>),
         Send(usize),
     }
 
-    fn step() -> impl Strategy<Value = Step> {
+    fn step() -> impl Strategy<Value = OutboxStep> {
         prop_oneof![
-            prop::collection::vec(any::<u8>(), 0..200).prop_map(Step::Own),
-            prop::collection::vec(any::<u8>(), 0..200).prop_map(Step::SharedBytes),
-            (0usize..300).prop_map(Step::Send),
+            prop::collection::vec(any::<u8>(), 0..200).prop_map(OutboxStep::Own),
+            prop::collection::vec(any::<u8>(), 0..200).prop_map(OutboxStep::SharedBytes),
+            (0usize..300).prop_map(OutboxStep::Send),
         ]
     }
 
@@ -484,15 +484,15 @@ mod tests {
             let held = Arc::<AtomicUsize>::default();
             for step in steps {
                 match step {
-                    Step::Own(bytes) => {
+                    OutboxStep::Own(bytes) => {
                         outbox.append(&mut pool, |buffer| buffer.extend_from_slice(&bytes));
                         model.extend(bytes);
                     }
-                    Step::SharedBytes(bytes) => {
+                    OutboxStep::SharedBytes(bytes) => {
                         outbox.append_shared(&mut pool, &SharedBytes::new(bytes.clone(), Arc::clone(&held)));
                         model.extend(bytes);
                     }
-                    Step::Send(n) => {
+                    OutboxStep::Send(n) => {
                         let n = n.min(model.len());
                         outbox.advance(n, &mut pool);
                         model.drain(..n);

@@ -12,7 +12,7 @@ use crate::time::Timestamp;
 
 /// The source of the bytes to decode.
 #[derive(Clone, Copy)]
-enum Input<'a> {
+enum DecodeInput<'a> {
     /// They were read just now.
     Read(&'a [u8]),
     /// The inbox kept them.
@@ -45,11 +45,11 @@ impl Engine {
         match phase {
             Phase::Open => {
                 self.seen(id);
-                self.decode(id, Input::Read(bytes), work, handler);
+                self.decode(id, DecodeInput::Read(bytes), work, handler);
             }
             Phase::AwaitingProxyHeader => {
                 if let Some(header) = self.handle_proxy_header(id, bytes, handler) {
-                    self.decode(id, Input::Read(&bytes[header..]), work, handler);
+                    self.decode(id, DecodeInput::Read(&bytes[header..]), work, handler);
                 }
             }
             Phase::HalfClosed | Phase::Flushing(_) | Phase::Closed(_) | Phase::Refused(_) => {}
@@ -66,7 +66,7 @@ impl Engine {
     ) {
         self.advance(now);
         if self.has_undecoded(id) && !work.is_spent() {
-            self.decode(id, Input::Kept, work, handler);
+            self.decode(id, DecodeInput::Kept, work, handler);
         }
     }
 
@@ -80,7 +80,7 @@ impl Engine {
     fn decode<H: Handler + ?Sized>(
         &mut self,
         id: ConnId,
-        input: Input<'_>,
+        input: DecodeInput<'_>,
         work: &mut Work,
         handler: &mut H,
     ) {
@@ -90,12 +90,12 @@ impl Engine {
         let mut lent = conn.lend_inbox();
         let inbox = &mut lent.inbox;
         let kept = match input {
-            Input::Read(_) => Undecoded::default(),
-            Input::Kept => inbox.take_undecoded(),
+            DecodeInput::Read(_) => Undecoded::default(),
+            DecodeInput::Kept => inbox.take_undecoded(),
         };
         let mut left = match input {
-            Input::Read(bytes) => bytes,
-            Input::Kept => kept.bytes(),
+            DecodeInput::Read(bytes) => bytes,
+            DecodeInput::Kept => kept.bytes(),
         };
         let mut began = inbox.frame_since();
         let mut is_first = true;
@@ -146,8 +146,8 @@ impl Engine {
             }
         }
         match input {
-            Input::Read(_) => inbox.keep_undecoded(left),
-            Input::Kept => {
+            DecodeInput::Read(_) => inbox.keep_undecoded(left),
+            DecodeInput::Kept => {
                 let left = left.len();
                 inbox.return_undecoded(kept, left);
             }

@@ -243,18 +243,18 @@ mod tests {
     }
 
     #[derive(Debug, Clone)]
-    enum Step {
+    enum WheelStep {
         Insert { key: usize, after: u64 },
         Remove { key: usize },
         Advance { by: u64, budget: usize },
     }
 
-    fn step() -> impl Strategy<Value = Step> {
+    fn step() -> impl Strategy<Value = WheelStep> {
         let far = SLOTS as u64 * 3;
         prop_oneof![
-            4 => (0usize..40, prop_oneof![0u64..5, 0u64..200, 0u64..far]).prop_map(|(key, after)| Step::Insert { key, after }),
-            1 => (0usize..40).prop_map(|key| Step::Remove { key }),
-            3 => (prop_oneof![0u64..4, 0u64..300, 0u64..far], 0usize..50).prop_map(|(by, budget)| Step::Advance { by, budget }),
+            4 => (0usize..40, prop_oneof![0u64..5, 0u64..200, 0u64..far]).prop_map(|(key, after)| WheelStep::Insert { key, after }),
+            1 => (0usize..40).prop_map(|key| WheelStep::Remove { key }),
+            3 => (prop_oneof![0u64..4, 0u64..300, 0u64..far], 0usize..50).prop_map(|(by, budget)| WheelStep::Advance { by, budget }),
         ]
     }
 
@@ -268,15 +268,15 @@ mod tests {
             let (mut now, mut cursor) = (0u64, 0u64);
             for step in steps {
                 match step {
-                    Step::Insert { key, after } => {
+                    WheelStep::Insert { key, after } => {
                         wheel.insert(key, now + after);
                         model.insert(key, (now + after).clamp(cursor, cursor + SLOTS as u64 - 1));
                     }
-                    Step::Remove { key } => {
+                    WheelStep::Remove { key } => {
                         wheel.remove(key);
                         model.remove(&key);
                     }
-                    Step::Advance { by, budget } => {
+                    WheelStep::Advance { by, budget } => {
                         now += by;
                         for _ in 0..budget {
                             let earliest = model.values().min().copied().filter(|step| *step <= now);

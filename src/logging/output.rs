@@ -203,12 +203,12 @@ fn open_anew(fd: BorrowedFd<'_>) -> io::Result<File> {
 
 /// The state that the writer thread of a slow file shares with the loop.
 struct WriterQueue {
-    queue: Mutex<Queue>,
+    queue: Mutex<PendingLines>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Queue {
+struct PendingLines {
     bytes: Vec<u8>,
     writing: bool,
     closed: bool,
@@ -218,7 +218,7 @@ struct Queue {
 
 impl WriterQueue {
     /// Held for a copy at most, never while something is written.
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    fn lock(&self) -> MutexGuard<'_, PendingLines> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

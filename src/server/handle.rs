@@ -123,7 +123,10 @@ impl Handle {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn run(&self, task: impl FnOnce(&mut Context<'_>) + Send + 'static) -> Result<(), SendError> {
+    pub fn run(
+        &self,
+        task: impl FnOnce(&mut Context<'_>) + Send + 'static,
+    ) -> Result<(), SendError> {
         self.push(Command::Run(Box::new(task)))
     }
 

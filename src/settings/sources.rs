@@ -44,12 +44,12 @@ pub(super) struct Problem {
 
 /// The settings of one source.
 #[derive(Default)]
-pub(super) struct Source {
+pub(super) struct SettingsSource {
     pub(super) said: HashMap<String, LayeredValue>,
     pub(super) problems: Vec<Problem>,
 }
 
-impl Source {
+impl SettingsSource {
     fn note(&mut self, key: &str, origin: ValueOrigin, value: Result<Value, String>) {
         match value {
             Ok(value) => {
@@ -87,8 +87,8 @@ fn variable(arg: &Arg) -> String {
     format!("{PREFIX}{}", key(arg).to_uppercase().replace('-', "_"))
 }
 
-pub(super) fn from_environment(known: &[&Arg], variables: &Variables) -> Source {
-    let mut source = Source::default();
+pub(super) fn from_environment(known: &[&Arg], variables: &Variables) -> SettingsSource {
+    let mut source = SettingsSource::default();
     for arg in known {
         let name = variable(arg);
         // A list can be empty. For other settings an empty variable counts as unset.
@@ -197,7 +197,7 @@ fn read(path: &Path) -> Result<String, Unreadable> {
 }
 
 /// Reads the settings in the file.
-pub(super) fn from_file(path: &Path, known: &[&Arg]) -> Result<Source, Unreadable> {
+pub(super) fn from_file(path: &Path, known: &[&Arg]) -> Result<SettingsSource, Unreadable> {
     let file = path.display();
     let text = read(path)?;
     let line = |at: usize| {
@@ -208,7 +208,7 @@ pub(super) fn from_file(path: &Path, known: &[&Arg]) -> Result<Source, Unreadabl
         let line = line(error.span().map_or(0, |span| span.start));
         Unreadable::Wrong(format!("{file}:{line}: {}", error.message()))
     })?;
-    let mut source = Source::default();
+    let mut source = SettingsSource::default();
     for (name, value) in table.get_ref() {
         let origin = ValueOrigin::File {
             path: path.to_owned(),

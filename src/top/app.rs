@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::history::History;
-use super::input::Input;
+use super::input::TextInput;
 use super::list::List;
 use super::peer::Peer;
-use super::poller::{Action, Update};
+use super::poller::{AdminAction, Update};
 use crate::admin::api::ClosedEntry;
 use crate::admin::api::Sort;
 
@@ -20,7 +20,7 @@ const NOTE: Duration = Duration::from_secs(6);
 /// interval.
 const LATE: Duration = Duration::from_secs(2);
 
-pub(super) struct App {
+pub(super) struct TopApp {
     pub(super) addr: String,
     interval: Duration,
     pub(super) list: List,
@@ -42,7 +42,7 @@ pub(super) enum Mode {
     Help,
     /// Close it?
     Confirm(Peer),
-    Write(Purpose, Input),
+    Write(Purpose, TextInput),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,12 +58,12 @@ pub(super) enum Effect {
     Quit,
     /// Out of the way, until the shell brings it back.
     Suspend,
-    Act(Action),
+    Act(AdminAction),
 }
 
-impl App {
+impl TopApp {
     pub(super) fn new(addr: String, interval: Duration, now: Instant) -> Self {
-        App {
+        TopApp {
             addr,
             interval,
             list: List::new(),
@@ -129,7 +129,7 @@ impl App {
                 match key.code {
                     KeyCode::Char('y' | 'Y') => {
                         self.mode = Mode::Watch;
-                        return Some(Effect::Act(Action::Close(peer)));
+                        return Some(Effect::Act(AdminAction::Close(peer)));
                     }
                     KeyCode::Char('n' | 'N' | 'q') | KeyCode::Esc => self.mode = Mode::Watch,
                     // Any other key is ignored.
@@ -175,14 +175,14 @@ impl App {
             KeyCode::Home => self.list.first_line(),
             KeyCode::End => self.list.last_line(),
             KeyCode::Char('/') => {
-                self.mode = Mode::Write(Purpose::Search, Input::new(self.list.address()))
+                self.mode = Mode::Write(Purpose::Search, TextInput::new(self.list.address()))
             }
-            KeyCode::Char('b') => self.mode = Mode::Write(Purpose::Broadcast, Input::default()),
+            KeyCode::Char('b') => self.mode = Mode::Write(Purpose::Broadcast, TextInput::default()),
             KeyCode::Char(char @ ('k' | 'm')) => match self.list.selected() {
                 Some(connection) if char == 'k' => self.mode = Mode::Confirm(Peer::of(connection)),
                 Some(connection) => {
                     self.mode =
-                        Mode::Write(Purpose::Message(Peer::of(connection)), Input::default())
+                        Mode::Write(Purpose::Message(Peer::of(connection)), TextInput::default())
                 }
                 None => self.show_notice("no connection is selected".to_string(), now),
             },
@@ -195,8 +195,8 @@ impl App {
         match purpose {
             Purpose::Search => self.list.search(text.trim()),
             _ if text.is_empty() => self.show_notice("nothing was sent".to_string(), now),
-            Purpose::Message(peer) => return Some(Effect::Act(Action::Send(peer, text))),
-            Purpose::Broadcast => return Some(Effect::Act(Action::Broadcast(text))),
+            Purpose::Message(peer) => return Some(Effect::Act(AdminAction::Send(peer, text))),
+            Purpose::Broadcast => return Some(Effect::Act(AdminAction::Broadcast(text))),
         }
         None
     }
@@ -209,7 +209,7 @@ mod tests {
     use crate::admin::api::{ConnectionList, Status};
 
     struct Fixture {
-        app: App,
+        app: TopApp,
         now: Instant,
     }
 
@@ -217,7 +217,7 @@ mod tests {
         /// Two connections are in the list: 0.1 and 1.1.
         fn new() -> Self {
             let now = Instant::now();
-            let mut app = App::new("127.0.0.1:7879".into(), Duration::from_secs(1), now);
+            let mut app = TopApp::new("127.0.0.1:7879".into(), Duration::from_secs(1), now);
             app.list.fit(10);
             let line = |id: &str| ConnectionEntry {
                 id: id.into(),
@@ -301,7 +301,7 @@ mod tests {
             id: "1.1".into(),
             address: "192.0.2.1.1".into(),
         };
-        assert_eq!(try_.keys("y"), Some(Effect::Act(Action::Close(peer))));
+        assert_eq!(try_.keys("y"), Some(Effect::Act(AdminAction::Close(peer))));
     }
 
     #[test]
@@ -309,7 +309,7 @@ mod tests {
         let mut try_ = Fixture::new();
         assert_eq!(
             try_.keys("bqk?B\n"),
-            Some(Effect::Act(Action::Broadcast("qk?B".into())))
+            Some(Effect::Act(AdminAction::Broadcast("qk?B".into())))
         );
         let peer = Peer {
             id: "0.1".into(),
@@ -317,7 +317,7 @@ mod tests {
         };
         assert_eq!(
             try_.keys("mhi y\n"),
-            Some(Effect::Act(Action::Send(peer, "hi y".into())))
+            Some(Effect::Act(AdminAction::Send(peer, "hi y".into())))
         );
         assert_eq!(try_.keys("m\n"), None);
         assert_eq!(try_.app.note(try_.now), Some("nothing was sent"));
@@ -333,7 +333,7 @@ mod tests {
         try_.app.paste("two\nlines");
         assert_eq!(
             try_.keys("\n"),
-            Some(Effect::Act(Action::Broadcast("two".into())))
+            Some(Effect::Act(AdminAction::Broadcast("two".into())))
         );
     }
 

@@ -6,16 +6,16 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 const MAX_CHARS: usize = 4096;
 
 #[derive(Debug, Default)]
-pub(super) struct Input {
+pub(super) struct TextInput {
     text: Vec<char>,
     /// Characters before the cursor.
     cursor: usize,
 }
 
-impl Input {
+impl TextInput {
     pub(super) fn new(text: &str) -> Self {
         let text: Vec<char> = text.chars().collect();
-        Input {
+        TextInput {
             cursor: text.len(),
             text,
         }
@@ -34,7 +34,7 @@ impl Input {
     pub(super) fn key(&mut self, key: KeyEvent) {
         match key.code {
             KeyCode::Char('u') if key.modifiers.contains(KeyModifiers::CONTROL) => {
-                *self = Input::default()
+                *self = TextInput::default()
             }
             KeyCode::Char('a') if key.modifiers.contains(KeyModifiers::CONTROL) => self.cursor = 0,
             KeyCode::Char('e') if key.modifiers.contains(KeyModifiers::CONTROL) => {
@@ -81,7 +81,7 @@ impl Input {
 mod tests {
     use super::*;
 
-    fn typed(input: &mut Input, codes: &[KeyCode]) -> String {
+    fn typed(input: &mut TextInput, codes: &[KeyCode]) -> String {
         codes
             .iter()
             .for_each(|code| input.key(KeyEvent::new(*code, KeyModifiers::NONE)));
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn input_is_edited_at_the_cursor() {
         use KeyCode::*;
-        let mut input = Input::new("añb");
+        let mut input = TextInput::new("añb");
         assert_eq!(
             typed(
                 &mut input,
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn paste_takes_one_bounded_line() {
-        let mut input = Input::new("say ");
+        let mut input = TextInput::new("say ");
         input.paste("hel\tlo\r\nq\ny");
         assert_eq!(input.text(), "say hello");
         input.paste(&"x".repeat(10_000));

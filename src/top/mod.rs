@@ -23,13 +23,13 @@ use ratatui::crossterm::terminal::disable_raw_mode;
 use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
 use signal_hook::iterator::Signals;
 
-use crate::admin::client::{AdminArgs, AdminClient};
+use crate::admin::client::{AdminClient, AdminClientArgs};
 use crate::args::values::duration;
 use crate::console::notice;
 use crate::error::{ConfigError, Error};
-use app::{App, Effect};
+use app::{Effect, TopApp};
 use list::ListRequest;
-use poller::{Command, Update};
+use poller::{PollerCommand, Update};
 use screen::Screen;
 use view::Theme;
 
@@ -57,13 +57,13 @@ const LAST_ACTIONS: Duration = Duration::from_secs(20);
 #[derive(Args, Debug)]
 pub(crate) struct TopArgs {
     #[command(flatten)]
-    admin: AdminArgs,
+    admin: AdminClientArgs,
     /// How often the server is queried
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = duration)]
     interval: Duration,
 }
 
-enum Event {
+enum TopEvent {
     Terminal(TerminalEvent),
     /// The terminal cannot be read any more.
     TerminalError(io::Error),
@@ -82,7 +82,7 @@ pub(crate) fn run(args: TopArgs) -> Result<ExitCode, Error> {
         );
         return Ok(ExitCode::from(USAGE));
     }
-    let mut app = App::new(client.addr(), args.interval, Instant::now());
+    let mut app = TopApp::new(client.addr(), args.interval, Instant::now());
     // Before the terminal is taken over: errors of the address or the token belong on the normal
     // screen.
     match poller::first_refresh(&client, &app.list.query()) {
@@ -99,7 +99,7 @@ pub(crate) fn run(args: TopArgs) -> Result<ExitCode, Error> {
     let poller = start_poller(client, args.interval, app.list.query(), tell.clone())?;
     let mut screen = Screen::take().map_err(Error::io("take the terminal"))?;
     start_thread("keys", move || read_terminal(&tell))?;
-    let session = Session {
+    let session = TopSession {
         app,
         events,
         ended_by,
@@ -113,17 +113,17 @@ pub(crate) fn run(args: TopArgs) -> Result<ExitCode, Error> {
     })
 }
 
-struct Session {
-    app: App,
-    events: Receiver<Event>,
+struct TopSession {
+    app: TopApp,
+    events: Receiver<TopEvent>,
     /// The signal that ends the program; zero before it.
     ended_by: Arc<AtomicI32>,
-    poller: SyncSender<Command>,
+    poller: SyncSender<PollerCommand>,
     /// Actions whose result is not known yet.
     unfinished: usize,
 }
 
-impl Session {
+impl TopSession {
     /// Until the user or a signal ends it.
     fn run(mut self, screen: &mut Screen) -> Result<(Self, ExitCode), Error> {
         let theme = Theme::of_environment();
@@ -151,7 +151,7 @@ impl Session {
                 signal => return Ok((self, exit_code(signal))),
             }
             // All that has happened is drawn at once, but not so much that nothing is drawn.
-            let rest: Vec<Event> = self.events.try_iter().take(EVENTS).collect();
+            let rest: Vec<TopEvent> = self.events.try_iter().take(EVENTS).collect();
             for event in first.into_iter().chain(rest) {
                 if let Some(code) = self.handle(event, screen)? {
                     return Ok((self, code));
@@ -160,37 +160,39 @@ impl Session {
         }
     }
 
-    fn handle(&mut self, event: Event, screen: &mut Screen) -> Result<Option<ExitCode>, Error> {
+    fn handle(&mut self, event: TopEvent, screen: &mut Screen) -> Result<Option<ExitCode>, Error> {
         let now = Instant::now();
         let effect = match event {
-            Event::Terminal(TerminalEvent::Key(key)) => self.app.key(key, now),
-            Event::Terminal(TerminalEvent::Paste(text)) => {
+            TopEvent::Terminal(TerminalEvent::Key(key)) => self.app.key(key, now),
+            TopEvent::Terminal(TerminalEvent::Paste(text)) => {
                 self.app.paste(&text);
                 None
             }
             // A new size is found when it is drawn.
-            Event::Terminal(_) => None,
-            Event::Update(news) => {
+            TopEvent::Terminal(_) => None,
+            TopEvent::Update(news) => {
                 self.unfinished -= usize::from(matches!(news, Update::Done(_)));
                 self.app.update(news, now);
                 None
             }
-            Event::Signal(SIGTSTP) => Some(Effect::Suspend),
-            Event::Signal(SIGCONT) => {
+            TopEvent::Signal(SIGTSTP) => Some(Effect::Suspend),
+            TopEvent::Signal(SIGCONT) => {
                 screen
                     .resume()
                     .map_err(Error::io("take the terminal again"))?;
                 None
             }
             // What ends it is seen in any case, above.
-            Event::Signal(_) => None,
-            Event::TerminalError(error) => return Err(Error::io("read from the terminal")(error)),
+            TopEvent::Signal(_) => None,
+            TopEvent::TerminalError(error) => {
+                return Err(Error::io("read from the terminal")(error));
+            }
         };
         match effect {
             None => {}
             Some(Effect::Quit) => return Ok(Some(ExitCode::SUCCESS)),
             Some(Effect::Suspend) => screen.suspend().map_err(Error::io("stop"))?,
-            Some(Effect::Act(action)) => match self.poller.try_send(Command::Act(action)) {
+            Some(Effect::Act(action)) => match self.poller.try_send(PollerCommand::Act(action)) {
                 Ok(()) => self.unfinished += 1,
                 Err(TrySendError::Full(_)) => self.app.show_notice(
                     "the server is too slow; the action was not sent".to_string(),
@@ -207,7 +209,7 @@ impl Session {
     fn order_lines(&self, shown: &mut Option<ListRequest>) -> Result<(), Error> {
         let wanted = self.app.list.query();
         if shown.as_ref() != Some(&wanted) {
-            match self.poller.try_send(Command::Show(wanted.clone())) {
+            match self.poller.try_send(PollerCommand::Show(wanted.clone())) {
                 Ok(()) => *shown = Some(wanted),
                 Err(TrySendError::Full(_)) => {}
                 Err(TrySendError::Disconnected(_)) => return Err(poller_ended()),
@@ -226,7 +228,7 @@ impl Session {
                 .events
                 .recv_timeout(deadline.saturating_duration_since(Instant::now()))
             {
-                Ok(Event::Update(Update::Done(sentence))) => {
+                Ok(TopEvent::Update(Update::Done(sentence))) => {
                     notice(&sentence);
                     unfinished -= 1;
                 }
@@ -243,13 +245,13 @@ fn start_poller(
     client: AdminClient,
     interval: Duration,
     query: ListRequest,
-    tell: SyncSender<Event>,
-) -> Result<SyncSender<Command>, Error> {
+    tell: SyncSender<TopEvent>,
+) -> Result<SyncSender<PollerCommand>, Error> {
     let (order, orders) = sync_channel(ORDERS);
     start_thread("poller", move || {
         poller::work(&client, interval, query, &orders, |news| {
             // At the end of the process there is no receiver.
-            let _ = tell.send(Event::Update(news));
+            let _ = tell.send(TopEvent::Update(news));
         });
     })?;
     Ok(order)
@@ -257,7 +259,7 @@ fn start_poller(
 
 /// Ends the program on a signal as `q` does: the returned value is zero, or the signal. A second
 /// signal ends it at once.
-fn watch_signals(tell: SyncSender<Event>) -> Result<Arc<AtomicI32>, Error> {
+fn watch_signals(tell: SyncSender<TopEvent>) -> Result<Arc<AtomicI32>, Error> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT])
         .map_err(Error::io("watch for signals"))?;
     let ended_by = Arc::new(AtomicI32::new(0));
@@ -271,17 +273,17 @@ fn watch_signals(tell: SyncSender<Event>) -> Result<Arc<AtomicI32>, Error> {
                 signal_hook::low_level::exit(128 + signal);
             }
             // Where so much has happened that there is no room, it is awake already.
-            let _ = tell.try_send(Event::Signal(signal));
+            let _ = tell.try_send(TopEvent::Signal(signal));
         }
     })?;
     Ok(ended_by)
 }
 
-fn read_terminal(tell: &SyncSender<Event>) {
+fn read_terminal(tell: &SyncSender<TopEvent>) {
     loop {
         let (event, last) = match event::read() {
-            Ok(event) => (Event::Terminal(event), false),
-            Err(error) => (Event::TerminalError(error), true),
+            Ok(event) => (TopEvent::Terminal(event), false),
+            Err(error) => (TopEvent::TerminalError(error), true),
         };
         if tell.send(event).is_err() || last {
             return;

@@ -12,14 +12,14 @@ use crate::humanize::connections;
 /// Most closes requested: as many as the tallest terminal has room for.
 const CLOSES: usize = 20;
 
-pub(super) enum Command {
+pub(super) enum PollerCommand {
     /// From now on this part of the list is wanted.
     Show(ListRequest),
-    Act(Action),
+    Act(AdminAction),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Action {
+pub(super) enum AdminAction {
     Close(Peer),
     Send(Peer, String),
     Broadcast(String),
@@ -40,17 +40,17 @@ pub(super) fn work(
     client: &AdminClient,
     interval: Duration,
     mut query: ListRequest,
-    orders: &Receiver<Command>,
+    orders: &Receiver<PollerCommand>,
     mut tell: impl FnMut(Update),
 ) {
     let mut next = Instant::now() + interval;
     loop {
         match orders.recv_timeout(next.saturating_duration_since(Instant::now())) {
-            Ok(Command::Show(wanted)) => {
+            Ok(PollerCommand::Show(wanted)) => {
                 query = wanted;
                 tell(lines(client, &query).unwrap_or_else(trouble));
             }
-            Ok(Command::Act(action)) => {
+            Ok(PollerCommand::Act(action)) => {
                 tell(Update::Done(act(client, &action)));
                 refresh(client, &query, &mut tell);
             }
@@ -94,15 +94,15 @@ fn trouble(error: AdminError) -> Update {
 }
 
 /// Performs the action, and returns its result as a sentence.
-fn act(client: &AdminClient, action: &Action) -> String {
+fn act(client: &AdminClient, action: &AdminAction) -> String {
     let done = match action {
-        Action::Close(peer) => client
+        AdminAction::Close(peer) => client
             .ask("DELETE", &peer.path(), b"")
             .map(|_| format!("closing {peer}")),
-        Action::Send(peer, text) => client
+        AdminAction::Send(peer, text) => client
             .ask("POST", &format!("{}/send", peer.path()), text.as_bytes())
             .map(|_| format!("message queued for {peer}")),
-        Action::Broadcast(text) => {
+        AdminAction::Broadcast(text) => {
             client
                 .ask("POST", "/broadcast", text.as_bytes())
                 .map(|answer| {
@@ -120,9 +120,9 @@ fn act(client: &AdminClient, action: &Action) -> String {
         (Ok(sentence), _) => sentence,
         (
             Err(AdminError::Refused { code: 404, .. }),
-            Action::Close(peer) | Action::Send(peer, _),
+            AdminAction::Close(peer) | AdminAction::Send(peer, _),
         ) => format!("{peer} is gone"),
-        (Err(error), Action::Close(peer)) => format!("{peer} was not closed: {error}"),
+        (Err(error), AdminAction::Close(peer)) => format!("{peer} was not closed: {error}"),
         (Err(error), _) => format!("not sent: {error}"),
     }
 }

@@ -29,7 +29,7 @@ pub(crate) struct HttpAnswer {
     pub(crate) body: Vec<u8>,
 }
 
-struct Head {
+struct ResponseHead {
     code: u16,
     /// Where the body begins.
     length: usize,
@@ -138,7 +138,7 @@ fn answer(connection: &mut AdminStream, deadline: Instant) -> Result<HttpAnswer,
 }
 
 /// The head, if all of it is there.
-fn parse(bytes: &[u8]) -> Result<Option<Head>, Trouble> {
+fn parse(bytes: &[u8]) -> Result<Option<ResponseHead>, Trouble> {
     const NOT_HTTP: Trouble = Trouble::NotHttp("it does not speak HTTP");
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut response = httparse::Response::new(&mut fields);
@@ -165,7 +165,7 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, Trouble> {
                 .ok_or(NOT_HTTP)?,
         ),
     };
-    Ok(Some(Head {
+    Ok(Some(ResponseHead {
         code: response.code.ok_or(NOT_HTTP)?,
         length,
         content_length,

@@ -17,7 +17,7 @@ use http::{HttpAnswer, exchange};
 use target::Target;
 
 #[derive(Args, Debug)]
-pub(crate) struct AdminArgs {
+pub(crate) struct AdminClientArgs {
     /// The admin endpoint, as `serve --admin` has it: HOST:PORT, http://HOST:PORT or unix:PATH
     #[arg(value_name = "ADDR")]
     addr: String,
@@ -55,7 +55,7 @@ pub(crate) enum AdminError {
 }
 
 impl AdminClient {
-    pub(crate) fn new(args: &AdminArgs) -> Result<Self, Error> {
+    pub(crate) fn new(args: &AdminClientArgs) -> Result<Self, Error> {
         let target = args.addr.parse().map_err(|problem: String| {
             ConfigError::new("addr", format!("{}: {problem}", args.addr))
         })?;

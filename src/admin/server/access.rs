@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use subtle::ConstantTimeEq;
 
-use super::http::{Failure, Head};
+use super::http::{Failure, RequestHead};
 use crate::error::{ConfigError, Error};
 
 /// Shorter tokens could be guessed.
@@ -103,7 +103,7 @@ impl Access {
     }
 
     /// Whether this request may be answered at all.
-    pub(super) fn check(&self, head: &Head) -> Result<(), Failure> {
+    pub(super) fn check(&self, head: &RequestHead) -> Result<(), Failure> {
         if let Some(token) = &self.token
             && !head
                 .authorization
@@ -177,12 +177,12 @@ mod tests {
 
     const TOKEN: &str = "correct-horse-battery";
 
-    fn head() -> Head {
-        Head {
+    fn head() -> RequestHead {
+        RequestHead {
             method: "GET".into(),
             path: "/".into(),
             host: Some("127.0.0.1:7879".into()),
-            ..Head::default()
+            ..RequestHead::default()
         }
     }
 
@@ -200,7 +200,7 @@ mod tests {
         }
     }
 
-    fn code(access: &Access, head: &Head) -> u16 {
+    fn code(access: &Access, head: &RequestHead) -> u16 {
         access.check(head).err().map_or(200, |failure| failure.code)
     }
 
@@ -236,7 +236,7 @@ mod tests {
         let code = |authorization: String| {
             code(
                 &guarded(),
-                &Head {
+                &RequestHead {
                     authorization: Some(authorization),
                     ..head()
                 },
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn pages_of_other_sites_are_refused() {
-        let from = |origin: &str| Head {
+        let from = |origin: &str| RequestHead {
             origin: Some(origin.into()),
             ..head()
         };
@@ -309,7 +309,7 @@ mod tests {
         ] {
             assert_eq!(code(&open(), &from(origin)), expected, "{origin}");
         }
-        let with_token = Head {
+        let with_token = RequestHead {
             authorization: Some(format!("Bearer {TOKEN}")),
             ..from("http://evil.example")
         };
@@ -321,7 +321,7 @@ mod tests {
         assert_eq!(
             code(
                 &open(),
-                &Head {
+                &RequestHead {
                     host: None,
                     ..from("http://evil.example")
                 }
@@ -345,7 +345,7 @@ mod tests {
             ("::1", 403),
             ("", 403),
         ] {
-            let asked = Head {
+            let asked = RequestHead {
                 host: Some(host.into()),
                 ..head()
             };
@@ -361,7 +361,7 @@ mod tests {
                 200,
                 "no browser comes to a Unix socket: {host}"
             );
-            let with_token = Head {
+            let with_token = RequestHead {
                 authorization: Some(format!("Bearer {TOKEN}")),
                 ..asked
             };
@@ -370,7 +370,7 @@ mod tests {
         assert_eq!(
             code(
                 &open(),
-                &Head {
+                &RequestHead {
                     host: None,
                     ..head()
                 }

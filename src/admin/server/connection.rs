@@ -4,7 +4,7 @@
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
-use super::http::{self, Failure, HEADER_BYTES, Head, Response};
+use super::http::{self, Failure, HEADER_BYTES, RequestHead, Response};
 use super::listener::Stream;
 
 /// How long a request may take to arrive, the first one from the connection on: slow and silent
@@ -30,7 +30,7 @@ pub(super) enum NextStep {
     /// Another step, when others had theirs.
     Again,
     /// A decision on this request, before its body.
-    Head(Head),
+    Head(RequestHead),
     /// The admitted request is whole: take it.
     Whole,
     /// This answer, for what came is not to be understood.
@@ -50,7 +50,7 @@ enum Flushed {
     Failed,
 }
 
-enum State<R> {
+enum ConnectionState<R> {
     /// Waits for a request head.
     Head,
     /// Waits for a body of this length.
@@ -77,7 +77,7 @@ pub(super) struct HttpConnection<R> {
     /// One answer, or the events of one second.
     output: Vec<u8>,
     written: usize,
-    state: State<R>,
+    state: ConnectionState<R>,
     /// Whether a request of it was authorized: only such a client may be idle.
     is_known: bool,
     /// Whether a read may find something: an event was reported, and no read would have blocked
@@ -100,7 +100,7 @@ impl<R> HttpConnection<R> {
             searched: 0,
             output: Vec::new(),
             written: 0,
-            state: State::Head,
+            state: ConnectionState::Head,
             is_known: false,
             readable: true,
             due: Some(now + REQUEST_TIME),
@@ -115,9 +115,12 @@ impl<R> HttpConnection<R> {
     /// at any time.
     pub(super) fn eviction_order(&self) -> Option<(bool, Option<Instant>)> {
         let is_idle = match self.state {
-            State::Head => !self.is_known || self.input.is_empty(),
-            State::Lingering => true,
-            State::Body(..) | State::Busy | State::Streaming(_) | State::Ending => false,
+            ConnectionState::Head => !self.is_known || self.input.is_empty(),
+            ConnectionState::Lingering => true,
+            ConnectionState::Body(..)
+            | ConnectionState::Busy
+            | ConnectionState::Streaming(_)
+            | ConnectionState::Ending => false,
         };
         (is_idle && self.write_due.is_none()).then_some((self.is_known, self.due))
     }
@@ -139,7 +142,7 @@ impl<R> HttpConnection<R> {
         if let Some(step) = self.next_request() {
             return step;
         }
-        if !self.readable || matches!(self.state, State::Busy) {
+        if !self.readable || matches!(self.state, ConnectionState::Busy) {
             return NextStep::Wait;
         }
         match self.stream.read(scratch) {
@@ -159,24 +162,29 @@ impl<R> HttpConnection<R> {
 
     fn take_in(&mut self, bytes: &[u8], now: Instant) {
         match self.state {
-            State::Head if self.input.is_empty() => {
+            ConnectionState::Head if self.input.is_empty() => {
                 // The time of an unauthorized client is not renewed.
                 if self.is_known {
                     self.due = Some(now + REQUEST_TIME);
                 }
                 self.input.extend_from_slice(bytes);
             }
-            State::Head | State::Body(..) => self.input.extend_from_slice(bytes),
+            ConnectionState::Head | ConnectionState::Body(..) => {
+                self.input.extend_from_slice(bytes)
+            }
             // The client has closed.
-            State::Busy | State::Streaming(_) | State::Ending | State::Lingering => {}
+            ConnectionState::Busy
+            | ConnectionState::Streaming(_)
+            | ConnectionState::Ending
+            | ConnectionState::Lingering => {}
         }
     }
 
     /// The next step that the buffered input allows, if any.
     fn next_request(&mut self) -> Option<NextStep> {
         match &self.state {
-            State::Head => {}
-            State::Body(_, length) => {
+            ConnectionState::Head => {}
+            ConnectionState::Body(_, length) => {
                 return (self.input.len() >= *length).then_some(NextStep::Whole);
             }
             _ => return None,
@@ -236,14 +244,14 @@ impl<R> HttpConnection<R> {
         if expects_continue && self.input.len() < length {
             self.output.extend_from_slice(http::CONTINUE);
         }
-        self.state = State::Body(request, length);
+        self.state = ConnectionState::Body(request, length);
         self.is_known = true;
     }
 
     /// The request that was admitted, once it is whole.
     pub(super) fn take_request(&mut self) -> Option<(R, Vec<u8>)> {
-        match std::mem::replace(&mut self.state, State::Busy) {
-            State::Body(request, length) if self.input.len() >= length => {
+        match std::mem::replace(&mut self.state, ConnectionState::Busy) {
+            ConnectionState::Body(request, length) if self.input.len() >= length => {
                 let body = self.input[..length].to_vec();
                 self.consume(length);
                 self.due = None;
@@ -258,7 +266,7 @@ impl<R> HttpConnection<R> {
 
     /// Bytes of a body that it will hold.
     pub(super) fn body(&self) -> usize {
-        if let State::Body(_, length) = self.state {
+        if let ConnectionState::Body(_, length) = self.state {
             length
         } else {
             0
@@ -269,9 +277,9 @@ impl<R> HttpConnection<R> {
     pub(super) fn respond(&mut self, response: &Response, keep_alive: bool, head_only: bool) {
         response.encode(keep_alive, head_only, &mut self.output);
         self.state = if keep_alive {
-            State::Head
+            ConnectionState::Head
         } else {
-            State::Ending
+            ConnectionState::Ending
         };
     }
 
@@ -279,18 +287,18 @@ impl<R> HttpConnection<R> {
     pub(super) fn start_stream(&mut self, response: &Response, events: &[u8], closes: u64) {
         response.encode_endless(&mut self.output);
         self.output.extend_from_slice(events);
-        self.state = State::Streaming(closes);
+        self.state = ConnectionState::Streaming(closes);
     }
 
     pub(super) fn is_streaming(&self) -> bool {
-        matches!(self.state, State::Streaming(_))
+        matches!(self.state, ConnectionState::Streaming(_))
     }
 
     /// The number of closes that this stream has sent, if it can take another event: nothing is
     /// added for a slow client.
     pub(super) fn reported_closes(&self) -> Option<u64> {
         match self.state {
-            State::Streaming(closes) if self.output.is_empty() => Some(closes),
+            ConnectionState::Streaming(closes) if self.output.is_empty() => Some(closes),
             _ => None,
         }
     }
@@ -298,7 +306,7 @@ impl<R> HttpConnection<R> {
     /// Queues events, which report closes up to that one.
     pub(super) fn push_events(&mut self, events: Vec<u8>, closes: u64) {
         self.output = events;
-        self.state = State::Streaming(closes);
+        self.state = ConnectionState::Streaming(closes);
     }
 
     /// Writes one share of what waits. `false` if the connection is over.
@@ -334,17 +342,17 @@ impl<R> HttpConnection<R> {
     fn handle_written(&mut self, now: Instant) {
         match self.state {
             // The time of an unauthenticated client is not renewed by a response.
-            State::Head if !self.is_known => {}
-            State::Head if self.input.is_empty() => self.due = Some(now + IDLE_TIME),
-            State::Head => self.due = Some(now + REQUEST_TIME),
-            State::Streaming(_) => self.due = None,
-            State::Ending => {
+            ConnectionState::Head if !self.is_known => {}
+            ConnectionState::Head if self.input.is_empty() => self.due = Some(now + IDLE_TIME),
+            ConnectionState::Head => self.due = Some(now + REQUEST_TIME),
+            ConnectionState::Streaming(_) => self.due = None,
+            ConnectionState::Ending => {
                 self.stream.finish();
-                self.state = State::Lingering;
+                self.state = ConnectionState::Lingering;
                 self.input = Vec::new();
                 self.due = Some(now + LINGER_TIME);
             }
-            State::Body(..) | State::Busy | State::Lingering => {}
+            ConnectionState::Body(..) | ConnectionState::Busy | ConnectionState::Lingering => {}
         }
     }
 
@@ -367,8 +375,8 @@ impl<R> HttpConnection<R> {
     /// Its time is over: what becomes of it.
     pub(super) fn handle_timeout(&mut self) -> NextStep {
         let waits_for_request = match self.state {
-            State::Head => !self.input.is_empty(),
-            State::Body(..) => true,
+            ConnectionState::Head => !self.input.is_empty(),
+            ConnectionState::Body(..) => true,
             _ => false,
         };
         if waits_for_request && self.output.is_empty() {

@@ -15,7 +15,7 @@ const MAX_HEADERS: usize = 64;
 
 /// The head of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Head {
+pub(super) struct RequestHead {
     pub(super) method: String,
     pub(super) path: String,
     /// What follows the `?`; empty if nothing does.
@@ -30,7 +30,7 @@ pub(super) struct Head {
     pub(super) keep_alive: bool,
 }
 
-impl Head {
+impl RequestHead {
     /// Whether the response must be sent without its body.
     pub(super) fn is_head(&self) -> bool {
         self.method == "HEAD"
@@ -63,7 +63,7 @@ pub(super) fn end_of_head(input: &[u8], from: usize) -> Option<usize> {
 }
 
 /// Parses a head, which may be followed by other bytes; `None` if it has not ended yet.
-pub(super) fn parse(input: &[u8]) -> Result<Option<Head>, Failure> {
+pub(super) fn parse(input: &[u8]) -> Result<Option<RequestHead>, Failure> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(input) {
@@ -89,12 +89,12 @@ pub(super) fn parse(input: &[u8]) -> Result<Option<Head>, Failure> {
         ));
     }
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let mut head = Head {
+    let mut head = RequestHead {
         method: method.into(),
         path: path.into(),
         query: query.into(),
         keep_alive: minor >= 1,
-        ..Head::default()
+        ..RequestHead::default()
     };
     let mut length = None;
     for header in request.headers.iter() {
@@ -295,7 +295,7 @@ fn phrase(code: u16) -> &'static str {
 mod tests {
     use super::*;
 
-    fn head(text: &str) -> Head {
+    fn head(text: &str) -> RequestHead {
         parse(text.as_bytes())
             .expect("a request")
             .expect("a whole one")

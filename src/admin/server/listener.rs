@@ -48,7 +48,7 @@ impl Address {
         matches!(self, Address::Tcp(_))
     }
 
-    /// Checks the address without listening. Returns the TCP addresses; [`Listener::open`] uses
+    /// Checks the address without listening. Returns the TCP addresses; [`AdminListener::open`] uses
     /// one.
     pub(super) fn check(&self, access: &Access) -> Result<Vec<SocketAddr>, Error> {
         match self.resolve(access)? {
@@ -92,13 +92,13 @@ enum Resolved<'a> {
     Unix(&'a Path),
 }
 
-pub(super) enum Listener {
+pub(super) enum AdminListener {
     Tcp(mio::net::TcpListener),
     /// The file is dropped first: while the socket listens, another server does not replace it.
     Unix(SocketFile, mio::net::UnixListener),
 }
 
-impl Listener {
+impl AdminListener {
     /// Fails, before anything is opened, on an address that `access` does not allow.
     pub(super) fn open(address: &Address, access: &Access) -> Result<Self, Error> {
         let listen = match address.resolve(access)? {
@@ -116,18 +116,18 @@ impl Listener {
                     .expect("a name that has no address is an error");
                 first
                     .or_else(|error| tried.find_map(Result::ok).ok_or(error))
-                    .map(Listener::Tcp)
+                    .map(AdminListener::Tcp)
             }
             Resolved::Unix(path) => net::listen_unix(path, BACKLOG as i32)
-                .and_then(|listener| Ok(Listener::Unix(SocketFile::find(path)?, listener))),
+                .and_then(|listener| Ok(AdminListener::Unix(SocketFile::find(path)?, listener))),
         };
         listen.map_err(Error::io(format!("listen on {address}")))
     }
 
     pub(super) fn register(&mut self, server: &Server, index: usize) -> io::Result<()> {
         let source: &mut dyn Source = match self {
-            Listener::Tcp(listener) => listener,
-            Listener::Unix(_, listener) => listener,
+            AdminListener::Tcp(listener) => listener,
+            AdminListener::Unix(_, listener) => listener,
         };
         server.register_event_source(source, index, Interest::READABLE)
     }
@@ -135,10 +135,10 @@ impl Listener {
     /// Accepts the next client, with its name for the log.
     pub(super) fn accept(&self) -> io::Result<(Stream, String)> {
         match self {
-            Listener::Tcp(listener) => listener
+            AdminListener::Tcp(listener) => listener
                 .accept()
                 .map(|(stream, peer)| (Stream::Tcp(stream), peer.to_string())),
-            Listener::Unix(_, listener) => listener
+            AdminListener::Unix(_, listener) => listener
                 .accept()
                 .map(|(stream, _)| (Stream::Unix(stream), "unix".into())),
         }
@@ -146,14 +146,14 @@ impl Listener {
 }
 
 /// The address in the form that a client needs, if the system still reports it.
-impl fmt::Display for Listener {
+impl fmt::Display for AdminListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Listener::Tcp(listener) => match listener.local_addr() {
+            AdminListener::Tcp(listener) => match listener.local_addr() {
                 Ok(addr) => write!(f, "http://{addr}"),
                 Err(error) => write!(f, "http: {error}"),
             },
-            Listener::Unix(file, _) => write!(f, "unix:{}", file.path.display()),
+            AdminListener::Unix(file, _) => write!(f, "unix:{}", file.path.display()),
         }
     }
 }

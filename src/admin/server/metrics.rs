@@ -45,7 +45,7 @@ pub(super) fn render(
     let (draining, max, buffered) = (cx.is_draining(), cx.max_connections(), cx.buffered());
     let server = &*server;
     let stats = server.stats();
-    let mut text = Text::default();
+    let mut text = MetricsText::default();
 
     text.one(
         "heartline_build_info",
@@ -279,9 +279,9 @@ pub(super) fn render(
 
 /// The text, family by family. Writing to memory does not fail, and no label here needs escaping.
 #[derive(Default)]
-struct Text(String);
+struct MetricsText(String);
 
-impl Text {
+impl MetricsText {
     fn family(&mut self, name: &str, kind: &str, help: &str) {
         let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
@@ -406,7 +406,7 @@ mod tests {
         for ms in [1, 3, 20_000] {
             histogram.record(Duration::from_millis(ms));
         }
-        let mut text = Text::default();
+        let mut text = MetricsText::default();
         text.histogram("h", "Of a test.", &histogram);
         assert!(
             text.0.starts_with(

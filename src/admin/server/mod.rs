@@ -39,7 +39,7 @@ use broadcasts::Broadcasts;
 use closed::ClosedRing;
 use connection::{HttpConnection, READ_BYTES};
 use http::{Failure, RequestInfo, Response};
-use listener::Listener;
+use listener::AdminListener;
 use metrics::Requests;
 use requests::{Listings, RequestContext};
 use routes::Route;
@@ -69,7 +69,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// The endpoint, as the loop of `serve` turns it.
 pub(crate) struct Admin {
-    listener: Listener,
+    listener: AdminListener,
     access: Access,
     identity: Identity,
     connections: Slab<HttpConnection<(RequestInfo, Route)>>,
@@ -107,7 +107,7 @@ impl Admin {
         let Some((address, access)) = args.endpoint()? else {
             return Ok(None);
         };
-        let mut listener = Listener::open(address, &access)?;
+        let mut listener = AdminListener::open(address, &access)?;
         listener
             .register(server, LISTENER)
             .map_err(Error::io("poll the admin socket"))?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Admin;
 use super::connection::NextStep;
 use super::events;
-use super::http::{Failure, Head, RequestInfo, Response};
+use super::http::{Failure, RequestHead, RequestInfo, Response};
 use super::listing::{ListQuery, Listing, entry};
 use super::metrics;
 use super::routes::{Route, gone};
@@ -84,7 +84,7 @@ impl Admin {
     }
 
     /// Sees whether a request may be answered, before its body is read.
-    fn authorize(&mut self, key: usize, now: Instant, head: &Head, server: &Server) {
+    fn authorize(&mut self, key: usize, now: Instant, head: &RequestHead, server: &Server) {
         let mut request = RequestInfo {
             method: head.method.clone(),
             path: head.path.clone(),

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::http::{Failure, Head};
+use super::http::{Failure, RequestHead};
 use super::listing::ListQuery;
 use crate::admin::api::{Direction, MAX_CLOSED, MAX_LISTED, MAX_OFFSET, Sort};
 use crate::args::values;
@@ -33,7 +33,7 @@ const CLOSED_BY_DEFAULT: usize = 100;
 const GET: &str = "GET, HEAD";
 
 impl Route {
-    pub(super) fn find(head: &Head) -> Result<Self, Failure> {
+    pub(super) fn find(head: &RequestHead) -> Result<Self, Failure> {
         // Without the first, which is empty: a path begins with a slash.
         let segments: Vec<&str> = head.path.split('/').skip(1).collect();
         // The method is checked first: the parameters of a forbidden request do not matter.
@@ -67,7 +67,7 @@ impl Route {
     }
 }
 
-fn allow(head: &Head, methods: &'static str) -> Result<(), Failure> {
+fn allow(head: &RequestHead, methods: &'static str) -> Result<(), Failure> {
     if methods.split(", ").any(|method| method == head.method) {
         Ok(())
     } else {
@@ -187,11 +187,11 @@ mod tests {
 
     fn find(method: &str, target: &str) -> Result<Route, u16> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let head = Head {
+        let head = RequestHead {
             method: method.into(),
             path: path.into(),
             query: query.into(),
-            ..Head::default()
+            ..RequestHead::default()
         };
         Route::find(&head).map_err(|failure| failure.code)
     }

@@ -19,13 +19,13 @@ const KERNELS_CHOICE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 pub(super) struct Origins {
     ports: Ports,
     /// None while the kernel chooses address and port.
-    sources: Vec<Source>,
+    sources: Vec<SourceAddress>,
     turn: usize,
     /// Whether loopback addresses may be added.
     extensible: bool,
 }
 
-struct Source {
+struct SourceAddress {
     addr: IpAddr,
     next_port: u16,
 }
@@ -36,7 +36,7 @@ impl Origins {
         let sources = plan
             .sources
             .iter()
-            .map(|addr| Source {
+            .map(|addr| SourceAddress {
                 addr: *addr,
                 next_port: ports.first,
             })
@@ -102,7 +102,7 @@ impl Origins {
             return false;
         }
         self.turn = self.sources.len();
-        self.sources.push(Source {
+        self.sources.push(SourceAddress {
             addr: addr.into(),
             next_port: self.ports.first,
         });
@@ -133,7 +133,7 @@ mod tests {
     };
 
     fn origins(sources: &[&str], extensible: bool) -> Origins {
-        let source = |addr: &&str| Source {
+        let source = |addr: &&str| SourceAddress {
             addr: addr.parse().expect("an address"),
             next_port: PORTS.first,
         };

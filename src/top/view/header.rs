@@ -11,13 +11,13 @@ use ratatui::widgets::{Sparkline, Widget};
 use super::{Theme, fitting, put};
 use crate::admin::api::Status;
 use crate::humanize::{bound, bytes, duration, grouped, rate, span};
-use crate::top::app::App;
+use crate::top::app::TopApp;
 use crate::top::history::Series;
 
 pub(super) fn draw(
     buffer: &mut Buffer,
     [title, tiles, resources]: [Rect; 3],
-    app: &App,
+    app: &TopApp,
     theme: Theme,
     now: Instant,
 ) {
@@ -36,7 +36,14 @@ pub(super) fn draw(
     put(buffer, resources, line.into(), Style::new());
 }
 
-fn draw_lost(buffer: &mut Buffer, area: Rect, app: &App, theme: Theme, age: Duration, why: &str) {
+fn draw_lost(
+    buffer: &mut Buffer,
+    area: Rect,
+    app: &TopApp,
+    theme: Theme,
+    age: Duration,
+    why: &str,
+) {
     let text = format!(
         " No answer for {}, trying again: {why} ",
         span(age.as_secs_f64())
@@ -50,7 +57,7 @@ fn draw_lost(buffer: &mut Buffer, area: Rect, app: &App, theme: Theme, age: Dura
     put(buffer, area, text.into(), theme.alarm());
 }
 
-fn draw_title(buffer: &mut Buffer, area: Rect, app: &App, theme: Theme) {
+fn draw_title(buffer: &mut Buffer, area: Rect, app: &TopApp, theme: Theme) {
     let status = app.history.status();
     let state = if status.draining { " DRAINING " } else { "" };
     let name = format!("heartline {}", status.version);
@@ -104,7 +111,7 @@ struct Tile<'a> {
     series: &'a Series,
 }
 
-fn draw_tiles(buffer: &mut Buffer, area: Rect, app: &App, theme: Theme) {
+fn draw_tiles(buffer: &mut Buffer, area: Rect, app: &TopApp, theme: Theme) {
     let tiles = figures(app);
     let width = area.width / tiles.len() as u16;
     for (index, tile) in (0..).zip(&tiles) {
@@ -144,7 +151,7 @@ fn draw_tiles(buffer: &mut Buffer, area: Rect, app: &App, theme: Theme) {
     }
 }
 
-fn figures(app: &App) -> [Tile<'_>; 4] {
+fn figures(app: &TopApp) -> [Tile<'_>; 4] {
     let (history, status) = (&app.history, app.history.status());
     let nothing = || vec!["-".to_string()];
     let held = &status.connections;
@@ -196,7 +203,7 @@ fn figures(app: &App) -> [Tile<'_>; 4] {
 }
 
 /// Resources of the server and causes of delay, most important first.
-fn costs(app: &App) -> Vec<String> {
+fn costs(app: &TopApp) -> Vec<String> {
     let status = app.history.status();
     let process = &status.process;
     let most = status

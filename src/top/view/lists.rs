@@ -9,7 +9,7 @@ use super::{Theme, put};
 use crate::admin::api::Sort;
 use crate::admin::api::{ClosedEntry, ConnectionEntry};
 use crate::humanize::{bytes, connections, short_bytes, span};
-use crate::top::app::App;
+use crate::top::app::TopApp;
 
 struct Column {
     name: &'static str,
@@ -99,7 +99,7 @@ fn columns(width: u16) -> (u16, &'static [Column]) {
 pub(super) fn draw_lines(
     buffer: &mut Buffer,
     [heading, names, lines]: [Rect; 3],
-    app: &App,
+    app: &TopApp,
     theme: Theme,
 ) {
     let list = &app.list;
@@ -199,7 +199,7 @@ fn cell(text: &str, width: u16, right: bool) -> String {
     }
 }
 
-pub(super) fn draw_closes(buffer: &mut Buffer, area: Rect, app: &App, theme: Theme) {
+pub(super) fn draw_closes(buffer: &mut Buffer, area: Rect, app: &TopApp, theme: Theme) {
     put(buffer, area, "Last closes".into(), theme.heading());
     let mut rows = area.rows().skip(1);
     if app.closes.is_empty()

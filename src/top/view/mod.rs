@@ -12,7 +12,7 @@ use ratatui::style::Style;
 use ratatui::text::Line;
 use std::time::Instant;
 
-use super::app::App;
+use super::app::TopApp;
 pub(super) use theme::Theme;
 
 /// The areas of the screen. An area without height is not drawn.
@@ -91,7 +91,7 @@ pub(super) fn rows(area: Rect) -> usize {
     usize::from(Layout::new(area).lines.height)
 }
 
-pub(super) fn draw(frame: &mut Frame<'_>, app: &App, theme: Theme, now: Instant) {
+pub(super) fn draw(frame: &mut Frame<'_>, app: &TopApp, theme: Theme, now: Instant) {
     let plan = Layout::new(frame.area());
     let buffer = frame.buffer_mut();
     header::draw(

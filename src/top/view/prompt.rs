@@ -10,8 +10,8 @@ use ratatui::widgets::{Clear, Widget};
 
 use super::{Theme, fitting, put};
 use crate::humanize::grouped;
-use crate::top::app::{App, Mode, Purpose};
-use crate::top::input::Input;
+use crate::top::app::{Mode, Purpose, TopApp};
+use crate::top::input::TextInput;
 
 const KEYS: [&str; 8] = [
     "q quit",
@@ -41,7 +41,7 @@ const HELP: [&str; 13] = [
     "Any key closes this page.",
 ];
 
-pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: Theme, now: Instant) {
+pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &TopApp, theme: Theme, now: Instant) {
     match &app.mode {
         Mode::Watch => draw_keys(frame, area, app, theme, now),
         Mode::Help => {
@@ -78,7 +78,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, theme: Theme, n
     }
 }
 
-fn draw_keys(frame: &mut Frame<'_>, area: Rect, app: &App, theme: Theme, now: Instant) {
+fn draw_keys(frame: &mut Frame<'_>, area: Rect, app: &TopApp, theme: Theme, now: Instant) {
     let (text, style) = match app.note(now) {
         Some(note) => (format!(" {note}"), theme.warning()),
         None => (
@@ -96,7 +96,7 @@ fn draw_keys(frame: &mut Frame<'_>, area: Rect, app: &App, theme: Theme, now: In
 
 /// The end of the text before the cursor is always visible, and as much of the text after it as
 /// there is room for.
-fn draw_input(frame: &mut Frame<'_>, area: Rect, what: &str, input: &Input, theme: Theme) {
+fn draw_input(frame: &mut Frame<'_>, area: Rect, what: &str, input: &TextInput, theme: Theme) {
     let prompt = format!(" {what}: ");
     let prompt_width = Line::raw(prompt.as_str())
         .width()

@@ -24,8 +24,8 @@ fn status(uptime_s: f64, messages: u64) -> Status {
     status
 }
 
-fn app(now: Instant) -> App {
-    let mut app = App::new("127.0.0.1:7879".into(), Duration::from_secs(1), now);
+fn app(now: Instant) -> TopApp {
+    let mut app = TopApp::new("127.0.0.1:7879".into(), Duration::from_secs(1), now);
     let closes = r#"[{"id": "9.0", "address": "192.0.2.9:5009", "at": "2026-11-24T22:27:20.123Z", "reason": "heartbeat-timeout", "origin": "policy", "age_s": 30.0,
         "silence_s": 20.0, "pings_unanswered": 3, "bytes_in": 6, "bytes_out": 27, "unsent": 0, "unfinished": 0, "unacknowledged_s": 0.0}]"#;
     for second in 0..3 {
@@ -56,7 +56,7 @@ fn app(now: Instant) -> App {
 }
 
 fn drawn(
-    app: &mut App,
+    app: &mut TopApp,
     width: u16,
     height: u16,
     theme: Theme,
@@ -78,7 +78,7 @@ fn drawn(
     terminal
 }
 
-fn screen(app: &mut App, width: u16, height: u16, now: Instant) -> Vec<String> {
+fn screen(app: &mut TopApp, width: u16, height: u16, now: Instant) -> Vec<String> {
     let terminal = drawn(app, width, height, Theme::plain(), now);
     let buffer = terminal.backend().buffer();
     let row = |y| {
@@ -212,7 +212,7 @@ fn prompt_names_the_connection_and_shows_the_input_at_the_cursor() {
     let now = Instant::now();
     let mut app = app(now);
     let press =
-        |app: &mut App, key| app.key(KeyEvent::new(KeyCode::Char(key), KeyModifiers::NONE), now);
+        |app: &mut TopApp, key| app.key(KeyEvent::new(KeyCode::Char(key), KeyModifiers::NONE), now);
     press(&mut app, 'k');
     assert_eq!(
         screen(&mut app, 80, 24, now)[23],
@@ -286,7 +286,7 @@ fn any_terminal_size_is_drawn() {
 fn plain_theme_has_no_colour() {
     let now = Instant::now();
     let mut app = app(now);
-    let coloured = |app: &mut App, theme, now| {
+    let coloured = |app: &mut TopApp, theme, now| {
         let terminal = drawn(app, 80, 24, theme, now);
         terminal
             .backend()
