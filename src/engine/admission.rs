@@ -159,6 +159,17 @@ mod tests {
     }
 
     #[test]
+    fn addresses_are_counted_only_with_a_limit_per_address() {
+        let mut admission = Admission::new(9, &per_ip(2), AccessList::default());
+        admission.enter(Some(A)).expect("room");
+        assert_eq!(admission.per_ip.len(), 1);
+        admission.reconfigure(9, &per_ip(0), AccessList::default(), [A].into_iter());
+        assert!(admission.per_ip.is_empty());
+        admission.reconfigure(9, &per_ip(2), AccessList::default(), [A].into_iter());
+        assert_eq!(admission.per_ip.len(), 1);
+    }
+
+    #[test]
     fn bounds_hold_in_all_and_per_address() {
         let mut admission = Admission::new(3, &per_ip(2), AccessList::default());
         assert_eq!(

@@ -436,6 +436,16 @@ mod tests {
     }
 
     #[test]
+    fn buffer_of_a_sent_queue_is_recycled() {
+        let (mut pool, mut outbox) = (Pool::default(), Outbox::default());
+        append(&mut outbox, &mut pool, 100);
+        outbox.advance(100, &mut pool);
+        assert_eq!(pool.0[0].segments.len(), 1);
+        append(&mut outbox, &mut pool, 0);
+        assert_eq!(pool.0[0].segments.len(), 1, "an empty append keeps it");
+    }
+
+    #[test]
     fn pool_keeps_one_small_buffer_per_queue() {
         for (bytes, kept) in [(POOLED_BYTES, 1), (POOLED_BYTES + 1, 0)] {
             let (mut pool, mut outbox) = (Pool::default(), Outbox::default());
