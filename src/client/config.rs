@@ -46,9 +46,10 @@ pub struct ClientConfig {
     /// ends the connection. Default: 64 KiB.
     pub max_message: usize,
     /// Most bytes queued while the connection is down or slow, framing and 8 bytes per message
-    /// counted. A message that would exceed it is refused with [`SendError::Full`]; queued messages
-    /// are never dropped to make room, and are kept over any number of connections. A
-    /// [`ClientHandle`](super::ClientHandle) may queue as much again. At least 256. Default: 1 MiB.
+    /// counted. A message that would exceed it is refused with
+    /// [`SendError::Full`](crate::SendError::Full); queued messages are never dropped to make room,
+    /// and are kept over any number of connections. A [`ClientHandle`](super::ClientHandle) may
+    /// queue as much again. At least 256. Default: 1 MiB.
     pub max_queue: usize,
 }
 
