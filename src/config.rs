@@ -254,7 +254,8 @@ pub(crate) fn os_timeout_notes(
         && timeout > keepalive.timeout()
     {
         notes.push(format!(
-            "user-timeout {timeout:?} overrides keepalive-count: the kernel closes an idle dead connection after {timeout:?}, not {:?}",
+            "user-timeout {timeout:?} overrides keepalive-count: the kernel closes \
+             an idle dead connection after {timeout:?}, not {:?}",
             keepalive.timeout()
         ));
     }
@@ -407,7 +408,8 @@ impl Config {
         );
         if self.limits.max_outbox / 2 < self.limits.max_message {
             notes.push(format!(
-                "max-outbox {} is less than twice max-message {}: a long message may not fit and close its reader",
+                "max-outbox {} is less than twice max-message {}: \
+                 a long message may not fit and close its reader",
                 self.limits.max_outbox, self.limits.max_message
             ));
         }

@@ -63,8 +63,10 @@ impl Keepalive {
             Some(timeout) if timeout < self.timeout() => Err(ConfigError::new(
                 "user_timeout",
                 format!(
-                    "{timeout:?} would override the keepalive probe count: the kernel would close the connection before {} probes went unanswered \
-                     ({:?}); make it longer, or lower --keepalive-idle, --keepalive-interval or --keepalive-count, or turn keepalive off",
+                    "{timeout:?} would override the keepalive probe count: the kernel would close \
+                     the connection before {} probes went unanswered ({:?}); make it longer, or \
+                     lower --keepalive-idle, --keepalive-interval or --keepalive-count, or turn \
+                     keepalive off",
                     self.count,
                     self.timeout()
                 ),

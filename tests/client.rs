@@ -1088,7 +1088,9 @@ proptest! {
     /// comes twice, split or out of order, and none that was refused; and a connection without a
     /// reset delivers everything.
     #[test]
-    fn no_message_is_repeated_or_split_over_reconnects(steps in prop::collection::vec(step(), 0..120)) {
+    fn no_message_is_repeated_or_split_over_reconnects(
+        steps in prop::collection::vec(step(), 0..120),
+    ) {
         let mut server = Chance::new();
         let addr = server.listener.local_addr().expect("bound").to_string();
         let config = ClientConfig { max_queue: 3 << 20, backoff: Backoff::fixed(ms(1)), tries: None, ..config() };

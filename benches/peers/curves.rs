@@ -65,7 +65,8 @@ fn memory(report: &Report) -> Chart {
     Chart {
         file: "engine-memory",
         title: "resident memory of the engine alone",
-        subtitle: "MB, by virtual connections; dashed: as many bytes per connection as with the fewest; red: the target for 1,000,000",
+        subtitle: "MB, by virtual connections; dashed: \
+            as many bytes per connection as with the fewest; red: the target for 1,000,000",
         unit: Unit::Megabytes,
         curves: vec![Curve {
             name: "engine",
@@ -86,7 +87,8 @@ fn time(report: &Report) -> Chart {
     Chart {
         file: "engine-time",
         title: "work of the engine alone",
-        subtitle: "ns of CPU, by virtual connections; red: the target for wheel insert and expiry at 1,000,000",
+        subtitle: "ns of CPU, by virtual connections; \
+            red: the target for wheel insert and expiry at 1,000,000",
         unit: Unit::Nanoseconds,
         curves: vec![
             curve("connection and interval", "interval", BASELINE),

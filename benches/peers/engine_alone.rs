@@ -26,18 +26,47 @@ macro_rules! metrics {
     ($($lines:literal)*) => {
         &[
             $(
-                metric(concat!("resident-", $lines), concat!("engine alone, ", $lines, " connections, resident"), Unit::Megabytes, false),
-                metric(concat!("per-line-", $lines), concat!("engine alone, ", $lines, " connections, resident per connection"), Unit::Bytes, false),
-                metric(concat!("insert-", $lines), concat!("engine alone, ", $lines, " connections, wheel insert"), Unit::Nanoseconds, false),
-                metric(concat!("expiry-", $lines), concat!("engine alone, ", $lines, " connections, wheel expiry"), Unit::Nanoseconds, false),
+                metric(
+                    concat!("resident-", $lines),
+                    concat!("engine alone, ", $lines, " connections, resident"),
+                    Unit::Megabytes,
+                    false,
+                ),
+                metric(
+                    concat!("per-line-", $lines),
+                    concat!("engine alone, ", $lines, " connections, resident per connection"),
+                    Unit::Bytes,
+                    false,
+                ),
+                metric(
+                    concat!("insert-", $lines),
+                    concat!("engine alone, ", $lines, " connections, wheel insert"),
+                    Unit::Nanoseconds,
+                    false,
+                ),
+                metric(
+                    concat!("expiry-", $lines),
+                    concat!("engine alone, ", $lines, " connections, wheel expiry"),
+                    Unit::Nanoseconds,
+                    false,
+                ),
                 metric(
                     concat!("interval-", $lines),
-                    concat!("engine alone, ", $lines, " connections, CPU per connection and heartbeat interval"),
+                    concat!(
+                        "engine alone, ",
+                        $lines,
+                        " connections, CPU per connection and heartbeat interval"
+                    ),
                     Unit::Nanoseconds,
                     false,
                 ),
             )*
-            metric("growth", "engine alone, bytes per connection at 1M to those at 10k", Unit::Times, false),
+            metric(
+                "growth",
+                "engine alone, bytes per connection at 1M to those at 10k",
+                Unit::Times,
+                false,
+            ),
         ]
     };
 }

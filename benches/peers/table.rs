@@ -164,7 +164,8 @@ fn engine_sizes(out: &mut String, report: &Report) {
     line!(out, "\n### The engine alone\n");
     line!(
         out,
-        "| virtual connections | resident, MB | per connection, B | wheel insert, ns | wheel expiry, ns | CPU per connection and heartbeat interval, ns |"
+        "| virtual connections | resident, MB | per connection, B | \
+         wheel insert, ns | wheel expiry, ns | CPU per connection and heartbeat interval, ns |"
     );
     line!(out, "|---|---|---|---|---|---|");
     for (lines, metrics) in sizes {

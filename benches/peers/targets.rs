@@ -117,7 +117,8 @@ const TARGETS: &[Target] = &[
         rules: &[("wake-ups", "count", Worst(0.0))],
     },
     Target {
-        title: "engine alone at 1,000,000 virtual connections: resident; wheel insert, expiry; bytes per connection to those at 10k",
+        title: "engine alone at 1,000,000 virtual connections: resident; wheel insert, expiry; \
+            bytes per connection to those at 10k",
         target: "≤ 160 MB; ≤ 50 ns each; linear: ≤ 1.2 ×",
         rules: &[
             ("engine", "resident-1M", Median(160.0)),

@@ -143,7 +143,8 @@ impl Fleet {
             || self.engine.poll_closed(self.now, &mut Silent).is_some()
         {
             return Err(Failure::Failed(format!(
-                "{lines} virtual connections answered {answers} times in {intervals} intervals, or some were lost"
+                "{lines} virtual connections answered {answers} times \
+                 in {intervals} intervals, or some were lost"
             )));
         }
         Ok(())

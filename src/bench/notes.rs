@@ -164,7 +164,10 @@ fn memory(results: &Results, notes: &mut Vec<String>) {
         .map(|point| point.connections)
         .max();
     if let Some(most) = most.filter(|most| *most < ENOUGH_FOR_MEMORY) {
-        notes.push(format!("Memory per connection is coarse: {most} connections are too few, since memory is allocated in pages."));
+        notes.push(format!(
+            "Memory per connection is coarse: {most} connections are too few, since memory is \
+             allocated in pages."
+        ));
     }
 }
 

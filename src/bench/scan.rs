@@ -187,7 +187,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn scanner_agrees_with_a_plain_search(text in "[ab]{1,5}", stream in "[ab]{0,60}", cut in 0usize..60) {
+        fn scanner_agrees_with_a_plain_search(
+            text in "[ab]{1,5}",
+            stream in "[ab]{0,60}",
+            cut in 0usize..60,
+        ) {
             let cut = cut.min(stream.len());
             let (head, tail) = stream.as_bytes().split_at(cut);
             let found = seen(&Expect::Text(text.clone().into_bytes()), None, &[head, tail]).replies;

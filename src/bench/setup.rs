@@ -90,7 +90,8 @@ pub(super) fn sources(
         // Slower and slower, but it can be done.
         _ if connections <= ports => Ok(Vec::new()),
         _ => wrong(format!(
-            "{connections} connections to {addr} need the ports of {needed} addresses of this machine; name them"
+            "{connections} connections to {addr} need the ports \
+             of {needed} addresses of this machine; name them"
         )),
     }
 }

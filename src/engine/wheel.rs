@@ -252,9 +252,11 @@ mod tests {
     fn step() -> impl Strategy<Value = WheelStep> {
         let far = SLOTS as u64 * 3;
         prop_oneof![
-            4 => (0usize..40, prop_oneof![0u64..5, 0u64..200, 0u64..far]).prop_map(|(key, after)| WheelStep::Insert { key, after }),
+            4 => (0usize..40, prop_oneof![0u64..5, 0u64..200, 0u64..far])
+                .prop_map(|(key, after)| WheelStep::Insert { key, after }),
             1 => (0usize..40).prop_map(|key| WheelStep::Remove { key }),
-            3 => (prop_oneof![0u64..4, 0u64..300, 0u64..far], 0usize..50).prop_map(|(by, budget)| WheelStep::Advance { by, budget }),
+            3 => (prop_oneof![0u64..4, 0u64..300, 0u64..far], 0usize..50)
+                .prop_map(|(by, budget)| WheelStep::Advance { by, budget }),
         ]
     }
 

@@ -653,7 +653,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn proxy_source_round_trips_in_both_versions((source, destination) in any_pair(), tlvs in prop::collection::vec(any::<u8>(), 0..40)) {
+        fn proxy_source_round_trips_in_both_versions(
+            (source, destination) in any_pair(),
+            tlvs in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
             check(&encode_v1(source, destination), Some(source));
             check(&encode_v2_proxy(source, destination, &tlvs), Some(source));
         }
@@ -676,7 +679,11 @@ mod tests {
         }
 
         #[test]
-        fn prefix_of_a_proxy_header_is_incomplete(bytes in any_bytes(), end in any::<prop::sample::Index>(), from in any::<u8>()) {
+        fn prefix_of_a_proxy_header_is_incomplete(
+            bytes in any_bytes(),
+            end in any::<prop::sample::Index>(),
+            from in any::<u8>(),
+        ) {
             let mut bytes = bytes[..end.index(bytes.len() + 1)].to_vec();
             if parse(&bytes) == Ok(Incomplete) {
                 grow(&mut bytes, from);

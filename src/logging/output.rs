@@ -2,7 +2,7 @@
 //! pipe, a terminal.
 //!
 //! `O_NONBLOCK` belongs to the open file description, which other processes share. So a pipe, a
-//! FIFO and a terminal are opened anew (`/proc/self/fd/N`, proc(5)), and a socket is written to with
+//! FIFO and a terminal are opened anew (`/proc/self/fd/N`, proc(5)), and writes to a socket have
 //! `MSG_DONTWAIT` (send(2)). For a file, whose writes wait for its disk, and for whatever cannot be
 //! opened anew, a thread writes. It exists only then: with a second thread the kernel counts
 //! references to descriptors, which costs each system call a little.

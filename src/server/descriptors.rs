@@ -28,7 +28,8 @@ impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "max-connections wanted={} lowered_to={} reason=\"the descriptor limit allows no more (ulimit -Hn)\"",
+            "max-connections wanted={} lowered_to={} \
+             reason=\"the descriptor limit allows no more (ulimit -Hn)\"",
             self.wanted, self.lowered_to
         )
     }

@@ -20,8 +20,10 @@ const SWITCH: &str = "true|false";
 /// What `heartline serve` takes: where its settings are, and the settings.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Every flag can also be set as an environment variable, as HEARTLINE_MAX_CONNECTIONS=20000, and in the file of --config, \
-                        as max-connections = 20000. Flags override the environment, which overrides the file. SIGHUP reads all of them again."
+    after_help = "Every flag can also be set as an environment variable, as \
+                  HEARTLINE_MAX_CONNECTIONS=20000, and in the file of --config, as \
+                  max-connections = 20000. Flags override the environment, which overrides the \
+                  file. SIGHUP reads all of them again."
 )]
 pub(crate) struct Options {
     /// Read settings from this file, in TOML: each flag under its name, without its hyphens

@@ -52,7 +52,7 @@ pub struct Line {
     pub id: Option<ConnId>,
     /// Whether the application knows of it. A connection that waits for its PROXY header has an id
     /// already.
-    pub broadcast_flushes: bool,
+    pub is_known: bool,
     /// From the peer to the application.
     pub asked: Ledger,
     /// From the application to the peer.
@@ -88,12 +88,11 @@ impl App {
     /// Called in the order of the lines' numbers.
     pub fn add_line(&mut self, origin: Origin) {
         let (asked, answered) = (Ledger::new(self.framing), Ledger::new(self.framing));
-        let (id, broadcast_flushes, closed, asked_to_close, overfilled) =
-            (None, false, None, false, false);
+        let (id, is_known, closed, asked_to_close, overfilled) = (None, false, None, false, false);
         self.lines.push(Line {
             origin,
             id,
-            broadcast_flushes,
+            is_known,
             asked,
             answered,
             closed,
@@ -188,7 +187,7 @@ impl Handler for App {
             "ids are never used again"
         );
         assert!(
-            !std::mem::replace(&mut self.lines[line].broadcast_flushes, true),
+            !std::mem::replace(&mut self.lines[line].is_known, true),
             "one on_open for each connection"
         );
         assert_eq!(*self.lines[line].id.get_or_insert(id), id);

@@ -198,6 +198,14 @@ impl SimServer {
         self.engine.poll_timeout().map(|at| at.ms_since(self.now))
     }
 
+    /// Removes the socket of a connection that has left the engine, and returns its line.
+    fn remove_socket(&mut self, id: ConnId) -> usize {
+        self.busy = true;
+        self.stale.push(id);
+        let line = self.sockets[id.slot()].take();
+        line.expect("a connection has a socket until it leaves the engine")
+    }
+
     fn line_of(&self, id: ConnId) -> Option<usize> {
         self.sockets.get(id.slot()).copied().flatten()
     }
@@ -441,7 +449,7 @@ impl Driver for SimTurn<'_> {
                 let closed = server.engine.close_on_request(id, how);
                 if let Some(line) = server
                     .line_of(id)
-                    .filter(|line| server.oracle.is_half_in(*line))
+                    .filter(|line| server.oracle.is_awaiting_header(*line))
                 {
                     app.lines[line].asked_to_close |= app.lines[line].id == Some(id);
                 }
@@ -521,7 +529,7 @@ impl Driver for SimTurn<'_> {
         } else {
             server
                 .oracle
-                .half_in(line, server.now, &self.app.lines[line]);
+                .awaiting_header(line, server.now, &self.app.lines[line]);
         }
         self.net.watch(line, false);
         if server.sockets.len() <= id.slot() {
@@ -576,16 +584,16 @@ impl Driver for SimTurn<'_> {
         let Some(line) = server.line_of(id) else {
             return;
         };
-        let half_in = server.oracle.is_half_in(line);
+        let awaiting_header = server.oracle.is_awaiting_header(line);
         let was_open = server.engine.is_open(id);
-        app.opening = half_in.then_some(line);
+        app.opening = awaiting_header.then_some(line);
         server
             .engine
             .handle_bytes(server.now, id, &server.scratch[..len], work, app);
         if was_open && !server.engine.is_open(id) {
             server.oracle.flushing(line, server.now);
         }
-        if half_in && app.opening.take().is_none() {
+        if awaiting_header && app.opening.take().is_none() {
             server.oracle.opened(line, server.now, &app.lines[line]);
         }
     }
@@ -717,29 +725,21 @@ impl Driver for SimTurn<'_> {
     }
 
     fn handle_rejected(&mut self, id: ConnId, _peer: SocketAddr, reason: RejectReason) {
-        let server = &mut *self.server;
-        server.busy = true;
-        let line = server.sockets[id.slot()]
-            .take()
-            .expect("a connection without its header has a socket");
+        let line = self.server.remove_socket(id);
+        let (server, books) = (&mut *self.server, &self.app.lines[line]);
         server
             .oracle
-            .refused_half_in(line, server.now, reason, self.net, &self.app.lines[line]);
+            .rejected_awaiting_header(line, server.now, reason, self.net, books);
         self.net.close(line);
-        server.stale.push(id);
     }
 
     fn handle_closed(&mut self, id: ConnId, closed: Closed) {
+        let line = self.server.remove_socket(id);
         let server = &mut *self.server;
-        server.busy = true;
-        let line = server.sockets[id.slot()]
-            .take()
-            .expect("a closed connection has a socket");
         server
             .oracle
             .closed(line, server.now, &closed, &self.app.lines[line]);
         self.net.close(line);
-        server.stale.push(id);
     }
 }
 

@@ -131,7 +131,7 @@ fn assert_the_living_are_spared(world: &World, strictest: &Config) {
         .is_some_and(|heartbeat| heartbeat.send_pings);
     let mut living = 0;
     for (line, books) in world.app.lines.iter().enumerate() {
-        if !books.broadcast_flushes {
+        if !books.is_known {
             continue;
         }
         let peer = &world.peers[line];

@@ -30,7 +30,7 @@ pub struct Oracle {
     rules: Rules,
     /// Connections of each address, by the name under which the application knows them.
     held: BTreeMap<IpAddr, usize>,
-    half_in: usize,
+    awaiting_header: usize,
     watches: Vec<Watch>,
     /// Time by which turns came late or took long, in all.
     lag_ms: u64,
@@ -46,7 +46,7 @@ pub struct Oracle {
 struct Watch {
     open: bool,
     /// Its balancer has not named it yet.
-    half_in: bool,
+    awaiting_header: bool,
     /// How much of its header is still to come.
     header_left: usize,
     /// The latest instant that may count as a sign of life, in awake time, and the lag until then.
@@ -92,7 +92,7 @@ impl Oracle {
             other_heartbeat: Timestamp::ZERO,
             rules: Rules::of(&config.access),
             held: BTreeMap::new(),
-            half_in: 0,
+            awaiting_header: 0,
             config: Rc::new(config.clone()),
             watches: Vec::new(),
             lag_ms: 0,
@@ -118,7 +118,7 @@ impl Oracle {
     pub fn add_line(&mut self, origin: &Origin) {
         self.watches.push(Watch {
             open: false,
-            half_in: false,
+            awaiting_header: false,
             header_left: if let Header::Whole(len) = origin.header {
                 len
             } else {
@@ -149,25 +149,25 @@ impl Oracle {
         self.lag_ms
     }
 
-    pub fn is_half_in(&self, line: usize) -> bool {
-        self.watches[line].half_in
+    pub fn is_awaiting_header(&self, line: usize) -> bool {
+        self.watches[line].awaiting_header
     }
 
-    pub fn half_in(&mut self, line: usize, now: Timestamp, books: &Line) {
+    pub fn awaiting_header(&mut self, line: usize, now: Timestamp, books: &Line) {
         assert_ne!(
             books.origin.header,
             Header::None,
             "line {line} comes straight"
         );
         self.alive(line, now, false);
-        self.watches[line].half_in = true;
-        self.half_in += 1;
+        self.watches[line].awaiting_header = true;
+        self.awaiting_header += 1;
     }
 
     pub fn opened(&mut self, line: usize, now: Timestamp, books: &Line) {
         let watch = &mut self.watches[line];
         watch.open = true;
-        self.half_in -= usize::from(std::mem::take(&mut watch.half_in));
+        self.awaiting_header -= usize::from(std::mem::take(&mut watch.awaiting_header));
         (watch.opened, watch.spoke) = (now, now);
         let Origin { name, header, .. } = books.origin;
         assert!(
@@ -214,7 +214,7 @@ impl Oracle {
 
     /// Rejected while it waited for its header: by the address that its header names, or without a
     /// valid header.
-    pub fn refused_half_in(
+    pub fn rejected_awaiting_header(
         &mut self,
         line: usize,
         now: Timestamp,
@@ -224,10 +224,10 @@ impl Oracle {
     ) {
         let watch = &mut self.watches[line];
         assert!(
-            std::mem::take(&mut watch.half_in) && !books.broadcast_flushes,
-            "only those who are half in, and only once"
+            std::mem::take(&mut watch.awaiting_header) && !books.is_known,
+            "only a connection that awaits its header, and only once"
         );
-        self.half_in -= 1;
+        self.awaiting_header -= 1;
         self.refused += 1;
         let Origin { name, header, .. } = books.origin;
         let whole = watch.header_left == 0 && matches!(header, Header::Whole(_));
@@ -257,14 +257,14 @@ impl Oracle {
                     "line {line}: {waited_ms} ms for a header"
                 );
             }
-            _ => panic!("line {line}: {refusal} when half in"),
+            _ => panic!("line {line}: {refusal} before its header"),
         }
     }
 
     pub fn alive(&mut self, line: usize, now: Timestamp, blocked: bool) {
         let watch = &mut self.watches[line];
         // The time for a header is fixed, whatever arrives.
-        if watch.half_in {
+        if watch.awaiting_header {
             return;
         }
         (watch.life, watch.lag_at_life_ms, watch.blocked_since_life) = (now, self.lag_ms, blocked);
@@ -500,14 +500,14 @@ impl Oracle {
         for line in 0..self.watches.len() {
             if self.watches[line].open {
                 self.assert_in_time(line, now);
-            } else if self.watches[line].half_in {
+            } else if self.watches[line].awaiting_header {
                 let watch = &self.watches[line];
                 let latest = watch
                     .life
                     .plus_ms(HEADER_MS + 1 + self.tick_ms + self.lag_ms - watch.lag_at_life_ms);
                 assert!(
                     now <= latest,
-                    "line {line}: half in since {}, still there at {now}",
+                    "line {line}: awaits its header since {}, still there at {now}",
                     watch.life
                 );
             }
@@ -544,7 +544,7 @@ impl Oracle {
         );
         assert_eq!(
             stats.opened,
-            stats.closed_in_all() + (connections - self.half_in) as u64,
+            stats.closed_in_all() + (connections - self.awaiting_header) as u64,
             "opened = closed + open"
         );
         assert_eq!(

@@ -156,7 +156,8 @@ impl fmt::Display for AdminError {
                 had_token: false,
             } => {
                 format!(
-                    "{addr} requires a token; name its file with --token-file or HEARTLINE_ADMIN_TOKEN_FILE"
+                    "{addr} requires a token; \
+                     name its file with --token-file or HEARTLINE_ADMIN_TOKEN_FILE"
                 )
             }
             AdminError::Unauthorized {

@@ -96,7 +96,8 @@ impl Access {
             Err(ConfigError::new(
                 "admin",
                 format!(
-                    "{ip} is not a loopback address: other machines could reach it; set --admin-token-file"
+                    "{ip} is not a loopback address: \
+                     other machines could reach it; set --admin-token-file"
                 ),
             ))
         }

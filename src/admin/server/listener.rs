@@ -48,8 +48,8 @@ impl Address {
         matches!(self, Address::Tcp(_))
     }
 
-    /// Checks the address without listening. Returns the TCP addresses; [`AdminListener::open`] uses
-    /// one.
+    /// Checks the address without listening. Returns the TCP addresses;
+    /// [`AdminListener::open`] uses one.
     pub(super) fn check(&self, access: &Access) -> Result<Vec<SocketAddr>, Error> {
         match self.resolve(access)? {
             Resolved::Tcp(addrs) => Ok(addrs),

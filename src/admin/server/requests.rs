@@ -421,7 +421,8 @@ fn cannot_send(error: SendError, server: &Server) -> Failure {
         ),
         SendError::InvalidMessage if server.config().framing == Framing::Lines => Failure::new(
             422,
-            "a message in lines framing cannot contain a line feed; printf %s sends none at the end, echo does",
+            "a message in lines framing cannot contain a line feed; \
+             printf %s sends none at the end, echo does",
         ),
         SendError::InvalidMessage => Failure::new(422, error.to_string()),
     }
