@@ -78,7 +78,7 @@ reasons! {
         FirstMessageTimeout = "first-message-timeout", Policy;
         /// The peer went on sending more messages than it may, though it was held back.
         RateLimited = "rate-limited", Policy;
-        /// The peer was silent for `heartbeat * (missed + 1)` and left `missed` pings unanswered.
+        /// The peer was silent for `heartbeat + retry * missed` and left `missed` pings unanswered.
         HeartbeatTimeout = "heartbeat-timeout", Policy;
         /// The peer was silent for the heartbeat timeout, and its kernel has not acknowledged what
         /// was sent to it: the host or the network is gone, not only the program. Detected on Linux
@@ -88,7 +88,7 @@ reasons! {
         /// nothing for the whole write timeout; or it neither read nor sent anything for the
         /// heartbeat timeout while its queue was stuck.
         SlowReader = "slow-reader", Policy;
-        /// All buffers together had reached their bound, and this line held most.
+        /// All buffers together had reached their bound, and this connection held most.
         MemoryLimit = "memory-limit", Policy;
         /// The connection had been silent for longest when a new one came and no place was free.
         Evicted = "evicted", Policy;

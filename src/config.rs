@@ -164,14 +164,19 @@ impl Default for Limits {
 /// The heartbeat: when a ping is sent, and when unanswered pings lead to a close.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// Silence after which a ping is sent, and the time that each ping has to be answered. At
-    /// least 2 ms. Default: 5 s.
+    /// Silence after which the first ping is sent. At least 2 ms. Default: 5 s.
     pub interval: Duration,
-    /// Pings that may go unanswered: a silent peer is closed `interval * (max_missed + 1)` after
+    /// Time that each ping has to be answered, after which the next ping is sent or the peer is
+    /// closed. At least 2 ms. `None`: as long as `interval`. Default: `None`.
+    ///
+    /// A short `retry` with a long `interval` finds a dead peer soon, at little traffic: with 4
+    /// minutes and 5 s a peer is closed after 4 min 15 s instead of 16 min.
+    pub retry: Option<Duration>,
+    /// Pings that may go unanswered: a silent peer is closed `interval + retry * max_missed` after
     /// its last byte. 1 to 255. Default: 3.
     pub max_missed: u8,
-    /// Whether pings are sent at all. With `false`, a peer must send by itself within `interval *
-    /// (max_missed + 1)`. Default: `true`.
+    /// Whether pings are sent at all. With `false`, a peer must send by itself within the same
+    /// time. Default: `true`.
     pub send_pings: bool,
 }
 
@@ -179,6 +184,7 @@ impl Default for Heartbeat {
     fn default() -> Self {
         Heartbeat {
             interval: Duration::from_secs(5),
+            retry: None,
             max_missed: 3,
             send_pings: true,
         }
@@ -186,10 +192,21 @@ impl Default for Heartbeat {
 }
 
 impl Heartbeat {
-    /// How long a peer may be silent before it is closed: `interval * (max_missed + 1)`. It is
+    /// How long a peer may be silent before it is closed: `interval + retry * max_missed`. It is
     /// closed no earlier, and no later than one tick and the lag of the loop after that.
     pub fn timeout(&self) -> Duration {
-        self.interval.saturating_mul(u32::from(self.max_missed) + 1)
+        let retries = self.retry().saturating_mul(u32::from(self.max_missed));
+        self.interval.saturating_add(retries)
+    }
+
+    /// Time that each ping has to be answered: `retry`, or `interval` if that is `None`.
+    pub fn retry(&self) -> Duration {
+        self.retry.unwrap_or(self.interval)
+    }
+
+    /// The shorter of `interval` and `retry`.
+    pub(crate) fn shortest(&self) -> Duration {
+        self.interval.min(self.retry())
     }
 
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
@@ -199,11 +216,12 @@ impl Heartbeat {
                 "must be 1 to 255: a peer needs one ping that it can answer",
             ));
         }
-        if self.interval < Duration::from_millis(2) || self.interval > MAX_DURATION {
-            return Err(ConfigError::new(
-                "heartbeat",
-                "must be at least 2 ms and at most 24 days",
-            ));
+        let fields = [("heartbeat", self.interval), ("retry", self.retry())];
+        for (field, duration) in fields {
+            if duration < Duration::from_millis(2) || duration > MAX_DURATION {
+                let problem = "must be at least 2 ms and at most 24 days";
+                return Err(ConfigError::new(field, problem));
+            }
         }
         Ok(())
     }
@@ -236,7 +254,7 @@ pub(crate) fn check_os_timeouts(
                     heartbeat.timeout()
                 ),
             )
-            .against(&["heartbeat", "missed"]));
+            .against(&["heartbeat", "retry", "missed"]));
         }
     }
     keepalive.map_or(Ok(()), |keepalive| keepalive.check(user_timeout))
@@ -384,18 +402,22 @@ impl Config {
                 "must be whole milliseconds from 1ms to 60s",
             ));
         }
-        match &self.heartbeat {
-            Some(heartbeat) if heartbeat.interval < self.tick.saturating_mul(2) => {
-                Err(ConfigError::new(
-                    "tick",
-                    format!(
-                        "{:?} is too coarse for a heartbeat of {:?}: at most half of it",
-                        self.tick, heartbeat.interval
-                    ),
-                )
-                .against(&["heartbeat"]))
-            }
-            _ => Ok(()),
+        let Some(heartbeat) = &self.heartbeat else {
+            return Ok(());
+        };
+        let shortest = self.tick.saturating_mul(2);
+        let too_coarse = |what, duration| {
+            let tick = self.tick;
+            let problem =
+                format!("{tick:?} is too coarse for {what} of {duration:?}: at most half of it");
+            ConfigError::new("tick", problem)
+        };
+        if heartbeat.interval < shortest {
+            Err(too_coarse("a heartbeat", heartbeat.interval).against(&["heartbeat"]))
+        } else if heartbeat.retry() < shortest {
+            Err(too_coarse("a retry", heartbeat.retry()).against(&["retry"]))
+        } else {
+            Ok(())
         }
     }
 
@@ -508,6 +530,16 @@ mod tests {
             field_at_fault(|config| config.heartbeat = Some(instant)),
             "heartbeat"
         );
+        let retry = |retry| {
+            move |config: &mut Config| {
+                let heartbeat = config.heartbeat.as_mut().expect("on by default");
+                heartbeat.retry = Some(retry);
+            }
+        };
+        assert_eq!(field_at_fault(retry(Duration::ZERO)), "retry");
+        assert_eq!(field_at_fault(retry(Duration::MAX)), "retry");
+        let less_than_two_ticks = Duration::from_millis(199);
+        assert_eq!(field_at_fault(retry(less_than_two_ticks)), "tick");
         let keepalive = |change: fn(&mut Keepalive)| {
             move |config: &mut Config| {
                 change(config.keepalive.as_mut().expect("on by default")) as ()
@@ -527,6 +559,19 @@ mod tests {
             field_at_fault(keepalive(|keepalive| keepalive.count = 128)),
             "keepalive_count"
         );
+    }
+
+    #[test]
+    fn timeout_is_the_interval_and_a_retry_for_each_missed_ping() {
+        let mut heartbeat = Heartbeat {
+            interval: secs(240),
+            ..Heartbeat::default()
+        };
+        assert_eq!(heartbeat.timeout(), secs(960));
+        heartbeat.retry = Some(secs(5));
+        assert_eq!(heartbeat.timeout(), secs(255));
+        heartbeat.retry = Some(Duration::MAX);
+        assert_eq!(heartbeat.timeout(), Duration::MAX, "without an overflow");
     }
 
     #[test]

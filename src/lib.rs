@@ -24,9 +24,9 @@
 //! * [`engine::Engine`] is the server without sockets and clock, for simulations and for your own
 //!   drivers.
 //!
-//! The bound: with [`Heartbeat`] interval `H` and `M` missed pings, a silent peer is closed no
-//! earlier than `H * (M + 1)` after its last byte, and no later than one [`Config::tick`] and the
-//! lag of the loop after that.
+//! The bound: with [`Heartbeat`] interval `H`, retry `R` and `M` missed pings, a silent peer is
+//! closed no earlier than `H + R * M` after its last byte, and no later than one [`Config::tick`]
+//! and the lag of the loop after that.
 
 // One call needs it: see net/tcp_info.rs.
 #![deny(unsafe_code)]

@@ -221,7 +221,7 @@ mod tests {
             serde_json::json!({"count": 0, "sum_s": 0.0, "max_s": 0.0, "buckets": [[0.001, 0]]});
         let mut json = serde_json::json!({
             "version": "0.1.0", "pid": 42, "app": "echo", "framing": "lines", "listening": ["127.0.0.1:7878", "[::1]:7878"],
-            "started": "2026-11-24T22:27:20Z", "uptime_s": 11520.0, "draining": false, "heartbeat_s": 5.0, "missed": 3, "bound_s": 20.0,
+            "started": "2026-11-24T22:27:20Z", "uptime_s": 11520.0, "draining": false, "heartbeat_s": 5.0, "retry_s": 5.0, "missed": 3, "bound_s": 20.0,
             "connections": {"open": 3, "max": 65000, "opened": 12010},
             "closed": {"peer-closed": 4, "heartbeat-timeout": 12000, "rate-limited": 0}, "refused": {"full": 0},
             "bytes": {"in": 1536, "out": 10}, "messages": {"received": 1000, "queued": 2, "dropped": 0},

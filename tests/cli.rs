@@ -38,6 +38,9 @@ fn wrong_usage_is_refused_and_the_flag_named() {
     refused(&["serve", "--heartbeat", "5"], "--heartbeat");
     refused(&["serve", "--heartbeat", "0s"], "--heartbeat");
     refused(&["serve", "--missed", "0"], "--missed");
+    refused(&["serve", "--retry", "0s"], "--retry");
+    refused(&["serve", "--retry", "150ms"], "--tick");
+    refused(&["connect", "127.0.0.1:1", "--retry", "0s"], "--retry");
     refused(&["serve", "--tick", "4s"], "--tick");
     refused(&["serve", "--max-message", "lots"], "--max-message");
     refused(&["serve", "--max-message", "0"], "--max-message");
@@ -86,6 +89,7 @@ fn help_shows_every_flag_with_its_default() {
         "--framing",
         "--max-message",
         "--heartbeat",
+        "--retry",
         "--missed",
         "--no-ping",
         "--keepalive",

@@ -36,6 +36,7 @@ fn config() -> ClientConfig {
 fn heartbeat(interval: Duration, max_missed: u8) -> Option<Heartbeat> {
     Some(Heartbeat {
         interval,
+        retry: None,
         max_missed,
         send_pings: true,
     })

@@ -55,6 +55,28 @@ fn silent_peer_is_pinged_and_closed_within_the_bound() {
 }
 
 #[test]
+fn short_retry_closes_a_silent_peer_soon_after_a_long_heartbeat() {
+    let server = Serve::start(&["--heartbeat", "2s", "--retry", "200ms", "--missed", "3"]);
+    let mut peer = server.connect();
+    let before = Instant::now();
+    peer.send("hello\n");
+    peer.expect("echo: hello\n");
+    let mut pings = 0;
+    while let Some(line) = peer.read_line() {
+        assert_eq!(line, "ping");
+        pings += 1;
+    }
+    assert_eq!(pings, 3);
+    let silence = before.elapsed();
+    assert!(silence > ms(2600), "closed {silence:?} after the last byte");
+    // With a retry as long as the heartbeat it would be 8 s.
+    assert!(
+        silence < ms(2700) + LAG,
+        "closed {silence:?} after the last byte"
+    );
+}
+
+#[test]
 fn peer_that_never_sends_is_closed_within_the_bound() {
     let server = Serve::start(&["--heartbeat", "300ms", "--missed", "1", "--no-ping"]);
     let start = Instant::now();

@@ -85,6 +85,8 @@ pub(crate) struct Status {
     pub(crate) uptime_s: f64,
     pub(crate) draining: bool,
     pub(crate) heartbeat_s: Option<f64>,
+    /// How long a ping has to be answered.
+    pub(crate) retry_s: Option<f64>,
     pub(crate) missed: Option<u8>,
     /// How long a peer may be silent.
     pub(crate) bound_s: Option<f64>,

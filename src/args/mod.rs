@@ -53,7 +53,10 @@ pub(crate) struct HeartbeatArgs {
     /// Silence after which a ping is sent, or off
     #[arg(long, value_name = "TIME", default_value = "5s")]
     heartbeat: DurationOrOff,
-    /// Pings that may go unanswered: a silent peer is closed after heartbeat * (missed + 1)
+    /// Time that each ping has to be answered [default: as --heartbeat]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    retry: Option<Duration>,
+    /// Pings that may go unanswered: a silent peer is closed after heartbeat + retry * missed
     #[arg(long, value_name = "N", default_value_t = 3)]
     missed: u8,
 }
@@ -63,6 +66,7 @@ impl HeartbeatArgs {
     pub(crate) fn heartbeat(&self, send_pings: bool) -> Option<Heartbeat> {
         self.heartbeat.0.map(|interval| Heartbeat {
             interval,
+            retry: self.retry,
             max_missed: self.missed,
             send_pings,
         })

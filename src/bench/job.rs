@@ -354,11 +354,7 @@ fn serve_args(options: &[String]) -> ServeArgs {
 fn bound(options: &[String]) -> Result<Option<Duration>, Error> {
     let config = serve_args(options).config();
     config.check()?;
-    Ok(config.heartbeat.map(|heartbeat| {
-        heartbeat
-            .interval
-            .saturating_mul(u32::from(heartbeat.max_missed) + 1)
-    }))
+    Ok(config.heartbeat.map(|heartbeat| heartbeat.timeout()))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::time::{Timestamp, duration_to_ms};
 #[derive(Debug)]
 pub(super) struct Beat {
     pub(super) interval_ms: u64,
+    pub(super) retry_ms: u64,
     pub(super) max_missed: u32,
     pub(super) send_pings: bool,
 }
@@ -20,17 +21,24 @@ impl Beat {
     pub(super) fn new(heartbeat: &Heartbeat) -> Self {
         Beat {
             interval_ms: duration_to_ms(heartbeat.interval),
+            retry_ms: duration_to_ms(heartbeat.retry()),
             max_missed: u32::from(heartbeat.max_missed),
             send_pings: heartbeat.send_pings,
         }
     }
 
-    /// The first instant at which `intervals` have surely passed since `start`: instants are
-    /// rounded down, hence the one more.
-    pub(super) fn surely_after(&self, start: Timestamp, intervals: u64) -> Timestamp {
+    /// The first instant at which a silence since `start` has surely lasted for the whole timeout:
+    /// instants are rounded down, hence the one more.
+    fn timeout_after(&self, start: Timestamp) -> Timestamp {
+        let retries_ms = self.retry_ms.saturating_mul(u64::from(self.max_missed));
         start
-            .plus_ms(self.interval_ms.saturating_mul(intervals))
+            .plus_ms(self.interval_ms.saturating_add(retries_ms))
             .plus_ms(1)
+    }
+
+    /// The first instant at which a ping sent at `at` has surely had its time to be answered.
+    fn retry_after(&self, at: Timestamp) -> Timestamp {
+        at.plus_ms(self.retry_ms).plus_ms(1)
     }
 }
 
@@ -115,9 +123,9 @@ impl LiveConnection {
         Some(Question { ping, silence })
     }
 
-    /// When the next ping is due: an interval after the last one, and an interval after either
-    /// direction was last busy. `None` if no ping can be sent, or if all were sent and the verdict
-    /// is next.
+    /// When the next ping is due: an interval after either direction was last busy and after the
+    /// last ping, or a retry after a ping that was not answered. `None` if no ping can be sent, or
+    /// if all were sent and the verdict is next.
     pub(super) fn ask_at(&self, beat: &Beat) -> Option<Timestamp> {
         if !beat.send_pings || self.half_closed {
             return None;
@@ -126,6 +134,7 @@ impl LiveConnection {
             Probe::Due => Some(Timestamp::ZERO),
             Probe::Asked { .. } => None,
             Probe::None if self.asked >= beat.max_missed => None,
+            Probe::None if self.asked > 0 => Some(self.last_asked.plus_ms(beat.retry_ms)),
             Probe::None => Some(
                 self.last_activity
                     .min(self.last_out)
@@ -139,14 +148,14 @@ impl LiveConnection {
     /// sent.
     ///
     /// A client that wakes from a freeze has sent no ping, so `max_missed` pings are still to be
-    /// sent, and the last of them has an interval to be answered.
+    /// sent, and the last of them has a retry to be answered.
     pub(super) fn verdict_at(&self, beat: &Beat) -> Option<Timestamp> {
-        let bound = beat.surely_after(self.last_activity, u64::from(beat.max_missed) + 1);
+        let bound = beat.timeout_after(self.last_activity);
         match self.probe {
             _ if self.half_closed || !beat.send_pings => Some(bound),
             Probe::Due => None,
-            Probe::Asked { at } => Some(beat.surely_after(at, 1)),
-            Probe::None => self.all_asked.map(|at| bound.max(beat.surely_after(at, 1))),
+            Probe::Asked { at } => Some(beat.retry_after(at)),
+            Probe::None => self.all_asked.map(|at| bound.max(beat.retry_after(at))),
         }
     }
 

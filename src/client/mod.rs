@@ -141,7 +141,7 @@ impl Client {
                 config
                     .heartbeat
                     .as_ref()
-                    .map(|heartbeat| heartbeat.interval),
+                    .map(|heartbeat| heartbeat.shortest()),
             ),
             shared: ClientHandleState::new(waker, codec.clone(), config.max_queue),
             codec,

@@ -1,21 +1,29 @@
 //! When a quiet peer is pinged, and when unanswered pings lead to a verdict. Pure arithmetic.
 //!
-//! With `H` the heartbeat interval, `M` the pings that may be missed, `L` the last sign of life and
-//! `tick` the wheel's resolution:
+//! With `H` the heartbeat interval, `R` the retry, `M` the pings that may be missed, `L` the last
+//! sign of life and `tick` the wheel's resolution:
 //!
-//! * ping `k` of `M` is due at `L + k*H`, less a jitter between `tick` and `H/8`, and at least
-//!   `H/2` after ping `k - 1`;
+//! * ping 1 is due at `L + H`, less a jitter between `tick` and `H/8`;
+//! * ping `k` of `M` is due at `L + H + (k-1)*R`, less a jitter between `tick` and `R/8`, and at
+//!   least `R/2` after ping `k - 1`;
 //! * for a peer that sends pings by itself, ping 1 is due at `L + H + tick`, so that the peer's own
 //!   ping, which comes every `H`, makes it superfluous; but only if the later pings can make up for
-//!   the delay: `M >= 2` and `H >= 8 ticks`;
-//! * the verdict is due at `L + H*(M+1) + 1 ms`, and at least `H + 1 ms` after the last ping was
+//!   the delay: `M >= 2`, `H >= 8 ticks` and `R >= 8 ticks`;
+//! * the verdict is due at `L + H + R*M + 1 ms`, and at least `R + 1 ms` after the last ping was
 //!   sent.
 //!
 //! The millisecond makes up for the rounding of [`Timestamp`]: the peer's last byte may have
-//! come up to 1 ms after its stamp. The jitter is at least a tick, so that the last ping, which
-//! fires up to a tick late, still leaves its full `H` for an answer before the first term is due:
-//! on a loop without lag the verdict comes within `(H*(M+1), H*(M+1) + tick]` of the last byte. Lag
-//! delays the pings and with them the verdict; it never brings it forward.
+//! come up to 1 ms after its stamp.
+//!
+//! On a loop without lag the verdict comes within `(H + R*M, H + R*M + tick]` of the last byte. The
+//! first term gives the lower end. For the upper end, the second term must not be later than the
+//! first: the last ping must be sent by `L + H + R*(M-1)`. It fires up to a tick after it is due,
+//! and its jitter is at least a tick. The spacing does not delay it: if ping `k - 1` was sent by
+//! `L + H + R*(k-2)`, ping `k` may be sent from `R/2` after that, and `R/2 <= R - tick` since `R >=
+//! 2 ticks`. A delayed ping 1 is sent by `L + H + 2 ticks`; then ping 2 may be sent from `L + H + 2
+//! ticks + R/2`, which is at most `L + H + R - tick` since `R >= 8 ticks`.
+//!
+//! Lag delays the pings and with them the verdict; it never brings it forward.
 //!
 //! If the heartbeat was changed since `L`, the verdict is due as if the last sign of life had come
 //! at the change: a peer gets one full new timeout.
@@ -27,6 +35,7 @@ use crate::time::{Timestamp, duration_to_ms};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Liveness {
     interval_ms: u64,
+    retry_ms: u64,
     bound_ms: u64,
     max_missed: u8,
     send_pings: bool,
@@ -62,12 +71,13 @@ impl Liveness {
     pub(super) fn new(heartbeat: &Heartbeat, tick_ms: u64, in_force_since: Timestamp) -> Self {
         Liveness {
             interval_ms: duration_to_ms(heartbeat.interval),
+            retry_ms: duration_to_ms(heartbeat.retry()),
             bound_ms: duration_to_ms(heartbeat.timeout()),
             max_missed: heartbeat.max_missed,
             send_pings: heartbeat.send_pings,
             tick_ms,
             defers_to_peer_pings: heartbeat.max_missed >= 2
-                && duration_to_ms(heartbeat.interval) >= 8 * tick_ms,
+                && duration_to_ms(heartbeat.shortest()) >= 8 * tick_ms,
             in_force_since,
         }
     }
@@ -92,23 +102,28 @@ impl Liveness {
             beats,
             salt,
         } = *evidence;
-        if self.defers_to_peer_pings && beats && pings_unanswered == 0 && self.asks(evidence) {
-            last_seen.plus_ms(self.interval_ms + self.tick_ms)
-        } else if self.asks(evidence) {
-            let by_silence = last_seen.plus_ms(
-                (u64::from(pings_unanswered) + 1) * self.interval_ms
-                    - self.jitter_ms(salt ^ u64::from(pings_unanswered)),
-            );
-            // Also after a lag, pings do not come in a burst.
-            by_silence.max(last_ping.map_or(Timestamp::ZERO, |last_ping| {
-                last_ping.plus_ms(self.interval_ms / 2)
-            }))
-        } else {
-            self.deadline(last_seen)
-                .max(last_ping.map_or(Timestamp::ZERO, |last_ping| {
-                    last_ping.plus_ms(self.interval_ms + 1)
-                }))
+        let after_last_ping =
+            |ms| last_ping.map_or(Timestamp::ZERO, |last_ping| last_ping.plus_ms(ms));
+        if !self.asks(evidence) {
+            return self
+                .deadline(last_seen)
+                .max(after_last_ping(self.retry_ms + 1));
         }
+        if pings_unanswered == 0 {
+            let deferred = self.defers_to_peer_pings && beats;
+            let silence_ms = if deferred {
+                self.interval_ms + self.tick_ms
+            } else {
+                self.interval_ms - self.jitter_ms(self.interval_ms, salt)
+            };
+            return last_seen.plus_ms(silence_ms);
+        }
+        let retries = u64::from(pings_unanswered);
+        let silence_ms = self.interval_ms + retries * self.retry_ms;
+        let by_silence =
+            last_seen.plus_ms(silence_ms - self.jitter_ms(self.retry_ms, salt ^ retries));
+        // Also after a lag, pings do not come in a burst.
+        by_silence.max(after_last_ping(self.retry_ms / 2))
     }
 
     /// The earliest instant at which silence since `last_seen` may be a verdict.
@@ -122,8 +137,9 @@ impl Liveness {
         self.in_force_since
     }
 
-    pub(super) fn interval_ms(&self) -> u64 {
-        self.interval_ms
+    /// How long a ping has to be answered.
+    pub(super) fn retry_ms(&self) -> u64 {
+        self.retry_ms
     }
 
     pub(super) fn bound_ms(&self) -> u64 {
@@ -140,10 +156,10 @@ impl Liveness {
         self.send_pings && evidence.pings_unanswered < self.max_missed
     }
 
-    /// Shortens a wait by a fixed amount per connection and ping, so that connections opened
-    /// together drift apart, the same way in each run.
-    fn jitter_ms(&self, salt: u64) -> u64 {
-        let most = (self.interval_ms / 8).max(self.tick_ms);
+    /// Shortens a wait of `wait_ms` by a fixed amount per connection and ping, so that connections
+    /// opened together drift apart, the same way in each run.
+    fn jitter_ms(&self, wait_ms: u64, salt: u64) -> u64 {
+        let most = (wait_ms / 8).max(self.tick_ms);
         self.tick_ms + fastrand::Rng::with_seed(salt).u64(0..=most - self.tick_ms)
     }
 }
@@ -155,15 +171,23 @@ mod tests {
     use std::time::Duration;
 
     fn liveness(interval_ms: u64, max_missed: u8, send_pings: bool, tick_ms: u64) -> Liveness {
-        Liveness::new(
-            &Heartbeat {
-                interval: Duration::from_millis(interval_ms),
-                max_missed,
-                send_pings,
-            },
-            tick_ms,
-            Timestamp::ZERO,
-        )
+        with_retry(interval_ms, None, max_missed, send_pings, tick_ms)
+    }
+
+    fn with_retry(
+        interval_ms: u64,
+        retry_ms: Option<u64>,
+        max_missed: u8,
+        send_pings: bool,
+        tick_ms: u64,
+    ) -> Liveness {
+        let heartbeat = Heartbeat {
+            interval: Duration::from_millis(interval_ms),
+            retry: retry_ms.map(Duration::from_millis),
+            max_missed,
+            send_pings,
+        };
+        Liveness::new(&heartbeat, tick_ms, Timestamp::ZERO)
     }
 
     fn silent_since(last_seen_ms: u64) -> Evidence {
@@ -202,6 +226,7 @@ mod tests {
         fn verdict_comes_within_a_tick_after_the_timeout(
             tick_ms in 1u64..200,
             ticks_per_interval in 2u64..60,
+            ticks_per_retry in 2u64..60,
             odd_ms in 0u64..200,
             max_missed in 1u8..8,
             last_seen_ms in 0u64..1_000_000,
@@ -210,16 +235,36 @@ mod tests {
             beats in any::<bool>(),
         ) {
             let interval_ms = ticks_per_interval * tick_ms + odd_ms;
-            let bound_ms = interval_ms * (u64::from(max_missed) + 1);
-            let (pings, verdict) = play(&liveness(interval_ms, max_missed, send_pings, tick_ms), Evidence { salt, beats, ..silent_since(last_seen_ms) });
+            let retry_ms = ticks_per_retry * tick_ms + odd_ms;
+            let bound_ms = interval_ms + retry_ms * u64::from(max_missed);
+            let rules = with_retry(interval_ms, Some(retry_ms), max_missed, send_pings, tick_ms);
+            let evidence = Evidence { salt, beats, ..silent_since(last_seen_ms) };
+            let (pings, verdict) = play(&rules, evidence);
             prop_assert!(verdict > last_seen_ms + bound_ms);
             prop_assert!(verdict <= last_seen_ms + bound_ms + tick_ms);
             prop_assert_eq!(pings.len(), if send_pings { usize::from(max_missed) } else { 0 });
             for (k, ping) in pings.iter().enumerate() {
                 let courtesy_ms = if beats && k == 0 { 2 * tick_ms } else { 0 };
-                prop_assert!(*ping <= last_seen_ms + (k as u64 + 1) * interval_ms + courtesy_ms, "jitter only ever shortens");
+                let due_ms = last_seen_ms + interval_ms + k as u64 * retry_ms;
+                prop_assert!(*ping <= due_ms + courtesy_ms, "jitter only ever shortens");
+            }
+            for pair in pings.windows(2) {
+                prop_assert!(pair[1] - pair[0] >= retry_ms / 2);
+            }
+            if let Some(last) = pings.last() {
+                prop_assert!(verdict - last > retry_ms, "the last ping has its whole retry");
             }
         }
+    }
+
+    #[test]
+    fn short_retry_after_a_long_interval_finds_a_dead_peer_soon() {
+        let rules = with_retry(240_000, Some(5000), 3, true, 100);
+        let (pings, verdict) = play(&rules, silent_since(0));
+        assert!((210_000..=240_000).contains(&pings[0]), "{pings:?}");
+        assert!((244_375..=245_000).contains(&pings[1]), "{pings:?}");
+        assert!((249_375..=250_000).contains(&pings[2]), "{pings:?}");
+        assert!((255_001..=255_100).contains(&verdict), "{verdict}");
     }
 
     #[test]

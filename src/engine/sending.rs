@@ -251,7 +251,8 @@ impl Engine {
     /// [`Engine::handle_progress`].
     pub fn handle_blocked(&mut self, id: ConnId) {
         let now = self.now;
-        // The server was late to flush: the peer has the whole timeout from here on.
+        // The server was late to flush: the peer has the whole timeout from here on. Once a refused
+        // write was measured, the timeout has begun, however often writing is tried again.
         let is_late = self.conn(id).is_some_and(|conn| {
             conn.phase != Phase::Open && self.deadlines.flush_ends(conn) <= now
         });
@@ -259,7 +260,8 @@ impl Engine {
             && conn.waits_for_flush()
         {
             conn.writing = Writing::Blocked;
-            if conn.outbox().progress().is_none() || is_late {
+            let progress = conn.outbox().progress();
+            if progress.is_none_or(|progress| is_late && !progress.is_measured()) {
                 conn.set_progress(Progress::since(now));
             }
             self.schedule_check(id);

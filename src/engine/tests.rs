@@ -26,6 +26,7 @@ fn config() -> Config {
     Config {
         heartbeat: Some(Heartbeat {
             interval: Duration::from_millis(INTERVAL_MS),
+            retry: None,
             max_missed: 3,
             send_pings: true,
         }),

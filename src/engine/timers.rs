@@ -215,7 +215,7 @@ impl Engine {
             conn.is_blocked(),
         );
         // What was sent just now may still be under way, or its acknowledgement delayed.
-        let least_ms = MIN_UNACKNOWLEDGED_MS.max(liveness.interval_ms() / 2);
+        let least_ms = MIN_UNACKNOWLEDGED_MS.max(liveness.retry_ms() / 2);
         let lost_ms = unacknowledged_ms.filter(|ms| *ms >= least_ms);
         let reason = match lost_ms {
             Some(_) => CloseReason::HalfOpen,

@@ -352,10 +352,9 @@ fn listen(
 
 /// A longer gap than this is a stall. Without a heartbeat there is no verdict that one could forge.
 fn stall_ms(config: &Config) -> u64 {
-    config
-        .heartbeat
-        .as_ref()
-        .map_or(u64::MAX, |heartbeat| duration_to_ms(heartbeat.interval) / 2)
+    config.heartbeat.as_ref().map_or(u64::MAX, |heartbeat| {
+        duration_to_ms(heartbeat.shortest()) / 2
+    })
 }
 
 fn socket_options(config: &Config) -> SocketOptions {

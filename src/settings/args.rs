@@ -49,7 +49,7 @@ pub(crate) struct ServeArgs {
     framing: FramingArgs,
     #[command(flatten)]
     heartbeat: HeartbeatArgs,
-    /// Send no pings: a peer must send something itself within heartbeat * (missed + 1)
+    /// Send no pings: a peer must send something itself within heartbeat + retry * missed
     #[arg(long, help_heading = "Liveness", value_name = SWITCH, action = ArgAction::Set, num_args = 0..=1, require_equals = true)]
     #[arg(
         default_value_t = false,

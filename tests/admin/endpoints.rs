@@ -61,10 +61,11 @@ fn status_endpoint_has_identity_and_counters() {
     assert_eq!(
         (
             &status["heartbeat_s"],
+            &status["retry_s"],
             &status["missed"],
             &status["bound_s"]
         ),
-        (&json!(2.0), &json!(3), &json!(8.0))
+        (&json!(2.0), &json!(2.0), &json!(3), &json!(8.0))
     );
     assert_eq!(
         status["connections"],
@@ -122,7 +123,13 @@ fn bounds_that_are_off_are_null() {
         "length",
     ]);
     let status = get(&server, "/status");
-    for bound in ["heartbeat_s", "missed", "bound_s", "max_buffered_bytes"] {
+    for bound in [
+        "heartbeat_s",
+        "retry_s",
+        "missed",
+        "bound_s",
+        "max_buffered_bytes",
+    ] {
         assert_eq!(status[bound], json!(null), "{bound}");
     }
     assert_eq!(status["framing"], "length");

@@ -745,8 +745,7 @@ impl Driver for SimTurn<'_> {
 
 /// As the server's own.
 fn stall_ms(config: &Config) -> u64 {
-    config
-        .heartbeat
-        .as_ref()
-        .map_or(u64::MAX, |heartbeat| duration_to_ms(heartbeat.interval) / 2)
+    config.heartbeat.as_ref().map_or(u64::MAX, |heartbeat| {
+        duration_to_ms(heartbeat.interval.min(heartbeat.retry())) / 2
+    })
 }

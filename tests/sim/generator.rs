@@ -179,8 +179,12 @@ pub fn setup(rng: &mut fastrand::Rng, seed: u64, scale: &Scale) -> Setup {
 pub fn config(rng: &mut fastrand::Rng, scale: &Scale) -> Config {
     let framing = scale.framing;
     let interval_ms = rng.u64(scale.intervals_ms.clone());
+    let retry_ms = rng
+        .bool()
+        .then(|| rng.u64(scale.tick_ms * 2..=interval_ms.max(scale.tick_ms * 31)));
     let heartbeat = Heartbeat {
         interval: Duration::from_millis(interval_ms),
+        retry: retry_ms.map(Duration::from_millis),
         max_missed: rng.u8(1..=4),
         send_pings: rng.u8(0..4) > 0,
     };
@@ -251,7 +255,11 @@ fn timeout(rng: &mut fastrand::Rng, most_ms: u64) -> Option<Duration> {
 }
 
 pub fn plan(rng: &mut fastrand::Rng, config: &Config, scale: &Scale) -> Plan {
-    let (interval_ms, bound_ms) = rhythm_ms(config);
+    let Rhythm {
+        interval_ms,
+        retry_ms,
+        bound_ms,
+    } = rhythm(config);
     let burst = scale.bursts[rng.usize(0..3)];
     let talk = Talk {
         every_ms: rng.u64(scale.least_talk_ms..=bound_ms * 2),
@@ -264,32 +272,38 @@ pub fn plan(rng: &mut fastrand::Rng, config: &Config, scale: &Scale) -> Plan {
     Plan {
         talk: rng.bool().then_some(talk),
         beat_ms: (rng.bool() || sheltered).then(|| rng.u64(interval_ms / 2..=bound_ms - 1).max(1)),
-        answer_ms: rng.bool().then(|| rng.u64(0..=interval_ms / 2)),
+        answer_ms: rng.bool().then(|| rng.u64(0..=retry_ms / 2)),
         piece: if rng.bool() {
             usize::MAX
         } else {
             1 << rng.u32(scale.pieces.clone())
         },
-        piece_gap_ms: rng.u64(0..=interval_ms / 4).min(20),
+        piece_gap_ms: rng.u64(0..=retry_ms / 4).min(20),
         read_bytes: if slow { rng.u64(16..=4096) } else { u64::MAX },
-        read_delay_ms: if slow {
-            rng.u64(0..=interval_ms / 2)
-        } else {
-            0
-        },
+        read_delay_ms: if slow { rng.u64(0..=retry_ms / 2) } else { 0 },
         fault_every_ms: (rng.u8(0..scale.spared) > 0 && !sheltered).then(|| bound_ms * 4),
         reconnect_ms: rng.bool().then(|| rng.u64(bound_ms / 8 + 1..=bound_ms)),
         sheltered,
     }
 }
 
-/// The heartbeat's interval and bound; without one, what takes their place in the calendar of a
-/// run.
-pub fn rhythm_ms(config: &Config) -> (u64, u64) {
-    config.heartbeat.as_ref().map_or((500, 2000), |heartbeat| {
-        (
-            heartbeat.interval.as_millis() as u64,
-            heartbeat.timeout().as_millis() as u64,
-        )
+/// The times of a heartbeat.
+pub struct Rhythm {
+    pub interval_ms: u64,
+    pub retry_ms: u64,
+    pub bound_ms: u64,
+}
+
+/// The times of the heartbeat; without one, what takes their place in the calendar of a run.
+pub fn rhythm(config: &Config) -> Rhythm {
+    let none = Rhythm {
+        interval_ms: 500,
+        retry_ms: 500,
+        bound_ms: 2000,
+    };
+    config.heartbeat.as_ref().map_or(none, |heartbeat| Rhythm {
+        interval_ms: heartbeat.interval.as_millis() as u64,
+        retry_ms: heartbeat.retry().as_millis() as u64,
+        bound_ms: heartbeat.timeout().as_millis() as u64,
     })
 }

@@ -30,7 +30,11 @@ fn one_million_connections_for_hours() {
         .map(|_| generator::config(&mut rng, &scale))
         .collect();
     let strictest = strictest(changes.iter().chain([&setup.config]));
-    let (interval_ms, bound_ms) = generator::rhythm_ms(&strictest);
+    let generator::Rhythm {
+        interval_ms,
+        bound_ms,
+        ..
+    } = generator::rhythm(&strictest);
     let mut world = World::new(setup);
     for line in 0..LINES {
         if line % CONNECTS_PER_MS == 0 {
@@ -96,6 +100,7 @@ fn stricter(mut one: Config, other: Config) -> Config {
         .zip(other.heartbeat)
         .map(|(one, other)| Heartbeat {
             interval: one.interval.min(other.interval),
+            retry: Some(one.retry().min(other.retry())),
             max_missed: one.max_missed.min(other.max_missed),
             send_pings: one.send_pings && other.send_pings,
         });

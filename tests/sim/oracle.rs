@@ -459,9 +459,9 @@ impl Oracle {
             unread,
         } = watch.verdict.clone().expect("a final read came before");
         let heartbeat = config.heartbeat.as_ref().expect("no heartbeat, no verdict");
-        let (bound_ms, interval_ms) = (
+        let (bound_ms, retry_ms) = (
             duration_to_ms(heartbeat.timeout()),
-            duration_to_ms(heartbeat.interval),
+            duration_to_ms(heartbeat.retry()),
         );
         assert!(!unread, "line {line}: evicted with bytes unread");
         assert!(
@@ -473,13 +473,13 @@ impl Oracle {
             known_ms >= bound_ms,
             "line {line}: evicted by a heartbeat that is in force for {known_ms} ms, not {bound_ms}"
         );
-        // Raw echoes may look like pings; and in a loop that lags by the heartbeat itself, pings
+        // Raw echoes may look like pings; and in a loop that lags by the retry itself, pings
         // wait for their flush.
         let lag_ms = self.lag_ms - watch.lag_at_life_ms;
         if heartbeat.send_pings
             && !watch.blocked_since_life
             && config.framing != Framing::Raw
-            && lag_ms < interval_ms
+            && lag_ms < retry_ms
         {
             // More pings than `max_missed` are amid replies, or were sent before a reload.
             let (pings, missed) = (watch.tap.pings_since_life, u64::from(heartbeat.max_missed));
@@ -489,8 +489,8 @@ impl Oracle {
             );
             let patience_ms = raw_ms - watch.tap.last_ping_ms + lag_ms;
             assert!(
-                patience_ms >= interval_ms || pings > missed,
-                "line {line}: {patience_ms} ms to answer the last ping, not {interval_ms}"
+                patience_ms >= retry_ms || pings > missed,
+                "line {line}: {patience_ms} ms to answer the last ping, not {retry_ms}"
             );
         }
     }

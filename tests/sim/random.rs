@@ -104,7 +104,11 @@ fn play(seed: u64) -> (u64, Stats) {
     if std::env::var_os("HEARTLINE_SIM_TRACE").is_some() {
         println!("{setup:#?}");
     }
-    let (interval_ms, bound_ms) = generator::rhythm_ms(&setup.config);
+    let generator::Rhythm {
+        interval_ms,
+        bound_ms,
+        ..
+    } = generator::rhythm(&setup.config);
     let end_ms = bound_ms * if scale.peers > 400 { 3 } else { rng.u64(3..=8) };
     let mut world = World::new(setup);
     for _ in 0..scale.peers {

@@ -16,6 +16,7 @@ const TICK_MS: u64 = 100;
 fn config() -> Config {
     let heartbeat = Heartbeat {
         interval: Duration::from_millis(INTERVAL_MS),
+        retry: None,
         max_missed: 3,
         send_pings: true,
     };

@@ -2,7 +2,7 @@
  *
  *     cc -o client client.c && ./client HOST PORT [BOUND]
  *
- * BOUND is heartbeat * (missed + 1), in seconds: 20 by default. */
+ * BOUND is heartbeat + retry * missed, in seconds: 20 by default. */
 #define _DEFAULT_SOURCE
 #include <netdb.h>
 #include <poll.h>

@@ -1,6 +1,6 @@
 // The least that a client of `heartline serve` must do, with the framing `lines`.
 //
-//	go run client.go HOST:PORT [BOUND], with BOUND as 20s: heartbeat * (missed + 1)
+//	go run client.go HOST:PORT [BOUND], with BOUND as 20s: heartbeat + retry * missed
 package main
 
 import (

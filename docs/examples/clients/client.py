@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The least that a client of `heartline serve` must do, with the framing `lines`.
 
-usage: client.py HOST PORT [BOUND], with BOUND in seconds: heartbeat * (missed + 1), 20 by default
+usage: client.py HOST PORT [BOUND], with BOUND in seconds: heartbeat + retry * missed, 20 by default
 """
 import random
 import socket

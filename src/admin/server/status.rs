@@ -61,6 +61,7 @@ pub(super) fn status(server: &mut Server, identity: &Identity, admin_connections
         uptime_s: identity.since.elapsed().as_secs_f64(),
         draining,
         heartbeat_s: heartbeat.map(|heartbeat| heartbeat.interval.as_secs_f64()),
+        retry_s: heartbeat.map(|heartbeat| heartbeat.retry().as_secs_f64()),
         missed: heartbeat.map(|heartbeat| heartbeat.max_missed),
         bound_s: bound(server).map(|bound| bound.as_secs_f64()),
         connections: ConnectionCounts {

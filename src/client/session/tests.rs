@@ -12,6 +12,7 @@ pub(super) fn config() -> ClientConfig {
     ClientConfig {
         heartbeat: Some(Heartbeat {
             interval: Duration::from_millis(I),
+            retry: None,
             max_missed: 3,
             send_pings: true,
         }),
@@ -279,6 +280,26 @@ fn client_pings_a_silent_server_and_leaves_at_the_bound() {
         (2 * I, silent(2 * I - 500)),
         (3 * I, silent(3 * I - 500)),
         (500 + BOUND + 1, Action::FinalRead),
+    ];
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn client_repeats_an_unanswered_ping_after_a_retry() {
+    let mut session = up_at(0, |config| {
+        let heartbeat = config.heartbeat.as_mut().expect("on by default");
+        heartbeat.retry = Some(Duration::from_millis(50));
+    });
+    let seen = run_silent(&mut session, 0, 2 * I);
+    let silent = |ms| Action::Ping {
+        ping: true,
+        silence: Some(Duration::from_millis(ms)),
+    };
+    let expected = [
+        (I, PING),
+        (I + 50, silent(I + 50)),
+        (I + 100, silent(I + 100)),
+        (I + 151, Action::FinalRead),
     ];
     assert_eq!(seen, expected);
 }

@@ -54,6 +54,27 @@ fn stuck_flush_ends_after_its_timeout() {
 }
 
 #[test]
+fn final_write_that_was_interrupted_does_not_renew_the_flush_timeout() {
+    let mut rig = Rig::new(&config());
+    let id = rig.open();
+    rig.receive(id, "$bye\n");
+    rig.write(id, 2);
+    rig.engine.handle_progress(rig.now, id, None);
+    rig.now = Timestamp::from_ms(BOUND_MS + TICK_MS);
+    rig.engine.handle_timers(rig.now, usize::MAX);
+    assert_eq!(rig.engine.poll_final_read(), Some(id));
+    rig.engine.handle_progress(rig.now, id, None);
+    rig.engine.handle_write_budget_spent(id);
+    rig.engine
+        .handle_final_read(rig.now, id, FinalRead::default());
+    assert_eq!(rig.reasons(), [], "the bytes were not offered yet");
+    rig.write(id, 0);
+    rig.pass_until(u64::MAX, false);
+    assert!(rig.now.as_ms() <= BOUND_MS + 2 * TICK_MS, "{}", rig.now);
+    assert_eq!(rig.reasons(), [CloseReason::Requested]);
+}
+
+#[test]
 fn frame_too_large_closes_after_earlier_replies() {
     let mut rig = Rig::new(&Config {
         limits: Limits {

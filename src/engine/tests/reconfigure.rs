@@ -7,6 +7,7 @@ use super::*;
 fn interval(ms: u64) -> Option<Heartbeat> {
     Some(Heartbeat {
         interval: Duration::from_millis(ms),
+        retry: None,
         max_missed: 3,
         send_pings: true,
     })

@@ -54,6 +54,8 @@ fn config(data: &mut Reader) -> Config {
     let tick_ms = data.pick(&[1, 7, 10, 100]);
     let heartbeat = Heartbeat {
         interval: Duration::from_millis(tick_ms * 2 + u64::from(data.byte())),
+        retry: (data.below(2) == 0)
+            .then(|| Duration::from_millis(tick_ms * 2 + u64::from(data.byte()))),
         max_missed: 1 + data.below(3) as u8,
         send_pings: data.below(2) == 0,
     };
