@@ -37,6 +37,11 @@ macro_rules! reasons {
                 match self { $($name::$variant => Origin::$origin,)* }
             }
 
+            /// The reason that [`Self::as_str`] has made this text of, if there is one.
+            pub fn from_text(text: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|reason| reason.as_str() == text)
+            }
+
             /// The position of this reason in [`Self::ALL`], for counters kept in an array.
             pub const fn index(self) -> usize {
                 self as usize
@@ -76,6 +81,17 @@ reasons! {
         FrameTimeout = "frame-timeout", Policy;
         /// The peer sent no message and no heartbeat within the time allowed for its first.
         FirstMessageTimeout = "first-message-timeout", Policy;
+        /// The peer has broken the rules of the handshake: a `hello` that cannot be read, or a
+        /// control message that is unknown or untimely.
+        Malformed = "malformed", Policy;
+        /// The peer's login was denied; [`Closed::denied`](crate::Closed::denied) has the cause.
+        LoginFailed = "login-failed", Policy;
+        /// The peer's login was not decided within the time allowed for it.
+        LoginTimeout = "login-timeout", Policy;
+        /// The proof of the connection's name no longer holds: its token was removed.
+        LoginExpired = "login-expired", Policy;
+        /// Another connection has logged in with the same name.
+        Replaced = "replaced", Policy;
         /// The peer went on sending more messages than it may, though it was held back.
         RateLimited = "rate-limited", Policy;
         /// The peer was silent for `heartbeat + retry * missed` and left `missed` pings unanswered.
@@ -120,6 +136,39 @@ reasons! {
     }
 }
 
+reasons! {
+    /// Why a login was denied. The peer is told the text of it (`denied reason=…`).
+    DenyReason {
+        /// The first message was not a `hello`, and a name is needed.
+        LoginRequired = "login-required", Policy;
+        /// The peer has sent a token, and the server checks none.
+        LoginOff = "login-off", Policy;
+        /// The `hello` cannot be read.
+        BadHello = "bad-hello", Policy;
+        /// The peer has stated no name, and one is needed.
+        NameMissing = "name-missing", Policy;
+        /// The name is not one: see [`Name`](crate::Name).
+        BadName = "bad-name", Policy;
+        /// The peer has sent no token, and one is needed.
+        TokenMissing = "token-missing", Policy;
+        /// The token is unknown.
+        BadToken = "bad-token", Policy;
+        /// The name is not the one that the token proves.
+        NameMismatch = "name-mismatch", Policy;
+        /// Another connection has the name, and
+        /// [`OnDuplicate::Refuse`](crate::OnDuplicate::Refuse) is set.
+        NameInUse = "name-in-use", Policy;
+        /// Too many logins of this address have failed within a minute.
+        TooManyFailures = "too-many-failures", Policy;
+        /// Too many logins wait for a decision.
+        TooManyLogins = "too-many-logins", Policy;
+        /// The login was not decided in time.
+        TimedOut = "timed-out", Policy;
+        /// The application denied the login, for a reason of its own.
+        Refused = "refused", Policy;
+    }
+}
+
 impl CloseReason {
     /// The reason for a failed read.
     pub fn from_read_error(error: &io::Error) -> Self {
@@ -153,6 +202,7 @@ mod tests {
     fn close_reasons_have_unique_names_and_indices() {
         for (index, reason) in CloseReason::ALL.iter().enumerate() {
             assert_eq!(reason.index(), index);
+            assert_eq!(CloseReason::from_text(reason.as_str()), Some(*reason));
             assert_eq!(
                 CloseReason::ALL
                     .iter()

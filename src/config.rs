@@ -1,6 +1,8 @@
 //! The server's configuration, checked once and together, and the parts of it that the client
 //! shares.
 
+mod login;
+
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use crate::error::ConfigError;
 use crate::framing::{Codec, Framing, HeartbeatWords};
 use crate::keepalive::Keepalive;
 use crate::time::duration_to_ms;
+pub use login::{Login, LoginMode, OnDuplicate};
 
 /// The configuration of a server. `Config::default()` is safe on any network: every buffer is
 /// bounded and dead peers are closed.
@@ -33,6 +36,8 @@ pub struct Config {
     pub user_timeout: Option<Duration>,
     /// Bounds on what peers can make this process hold.
     pub limits: Limits,
+    /// Names of connections. Default: none.
+    pub login: Login,
     /// Which addresses may connect: of the peer, or the one that a PROXY header names. Default:
     /// all.
     pub access: AccessList,
@@ -63,6 +68,7 @@ impl Default for Config {
             keepalive: Some(Keepalive::default()),
             user_timeout: None,
             limits: Limits::default(),
+            login: Login::default(),
             access: AccessList::default(),
             proxies: Networks::default(),
             tick: Duration::from_millis(100),
@@ -178,6 +184,11 @@ pub struct Heartbeat {
     /// Whether pings are sent at all. With `false`, a peer must send by itself within the same
     /// time. Default: `true`.
     pub send_pings: bool,
+    /// Shortest interval that a peer is granted when it asks for one of its own (`hello beat=…`).
+    /// A server grants two ticks at least. Default: 1 s.
+    pub beat_min: Duration,
+    /// Longest interval that a peer is granted. Default: 10 min.
+    pub beat_max: Duration,
 }
 
 impl Default for Heartbeat {
@@ -187,6 +198,8 @@ impl Default for Heartbeat {
             retry: None,
             max_missed: 3,
             send_pings: true,
+            beat_min: Duration::from_secs(1),
+            beat_max: Duration::from_secs(600),
         }
     }
 }
@@ -204,6 +217,24 @@ impl Heartbeat {
         self.retry.unwrap_or(self.interval)
     }
 
+    /// The rule for a peer that has asked for an interval of its own: `interval` is as close to
+    /// what it wants as `beat_min`, `beat_max` and `tick` allow, and `retry` is at most as long.
+    pub(crate) fn granted(&self, wanted: Duration, tick: Duration) -> Heartbeat {
+        let min = self.beat_min.max(tick.saturating_mul(2));
+        let interval = wanted.min(self.beat_max).max(min);
+        Heartbeat {
+            interval,
+            retry: Some(self.retry().min(interval)),
+            ..self.clone()
+        }
+    }
+
+    /// The longest time that any peer may be silent, whatever interval it asks for.
+    pub(crate) fn longest_timeout(&self) -> Duration {
+        let granted = self.granted(Duration::MAX, Duration::ZERO);
+        self.timeout().max(granted.timeout())
+    }
+
     /// The shorter of `interval` and `retry`.
     pub(crate) fn shortest(&self) -> Duration {
         self.interval.min(self.retry())
@@ -216,12 +247,21 @@ impl Heartbeat {
                 "must be 1 to 255: a peer needs one ping that it can answer",
             ));
         }
-        let fields = [("heartbeat", self.interval), ("retry", self.retry())];
+        let fields = [
+            ("heartbeat", self.interval),
+            ("retry", self.retry()),
+            ("beat_min", self.beat_min),
+            ("beat_max", self.beat_max),
+        ];
         for (field, duration) in fields {
             if duration < Duration::from_millis(2) || duration > MAX_DURATION {
                 let problem = "must be at least 2 ms and at most 24 days";
                 return Err(ConfigError::new(field, problem));
             }
+        }
+        if self.beat_min > self.beat_max {
+            let problem = format!("must be at most beat_max: {:?}", self.beat_max);
+            return Err(ConfigError::new("beat_min", problem).against(&["beat_max"]));
         }
         Ok(())
     }
@@ -230,12 +270,12 @@ impl Heartbeat {
 /// 2^31 ms: the longest wait of every timer, here and in the kernel.
 const MAX_DURATION: Duration = Duration::from_millis(1 << 31);
 
-/// Checks the OS timeouts against each other and against the time that the heartbeat allows a live
-/// peer.
+/// Checks the OS timeouts against each other and against `bound`, the longest time that the
+/// heartbeat allows a live peer.
 pub(crate) fn check_os_timeouts(
     keepalive: Option<&Keepalive>,
     user_timeout: Option<Duration>,
-    heartbeat: Option<&Heartbeat>,
+    bound: Option<Duration>,
 ) -> Result<(), ConfigError> {
     if let Some(timeout) = user_timeout {
         if timeout < Duration::from_millis(1) || timeout > MAX_DURATION {
@@ -244,17 +284,17 @@ pub(crate) fn check_os_timeouts(
                 "must be at least 1 ms and at most 24 days",
             ));
         }
-        if let Some(heartbeat) = heartbeat
-            && timeout < heartbeat.timeout()
-        {
-            return Err(ConfigError::new(
-                "user_timeout",
-                format!(
-                    "{timeout:?} would let the kernel end a slow but live peer before the heartbeat's verdict at {:?}; make it at least that",
-                    heartbeat.timeout()
-                ),
-            )
-            .against(&["heartbeat", "retry", "missed"]));
+        if let Some(bound) = bound.filter(|bound| timeout < *bound) {
+            let problem = format!(
+                "{timeout:?} would let the kernel end a slow but live peer before the \
+                 heartbeat's verdict at {bound:?}; make it at least that"
+            );
+            return Err(ConfigError::new("user_timeout", problem).against(&[
+                "heartbeat",
+                "retry",
+                "missed",
+                "beat_max",
+            ]));
         }
     }
     keepalive.map_or(Ok(()), |keepalive| keepalive.check(user_timeout))
@@ -330,15 +370,32 @@ impl Config {
             },
             heartbeat.map_or(Ok(()), Heartbeat::check),
             self.check_tick(),
+            self.login.check(self.framing),
             if self.backlog == 0 || i32::try_from(self.backlog).is_err() {
                 let problem = "must be at least 1 and fit 31 bits";
                 Err(ConfigError::new("backlog", problem))
             } else {
                 Ok(())
             },
-            check_os_timeouts(self.keepalive.as_ref(), self.user_timeout, heartbeat),
+            check_os_timeouts(
+                self.keepalive.as_ref(),
+                self.user_timeout,
+                self.longest_timeout(),
+            ),
         ];
         checks.into_iter().filter_map(Result::err).collect()
+    }
+
+    /// The longest time that any peer may be silent. In raw framing no peer can ask for an interval
+    /// of its own.
+    fn longest_timeout(&self) -> Option<Duration> {
+        self.heartbeat.as_ref().map(|heartbeat| {
+            if self.framing == Framing::Raw {
+                heartbeat.timeout()
+            } else {
+                heartbeat.longest_timeout()
+            }
+        })
     }
 
     fn check_messages(&self) -> Result<(), ConfigError> {
@@ -446,6 +503,10 @@ impl Config {
             Config {
                 framing: live.framing,
                 words: live.words.clone(),
+                login: Login {
+                    mode: live.login.mode,
+                    ..self.login.clone()
+                },
                 tick: live.tick,
                 backlog: live.backlog,
                 reuse_port: live.reuse_port,
@@ -455,6 +516,7 @@ impl Config {
         let fields = [
             ("framing", wanted.framing != live.framing),
             ("words", wanted.words != live.words),
+            ("login", wanted.login.mode != live.login.mode),
             ("tick", wanted.tick != live.tick),
             ("backlog", wanted.backlog != live.backlog),
             ("reuse_port", wanted.reuse_port != live.reuse_port),
@@ -575,6 +637,42 @@ mod tests {
     }
 
     #[test]
+    fn granted_interval_is_within_its_bounds() {
+        let heartbeat = Heartbeat::default();
+        let tick = Duration::from_millis(100);
+        let granted = |wanted| heartbeat.granted(wanted, tick);
+        assert_eq!(granted(secs(240)).interval, secs(240));
+        assert_eq!(granted(secs(240)).timeout(), secs(255));
+        assert_eq!(granted(secs(3)).timeout(), secs(12), "retry is no longer");
+        assert_eq!(granted(Duration::ZERO).interval, secs(1));
+        assert_eq!(granted(Duration::MAX).interval, secs(600));
+        let coarse = heartbeat.granted(Duration::ZERO, secs(2));
+        assert_eq!(coarse.interval, secs(4), "two ticks at least");
+    }
+
+    #[test]
+    fn login_fields_out_of_range_are_named() {
+        let raw = |config: &mut Config| {
+            config.framing = Framing::Raw;
+            config.login.mode = LoginMode::Trust;
+        };
+        assert_eq!(field_at_fault(raw), "login");
+        assert_eq!(
+            field_at_fault(|config| config.login.max_pending = 0),
+            "max_pending_logins"
+        );
+        assert_eq!(
+            field_at_fault(|config| config.login.timeout = Duration::ZERO),
+            "login_timeout"
+        );
+        let beat_min = |config: &mut Config| {
+            let heartbeat = config.heartbeat.as_mut().expect("on by default");
+            heartbeat.beat_min = secs(601);
+        };
+        assert_eq!(field_at_fault(beat_min), "beat_min");
+    }
+
+    #[test]
     fn user_timeout_shorter_than_probes_or_heartbeat_is_rejected() {
         assert_eq!(
             field_at_fault(|config| config.user_timeout = Some(secs(60))),
@@ -593,6 +691,10 @@ mod tests {
             user_timeout: Some(secs(120)),
             ..Config::default()
         };
+        let error = config.check().expect_err("shorter than the longest bound");
+        assert!(error.problem.contains("615s"), "{error}");
+        let heartbeat = config.heartbeat.as_mut().expect("on by default");
+        heartbeat.beat_max = secs(60);
         assert_eq!((config.check(), config.notes().len()), (Ok(()), 0));
         config.user_timeout = Some(secs(300));
         assert_eq!((config.check(), config.notes().len()), (Ok(()), 1));

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, Read};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,14 +11,16 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use crate::args::token::Token;
 use crate::args::values::{DurationOrOff, Tries, display, duration};
 use crate::args::{FramingArgs, HeartbeatArgs, LogArgs, OsTimeoutArgs};
 use crate::client::{
-    Backoff, Client, ClientConfig, ClientContext, ClientHandle, ClientHandler, ClientState, Event,
-    Outcome,
+    Backoff, Client, ClientConfig, ClientContext, ClientHandle, ClientHandler, ClientHello,
+    ClientState, Event, Outcome,
 };
 use crate::close::CloseReason;
 use crate::console::notice;
+use crate::directory::Name;
 use crate::error::{Error, SendError};
 use crate::framing::{Framing, HeartbeatWords};
 use crate::logging;
@@ -38,11 +41,28 @@ pub(crate) struct ConnectArgs {
     #[command(flatten)]
     heartbeat: HeartbeatArgs,
     #[command(flatten)]
+    login: ConnectLoginArgs,
+    #[command(flatten)]
     reconnect: ReconnectArgs,
     #[command(flatten)]
     os_timeouts: OsTimeoutArgs,
     #[command(flatten)]
     log: LogArgs,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Login")]
+struct ConnectLoginArgs {
+    /// Name under which the server is to know this client
+    #[arg(long, value_name = "NAME")]
+    name: Option<Name>,
+    /// File with the token that proves the name
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Begin with the handshake also without a name, so that the server keeps to --heartbeat as far
+    /// as it grants that
+    #[arg(long)]
+    hello: bool,
 }
 
 #[derive(Args, Debug)]
@@ -82,10 +102,12 @@ const MAX_WAITING: usize = 1 << 20;
 /// A reply may add to what was sent, as an echo does, so received messages may be longer by this
 /// factor.
 const RECEIVED_FACTOR: usize = 2;
+/// The server has denied the login, or given the name to another client: dialling again is in vain.
+const EXIT_LOGIN: u8 = 3;
 
 pub(crate) fn run(args: ConnectArgs) -> Result<ExitCode, Error> {
     logging::start(&args.log, "--log-file")?;
-    let config = args.config();
+    let config = args.config()?;
     let (framing, max_message) = (config.framing, args.framing.max_message());
     let max_pending = MAX_WAITING + config.max_message + 1;
     let stdout = Output::inherited(io::stdout().as_fd(), max_pending)
@@ -124,12 +146,13 @@ pub(crate) fn run(args: ConnectArgs) -> Result<ExitCode, Error> {
 }
 
 impl ConnectArgs {
-    fn config(&self) -> ClientConfig {
+    fn config(&self) -> Result<ClientConfig, Error> {
         let max_message = self.framing.max_message();
-        ClientConfig {
+        Ok(ClientConfig {
             framing: self.framing.framing(),
             words: HeartbeatWords::default(),
             heartbeat: self.heartbeat.heartbeat(true),
+            hello: self.login.hello()?,
             keepalive: self.os_timeouts.keepalive(),
             user_timeout: self.os_timeouts.user_timeout(),
             write_timeout: self.reconnect.write_timeout.0,
@@ -146,7 +169,23 @@ impl ConnectArgs {
             max_queue: ClientConfig::default()
                 .max_queue
                 .max(max_message.saturating_mul(2)),
+        })
+    }
+}
+
+impl ConnectLoginArgs {
+    fn hello(&self) -> Result<Option<ClientHello>, Error> {
+        if !self.hello && self.name.is_none() && self.token_file.is_none() {
+            return Ok(None);
         }
+        let file = self.token_file.as_deref();
+        let token = file
+            .map(|path| Token::read("token_file", path))
+            .transpose()?;
+        Ok(Some(ClientHello {
+            name: self.name.clone(),
+            token: token.map(|token| token.as_str().to_owned()),
+        }))
     }
 }
 
@@ -245,10 +284,30 @@ impl ClientHandler for Terminal {
                 self.last_error = None;
                 notice(&format!("connected to {addr}"));
             }
+            Event::Welcomed { name, timeout } => {
+                let name = name.as_ref().map_or_else(
+                    || "without a name".to_owned(),
+                    // It comes from the server, and goes to a terminal.
+                    |name| format!("as {}", name.escape_debug()),
+                );
+                let timeout = timeout.map_or_else(String::new, |timeout| {
+                    format!(", dead after {} of silence", display(timeout))
+                });
+                notice(&format!("welcome {name}{timeout}"));
+            }
+            Event::Denied { reason } => {
+                let reason = reason.escape_debug();
+                self.last_error = Some(format!("the server denied the login ({reason})"));
+            }
             Event::Silent(silence) => {
                 notice(&format!("silent for {}, sending a ping", display(*silence)))
             }
             Event::DialFailed(error) => self.last_error = Some(format!("cannot connect: {error}")),
+            // The denial says why.
+            Event::Disconnected {
+                reason: CloseReason::LoginFailed,
+                ..
+            } => {}
             Event::Disconnected {
                 reason, silence, ..
             } => {
@@ -274,7 +333,9 @@ impl ClientHandler for Terminal {
 impl Terminal {
     fn print_outcome(&mut self, outcome: Outcome) {
         if !matches!(outcome, Outcome::Finished | Outcome::Stopped) {
-            if let Some(last_error) = self.last_error.take() {
+            // A denial is its own reason.
+            let is_denied = matches!(outcome, Outcome::Denied(_));
+            if let Some(last_error) = self.last_error.take().filter(|_| !is_denied) {
                 notice(&last_error);
             }
             notice(&outcome.to_string());
@@ -316,6 +377,7 @@ impl Terminal {
                 notice(&format!("cannot write stdout: {error}"));
                 ExitCode::FAILURE
             }
+            (None, Outcome::Denied(_) | Outcome::Replaced) => ExitCode::from(EXIT_LOGIN),
             (None, Outcome::Finished | Outcome::Stopped) if !input_failed => ExitCode::SUCCESS,
             (None, _) => ExitCode::FAILURE,
         }

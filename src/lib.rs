@@ -62,10 +62,13 @@ mod settings;
 mod status;
 pub mod time;
 #[cfg(feature = "cli")]
+mod tokens;
+#[cfg(feature = "cli")]
 mod top;
 
 mod close;
 mod config;
+mod directory;
 mod error;
 mod id;
 mod keepalive;
@@ -74,10 +77,12 @@ mod progress;
 mod server;
 mod totals;
 
-pub use close::{CloseReason, Origin, RejectReason};
-pub use config::{Config, Heartbeat, Limits, OnFull, OnSlow};
+pub use close::{CloseReason, DenyReason, Origin, RejectReason};
+pub use config::{Config, Heartbeat, Limits, Login, LoginMode, OnDuplicate, OnFull, OnSlow};
+pub use directory::{MAX_GROUPS, MAX_NAME_BYTES, Name, NameError, TooManyGroups};
 pub use engine::{
-    Broadcast, BroadcastId, Close, Closed, ConnectionInfo, Context, Handler, Histogram, Stats,
+    Broadcast, BroadcastId, Close, Closed, ConnectionInfo, Context, Handler, Histogram, Identity,
+    LoginDecision, LoginRequest, NameCounts, Stats,
 };
 pub use error::{ConfigError, Error, SendError};
 pub use framing::{Framing, HeartbeatWords};

@@ -140,6 +140,15 @@ fn facts(server: &Status) -> Vec<(&'static str, String)> {
             grouped(messages.queued)
         ),
     ));
+    let logins = &server.logins;
+    let denied: u64 = logins.denied.values().sum();
+    if logins.accepted + logins.pending + denied > 0 {
+        let [names, accepted, denied] = [logins.names, logins.accepted, denied].map(grouped);
+        facts.push((
+            "names",
+            format!("{names} present; {accepted} logins accepted, {denied} denied"),
+        ));
+    }
     let beats = &server.heartbeats;
     let rule = match (server.heartbeat_s, server.bound_s) {
         (Some(interval), Some(bound)) => {
@@ -224,6 +233,7 @@ mod tests {
             "started": "2026-11-24T22:27:20Z", "uptime_s": 11520.0, "draining": false, "heartbeat_s": 5.0, "retry_s": 5.0, "missed": 3, "bound_s": 20.0,
             "connections": {"open": 3, "max": 65000, "opened": 12010},
             "closed": {"peer-closed": 4, "heartbeat-timeout": 12000, "rate-limited": 0}, "refused": {"full": 0},
+            "logins": {"names": 0, "groups": 0, "memberships": 0, "accepted": 0, "pending": 0, "denied": {"bad-token": 0}},
             "bytes": {"in": 1536, "out": 10}, "messages": {"received": 1000, "queued": 2, "dropped": 0},
             "heartbeats": {"pings_sent": 5, "pongs_received": 4, "pings_received": 0},
             "round_trip": histogram, "overshoot": none, "lag": none, "turn": none,

@@ -8,10 +8,17 @@ use std::path::{Path, PathBuf};
 /// The rooms of `src`, from the ground up. A room imports only rooms that come before it.
 const FLOORS: [&[&str]; 9] = [
     &["time", "id", "close", "error", "access_list", "humanize"],
-    &["totals", "keepalive", "progress", "console", "framing"],
+    &[
+        "totals",
+        "keepalive",
+        "progress",
+        "console",
+        "framing",
+        "directory",
+    ],
     &["config", "net"],
     &["engine", "args"],
-    &["server", "client", "logging", "apps"],
+    &["server", "client", "logging", "apps", "tokens"],
     &["admin", "connect"],
     &["settings", "status", "top"],
     &["serve"],
@@ -26,7 +33,7 @@ const IMPURE: [&str; 5] = [
     "Instant::now",
     "SystemTime::now",
 ];
-const PURE: [&str; 10] = [
+const PURE: [&str; 11] = [
     "time",
     "id",
     "close",
@@ -35,6 +42,7 @@ const PURE: [&str; 10] = [
     "keepalive",
     "progress",
     "framing",
+    "directory",
     "config",
     "engine",
 ];

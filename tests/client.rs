@@ -39,6 +39,7 @@ fn heartbeat(interval: Duration, max_missed: u8) -> Option<Heartbeat> {
         retry: None,
         max_missed,
         send_pings: true,
+        ..Heartbeat::default()
     })
 }
 

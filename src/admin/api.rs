@@ -95,6 +95,7 @@ pub(crate) struct Status {
     pub(crate) closed: BTreeMap<String, u64>,
     /// By reason.
     pub(crate) refused: BTreeMap<String, u64>,
+    pub(crate) logins: LoginCounts,
     pub(crate) bytes: Bytes,
     pub(crate) messages: Messages,
     pub(crate) heartbeats: Heartbeats,
@@ -117,6 +118,22 @@ pub(crate) struct ConnectionCounts {
     pub(crate) open: u64,
     pub(crate) max: u64,
     pub(crate) opened: u64,
+}
+
+/// Names, and how they came about.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct LoginCounts {
+    /// Different names of open connections.
+    pub(crate) names: u64,
+    /// Groups with members.
+    pub(crate) groups: u64,
+    /// Members of all groups together.
+    pub(crate) memberships: u64,
+    pub(crate) accepted: u64,
+    /// Under way.
+    pub(crate) pending: u64,
+    /// By reason.
+    pub(crate) denied: BTreeMap<String, u64>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -238,7 +255,10 @@ pub(crate) struct ConnectionList {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ConnectionEntry {
     pub(crate) id: String,
+    pub(crate) name: Option<String>,
     pub(crate) address: String,
+    /// How long it may be silent; `None` without a heartbeat.
+    pub(crate) bound_s: Option<f64>,
     pub(crate) age_s: f64,
     pub(crate) silence_s: f64,
     pub(crate) round_trip_ms: Option<u64>,
@@ -248,6 +268,26 @@ pub(crate) struct ConnectionEntry {
     pub(crate) unfinished: u64,
     pub(crate) pings_unanswered: u64,
     pub(crate) closing: bool,
+    /// Its login is still to come.
+    pub(crate) awaits_login: bool,
+}
+
+impl ConnectionEntry {
+    /// Name and address.
+    pub(crate) fn label(&self) -> String {
+        label(self.name.as_deref(), &self.address)
+    }
+}
+
+impl ClosedEntry {
+    /// Name and address.
+    pub(crate) fn label(&self) -> String {
+        label(self.name.as_deref(), &self.address)
+    }
+}
+
+fn label(name: Option<&str>, address: &str) -> String {
+    name.map_or_else(|| address.to_owned(), |name| format!("{name} {address}"))
 }
 
 /// `GET /closed`: the last closes, newest first.
@@ -260,11 +300,14 @@ pub(crate) struct ClosedList {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct ClosedEntry {
     pub(crate) id: String,
+    pub(crate) name: Option<String>,
     pub(crate) address: String,
     /// In RFC 3339.
     pub(crate) at: String,
     pub(crate) reason: String,
     pub(crate) origin: String,
+    /// Why its login was denied, if it was.
+    pub(crate) denied: Option<String>,
     pub(crate) age_s: f64,
     pub(crate) silence_s: f64,
     pub(crate) pings_unanswered: u64,

@@ -1,5 +1,6 @@
 //! Flags that several subcommands share, and how their values are parsed.
 
+pub(crate) mod token;
 pub(crate) mod values;
 
 use std::path::PathBuf;
@@ -69,6 +70,7 @@ impl HeartbeatArgs {
             retry: self.retry,
             max_missed: self.missed,
             send_pings,
+            ..Heartbeat::default()
         })
     }
 }

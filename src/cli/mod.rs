@@ -8,7 +8,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::console::{describe, explain, notice};
 use crate::error::Error;
-use crate::{bench, connect, logging, serve, settings, status, top};
+use crate::{bench, connect, logging, serve, settings, status, tokens, top};
 
 /// Holds very many long-lived TCP connections on one thread, and closes dead peers within a stated
 /// time.
@@ -33,6 +33,8 @@ enum TopLevelCommand {
     /// Measure a server, heartline or another: connections held, throughput, latency, memory, CPU,
     /// evictions
     Bench(bench::BenchArgs),
+    /// Make, list and remove the tokens with which connections prove their names (serve --tokens)
+    Token(tokens::TokenArgs),
     /// Print completions for a shell
     Completions(manual::CompletionsArgs),
     /// Print the manual page, or write all of them
@@ -60,6 +62,7 @@ pub fn run() -> ExitCode {
         TopLevelCommand::Status(args) => status::run(args),
         TopLevelCommand::Top(args) => top::run(args),
         TopLevelCommand::Bench(args) => bench::run(args),
+        TopLevelCommand::Token(args) => tokens::run(args),
         TopLevelCommand::Completions(args) => manual::completions(&args),
         TopLevelCommand::Man(args) => manual::man(&args),
     };

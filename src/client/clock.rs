@@ -1,9 +1,7 @@
 //! The client's view of time: awake time, and whether the machine slept.
 
-use std::time::Duration;
-
 use crate::net::{MonotonicClock, SuspendClock};
-use crate::time::{AwakeClock, Timestamp, duration_to_ms};
+use crate::time::{AwakeClock, Timestamp};
 
 /// A shorter distance between boot time and monotonic time is drift of their readings, or a nap
 /// that no peer and no NAT noticed.
@@ -19,18 +17,20 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// Gaps of more than half a heartbeat interval are forgiven. Without a heartbeat there is
-    /// no verdict, and nothing is forgiven.
-    pub(super) fn start(heartbeat: Option<Duration>) -> Self {
+    /// Gaps of more than `stall_ms` are taken out of awake time.
+    pub(super) fn start(stall_ms: u64) -> Self {
         Clock {
             monotonic: MonotonicClock::start(),
-            awake: AwakeClock::new(
-                heartbeat.map_or(u64::MAX, |interval| duration_to_ms(interval) / 2),
-            ),
+            awake: AwakeClock::new(stall_ms),
             raw: Timestamp::ZERO,
             now: Timestamp::ZERO,
             suspended_ms: SuspendClock::suspended_ms(),
         }
+    }
+
+    /// Another threshold for [`Clock::start`].
+    pub(super) fn set_stall_ms(&mut self, stall_ms: u64) {
+        self.awake.set_threshold_ms(stall_ms);
     }
 
     /// Awake time. `waited_ms` as for [`AwakeClock::read`].

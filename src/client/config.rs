@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::backoff::Backoff;
+use super::handshake::ClientHello;
 use super::queue::MESSAGE_OVERHEAD;
 use crate::config::{Heartbeat, check_os_timeouts, os_timeout_notes};
 use crate::error::ConfigError;
@@ -24,6 +25,10 @@ pub struct ClientConfig {
     /// since. With `send_pings` off the client sends none, and the server must send by itself.
     /// `None` leaves finding a dead connection to OS keepalive. Default: every 5 s, 3 missed.
     pub heartbeat: Option<Heartbeat>,
+    /// The handshake with which each connection begins. Messages wait for the server's welcome; its
+    /// heartbeat then takes the place of `heartbeat`. A server without the handshake takes it for a
+    /// message, and the client leaves after 30 s. `None`: no handshake. Default: `None`.
+    pub hello: Option<ClientHello>,
     /// OS keepalive. Default: after 30 s idle, every 30 s, 3 probes.
     pub keepalive: Option<Keepalive>,
     /// `TCP_USER_TIMEOUT`, as in [`Config::user_timeout`](crate::Config::user_timeout). Default:
@@ -59,6 +64,7 @@ impl Default for ClientConfig {
             framing: Framing::Lines,
             words: HeartbeatWords::default(),
             heartbeat: Some(Heartbeat::default()),
+            hello: None,
             keepalive: Some(Keepalive::default()),
             user_timeout: None,
             write_timeout: Some(Duration::from_secs(30)),
@@ -95,6 +101,9 @@ impl ClientConfig {
             return Err(ConfigError::new("tries", "must be at least 1, or forever"));
         }
         self.backoff.check()?;
+        if let Some(hello) = &self.hello {
+            hello.check(self.framing)?;
+        }
         if self.dial_timeout < Duration::from_millis(1) {
             return Err(ConfigError::new("dial_timeout", "must be at least 1 ms"));
         }
@@ -113,7 +122,7 @@ impl ClientConfig {
         check_os_timeouts(
             self.keepalive.as_ref(),
             self.user_timeout,
-            self.heartbeat.as_ref(),
+            self.heartbeat.as_ref().map(Heartbeat::timeout),
         )
     }
 

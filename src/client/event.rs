@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::close::{CloseReason, Origin};
+use crate::close::{CloseReason, DenyReason, Origin};
 
 /// What happens to a client's line, in the order in which it happens.
 #[derive(Debug)]
@@ -22,6 +22,18 @@ pub enum Event {
         epoch: u64,
         /// The address that answered.
         addr: SocketAddr,
+    },
+    /// The server has answered the `hello`: messages are sent from now on.
+    Welcomed {
+        /// The name under which it knows this client; `None` if it knows none.
+        name: Option<String>,
+        /// The silence after which each side leaves the connection; `None` without a heartbeat.
+        timeout: Option<Duration>,
+    },
+    /// The server has denied the login.
+    Denied {
+        /// Why: the text of a [`DenyReason`](crate::DenyReason), or of a later version.
+        reason: String,
     },
     /// A ping was not answered and no other byte arrived; the next ping is sent.
     Silent(Duration),
@@ -54,6 +66,14 @@ impl fmt::Display for Event {
             Event::Dialing(next) => write!(f, "dial try={}", next.number),
             Event::DialFailed(error) => write!(f, "dial-failed error=\"{error}\""),
             Event::Connected { epoch, addr } => write!(f, "connected epoch={epoch} addr={addr}"),
+            Event::Welcomed { name, timeout } => {
+                write!(f, "welcomed name={}", name.as_deref().unwrap_or("none"))?;
+                timeout.map_or(Ok(()), |timeout| {
+                    write!(f, " timeout_ms={}", timeout.as_millis())
+                })
+            }
+            // It comes from the server and may hold anything.
+            Event::Denied { reason } => write!(f, "denied reason={reason:?}"),
             Event::Silent(silence) => write!(f, "silent silence_ms={}", silence.as_millis()),
             Event::RoundTrip(rtt) => write!(f, "round-trip rtt_ms={}", rtt.as_millis()),
             Event::Disconnected {
@@ -127,6 +147,11 @@ pub enum Outcome {
         /// How the connection ended.
         reason: CloseReason,
     },
+    /// The server has denied the login, and the client does not try for ever.
+    Denied(DenyReason),
+    /// Another client has logged in with the same name. Dialling again would replace that one in
+    /// turn, so the client never does.
+    Replaced,
     /// All tries were used up.
     GaveUp {
         /// How many that were.
@@ -162,6 +187,8 @@ impl fmt::Display for Outcome {
                     "{bytes} bytes were not acknowledged by the server ({reason})"
                 )
             }
+            Outcome::Denied(reason) => write!(f, "the server denied the login ({reason})"),
+            Outcome::Replaced => f.write_str("another client has logged in with the same name"),
             Outcome::GaveUp { tries: 1 } => f.write_str("gave up after 1 try"),
             Outcome::GaveUp { tries } => write!(f, "gave up after {tries} tries"),
             Outcome::Stopped => f.write_str("stopped"),

@@ -3,13 +3,15 @@
 
 use std::time::Duration;
 
+use super::handshake::HandshakeState;
 use super::rtt::Outstanding;
 use crate::config::Heartbeat;
+use crate::framing::handshake::GrantedBeat;
 use crate::progress::Progress;
 use crate::time::{Timestamp, duration_to_ms};
 
 /// The heartbeat in the units of the machine.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Beat {
     pub(super) interval_ms: u64,
     pub(super) retry_ms: u64,
@@ -27,13 +29,30 @@ impl Beat {
         }
     }
 
+    /// The heartbeat that a server grants.
+    pub(super) fn granted(&self, granted: &GrantedBeat) -> Self {
+        Beat {
+            interval_ms: duration_to_ms(granted.interval),
+            retry_ms: duration_to_ms(granted.retry),
+            max_missed: u32::from(granted.max_missed),
+            send_pings: self.send_pings,
+        }
+    }
+
+    /// The silence after which the connection is left.
+    pub(super) fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms())
+    }
+
+    fn timeout_ms(&self) -> u64 {
+        let retries_ms = self.retry_ms.saturating_mul(u64::from(self.max_missed));
+        self.interval_ms.saturating_add(retries_ms)
+    }
+
     /// The first instant at which a silence since `start` has surely lasted for the whole timeout:
     /// instants are rounded down, hence the one more.
     fn timeout_after(&self, start: Timestamp) -> Timestamp {
-        let retries_ms = self.retry_ms.saturating_mul(u64::from(self.max_missed));
-        start
-            .plus_ms(self.interval_ms.saturating_add(retries_ms))
-            .plus_ms(1)
+        start.plus_ms(self.timeout_ms()).plus_ms(1)
     }
 
     /// The first instant at which a ping sent at `at` has surely had its time to be answered.
@@ -68,6 +87,9 @@ pub(super) struct LiveConnection {
     /// Set once the kernel has no room for what is queued: how the server takes what was written.
     pub(super) stuck: Option<Progress>,
     pub(super) half_closed: bool,
+    pub(super) handshake: HandshakeState,
+    /// The heartbeat that the server has granted.
+    pub(super) granted: Option<Beat>,
     pub(super) probe: Probe,
     pub(super) outstanding: Outstanding,
 }
@@ -82,7 +104,7 @@ pub(super) enum Probe {
 }
 
 impl LiveConnection {
-    pub(super) fn new(now: Timestamp) -> Self {
+    pub(super) fn new(now: Timestamp, handshake: HandshakeState) -> Self {
         LiveConnection {
             since: now,
             last_activity: now,
@@ -93,6 +115,8 @@ impl LiveConnection {
             written: 0,
             stuck: None,
             half_closed: false,
+            handshake,
+            granted: None,
             probe: Probe::None,
             outstanding: Outstanding::default(),
         }

@@ -20,8 +20,8 @@
 //! # }
 //! ```
 //!
-//! The bound: with a heartbeat interval `H` and `M` missed pings, a silent connection is left
-//! no earlier than `H * (M + 1)` after its last byte, and no later than that plus the lag of the
+//! The bound: with a heartbeat interval `H`, retry `R` and `M` missed pings, a silent connection is
+//! left no earlier than `H + R * M` after its last byte, and no later than that plus the lag of the
 //! loop.
 //!
 //! Delivery is at most once: a message that the kernel took whole is never sent again, see
@@ -36,6 +36,7 @@ mod config;
 mod event;
 mod handle;
 mod handler;
+mod handshake;
 mod link;
 mod live_connection;
 mod queue;
@@ -48,6 +49,7 @@ pub use config::ClientConfig;
 pub use event::{Attempt, ClientState, Event, Outcome};
 pub use handle::ClientHandle;
 pub use handler::{ClientContext, ClientHandler};
+pub use handshake::ClientHello;
 pub use rtt::RttStats;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -87,6 +89,8 @@ pub struct Client {
     codec: Codec,
     session: Session,
     queue: SendQueue,
+    /// The first message of each connection.
+    hello: Option<Vec<u8>>,
     inbox: Inbox,
     scratch: Box<[u8]>,
     poll: Poll,
@@ -120,6 +124,8 @@ impl Client {
         let waker = Waker::new(poll.registry(), WAKE).map_err(Error::io("make a waker"))?;
         let resume_alarm = ResumeAlarm::register(poll.registry(), RESUME)
             .map_err(Error::io("watch for resumes"))?;
+        let session = Session::new(&config, fastrand::u64(..));
+        let clock = Clock::start(session.stall_ms());
         Ok(Client {
             addr,
             options: SocketOptions {
@@ -127,8 +133,16 @@ impl Client {
                 user_timeout: config.user_timeout,
             },
             framing: config.framing,
-            session: Session::new(&config, fastrand::u64(..)),
-            queue: SendQueue::new(codec.clone(), config.max_queue),
+            session,
+            queue: SendQueue::new(codec.clone(), config.max_queue, config.hello.is_some()),
+            hello: config.hello.as_ref().map(|hello| {
+                hello.encode(
+                    config
+                        .heartbeat
+                        .as_ref()
+                        .map(|heartbeat| heartbeat.interval),
+                )
+            }),
             inbox: Inbox::default(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             poll,
@@ -137,12 +151,7 @@ impl Client {
             addresses: Addresses::default(),
             next_token: FIRST_LINK,
             resume_alarm,
-            clock: Clock::start(
-                config
-                    .heartbeat
-                    .as_ref()
-                    .map(|heartbeat| heartbeat.shortest()),
-            ),
+            clock,
             shared: ClientHandleState::new(waker, codec.clone(), config.max_queue),
             codec,
             commands_left: false,
@@ -183,6 +192,8 @@ impl Client {
         self.take_commands();
         self.progress_dial(handler, now);
         self.read(handler, now);
+        // The server may have granted another heartbeat.
+        self.clock.set_stall_ms(self.session.stall_ms());
         self.obey(handler, now);
         self.write(handler, now);
         self.prepare_wait(handler, now);

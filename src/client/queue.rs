@@ -15,6 +15,10 @@ use crate::framing::Codec;
 pub(crate) struct SendQueue {
     codec: Codec,
     max_bytes: usize,
+    /// The server knows the handshake: what it would take for a control message is escaped.
+    escapes: bool,
+    /// Messages wait for the answer to a `hello`.
+    held: bool,
     /// Messages as they go over the wire, one after the other.
     messages: VecDeque<u8>,
     /// The length of each message.
@@ -48,10 +52,12 @@ const KEPT_BYTES: usize = 64 * 1024;
 pub(crate) const SLICES: usize = 5;
 
 impl SendQueue {
-    pub(crate) fn new(codec: Codec, max_bytes: usize) -> Self {
+    pub(crate) fn new(codec: Codec, max_bytes: usize, escapes: bool) -> Self {
         SendQueue {
             codec,
             max_bytes,
+            escapes,
+            held: false,
             messages: VecDeque::new(),
             lens: VecDeque::new(),
             message_sent: 0,
@@ -64,14 +70,17 @@ impl SendQueue {
 
     /// Queues a message, or refuses it if there is no room.
     pub(crate) fn push(&mut self, message: &[u8]) -> Result<(), SendError> {
-        let len = self.codec.encoded_len(&[message])?;
+        self.codec.encoded_len(&[message])?;
+        let escape = self.escapes && self.codec.needs_escape(&[message]);
+        let len = self.codec.wire_len(escape, &[message])?;
         if !self.has_room_for(len) {
             return Err(SendError::Full);
         }
         // Raw framing has no frame for an empty message: there is nothing to send.
         if len > 0 {
             self.encoded.clear();
-            self.codec.encode(&[message], &mut self.encoded);
+            self.codec
+                .encode_escaped(escape, &[message], &mut self.encoded);
             self.messages.extend(&self.encoded);
             self.lens.push_back(len);
             self.encoded.shrink_to(KEPT_BYTES);
@@ -82,6 +91,17 @@ impl SendQueue {
     fn has_room_for(&self, len: usize) -> bool {
         let used = self.messages.len() + self.lens.len() * MESSAGE_OVERHEAD;
         len.saturating_add(MESSAGE_OVERHEAD) <= self.max_bytes.saturating_sub(used)
+    }
+
+    /// Queues the first message of a connection. Others wait until [`SendQueue::release`].
+    pub(crate) fn push_hello(&mut self, hello: &[u8]) {
+        self.codec.encode(&[hello], &mut self.heartbeats);
+        self.held = true;
+    }
+
+    /// The server has answered the `hello`: messages are sent.
+    pub(crate) fn release(&mut self) {
+        self.held = false;
     }
 
     pub(crate) fn push_ping(&mut self) {
@@ -101,7 +121,12 @@ impl SendQueue {
 
     /// Bytes that this line's kernel has not taken yet.
     pub(crate) fn unsent(&self) -> usize {
-        self.messages.len() - self.message_sent + self.heartbeats.len() - self.heartbeats_sent
+        let messages = if self.held {
+            0
+        } else {
+            self.messages.len() - self.message_sent
+        };
+        messages + self.heartbeats.len() - self.heartbeats_sent
     }
 
     /// Whether a message waits, of which the kernel has taken not all.
@@ -122,7 +147,8 @@ impl SendQueue {
             0
         };
         let (begun_front, begun_back) = range_of(&self.messages, self.message_sent, begun);
-        let (others_front, others_back) = range_of(&self.messages, begun, self.messages.len());
+        let end = if self.held { 0 } else { self.messages.len() };
+        let (others_front, others_back) = range_of(&self.messages, begun, end);
         let parts = [
             begun_front,
             begun_back,
@@ -184,6 +210,7 @@ impl SendQueue {
     pub(crate) fn handle_line_lost(&mut self) {
         self.message_sent = 0;
         self.since_ping = 0;
+        self.held = false;
         self.clear_heartbeats();
     }
 
@@ -223,6 +250,7 @@ mod tests {
             Codec::new(framing, HeartbeatWords::default(), 1000)
                 .expect("the default words are valid"),
             max_bytes,
+            false,
         )
     }
 
@@ -287,6 +315,21 @@ mod tests {
         (0..100_000).for_each(|_| queue.push_pong());
         assert!(queue.unsent() <= MAX_HEARTBEAT_BYTES);
         assert_eq!(queue.push(b"there is still room for messages"), Ok(()));
+    }
+
+    #[test]
+    fn messages_wait_for_the_answer_to_the_hello_and_are_escaped() {
+        let codec = Codec::new(Framing::Lines, HeartbeatWords::default(), 1000);
+        let mut queue = SendQueue::new(codec.expect("valid"), 1000, true);
+        queue.push(b"bye now").expect("room");
+        queue.push_hello(b"hello version=1");
+        queue.push_ping();
+        assert_eq!(next_bytes(&queue), b"hello version=1\nping\n");
+        assert_eq!(queue.unsent(), 21);
+        queue.advance(21);
+        assert_eq!((queue.unsent(), queue.has_messages()), (0, true));
+        queue.release();
+        assert_eq!(next_bytes(&queue), b"\\bye now\n");
     }
 
     #[test]

@@ -10,10 +10,12 @@ use std::time::Duration;
 use super::backoff::Backoff;
 use super::config::ClientConfig;
 use super::event::{Attempt, ClientState, Outcome};
+use super::handshake::{HandshakeState, WELCOME_MS};
 use super::live_connection::{Beat, LiveConnection, Probe, Question};
 use super::rtt::RttStats;
-use crate::close::CloseReason;
+use crate::close::{CloseReason, DenyReason};
 use crate::framing::Framing;
+use crate::framing::handshake::GrantedBeat;
 use crate::time::{Timestamp, duration_to_ms};
 
 /// Every decision of a client.
@@ -24,6 +26,10 @@ use crate::time::{Timestamp, duration_to_ms};
 #[derive(Debug)]
 pub(crate) struct Session {
     heartbeat: Option<Beat>,
+    /// Whether each connection begins with a handshake.
+    says_hello: bool,
+    /// The server has ended the client: the outcome once the connection is gone.
+    ended: Option<Outcome>,
     /// Whether pings can stand between messages.
     pings_amid: bool,
     write_timeout_ms: Option<u64>,
@@ -87,6 +93,8 @@ impl Session {
     pub(crate) fn new(config: &ClientConfig, seed: u64) -> Self {
         Session {
             heartbeat: config.heartbeat.as_ref().map(Beat::new),
+            says_hello: config.hello.is_some(),
+            ended: None,
             pings_amid: config.framing != Framing::Raw,
             paused: false,
             write_timeout_ms: config.write_timeout.map(duration_to_ms),
@@ -128,8 +136,8 @@ impl Session {
             }
             SessionState::Dialing { deadline } if *deadline <= now => Some(Action::AbandonDial),
             SessionState::Connected(line) => {
-                let beat = self.heartbeat.as_ref()?;
-                let Question { ping, silence } = line.poll(now, beat, self.pings_amid)?;
+                let beat = line.granted.as_ref().or(self.heartbeat.as_ref())?.clone();
+                let Question { ping, silence } = line.poll(now, &beat, self.pings_amid)?;
                 Some(Action::Ping { ping, silence })
             }
             _ => None,
@@ -142,7 +150,7 @@ impl Session {
             SessionState::Waiting { until } => Some(*until),
             SessionState::Dialing { deadline } => Some(*deadline),
             SessionState::Connected(line) => {
-                let ask_at = self.heartbeat.as_ref().and_then(|beat| line.ask_at(beat));
+                let ask_at = self.beat_of(line).and_then(|beat| line.ask_at(beat));
                 let ends = self.ends_of(line).map(|(at, _)| at);
                 ends.chain(ask_at).chain(self.sample_at()).min()
             }
@@ -164,7 +172,12 @@ impl Session {
             return None;
         };
         self.epoch += 1;
-        self.state = SessionState::Connected(LiveConnection::new(now));
+        let handshake = if self.says_hello {
+            HandshakeState::AwaitingWelcome
+        } else {
+            HandshakeState::None
+        };
+        self.state = SessionState::Connected(LiveConnection::new(now, handshake));
         Some(self.epoch)
     }
 
@@ -274,6 +287,9 @@ impl Session {
             self.failures = 0;
         }
         self.last_loss = Some(reason);
+        if let Some(outcome) = self.ended {
+            return Some(self.done(outcome));
+        }
         if self.finishing && !unsent {
             let waited_out = half_closed && reason == CloseReason::HeartbeatTimeout;
             return Some(self.done(if unacknowledged > 0 {
@@ -299,7 +315,9 @@ impl Session {
     pub(crate) fn wants_to_finish(&self) -> bool {
         self.finishing
             && match &self.state {
-                SessionState::Connected(line) => !line.half_closed,
+                SessionState::Connected(line) => {
+                    !line.half_closed && line.handshake != HandshakeState::AwaitingWelcome
+                }
                 // A client that was never connected still connects: the server may have something
                 // to send.
                 SessionState::Waiting { .. } | SessionState::Dialing { .. } => {
@@ -369,17 +387,64 @@ impl Session {
         &self,
         line: &LiveConnection,
     ) -> impl Iterator<Item = (Timestamp, CloseReason)> + use<> {
-        let silent_at = self
-            .heartbeat
-            .as_ref()
-            .and_then(|beat| line.verdict_at(beat));
+        let silent_at = self.beat_of(line).and_then(|beat| line.verdict_at(beat));
         let slow_at = line.slow_at(self.write_timeout_ms);
+        let unwelcome_at = (line.handshake == HandshakeState::AwaitingWelcome)
+            .then(|| line.since.plus_ms(WELCOME_MS + 1));
         let ends = [
             (silent_at, CloseReason::HeartbeatTimeout),
             (slow_at, CloseReason::SlowReader),
+            (unwelcome_at, CloseReason::LoginTimeout),
         ];
         ends.into_iter()
             .filter_map(|(at, reason)| Some((at?, reason)))
+    }
+
+    /// The heartbeat of a connection: that which the server has granted, if it has.
+    fn beat_of<'a>(&'a self, line: &'a LiveConnection) -> Option<&'a Beat> {
+        line.granted.as_ref().or(self.heartbeat.as_ref())
+    }
+
+    /// A longer gap between two readings of the clock is a stall: half of the shorter of interval
+    /// and retry. Without a heartbeat there is no verdict that a stall could forge.
+    pub(crate) fn stall_ms(&self) -> u64 {
+        let beat = match &self.state {
+            SessionState::Connected(line) => self.beat_of(line),
+            _ => self.heartbeat.as_ref(),
+        };
+        beat.map_or(u64::MAX, |beat| beat.interval_ms.min(beat.retry_ms) / 2)
+    }
+
+    /// How far the handshake is.
+    pub(crate) fn handshake(&self) -> HandshakeState {
+        match &self.state {
+            SessionState::Connected(line) => line.handshake,
+            _ => HandshakeState::None,
+        }
+    }
+
+    /// The server has answered the `hello`. Its heartbeat counts from now on, if both sides have
+    /// one. Returns the silence after which the connection is left.
+    pub(crate) fn handle_welcome(&mut self, granted: Option<GrantedBeat>) -> Option<Duration> {
+        let SessionState::Connected(line) = &mut self.state else {
+            return None;
+        };
+        line.handshake = HandshakeState::Welcomed;
+        let own = self.heartbeat.as_ref()?;
+        line.granted = granted.map(|granted| own.granted(&granted));
+        Some(line.granted.as_ref().unwrap_or(own).timeout())
+    }
+
+    /// The server has denied the login: the client ends, unless it tries for ever.
+    pub(crate) fn handle_denied(&mut self, reason: DenyReason) {
+        if self.tries.is_some() {
+            self.ended = Some(Outcome::Denied(reason));
+        }
+    }
+
+    /// Another client has the name: the client ends.
+    pub(crate) fn handle_replaced(&mut self) {
+        self.ended = Some(Outcome::Replaced);
     }
 
     /// Time since the last sign of life; zero without a connection.

@@ -1,6 +1,7 @@
 //! One turn of the client, step by step, in the order in which
 //! [`Client::turn`](super::Client::turn) takes them.
 
+use std::borrow::Cow;
 use std::io::{self, IoSlice};
 use std::time::Duration;
 
@@ -8,12 +9,14 @@ use mio::Token;
 
 use super::event::{ClientState, Event};
 use super::handler::{ClientContext, ClientHandler};
+use super::handshake::Incoming;
 use super::link::{Addresses, Link, LinkRead};
-use super::queue::{PING_EVERY_BYTES, SLICES};
-use super::session::{Action, Next};
+use super::queue::{PING_EVERY_BYTES, SLICES, SendQueue};
+use super::session::{Action, Next, Session};
 use super::{Client, FIRST_LINK, RESUME, WAKE};
-use crate::close::CloseReason;
+use crate::close::{CloseReason, DenyReason};
 use crate::error::Error;
+use crate::framing::handshake::Welcome;
 use crate::framing::inbox::Inbox;
 use crate::framing::{Frame, Framing};
 use crate::time::{Timestamp, duration_to_ms};
@@ -97,6 +100,9 @@ impl Client {
             Ok(true) => {
                 let addr = link.addr();
                 if let Some(epoch) = self.session.handle_dialled(now) {
+                    if let Some(hello) = &self.hello {
+                        self.queue.push_hello(hello);
+                    }
                     self.emit(handler, &Event::Connected { epoch, addr });
                 }
             }
@@ -154,13 +160,44 @@ impl Client {
             ..
         } = self;
         let mut input = bytes;
-        let too_large = loop {
-            match codec.decode(inbox, &mut input) {
+        let max_message = codec.max_message();
+        let end = loop {
+            let handshake = session.handshake();
+            let mut tell = |session: &mut Session, queue: &mut SendQueue, event: Event| {
+                log::info!("client server={addr} {event}");
+                handler.on_event(&mut ClientContext { session, queue }, &event);
+            };
+            match codec.decode_within(handshake.max_frame(max_message), inbox, &mut input) {
                 Ok(Some(Frame::Message(message))) => {
                     if *framing == Framing::Raw {
                         session.handle_pongs_unclear();
                     }
-                    handler.on_message(&mut ClientContext { session, queue }, message);
+                    match handshake.classify(max_message, message) {
+                        Incoming::Message(message) => {
+                            handler.on_message(&mut ClientContext { session, queue }, message);
+                        }
+                        Incoming::Welcome(Welcome { name, beat }) => {
+                            let timeout = session.handle_welcome(beat);
+                            queue.release();
+                            let name = name.map(Cow::into_owned);
+                            tell(session, queue, Event::Welcomed { name, timeout });
+                        }
+                        Incoming::Denied(reason) => {
+                            let known = DenyReason::from_text(&reason);
+                            session.handle_denied(known.unwrap_or(DenyReason::Refused));
+                            let reason = reason.into_owned();
+                            tell(session, queue, Event::Denied { reason });
+                            break Some(CloseReason::LoginFailed);
+                        }
+                        Incoming::Bye(reason) if reason == CloseReason::Replaced.as_str() => {
+                            session.handle_replaced();
+                            break Some(CloseReason::Replaced);
+                        }
+                        // The server closes next.
+                        Incoming::Bye(_) => {}
+                        Incoming::Malformed => break Some(CloseReason::Malformed),
+                        Incoming::TooLarge => break Some(CloseReason::FrameTooLarge),
+                    }
                 }
                 Ok(Some(Frame::Heartbeats { pings, pongs })) => {
                     if session.is_open() {
@@ -172,20 +209,20 @@ impl Client {
                         handler.on_event(&mut ClientContext { session, queue }, &event);
                     }
                 }
-                Ok(None) => break false,
-                Err(_) => break true,
+                Ok(None) => break None,
+                Err(_) => break Some(CloseReason::FrameTooLarge),
             }
             if session.is_done() {
-                break false;
+                break None;
             }
             if session.is_paused() {
                 inbox.keep_undecoded(input);
-                break false;
+                break None;
             }
         };
         inbox.release_if_empty();
-        if too_large {
-            self.disconnect(handler, now, CloseReason::FrameTooLarge);
+        if let Some(reason) = end {
+            self.disconnect(handler, now, reason);
         }
     }
 

@@ -75,8 +75,13 @@ impl Engine {
 
     fn begin<H: Handler + ?Sized>(&mut self, id: ConnId, handler: &mut H) {
         self.stats.opened += 1;
+        if self.logins.needs_name() {
+            self.conns[id.slot()].set_announced(false);
+        }
         self.schedule_check(id);
-        handler.on_open(&mut Context { engine: self }, id);
+        if !self.logins.needs_name() {
+            handler.on_open(&mut Context { engine: self }, id);
+        }
     }
 
     /// Counts a connection that the driver itself had to refuse.

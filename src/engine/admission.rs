@@ -33,7 +33,7 @@ impl Admission {
     }
 
     /// What counts as one address.
-    fn key(&self, ip: IpAddr) -> IpAddr {
+    pub(super) fn key(&self, ip: IpAddr) -> IpAddr {
         match ip {
             IpAddr::V4(_) => ip,
             IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !self.host_bits_v6).into(),

@@ -34,7 +34,7 @@ pub(super) struct Conn {
     ping_mark: u8,
     pub(super) phase: Phase,
     pub(super) reading: Reading,
-    pub(super) writing: Writing,
+    status: StatusBits,
 }
 
 /// No ping of a connection was answered yet.
@@ -69,9 +69,30 @@ pub(super) enum Phase {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Reading(u8);
 
-const STOPS: u8 = 0x0f;
-const ACTIVE: u8 = 0x10;
-const BEATING: u8 = 0x20;
+const STOPS: u8 = 0x1f;
+const ACTIVE: u8 = 0x20;
+const BEATING: u8 = 0x40;
+
+/// [`Writing`], [`Handshake`] and whether the handler knows the connection, in one byte.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct StatusBits(u8);
+
+const WRITING: u8 = 0x03;
+const HANDSHAKE: u8 = 0x0c;
+const PLAIN: u8 = 0x04;
+const EXTENDED: u8 = 0x08;
+const UNANNOUNCED: u8 = 0x10;
+
+/// What the first message has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Handshake {
+    /// No message has come yet. Heartbeats do not count.
+    Awaited,
+    /// The first message was one of the application: the peer does not know the handshake.
+    Plain,
+    /// The first message was a `hello`.
+    Extended,
+}
 
 /// What the peer has sent of its own accord.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,15 +108,16 @@ pub(super) enum PeerActivity {
 
 /// The state of queued bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub(super) enum Writing {
     /// Nothing is queued, or the driver is writing it.
-    Idle,
+    Idle = 0,
     /// The connection is in the engine's list of those to flush.
-    Queued,
+    Queued = 1,
     /// The connection is in the list of those with only a broadcast to flush.
-    BroadcastOnly,
+    BroadcastOnly = 2,
     /// The kernel has taken less than it was given; the rest waits until it has room.
-    Blocked,
+    Blocked = 3,
 }
 
 impl Reading {
@@ -107,6 +129,8 @@ impl Reading {
     pub(super) const RATE_LIMITED: Reading = Reading(4);
     /// By the engine: a broadcast of this peer's is not complete.
     pub(super) const FANOUT: Reading = Reading(8);
+    /// By the engine: the peer's login is not decided.
+    pub(super) const LOGIN: Reading = Reading(16);
 
     /// Nothing stops it any more.
     pub(super) fn let_all_go(&mut self) {
@@ -147,7 +171,7 @@ impl Conn {
             ping_mark: 0,
             phase: Phase::Open,
             reading: Reading::default(),
-            writing: Writing::Idle,
+            status: StatusBits::default(),
         }
     }
 
@@ -194,6 +218,54 @@ impl Conn {
     /// Sets the progress of the outbox. Does nothing if nothing is queued.
     pub(super) fn set_progress(&mut self, progress: Progress) {
         self.outbox.set_progress(progress);
+    }
+
+    pub(super) fn writing(&self) -> Writing {
+        match self.status.0 & WRITING {
+            0 => Writing::Idle,
+            1 => Writing::Queued,
+            2 => Writing::BroadcastOnly,
+            _ => Writing::Blocked,
+        }
+    }
+
+    pub(super) fn set_writing(&mut self, writing: Writing) {
+        self.status.0 = (self.status.0 & !WRITING) | writing as u8;
+    }
+
+    pub(super) fn handshake(&self) -> Handshake {
+        match self.status.0 & HANDSHAKE {
+            0 => Handshake::Awaited,
+            PLAIN => Handshake::Plain,
+            _ => Handshake::Extended,
+        }
+    }
+
+    pub(super) fn set_handshake(&mut self, handshake: Handshake) {
+        let bits = match handshake {
+            Handshake::Awaited => 0,
+            Handshake::Plain => PLAIN,
+            Handshake::Extended => EXTENDED,
+        };
+        self.status.0 = (self.status.0 & !HANDSHAKE) | bits;
+    }
+
+    /// Whether the peer has said `hello`.
+    pub(super) fn is_extended(&self) -> bool {
+        self.status.0 & EXTENDED != 0
+    }
+
+    /// Whether the handler knows of the connection.
+    pub(super) fn is_announced(&self) -> bool {
+        self.status.0 & UNANNOUNCED == 0
+    }
+
+    pub(super) fn set_announced(&mut self, announced: bool) {
+        if announced {
+            self.status.0 &= !UNANNOUNCED;
+        } else {
+            self.status.0 |= UNANNOUNCED;
+        }
     }
 
     pub(super) fn activity(&self) -> PeerActivity {
@@ -293,7 +365,7 @@ impl Conn {
     }
 
     pub(super) fn is_blocked(&self) -> bool {
-        self.writing == Writing::Blocked
+        self.writing() == Writing::Blocked
     }
 
     /// Whether what is queued waits for the driver, and not for the kernel.
@@ -301,9 +373,14 @@ impl Conn {
         !self.outbox.is_empty() && !self.is_blocked()
     }
 
+    /// Whether the connection is neither closing nor awaiting its PROXY header.
+    pub(super) fn is_live(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::HalfClosed)
+    }
+
     /// Whether messages may still be queued for the peer.
     pub(super) fn takes_messages(&self) -> bool {
-        matches!(self.phase, Phase::Open | Phase::HalfClosed)
+        self.is_live() && self.is_announced()
     }
 }
 

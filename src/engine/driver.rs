@@ -170,6 +170,7 @@ pub trait Driver {
         self.handle_events();
         self.accept_batch();
         self.read_ready();
+        self.log_in();
         self.fan_out();
         // Replies first: they do not wait for pings and verdicts.
         let flushes_left = self.flush(self.budgets().flushes, Engine::poll_dirty);
@@ -285,6 +286,15 @@ pub trait Driver {
             self.read_again(id, &mut part);
             work.refund(part);
             work.spend(SOCKET_WORK);
+        }
+    }
+
+    /// Welcomes connections whose login was accepted.
+    fn log_in(&mut self) {
+        let (now, budget) = (self.now(), self.budgets().accepts);
+        let (engine, handler) = self.parts();
+        if !engine.handle_logins(now, budget, handler) {
+            self.count_yield();
         }
     }
 

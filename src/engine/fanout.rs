@@ -1,4 +1,5 @@
-//! Broadcasts: one message for all connections of a moment, delivered across turns.
+//! Broadcasts: one message for many connections, for all of a moment or for a list of them,
+//! delivered across turns.
 //!
 //! A broadcast costs work for each receiver, so a few bytes from one peer are a lot of work for the
 //! server. With many connections it is therefore a sweep over the slab that stops when the budget
@@ -23,12 +24,12 @@ const MAX_BROADCASTS: usize = 512;
 /// From this number on, no connection is read or accepted and no close is reported: all of these
 /// can lead to more broadcasts.
 const CONGESTED_FROM: usize = 128;
-/// With at most this many slots in the slab a broadcast is complete within the call. Vacant slots
-/// count: a slab keeps those of its busiest time.
+/// With at most this many slots in the slab, or receivers in a list, a broadcast is complete within
+/// the call. Vacant slots count: a slab keeps those of its busiest time.
 const INLINE_SLOTS: usize = 256;
 /// Vacant slots of the slab skipped per unit of work.
 const VACANT_SLOTS_PER_UNIT: usize = 16;
-/// Receivers per unit of work.
+/// Audience per unit of work.
 const RECEIVERS_PER_UNIT: u32 = 4;
 /// Messages from this size on are queued as one shared segment instead of a copy for each receiver.
 /// A smaller copy costs less than a segment.
@@ -57,12 +58,70 @@ pub enum Broadcast {
 struct Fanout {
     id: BroadcastId,
     wire: Arc<SharedBytes>,
-    except: Option<ConnId>,
+    /// For peers that know the handshake, if they would misunderstand the other.
+    escaped: Option<Arc<SharedBytes>>,
+    receivers: Audience,
     /// The peer that is not read until this is complete.
     sender: Option<ConnId>,
-    /// The last generation given out before the call: later connections are not receivers.
-    generation: u32,
-    receivers: usize,
+    /// Connections that the message was queued for.
+    delivered: usize,
+}
+
+/// Who gets a broadcast.
+enum Audience {
+    /// All but `except`. `generation` is the last one given out before the call: later connections
+    /// are no receivers.
+    All {
+        except: Option<ConnId>,
+        generation: u32,
+    },
+    /// These, in ascending order.
+    List(Box<[ConnId]>),
+}
+
+impl Audience {
+    fn contains(&self, id: ConnId) -> bool {
+        match self {
+            Audience::All { except, generation } => {
+                Some(id) != *except && !is_later(id.generation(), *generation)
+            }
+            Audience::List(ids) => ids.binary_search(&id).is_ok(),
+        }
+    }
+
+    /// The first slot of a receiver from `slot` on.
+    fn next_slot(&self, slot: usize) -> Option<usize> {
+        match self {
+            Audience::All { .. } => Some(slot),
+            Audience::List(ids) => {
+                let next = ids.partition_point(|id| id.slot() < slot);
+                ids.get(next).map(|id| id.slot())
+            }
+        }
+    }
+
+    /// Memory of a list.
+    fn held(&self) -> usize {
+        match self {
+            Audience::All { .. } => 0,
+            Audience::List(ids) => size_of_val::<[ConnId]>(ids),
+        }
+    }
+}
+
+impl Fanout {
+    fn held(&self) -> usize {
+        let escaped = self.escaped.as_ref().map_or(0, |wire| wire.bytes().len());
+        self.wire.bytes().len() + escaped + self.receivers.held()
+    }
+
+    /// The bytes for a connection that knows the handshake, or does not.
+    fn wire(&self, is_extended: bool) -> &Arc<SharedBytes> {
+        match &self.escaped {
+            Some(escaped) if is_extended => escaped,
+            _ => &self.wire,
+        }
+    }
 }
 
 /// All broadcasts of a sweep in one piece: most connections get all of them.
@@ -102,7 +161,7 @@ impl Fanouts {
 
     fn pop(&mut self) -> Option<Fanout> {
         let fanout = self.queue.pop_front()?;
-        self.bytes -= fanout.wire.bytes().len();
+        self.bytes -= fanout.held();
         Some(fanout)
     }
 
@@ -119,44 +178,74 @@ impl Engine {
         message: &[u8],
         except: Option<ConnId>,
     ) -> Result<Broadcast, SendError> {
+        let generation = self.generation;
+        self.begin_fanout(message, Audience::All { except, generation })
+    }
+
+    /// Queues a message for each of `ids`. See [`Context::send_many`].
+    pub fn send_many(&mut self, ids: &[ConnId], message: &[u8]) -> Result<Broadcast, SendError> {
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        ids.dedup();
+        self.begin_fanout(message, Audience::List(ids.into()))
+    }
+
+    fn begin_fanout(
+        &mut self,
+        message: &[u8],
+        receivers: Audience,
+    ) -> Result<Broadcast, SendError> {
         let len = self.codec.encoded_len(&[message])?;
         let is_first = self.fanouts.is_empty();
         if len > self.max_outbox
             || self.fanouts.queue.len() >= MAX_BROADCASTS
-            || (!is_first && self.fanouts.bytes + len > self.memory.max_pending())
+            || (!is_first
+                && self.fanouts.bytes + len + receivers.held() > self.memory.max_pending())
         {
             return Err(SendError::Full);
         }
-        let mut wire = Vec::with_capacity(len);
-        self.codec.encode(&[message], &mut wire);
+        let inline = match &receivers {
+            Audience::All { .. } if self.conns.capacity() <= INLINE_SLOTS => self.conns.len(),
+            Audience::List(ids) if ids.len() <= INLINE_SLOTS => ids.len(),
+            Audience::All { .. } | Audience::List(_) => usize::MAX,
+        };
+        let escape = self.codec.needs_escape(&[message]);
+        let escaped = escape.then(|| self.share_wire(true, message));
         let id = BroadcastId(self.fanouts.next_id);
         self.fanouts.next_id += 1;
         self.fanouts.has_broadcast = true;
-        self.fanouts.bytes += len;
-        self.fanouts.queue.push_back(Fanout {
+        let fanout = Fanout {
             id,
-            wire: self.memory.share(wire),
-            except,
+            wire: self.share_wire(false, message),
+            escaped,
+            receivers,
             sender: self.current_sender,
-            generation: self.generation,
-            receivers: 0,
-        });
+            delivered: 0,
+        };
+        self.fanouts.bytes += fanout.held();
+        self.fanouts.queue.push_back(fanout);
         self.enforce_memory_limit();
         // Half of what one read of a peer may cause then stays below the limit that stops all
         // reading.
         self.spent = self.spent.saturating_add(1);
-        if is_first && self.conns.capacity() <= INLINE_SLOTS {
-            let receivers = self.conns.len() as u32;
+        if is_first && inline <= INLINE_SLOTS {
+            let receivers = inline as u32;
             self.spent = self.spent.saturating_add(receivers / RECEIVERS_PER_UNIT);
             if self.sweep(&mut Work::new(u32::MAX)) {
                 let complete = self.fanouts.pop();
                 self.fanouts.sweep = 0;
                 return Ok(Broadcast::Complete(
-                    complete.map_or(0, |fanout| fanout.receivers),
+                    complete.map_or(0, |fanout| fanout.delivered),
                 ));
             }
         }
         Ok(Broadcast::Pending(id))
+    }
+
+    fn share_wire(&mut self, escape: bool, message: &[u8]) -> Arc<SharedBytes> {
+        let mut wire = Vec::new();
+        self.codec.encode_escaped(escape, &[message], &mut wire);
+        self.memory.share(wire)
     }
 
     /// Continues the broadcasts under way, until they are complete, the budget is spent, or a
@@ -175,7 +264,7 @@ impl Engine {
                 };
                 self.release_sender(fanout.sender);
                 let mut cx = Context { engine: self };
-                handler.on_broadcast(&mut cx, fanout.id, fanout.receivers);
+                handler.on_broadcast(&mut cx, fanout.id, fanout.delivered);
             }
             if self.fanouts.is_empty() {
                 self.fanouts.ahead = HashMap::new();
@@ -248,7 +337,11 @@ impl Engine {
             if work.is_spent() || self.must_flush_first() {
                 return false;
             }
-            let slot = self.fanouts.cursor;
+            let Some(slot) = self.next_receiver() else {
+                self.fanouts.cursor = self.conns.capacity();
+                break;
+            };
+            self.fanouts.cursor = slot;
             // A slab may have as many vacant slots as connections.
             if !self.conns.contains(slot) {
                 self.fanouts.cursor += 1;
@@ -269,31 +362,54 @@ impl Engine {
         }
         if let Some(burst) = self.fanouts.burst.take() {
             for fanout in self.fanouts.queue.iter_mut().take(self.fanouts.sweep) {
-                fanout.receivers += burst.receivers;
+                fanout.delivered += burst.receivers;
             }
         }
         true
     }
 
-    /// The broadcasts of the sweep in one piece, if there are several and they are small.
+    /// The next slot that the sweep has to visit.
+    fn next_receiver(&self) -> Option<usize> {
+        let queue = self.fanouts.queue.iter().take(self.fanouts.sweep);
+        let mut next = None;
+        for fanout in queue {
+            let slot = fanout.receivers.next_slot(self.fanouts.cursor);
+            if slot == Some(self.fanouts.cursor) {
+                return slot;
+            }
+            next = next.into_iter().chain(slot).min();
+        }
+        next.filter(|slot| *slot < self.conns.capacity())
+    }
+
+    /// The broadcasts of the sweep in one piece, if there are several, all are for everybody, and
+    /// they are small.
     fn burst(&self) -> Option<Burst> {
         let queue = &self.fanouts.queue;
         let len: usize = queue.iter().map(|fanout| fanout.wire.bytes().len()).sum();
-        let first = queue.front().filter(|_| {
-            queue.len() > 1 && len < PING_EVERY_BYTES && self.memory.has_space_for(len)
-        })?;
+        if queue.len() <= 1 || len >= PING_EVERY_BYTES || !self.memory.has_space_for(len) {
+            return None;
+        }
         let mut wire = Vec::with_capacity(len);
         let mut excepts = Vec::new();
+        let mut first_generation = None;
         for fanout in queue {
+            let Audience::All { except, generation } = &fanout.receivers else {
+                return None;
+            };
+            if fanout.escaped.is_some() {
+                return None;
+            }
             wire.extend_from_slice(fanout.wire.bytes());
-            excepts.extend(fanout.except);
+            excepts.extend(*except);
+            first_generation.get_or_insert(*generation);
         }
         excepts.sort_unstable();
         excepts.dedup();
         Some(Burst {
             wire: self.memory.share(wire),
             excepts,
-            generation: first.generation,
+            generation: first_generation?,
             receivers: 0,
         })
     }
@@ -307,7 +423,7 @@ impl Engine {
         };
         let id = ConnId::new(slot, conn.generation);
         let len = burst.wire.bytes().len();
-        let is_receiver = !is_later(conn, burst.generation)
+        let is_receiver = !is_later(conn.generation, burst.generation)
             && conn.takes_messages()
             && conn.outbox().len() + len <= self.max_outbox
             && (ahead.is_empty() || !ahead.contains_key(&slot))
@@ -339,13 +455,14 @@ impl Engine {
             return true;
         };
         let id = ConnId::new(slot, conn.generation);
-        let is_later = is_later(conn, fanout.generation);
+        let is_receiver = fanout.receivers.contains(id) && conn.takes_messages();
         let has_it = !ahead.is_empty() && ahead.get(&slot).is_some_and(|to| fanout.id.0 < *to);
-        if Some(id) == fanout.except || is_later || has_it || !conn.takes_messages() {
+        if !is_receiver || has_it {
             return true;
         }
-        let bytes = fanout.wire.bytes();
-        if conn.outbox().len() + bytes.len() > self.max_outbox {
+        let wire = fanout.wire(conn.is_extended());
+        let len = wire.bytes().len();
+        if conn.outbox().len() + len > self.max_outbox {
             if conn.waits_for_flush() {
                 // It has all earlier ones, and must not get them again.
                 ahead.insert(slot, fanout.id.0);
@@ -354,13 +471,8 @@ impl Engine {
             self.handle_full_outbox(id);
             return true;
         }
-        let len = bytes.len();
-        append(
-            &mut conn.outbox_mut(&mut self.memory),
-            &mut self.pool,
-            &fanout.wire,
-        );
-        fanout.receivers += 1;
+        append(&mut conn.outbox_mut(&mut self.memory), &mut self.pool, wire);
+        fanout.delivered += 1;
         self.stats.messages_queued += 1;
         self.after_enqueue(id, len, Writing::BroadcastOnly);
         true
@@ -411,7 +523,7 @@ fn append(outbox: &mut Outbox, pool: &mut Pool, wire: &Arc<SharedBytes>) {
     }
 }
 
-/// Whether the connection was opened after that generation was the last.
-fn is_later(conn: &Conn, generation: u32) -> bool {
-    conn.generation.wrapping_sub(generation).cast_signed() > 0
+/// Whether a connection of that generation was opened after `last` was the last one.
+fn is_later(generation: u32, last: u32) -> bool {
+    generation.wrapping_sub(last).cast_signed() > 0
 }

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Broadcast, BroadcastId, ConnectionInfo, Engine, Stats};
-use crate::close::CloseReason;
+use super::{Broadcast, BroadcastId, ConnectionInfo, Engine, LoginDecision, LoginRequest, Stats};
+use crate::close::{CloseReason, DenyReason};
+use crate::directory::Name;
 use crate::error::SendError;
 use crate::id::ConnId;
 use crate::time::Timestamp;
@@ -18,6 +19,23 @@ pub trait Handler {
     /// A connection was admitted. Messages can be sent to it at once.
     fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId) {
         let _ = (cx, id);
+    }
+
+    /// A peer has said `hello` and wants a name (`LoginMode::Optional`, `LoginMode::Required`).
+    /// Denies by default, as [`DenyReason::Refused`].
+    ///
+    /// Until its login is accepted, nothing is read from the peer and no message reaches it. Where
+    /// a login is required, `on_open` follows when it is; where it is optional, `on_open` came
+    /// before. An accepted login is complete once the peer is welcomed: see
+    /// [`Context::name_of`].
+    fn on_login(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: ConnId,
+        request: &LoginRequest<'_>,
+    ) -> LoginDecision {
+        let _ = (cx, id, request);
+        LoginDecision::Deny(DenyReason::Refused)
     }
 
     /// A message arrived, without its framing; it may be empty. The bytes are borrowed from the
@@ -36,6 +54,12 @@ pub trait Handler {
         let _ = (cx, broadcast, receivers);
     }
 
+    /// A connection has ended before it logged in, where a login is required. `on_open` did not
+    /// come for it, and `on_close` does not.
+    fn on_login_failed(&mut self, cx: &mut Context<'_>, id: ConnId, closed: &Closed) {
+        let _ = (cx, id, closed);
+    }
+
     /// A connection has ended. Its id is stale already: sending to it returns
     /// [`SendError::Closed`].
     fn on_close(&mut self, cx: &mut Context<'_>, id: ConnId, closed: &Closed) {
@@ -49,6 +73,10 @@ pub trait Handler {
 pub struct Closed {
     /// Why.
     pub reason: CloseReason,
+    /// Why its login was denied, if it was.
+    pub denied: Option<DenyReason>,
+    /// Its name, if it had one.
+    pub name: Option<Name>,
     /// The peer's address.
     pub peer: SocketAddr,
     /// How long the connection was open.
@@ -95,8 +123,15 @@ impl CloseMode {
             | CloseReason::HalfOpen
             | CloseReason::SlowReader
             | CloseReason::MemoryLimit => CloseMode::Reset,
+            // The peer was told, and did not take it: most often it is gone.
+            CloseReason::Replaced if unsent > 0 => CloseMode::Reset,
             CloseReason::FrameTooLarge
             | CloseReason::HttpRequest
+            | CloseReason::Malformed
+            | CloseReason::LoginFailed
+            | CloseReason::LoginTimeout
+            | CloseReason::LoginExpired
+            | CloseReason::Replaced
             | CloseReason::RateLimited
             | CloseReason::Requested
             | CloseReason::Shutdown

@@ -137,6 +137,27 @@ impl Liveness {
         self.in_force_since
     }
 
+    /// The same rules with another interval, and with a retry that is no longer than that.
+    pub(super) fn with_interval(self, interval_ms: u64) -> Self {
+        let retry_ms = self.retry_ms.min(interval_ms);
+        Liveness {
+            interval_ms,
+            retry_ms,
+            bound_ms: interval_ms + retry_ms * u64::from(self.max_missed),
+            defers_to_peer_pings: self.max_missed >= 2
+                && retry_ms.min(interval_ms) >= 8 * self.tick_ms,
+            ..self
+        }
+    }
+
+    pub(super) fn interval_ms(&self) -> u64 {
+        self.interval_ms
+    }
+
+    pub(super) fn max_missed(&self) -> u8 {
+        self.max_missed
+    }
+
     /// How long a ping has to be answered.
     pub(super) fn retry_ms(&self) -> u64 {
         self.retry_ms
@@ -186,6 +207,7 @@ mod tests {
             retry: retry_ms.map(Duration::from_millis),
             max_missed,
             send_pings,
+            ..Heartbeat::default()
         };
         Liveness::new(&heartbeat, tick_ms, Timestamp::ZERO)
     }

@@ -109,11 +109,14 @@ mod conn;
 mod deadlines;
 mod drain;
 pub mod driver;
+mod failure_limiter;
 mod fanout;
 mod handler;
 mod liveness;
+mod login;
 mod memory;
 mod memory_limit;
+mod names;
 mod snapshot;
 // Public for benches and fuzzing; not part of the API.
 #[doc(hidden)]
@@ -129,7 +132,7 @@ mod timers;
 pub mod wheel;
 mod work;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -137,6 +140,8 @@ use slab::Slab;
 
 pub use fanout::{Broadcast, BroadcastId};
 pub use handler::{Close, CloseMode, Closed, Context, Handler};
+pub use login::{Identity, LoginDecision, LoginRequest};
+pub use names::NameCounts;
 pub use ready_set::ReadySet;
 pub use snapshot::ConnectionInfo;
 pub use stats::{Histogram, Stats};
@@ -145,7 +150,8 @@ pub use work::Work;
 
 use crate::access_list::Networks;
 use crate::close::{CloseReason, Origin, RejectReason};
-use crate::config::{Config, OnFull, OnSlow};
+use crate::config::{Config, Heartbeat, OnFull, OnSlow};
+use crate::directory::Directory;
 use crate::error::ConfigError;
 use crate::framing::Codec;
 use crate::id::ConnId;
@@ -156,6 +162,7 @@ use deadlines::Deadlines;
 use drain::Drain;
 use fanout::Fanouts;
 use liveness::Liveness;
+use login::Logins;
 use memory::Memory;
 use outbox::Pool;
 use rate_limiter::RateLimiter;
@@ -173,6 +180,14 @@ pub struct Engine {
     slot_ms: u64,
     codec: Codec,
     liveness: Option<Liveness>,
+    /// The settings that `liveness` was made of.
+    heartbeat: Option<Heartbeat>,
+    /// The heartbeat intervals of connections that were granted one of their own, in milliseconds.
+    beats: HashMap<ConnId, u64>,
+    /// The shortest interval or retry that was ever granted.
+    shortest_beat_ms: u64,
+    logins: Logins,
+    directory: Directory,
     deadlines: Deadlines,
     max_outbox: usize,
     on_slow: OnSlow,
@@ -247,6 +262,11 @@ impl Engine {
             slot_ms: (tick_ms / SLOTS_PER_TICK).max(1),
             codec: config.codec()?,
             liveness,
+            heartbeat: config.heartbeat.clone(),
+            beats: HashMap::new(),
+            shortest_beat_ms: u64::MAX,
+            logins: Logins::new(&config.login),
+            directory: Directory::default(),
             deadlines: Deadlines::new(&config.limits, flush_timeout_ms(liveness)),
             max_outbox: config.limits.max_outbox,
             on_slow: config.limits.on_slow,
@@ -307,7 +327,8 @@ impl Engine {
                 && self.readable.is_empty()
                 && self.final_reads.is_empty()
                 && self.closed.is_empty()
-                && self.refused.is_empty())
+                && self.refused.is_empty()
+                && !self.logins.is_work_left())
     }
 
     /// The next closed connection. It has left the engine, and the handler was called; the
@@ -330,8 +351,12 @@ impl Engine {
             self.admission.leave(Some(peer.ip()));
         }
         self.stats.count_close(reason);
+        let name = self.directory.name(id).cloned();
+        let is_announced = conn.is_announced();
         let closed = Closed {
             reason,
+            denied: self.logins.remove(id),
+            name,
             peer,
             age: Duration::from_millis(self.now.ms_since(conn.opened)),
             silence: Duration::from_millis(self.now.ms_since(conn.last_seen)),
@@ -344,7 +369,14 @@ impl Engine {
             close_mode: CloseMode::of(reason, unsent),
         };
         conn.release(&mut self.memory, &mut self.pool);
-        handler.on_close(&mut Context { engine: self }, id, &closed);
+        let mut cx = Context { engine: self };
+        if is_announced {
+            handler.on_close(&mut cx, id, &closed);
+        } else {
+            handler.on_login_failed(&mut cx, id, &closed);
+        }
+        self.directory.remove(id);
+        self.beats.remove(&id);
         Some((id, closed))
     }
 
@@ -447,7 +479,7 @@ impl Engine {
         let Some(conn) = get_live_mut(&mut self.conns, id) else {
             return;
         };
-        if conn.takes_messages() {
+        if conn.is_live() {
             conn.phase = Phase::Flushing(reason);
             conn.begin_flush(now);
             conn.inbox_mut(&mut self.memory).drop_bytes();
@@ -462,12 +494,23 @@ impl Engine {
 
     /// See [`Context::close`].
     pub fn close_on_request(&mut self, id: ConnId, how: Close) -> bool {
-        let open = self.is_open(id);
+        let open = self.conn(id).is_some_and(Conn::is_live);
         match how {
             Close::Now => self.close(id, CloseReason::Requested),
             Close::AfterFlush => self.close_after_flush(id, CloseReason::Requested),
         }
         open
+    }
+}
+
+impl Engine {
+    /// A longer gap between two readings of the clock is a stall: half of the shortest interval or
+    /// retry in force. Without a heartbeat there is no verdict that a stall could forge.
+    #[doc(hidden)]
+    pub fn stall_ms(&self) -> u64 {
+        self.heartbeat.as_ref().map_or(u64::MAX, |heartbeat| {
+            duration_to_ms(heartbeat.shortest()).min(self.shortest_beat_ms) / 2
+        })
     }
 }
 

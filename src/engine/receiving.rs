@@ -1,6 +1,6 @@
 //! From the wire to the handler: decoding, rate limiting, pausing.
 
-use super::conn::{PeerActivity, Phase, Reading};
+use super::conn::{Handshake, PeerActivity, Phase, Reading};
 use super::rate_limiter::RateDecision;
 use super::work::frame_units;
 use super::{Context, Engine, Handler, Work, get_live_mut};
@@ -87,6 +87,7 @@ impl Engine {
         let Some(conn) = self.conn_mut(id) else {
             return;
         };
+        let is_announced = conn.is_announced();
         let mut lent = conn.lend_inbox();
         let inbox = &mut lent.inbox;
         let kept = match input {
@@ -98,6 +99,8 @@ impl Engine {
             DecodeInput::Kept => kept.bytes(),
         };
         let mut began = inbox.frame_since();
+        let mut handshake = conn.handshake();
+        let max_frame = |engine: &Engine, handshake| engine.max_frame(handshake, is_announced);
         let mut is_first = true;
         self.fanouts.has_broadcast = false;
         while !work.is_spent()
@@ -105,20 +108,16 @@ impl Engine {
             && (is_first || !self.memory.is_under_pressure())
         {
             is_first = false;
-            let (frames, bytes) = match self.codec.decode(inbox, &mut left) {
+            let max = max_frame(self, handshake);
+            let (frames, bytes) = match self.codec.decode_within(max, inbox, &mut left) {
                 Ok(None) => break,
-                Ok(Some(Frame::Message(message)))
-                    if self.awaits_first_message(id) && self.codec.is_http_request(message) =>
-                {
-                    self.close_after_flush(id, CloseReason::HttpRequest);
-                    (0, 0)
-                }
                 Ok(Some(Frame::Message(message))) => {
                     let len = message.len();
-                    self.stats.messages_received += 1;
-                    self.current_sender = Some(id);
-                    handler.on_message(&mut Context { engine: self }, id, message);
-                    self.current_sender = None;
+                    match handshake {
+                        Handshake::Plain => self.deliver_message(id, message, handler),
+                        Handshake::Extended => self.handle_extended_message(id, message, handler),
+                        Handshake::Awaited => self.handle_first_message(id, message, handler),
+                    }
                     (1, len)
                 }
                 Ok(Some(Frame::Heartbeats { pings, pongs })) => {
@@ -135,6 +134,7 @@ impl Engine {
             began = None;
             match self.conn_mut(id).filter(|conn| conn.phase == Phase::Open) {
                 Some(conn) => {
+                    handshake = conn.handshake();
                     if conn.activity() == PeerActivity::None {
                         conn.set_activity(PeerActivity::Active);
                     }
@@ -166,8 +166,16 @@ impl Engine {
         self.enforce_memory_limit();
     }
 
-    fn awaits_first_message(&self, id: ConnId) -> bool {
-        self.conn(id).is_some_and(|conn| !conn.was_active())
+    pub(super) fn deliver_message<H: Handler + ?Sized>(
+        &mut self,
+        id: ConnId,
+        message: &[u8],
+        handler: &mut H,
+    ) {
+        self.stats.messages_received += 1;
+        self.current_sender = Some(id);
+        handler.on_message(&mut Context { engine: self }, id, message);
+        self.current_sender = None;
     }
 
     /// Counts frames against the message rate.
@@ -209,6 +217,8 @@ impl Engine {
             return;
         };
         match conn.phase {
+            // What its login would lead to cannot be said any more.
+            Phase::Open if !conn.is_announced() => self.close(id, CloseReason::PeerClosed),
             Phase::Open => {
                 conn.seen(now);
                 conn.phase = Phase::HalfClosed;

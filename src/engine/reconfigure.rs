@@ -35,6 +35,8 @@ impl Engine {
             .heartbeat
             .as_ref()
             .map(|heartbeat| self.liveness_by(heartbeat));
+        self.heartbeat = config.heartbeat.clone();
+        self.logins.reconfigure(self.now, &config.login);
         let flush_ms = flush_timeout_ms(self.liveness);
         self.deadlines = self.deadlines.replaced(&config.limits, flush_ms, self.now);
         self.max_outbox = config.limits.max_outbox;

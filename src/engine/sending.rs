@@ -28,7 +28,8 @@ impl Engine {
         else {
             return Err(SendError::Closed);
         };
-        let len = self.codec.wire_len(parts)?;
+        let escape = conn.is_extended() && self.codec.needs_escape(parts);
+        let len = self.codec.wire_len(escape, parts)?;
         // Checked before anything is queued, so that one oversized message fails like the last of
         // many.
         if conn.outbox().len() + len > self.max_outbox {
@@ -41,7 +42,7 @@ impl Engine {
             .outbox_mut(&mut self.memory)
             .append(&mut self.pool, |buffer| {
                 buffer.reserve(len);
-                self.codec.try_encode(parts, buffer)
+                self.codec.try_encode(escape, parts, buffer)
             });
         if let Err(error) = encoded {
             // The buffer has grown nevertheless.
@@ -73,7 +74,7 @@ impl Engine {
             return;
         }
         conn.set_activity(PeerActivity::Pinging);
-        if !conn.takes_messages() {
+        if !conn.is_live() {
             return;
         }
         let pong = self.codec.pong();
@@ -102,8 +103,7 @@ impl Engine {
     }
 
     fn enqueue_ping(&mut self, id: ConnId, writing: Writing) {
-        let Some(conn) = get_live_mut(&mut self.conns, id).filter(|conn| conn.takes_messages())
-        else {
+        let Some(conn) = get_live_mut(&mut self.conns, id).filter(|conn| conn.is_live()) else {
             return;
         };
         let ping = self.codec.ping();
@@ -126,10 +126,10 @@ impl Engine {
             return;
         };
         // A blocked connection is flushed when the kernel reports room.
-        let moves = conn.writing == Writing::Idle
-            || (conn.writing == Writing::BroadcastOnly && writing == Writing::Queued);
+        let moves = conn.writing() == Writing::Idle
+            || (conn.writing() == Writing::BroadcastOnly && writing == Writing::Queued);
         if moves && !conn.outbox().is_empty() {
-            conn.writing = writing;
+            conn.set_writing(writing);
             let list = if writing == Writing::BroadcastOnly {
                 &mut self.broadcast_only
             } else {
@@ -193,10 +193,10 @@ impl Engine {
             };
             let id = list.pop_front()?;
             // It may have left its place, or be over.
-            let Some(conn) = self.conn_mut(id).filter(|conn| conn.writing == writing) else {
+            let Some(conn) = self.conn_mut(id).filter(|conn| conn.writing() == writing) else {
                 continue;
             };
-            conn.writing = Writing::Idle;
+            conn.set_writing(Writing::Idle);
             if !matches!(conn.phase, Phase::Closed(_)) {
                 return Some(id);
             }
@@ -233,7 +233,7 @@ impl Engine {
         let was_blocked = conn.is_blocked();
         let was_throttled = conn.is_throttled();
         if was_blocked && is_empty {
-            conn.writing = Writing::Idle;
+            conn.set_writing(Writing::Idle);
         }
         if was_throttled && left <= resume_below {
             self.resume_reading(id, Reading::THROTTLED);
@@ -259,7 +259,7 @@ impl Engine {
         if let Some(conn) = self.conn_mut(id)
             && conn.waits_for_flush()
         {
-            conn.writing = Writing::Blocked;
+            conn.set_writing(Writing::Blocked);
             let progress = conn.outbox().progress();
             if progress.is_none_or(|progress| is_late && !progress.is_measured()) {
                 conn.set_progress(Progress::since(now));
@@ -273,9 +273,9 @@ impl Engine {
     pub fn handle_write_budget_spent(&mut self, id: ConnId) {
         if let Some(conn) = get_live_mut(&mut self.conns, id)
             && !conn.outbox().is_empty()
-            && matches!(conn.writing, Writing::Idle | Writing::Blocked)
+            && matches!(conn.writing(), Writing::Idle | Writing::Blocked)
         {
-            conn.writing = Writing::Queued;
+            conn.set_writing(Writing::Queued);
             self.dirty.push_back(id);
         }
     }

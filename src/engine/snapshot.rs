@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Engine;
 use super::conn::{Conn, Phase};
+use crate::directory::Name;
 use crate::id::ConnId;
 
 /// One connection at one instant.
@@ -15,6 +16,12 @@ pub struct ConnectionInfo {
     pub id: ConnId,
     /// The peer's address.
     pub peer: SocketAddr,
+    /// Its name, if it has one.
+    pub name: Option<Name>,
+    /// How long it may be silent; `None` without a heartbeat.
+    pub timeout: Option<Duration>,
+    /// Whether its login is still to come: the handler does not know it, and no message reaches it.
+    pub awaits_login: bool,
     /// How long it has been open.
     pub age: Duration,
     /// Time since the last sign of life.
@@ -66,6 +73,11 @@ impl Engine {
         Some(ConnectionInfo {
             id,
             peer: conn.peer(),
+            name: self.directory.name(id).cloned(),
+            timeout: self
+                .liveness_of(id, conn)
+                .map(|liveness| Duration::from_millis(liveness.bound_ms())),
+            awaits_login: !conn.is_announced(),
             age: Duration::from_millis(self.now.ms_since(conn.opened)),
             silence: Duration::from_millis(self.now.ms_since(conn.last_seen)),
             bytes_in: conn.bytes_in,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::close::{CloseReason, RejectReason};
+use crate::close::{CloseReason, DenyReason, RejectReason};
 
 /// Counters of a server since its start. They only grow; none is ever reset.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,6 +12,9 @@ pub struct Stats {
     pub opened: u64,
     closed: [u64; CloseReason::ALL.len()],
     refused: [u64; RejectReason::ALL.len()],
+    /// Logins accepted.
+    pub logins: u64,
+    denied: [u64; DenyReason::ALL.len()],
     /// Bytes received.
     pub bytes_in: u64,
     /// Bytes that the kernel has taken for sending.
@@ -107,6 +110,15 @@ impl Histogram {
 }
 
 impl Stats {
+    /// Logins denied for this reason.
+    pub fn denied(&self, reason: DenyReason) -> u64 {
+        self.denied[reason.index()]
+    }
+
+    pub(super) fn count_denial(&mut self, reason: DenyReason) {
+        self.denied[reason.index()] += 1;
+    }
+
     /// Connections closed for this reason.
     pub fn closed(&self, reason: CloseReason) -> u64 {
         self.closed[reason.index()]

@@ -6,6 +6,7 @@ mod closing;
 mod deadlines;
 mod fanout;
 mod heartbeat;
+mod login;
 mod memory;
 mod queues;
 mod reconfigure;
@@ -29,6 +30,7 @@ fn config() -> Config {
             retry: None,
             max_missed: 3,
             send_pings: true,
+            ..Heartbeat::default()
         }),
         limits: Limits {
             max_outbox: 1000,
@@ -62,6 +64,15 @@ enum Seen {
 impl Handler for Recorder {
     fn on_open(&mut self, _: &mut Context<'_>, id: ConnId) {
         self.seen.push(Seen::Open(id));
+    }
+
+    fn on_login(
+        &mut self,
+        _: &mut Context<'_>,
+        _: ConnId,
+        request: &LoginRequest<'_>,
+    ) -> LoginDecision {
+        login::decide(request)
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, id: ConnId, message: &[u8]) {

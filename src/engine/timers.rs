@@ -72,7 +72,9 @@ impl Engine {
             }
             Phase::Open if self.is_draining() => self.check_drain(id, due),
             Phase::Open
-                if self.deadlines.overdue(self.now, conn).is_some() || self.is_sample_due(conn) =>
+                if self.deadlines.overdue(self.now, conn).is_some()
+                    || self.is_sample_due(conn)
+                    || self.login_deadline(id).is_some_and(|at| at <= self.now) =>
             {
                 self.final_reads.push_back((id, due))
             }
@@ -186,6 +188,8 @@ impl Engine {
             .and_then(|conn| self.deadlines.overdue(now, conn))
         {
             self.close(id, reason);
+        } else if self.end_login_if_late(id) {
+            // It is being closed.
         } else if self.conn(id).and_then(|conn| self.judge(id, conn)) == Some(Verdict::Suspect) {
             self.declare_dead(id, found.unacknowledged_ms);
         } else {
@@ -207,7 +211,8 @@ impl Engine {
 
     /// Closes a silent connection, for what its silence most likely is.
     fn declare_dead(&mut self, id: ConnId, unacknowledged_ms: Option<u64>) {
-        let (Some(conn), Some(liveness)) = (self.conn(id), self.liveness) else {
+        let Some(conn) = self.conn(id) else { return };
+        let Some(liveness) = self.liveness_of(id, conn) else {
             return;
         };
         let (overshoot_ms, blocked) = (
@@ -270,7 +275,7 @@ impl Engine {
             }
             Phase::Open => {
                 let liveness = self
-                    .liveness
+                    .liveness_of(id, conn)
                     .map(|liveness| liveness.next_check(&evidence(id, conn)));
                 liveness
                     .into_iter()
@@ -292,7 +297,8 @@ impl Engine {
     fn next_deadline(&self, id: ConnId, conn: &Conn) -> Option<Timestamp> {
         let overdue = self.deadlines.next(conn).map(|(at, _)| at);
         let sample = self.deadlines.next_sample(conn);
-        [overdue, sample, self.rate_limited_until(id, conn)]
+        let login = self.login_deadline(id);
+        [overdue, sample, login, self.rate_limited_until(id, conn)]
             .into_iter()
             .flatten()
             .min()
@@ -314,7 +320,7 @@ impl Engine {
     }
 
     fn judge(&self, id: ConnId, conn: &Conn) -> Option<Verdict> {
-        self.liveness
+        self.liveness_of(id, conn)
             .map(|liveness| liveness.judge(self.now, &evidence(id, conn)))
     }
 }

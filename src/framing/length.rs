@@ -59,8 +59,9 @@ pub(super) fn encoded_len(len: usize) -> Result<usize, SendError> {
     }
 }
 
-pub(super) fn encode_header(parts: &[&[u8]], out: &mut Vec<u8>) {
+/// `extra`: bytes that come before the parts.
+pub(super) fn encode_header(extra: usize, parts: &[&[u8]], out: &mut Vec<u8>) {
     let len: usize = parts.iter().map(|part| part.len()).sum();
-    let len = u32::try_from(len).expect("encoded_len() has refused longer messages");
+    let len = u32::try_from(len + extra).expect("encoded_len() has refused longer messages");
     out.extend_from_slice(&len.to_be_bytes());
 }

@@ -1,6 +1,7 @@
 //! From bytes to messages and heartbeats, and back. Pure: it sees one connection's inbox and the
 //! bytes just read, nothing else.
 
+pub(crate) mod handshake;
 // Public for benches and fuzzing; not part of the API.
 #[doc(hidden)]
 pub mod inbox;
@@ -148,16 +149,28 @@ impl Codec {
         inbox: &'a mut Inbox,
         input: &mut &'i [u8],
     ) -> Result<Option<Frame<'a>>, FrameTooLarge> {
+        self.decode_within(self.max_message, inbox, input)
+    }
+
+    /// As [`Codec::decode`], with another bound on the message.
+    pub(crate) fn decode_within<'i: 'a, 'a>(
+        &self,
+        max_message: usize,
+        inbox: &'a mut Inbox,
+        input: &mut &'i [u8],
+    ) -> Result<Option<Frame<'a>>, FrameTooLarge> {
         inbox.begin();
         if input.is_empty() {
             return Ok(None);
         }
         match self.framing {
-            Framing::Lines => Ok(lines::decode(self.max_message, inbox, input)?
-                .map(|message| self.classify(message))),
-            Framing::Length => Ok(length::decode(self.max_message, inbox, input)?
-                .map(|message| self.classify(message))),
-            Framing::Raw => Ok(Some(raw::decode(self.max_message, &self.words, input))),
+            Framing::Lines => {
+                Ok(lines::decode(max_message, inbox, input)?.map(|message| self.classify(message)))
+            }
+            Framing::Length => Ok(
+                length::decode(max_message, inbox, input)?.map(|message| self.classify(message))
+            ),
+            Framing::Raw => Ok(Some(raw::decode(max_message, &self.words, input))),
         }
     }
 
@@ -182,15 +195,15 @@ impl Codec {
         let carries =
             self.framing != Framing::Lines || parts.iter().all(|part| lines::carries(part));
         if carries {
-            self.wire_len(parts)
+            self.wire_len(false, parts)
         } else {
             Err(SendError::InvalidMessage)
         }
     }
 
     /// The length without a check of the bytes: [`Codec::try_encode`] checks them.
-    pub(crate) fn wire_len(&self, parts: &[&[u8]]) -> Result<usize, SendError> {
-        let len = parts.iter().map(|part| part.len()).sum();
+    pub(crate) fn wire_len(&self, escape: bool, parts: &[&[u8]]) -> Result<usize, SendError> {
+        let len = parts.iter().map(|part| part.len()).sum::<usize>() + usize::from(escape);
         match self.framing {
             Framing::Lines => Ok(len + 1),
             Framing::Length => length::encoded_len(len),
@@ -198,12 +211,26 @@ impl Codec {
         }
     }
 
+    /// Whether an application message for a peer that knows the handshake is sent with an escape in
+    /// front: without it, the peer would take the message for a control message or a heartbeat.
+    pub(crate) fn needs_escape(&self, parts: &[&[u8]]) -> bool {
+        handshake::needs_escape(parts)
+            || [&self.words.ping, &self.words.pong]
+                .iter()
+                .any(|word| is_joined(parts, word))
+    }
+
     /// Appends a message as [`Codec::encode`] does, if the framing can carry it; otherwise nothing.
     /// One search through the message where it is then, instead of one for each part before it is
     /// there. [`Codec::wire_len`] has said before that it is not too long.
-    pub(crate) fn try_encode(&self, parts: &[&[u8]], out: &mut Vec<u8>) -> Result<(), SendError> {
+    pub(crate) fn try_encode(
+        &self,
+        escape: bool,
+        parts: &[&[u8]],
+        out: &mut Vec<u8>,
+    ) -> Result<(), SendError> {
         let start = out.len();
-        self.encode(parts, out);
+        self.encode_escaped(escape, parts, out);
         if self.framing == Framing::Lines && !lines::carries(&out[start..out.len() - 1]) {
             out.truncate(start);
             return Err(SendError::InvalidMessage);
@@ -216,8 +243,16 @@ impl Codec {
     ///
     /// The other end takes a message that is a heartbeat word for a heartbeat.
     pub fn encode(&self, parts: &[&[u8]], out: &mut Vec<u8>) {
+        self.encode_escaped(false, parts, out);
+    }
+
+    /// As [`Codec::encode`]; `escape` puts the escape of the handshake in front.
+    pub(crate) fn encode_escaped(&self, escape: bool, parts: &[&[u8]], out: &mut Vec<u8>) {
         if let Framing::Length = self.framing {
-            length::encode_header(parts, out);
+            length::encode_header(usize::from(escape), parts, out);
+        }
+        if escape {
+            out.push(handshake::ESCAPE);
         }
         for part in parts {
             out.extend_from_slice(part);
@@ -251,6 +286,12 @@ impl Codec {
     pub fn pong(&self) -> &[u8] {
         &self.pong
     }
+}
+
+/// Whether `parts` joined together are `word`.
+fn is_joined(parts: &[&[u8]], word: &[u8]) -> bool {
+    let len: usize = parts.iter().map(|part| part.len()).sum();
+    len == word.len() && parts.iter().flat_map(|part| part.iter()).eq(word)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `heartline serve`.
 
 mod check;
+mod handler;
 mod notify;
 mod reload;
 mod signals;
@@ -20,6 +21,7 @@ use crate::error::Error;
 use crate::logging;
 use crate::server::{Server, Turn};
 use crate::settings::{LoadError, ServeArgs, Settings};
+use handler::ServeHandler;
 use notify::Manager;
 use signals::{Signal, Signals};
 
@@ -87,7 +89,11 @@ fn hold(
     logging::start(&args.log, &settings.place("log-file"))?;
     let config = args.config();
     let notes = check::notes(settings);
-    let mut app = args.app;
+    let tokens = reload::read_tokens(&args.login)?;
+    let mut app = ServeHandler {
+        app: args.app,
+        tokens,
+    };
     let mut server = if passed.is_empty() {
         Server::bind_names(names, config)?
     } else {
@@ -97,7 +103,7 @@ fn hold(
         log::warn!("config note=\"{note}\"");
     }
     let mut signals = Signals::watch(&server)?;
-    let mut admin = Admin::open(&args.admin, &app.to_string(), &mut server)?;
+    let mut admin = Admin::open(&args.admin, &app.app.to_string(), &mut server)?;
     let mut manager = Manager::from_env();
     announce(&server.local_addrs(), admin.as_ref());
     manager.ready(&server);
@@ -123,7 +129,7 @@ fn hold(
                 Signal::HangUp => {
                     manager.reloading();
                     if let Some(program) = program {
-                        reload::reload(&mut server, settings, program);
+                        reload::reload(&mut server, &mut app, settings, program);
                     }
                     manager.ready(&server);
                 }

@@ -4,10 +4,12 @@ use std::env;
 
 use clap::Command;
 
+use super::handler::ServeHandler;
 use crate::error::Error;
 use crate::logging;
 use crate::server::Server;
-use crate::settings::{LoadError, Settings};
+use crate::settings::{LoadError, LoginArgs, Settings};
+use crate::tokens::Tokens;
 
 /// Settings that are fixed at the start, in addition to those that [`Server::reconfigure`] keeps.
 const KEPT: [&str; 4] = ["addr", "app", "admin", "admin-token-file"];
@@ -19,13 +21,23 @@ pub(super) fn load(program: &Command) -> Result<Settings, LoadError> {
 
 /// Applies the current settings, and opens the log anew. Invalid settings are logged, and nothing
 /// changes.
-pub(super) fn reload(server: &mut Server, settings: &mut Settings, program: &Command) {
+pub(super) fn reload(
+    server: &mut Server,
+    handler: &mut ServeHandler,
+    settings: &mut Settings,
+    program: &Command,
+) {
     if let Err(problem) = load(program)
         .map_err(|fault| describe(&fault))
-        .and_then(|new| apply(server, settings, new))
+        .and_then(|new| apply(server, handler, settings, new))
     {
         log::error!("reload failed=\"{problem}\" settings=unchanged");
     }
+}
+
+/// Reads the tokens that prove names, if names are proven by tokens.
+pub(super) fn read_tokens(args: &LoginArgs) -> Result<Option<Tokens>, Error> {
+    args.tokens()?.map(Tokens::read).transpose()
 }
 
 /// Reopens the log with the current settings.
@@ -39,10 +51,16 @@ pub(super) fn reopen_log(settings: &Settings) {
     }
 }
 
-fn apply(server: &mut Server, old: &mut Settings, mut new: Settings) -> Result<(), String> {
+fn apply(
+    server: &mut Server,
+    handler: &mut ServeHandler,
+    old: &mut Settings,
+    mut new: Settings,
+) -> Result<(), String> {
     // Steps that can fail come before steps that change anything.
     let log = logging::prepare(&new.args().log, &new.place("log-file"))
         .map_err(|error| error.to_string())?;
+    let tokens = read_tokens(&new.args().login).map_err(|error| error.to_string())?;
     let config = new.args().config();
     let kept = server
         .reconfigure(config.clone())
@@ -56,6 +74,10 @@ fn apply(server: &mut Server, old: &mut Settings, mut new: Settings) -> Result<(
             Ok(()) => format!("{error}; settings that need a restart are unchanged"),
         })?;
     log.take_effect();
+    let expired = handler.replace_tokens(&mut server.context(), tokens);
+    if expired > 0 {
+        log::info!("tokens expired_connections={expired}");
+    }
     let differs = |key: &str| {
         let value = |settings: &Settings| settings.find(key).map(|setting| setting.value.clone());
         value(old) != value(&new)

@@ -26,10 +26,10 @@ pub(crate) use listener::{check_addrs, covers};
 
 use crate::config::Config;
 use crate::engine::budgets::{EVENTS_PER_TURN, SCRATCH_BYTES};
-use crate::engine::{Context, Engine, ReadySet, Stats};
+use crate::engine::{Context, Engine, NameCounts, ReadySet, Stats};
 use crate::error::Error;
 use crate::net::{self, MonotonicClock, SocketOptions};
-use crate::time::{AwakeClock, Timestamp, duration_to_ms};
+use crate::time::{AwakeClock, Timestamp};
 use handle::Commands;
 use linger::Lingering;
 use listener::{Listeners, MAX_LISTENERS, check_listeners};
@@ -184,8 +184,8 @@ impl Server {
         Ok(Server {
             poll,
             events: Events::with_capacity(EVENTS_PER_TURN),
+            awake: AwakeClock::new(engine.stall_ms()),
             engine,
-            awake: AwakeClock::new(stall_ms(&config)),
             sockets: Sockets::default(),
             listeners,
             lingering: Lingering::new(descriptors.max_lingering),
@@ -232,6 +232,11 @@ impl Server {
         self.engine.connections()
     }
 
+    /// Numbers of names, groups and logins under way.
+    pub fn name_counts(&self) -> NameCounts {
+        self.engine.name_counts()
+    }
+
     /// Whether a shutdown has begun.
     pub fn is_draining(&self) -> bool {
         self.engine.is_draining()
@@ -263,7 +268,7 @@ impl Server {
         self.engine
             .reconfigure(self.now, &self.descriptors.within(&config))?;
         self.shortage_unsaid = true;
-        self.awake.set_threshold_ms(stall_ms(&config));
+        self.awake.set_threshold_ms(self.engine.stall_ms());
         (self.options, self.config) = (options, config);
         Ok(kept)
     }
@@ -348,13 +353,6 @@ fn listen(
 ) -> Result<TcpListener, Error> {
     net::listen(addr, options, config.backlog, config.reuse_port)
         .map_err(Error::io(format!("listen on {addr}")))
-}
-
-/// A longer gap than this is a stall. Without a heartbeat there is no verdict that one could forge.
-fn stall_ms(config: &Config) -> u64 {
-    config.heartbeat.as_ref().map_or(u64::MAX, |heartbeat| {
-        duration_to_ms(heartbeat.shortest()) / 2
-    })
 }
 
 fn socket_options(config: &Config) -> SocketOptions {

@@ -178,6 +178,8 @@ impl Server {
             stats.lag.record_ms(lag_ms);
         }
         stats.turn.record(turn);
+        // A peer may have been granted a shorter heartbeat.
+        self.awake.set_threshold_ms(self.engine.stall_ms());
     }
 
     fn state_after_turn(&mut self) -> Turn {

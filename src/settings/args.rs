@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
 
+use super::login::LoginArgs;
 use crate::access_list::{AccessList, Network};
 use crate::admin::server::AdminArgs;
 use crate::apps::App;
 use crate::args::values::{DurationOrOff, Size, SizeOrOff, duration};
 use crate::args::{FramingArgs, HeartbeatArgs, LogArgs, OsTimeoutArgs};
-use crate::config::{Config, Limits, OnFull, OnSlow};
+use crate::config::{Config, Heartbeat, Limits, OnFull, OnSlow};
 use crate::framing::HeartbeatWords;
 
 /// A switch may have a value, so that a flag can turn off what file or environment have turned on.
@@ -60,6 +61,24 @@ pub(crate) struct ServeArgs {
     /// Resolution of the timers; a dead peer is closed at most one tick late
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = duration, help_heading = "Liveness")]
     tick: Duration,
+    /// Shortest heartbeat that a peer is granted when it asks for one of its own
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "1s",
+        value_parser = duration,
+        help_heading = "Liveness"
+    )]
+    beat_min: Duration,
+    /// Longest heartbeat that a peer is granted
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "10m",
+        value_parser = duration,
+        help_heading = "Liveness"
+    )]
+    beat_max: Duration,
     #[command(flatten)]
     os_timeouts: OsTimeoutArgs,
     /// Most connections at once [default: as many as the descriptor limit allows]
@@ -148,6 +167,8 @@ pub(crate) struct ServeArgs {
         help_heading = "Access"
     )]
     proxy_protocol: Vec<Network>,
+    #[command(flatten)]
+    pub(crate) login: LoginArgs,
     /// Connections that the kernel may hold ready to be accepted; somaxconn caps it
     #[arg(
         long,
@@ -212,11 +233,20 @@ impl From<OnSlowArg> for OnSlow {
 }
 
 impl ServeArgs {
+    fn heartbeat(&self) -> Option<Heartbeat> {
+        let heartbeat = self.heartbeat.heartbeat(!self.no_ping)?;
+        Some(Heartbeat {
+            beat_min: self.beat_min,
+            beat_max: self.beat_max,
+            ..heartbeat
+        })
+    }
+
     pub(crate) fn config(&self) -> Config {
         Config {
             framing: self.framing.framing(),
             words: HeartbeatWords::default(),
-            heartbeat: self.heartbeat.heartbeat(!self.no_ping),
+            heartbeat: self.heartbeat(),
             keepalive: self.os_timeouts.keepalive(),
             user_timeout: self.os_timeouts.user_timeout(),
             limits: Limits {
@@ -233,6 +263,7 @@ impl ServeArgs {
                 per_ip_prefix_v6: self.per_ip_prefix_v6,
                 on_full: self.on_full.into(),
             },
+            login: self.login.login(),
             access: AccessList {
                 allow: self.allow.iter().copied().collect(),
                 deny: self.deny.iter().copied().collect(),

@@ -5,6 +5,7 @@
 //! passed to it as the flag of the same name.
 
 mod args;
+mod login;
 mod sources;
 mod value_origin;
 
@@ -22,6 +23,7 @@ use clap::{Arg, ArgMatches, Command, FromArgMatches};
 use crate::console::flag;
 use crate::error::{ConfigError, Error};
 pub(crate) use args::{Options, ServeArgs};
+pub(crate) use login::LoginArgs;
 use sources::{
     LayeredValue, PREFIX, Problem, Unreadable, Variables, from_environment, from_file, is_list,
     key, set, unknown_variables,

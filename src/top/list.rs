@@ -23,7 +23,7 @@ impl ListRequest {
         path.append_pair("offset", &self.offset.to_string())
             .append_pair("limit", &self.limit.to_string());
         if !self.address.is_empty() {
-            path.append_pair("address", &self.address);
+            path.append_pair("search", &self.address);
         }
         path.finish()
     }
@@ -262,7 +262,7 @@ mod tests {
         list.search("[::1]&x=");
         assert_eq!(
             list.query().path(),
-            "/connections?sort=round_trip&order=asc&offset=0&limit=40&address=%5B%3A%3A1%5D%26x%3D"
+            "/connections?sort=round_trip&order=asc&offset=0&limit=40&search=%5B%3A%3A1%5D%26x%3D"
         );
     }
 

@@ -7,6 +7,7 @@ use crate::admin::client::printable;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Peer {
     pub(super) id: String,
+    /// With its name, if it has one.
     pub(super) address: String,
 }
 
@@ -14,7 +15,7 @@ impl Peer {
     pub(super) fn of(connection: &ConnectionEntry) -> Self {
         Peer {
             id: connection.id.clone(),
-            address: connection.address.clone(),
+            address: connection.label(),
         }
     }
 

@@ -197,7 +197,7 @@ fn connections_are_sorted() {
     let address = peers[3].stream.local_addr().expect("connected");
     let narrowed = get(
         &server,
-        &format!("/connections?address=127.0.0.1%3A{}", address.port()),
+        &format!("/connections?search=127.0.0.1%3A{}", address.port()),
     );
     assert_eq!(
         (&narrowed["matched"], &narrowed["connections"][0]["id"]),

@@ -104,7 +104,7 @@ test('the table sorts by its headers and searches by address', async t => {
   await says(page, '#range', /^1–1 of 1$/);
   await page.getByLabel('Address begins with').fill('10.&limit=0');
   await rows(page, []);
-  await page.getByText('No address of an open connection begins with “10.&limit=0”.').waitFor();
+  await page.getByText('No name or address of an open connection begins with “10.&limit=0”.').waitFor();
   await page.getByLabel('Address begins with').fill('');
   await rows(page, [a.address, c.address, b.address]);
 });

@@ -1,16 +1,17 @@
 //! The application on the simulated server: echoes, broadcasts, closes and pauses by chance, and
 //! checks every callback.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use heartline::{
-    Broadcast, BroadcastId, Close, CloseReason, Closed, ConnId, Context, Framing, Handler,
-    SendError,
+    Broadcast, BroadcastId, Close, CloseReason, Closed, ConnId, Context, DenyReason, Framing,
+    Handler, Identity, LoginDecision, LoginRequest, Name, SendError,
 };
 
 use crate::ledger::Ledger;
 use crate::origin::Origin;
+use crate::peer::Hello;
 use crate::trace::Trace;
 
 /// What the application does with a message, in parts of a thousand; other messages are echoed.
@@ -24,7 +25,13 @@ pub struct AppBehavior {
     pub send_when_empty: u32,
     pub broadcast_on_close: u32,
     pub longest_pause_ms: u64,
+    pub send_to: u32,
+    pub publish: u32,
+    pub longest_decision_ms: u64,
 }
+
+/// Groups that connections join by chance.
+const GROUPS: [&str; 3] = ["g0", "g1", "g2"];
 
 pub struct App {
     framing: Framing,
@@ -33,6 +40,13 @@ pub struct App {
     pub trace: Trace,
     pub lines: Vec<Line>,
     by_id: BTreeMap<ConnId, usize>,
+    /// Lines of connections that the application does not know yet.
+    pub accepted: BTreeMap<ConnId, usize>,
+    /// Logins to be decided later: after how long, and whether they are accepted.
+    pub decisions: Vec<(u64, ConnId, bool)>,
+    /// A name may have had several connections.
+    pub allows_duplicates: bool,
+    members: BTreeMap<&'static str, BTreeSet<ConnId>>,
     /// The line that is being opened: its id is not known before the callback.
     pub opening: Option<usize>,
     /// Pauses that were begun and not handed to the world yet: their length and connection.
@@ -49,6 +63,8 @@ pub struct App {
 /// The model of one connection, closed ones included.
 pub struct Line {
     pub origin: Origin,
+    /// What its peer says first.
+    pub hello: Option<Hello>,
     pub id: Option<ConnId>,
     /// Whether the application knows of it. A connection that waits for its PROXY header has an id
     /// already.
@@ -75,6 +91,10 @@ impl App {
             trace: Trace::default(),
             lines: Vec::new(),
             by_id: BTreeMap::new(),
+            accepted: BTreeMap::new(),
+            decisions: Vec::new(),
+            allows_duplicates: false,
+            members: BTreeMap::new(),
             opening: None,
             pauses: Vec::new(),
             broadcasts: BTreeMap::new(),
@@ -86,11 +106,12 @@ impl App {
     }
 
     /// Called in the order of the lines' numbers.
-    pub fn add_line(&mut self, origin: Origin) {
+    pub fn add_line(&mut self, origin: Origin, hello: Option<Hello>) {
         let (asked, answered) = (Ledger::new(self.framing), Ledger::new(self.framing));
         let (id, is_known, closed, asked_to_close, overfilled) = (None, false, None, false, false);
         self.lines.push(Line {
             origin,
+            hello,
             id,
             is_known,
             asked,
@@ -170,6 +191,65 @@ impl App {
         self.sent(id, &message.into(), result);
     }
 
+    /// Names are those that were asked for, and have one owner.
+    fn check_name(&self, cx: &Context<'_>, id: ConnId, line: usize) {
+        let Some(name) = cx.name_of(id) else { return };
+        let hello = self.lines[line].hello.as_ref().expect("it said hello");
+        assert_eq!(hello.name.as_deref(), Some(name.as_str()), "line {line}");
+        let holders = cx.connections_named(name);
+        assert!(holders.contains(&id));
+        assert!(
+            holders.len() == 1 || self.allows_duplicates,
+            "{name} has {holders:?}"
+        );
+    }
+
+    fn send_to(&mut self, cx: &mut Context<'_>) {
+        let known = self.by_id.len();
+        if known == 0 {
+            return;
+        }
+        let nth = self.rng.usize(0..known);
+        let id = *self.by_id.keys().nth(nth).expect("there are so many");
+        let Some(name) = cx.name_of(id).cloned() else {
+            return;
+        };
+        let message: Rc<[u8]> = b"TO".as_slice().into();
+        let holders = cx.connections_named(&name).to_vec();
+        let is_single = holders.len() == 1;
+        // A connection that is welcomed in a later callback of this turn holds its name already.
+        let audience = self.audience(|id| cx.is_open(id) && holders.contains(&id), None);
+        let result = cx.send_to(&name, &message);
+        if is_single {
+            assert_eq!(holders, [id]);
+            self.sent(id, &message, result.map(drop));
+        } else {
+            self.broadcast_called(&message, &audience, result);
+        }
+    }
+
+    fn publish(&mut self, cx: &mut Context<'_>) {
+        let group = GROUPS[self.rng.usize(0..GROUPS.len())];
+        let members = self.members.entry(group).or_default().clone();
+        let of_server: BTreeSet<ConnId> = cx.members(group).iter().copied().collect();
+        assert_eq!(of_server, members);
+        let message: Rc<[u8]> = b"GROUP".as_slice().into();
+        let audience = self.audience(|id| cx.is_open(id) && members.contains(&id), None);
+        let result = cx.publish(group, &message);
+        self.broadcast_called(&message, &audience, result);
+    }
+
+    fn join_or_leave(&mut self, cx: &mut Context<'_>, id: ConnId) {
+        let group = GROUPS[self.rng.usize(0..GROUPS.len())];
+        let members = self.members.entry(group).or_default();
+        if self.rng.bool() {
+            let joined = cx.join(id, &Name::new(group).expect("a name"));
+            assert_eq!(joined, Ok(members.insert(id)));
+        } else {
+            assert_eq!(cx.leave(id, group), members.remove(&id));
+        }
+    }
+
     fn chance(&mut self, per_mille: u32) -> bool {
         per_mille > 0 && self.rng.u32(0..1000) < per_mille
     }
@@ -180,6 +260,7 @@ impl Handler for App {
         let line = self
             .opening
             .take()
+            .or_else(|| self.accepted.remove(&id))
             .expect("a connection opens when the driver says so");
         assert_eq!(
             self.by_id.insert(id, line),
@@ -197,13 +278,45 @@ impl Handler for App {
             Some(self.lines[line].origin.name),
             "line {line} under another name"
         );
+        self.check_name(cx, id, line);
         self.opened += 1;
         self.trace
             .note("open", cx.now().as_ms(), &[line as u64, id.as_u64()]);
     }
 
+    fn on_login(
+        &mut self,
+        _: &mut Context<'_>,
+        id: ConnId,
+        request: &LoginRequest<'_>,
+    ) -> LoginDecision {
+        let is_late = match request.token {
+            Some("good") => return decision(request.name, true),
+            Some("later") => true,
+            Some("never") => false,
+            _ => return decision(request.name, false),
+        };
+        if is_late {
+            let delay_ms = self.rng.u64(0..=self.behavior.longest_decision_ms);
+            let accepts = self.rng.u8(0..4) > 0;
+            self.decisions.push((delay_ms, id, accepts));
+        }
+        LoginDecision::Pending
+    }
+
+    fn on_login_failed(&mut self, _: &mut Context<'_>, id: ConnId, closed: &Closed) {
+        assert!(!self.by_id.contains_key(&id), "the application knows it");
+        let line = self.accepted.remove(&id).expect("one end for each");
+        self.trace
+            .note("login-failed", line as u64, &[closed.reason.index() as u64]);
+        assert!(self.lines[line].closed.replace(closed.clone()).is_none());
+    }
+
     fn on_message(&mut self, cx: &mut Context<'_>, id: ConnId, message: &[u8]) {
-        let line = self.line_of(id).expect("no message after on_close");
+        let line = self
+            .line_of(id)
+            .expect("no message before on_open or after on_close");
+        self.check_name(cx, id, line);
         self.trace.note(
             "message",
             cx.now().as_ms(),
@@ -216,6 +329,13 @@ impl Handler for App {
                 .paused
                 .swap_remove(self.rng.usize(0..self.paused.len()));
             cx.resume_reads(other);
+        }
+        if self.chance(self.behavior.send_to) {
+            self.send_to(cx);
+        }
+        if self.chance(self.behavior.publish) {
+            self.join_or_leave(cx, id);
+            self.publish(cx);
         }
         if self.chance(self.behavior.broadcast) {
             return self.broadcast(cx, message, Some(id));
@@ -262,6 +382,13 @@ impl Handler for App {
             .remove(&id)
             .expect("one on_close for each on_open");
         self.closed += 1;
+        let wanted = self.lines[line].hello.as_ref();
+        let name = closed.name.as_deref();
+        assert!(name.is_none() || wanted.and_then(|hello| hello.name.as_deref()) == name);
+        assert_eq!(cx.name_of(id).map(Name::as_str), name, "until it is over");
+        self.members.values_mut().for_each(|members| {
+            members.remove(&id);
+        });
         self.trace.note(
             "close",
             cx.now().as_ms(),
@@ -281,5 +408,14 @@ impl Handler for App {
         if self.chance(self.behavior.broadcast_on_close) {
             self.broadcast(cx, b"GONE", None);
         }
+    }
+}
+
+/// The decision about a name that is asked for.
+pub fn decision(name: Option<&Name>, accepts: bool) -> LoginDecision {
+    match name {
+        Some(name) if accepts => LoginDecision::Accept(Identity::named(name.clone())),
+        None if accepts => LoginDecision::Accept(Identity::default()),
+        _ => LoginDecision::Deny(DenyReason::BadToken),
     }
 }

@@ -15,9 +15,12 @@ use heartline::engine::driver::{self, Driver, Readiness, Received, Written};
 use heartline::engine::wheel::SLOTS;
 use heartline::engine::{Engine, FinalRead, ReadySet, Work};
 use heartline::time::{AwakeClock, Timestamp, duration_to_ms};
-use heartline::{Close, CloseReason, Closed, Config, ConnId, RejectReason};
+use heartline::{
+    Close, CloseReason, Closed, Config, ConnId, DenyReason, LoginDecision, Name, OnDuplicate,
+    RejectReason,
+};
 
-use crate::app::App;
+use crate::app::{self, App};
 use crate::net::{Event, Net};
 use crate::oracle::Oracle;
 
@@ -62,6 +65,8 @@ pub enum Command {
     Broadcast(Rc<[u8]>),
     Close(ConnId, Close),
     Resume(ConnId),
+    Login(ConnId, bool),
+    ExpireLogin(ConnId),
     Shutdown(u64),
     Reconfigure(Box<Config>),
 }
@@ -111,8 +116,10 @@ pub struct SimServer {
 
 impl SimServer {
     pub fn new(config: &Config, budgets: Budgets, seed: u64) -> Self {
+        let engine = Engine::new(config).expect("a valid configuration");
+        let stall_ms = engine.stall_ms();
         SimServer {
-            engine: Engine::new(config).expect("a valid configuration"),
+            engine,
             oracle: Oracle::new(config),
             commands: VecDeque::new(),
             config: config.clone(),
@@ -124,7 +131,7 @@ impl SimServer {
             timer_rounds: 0,
             events: Vec::new(),
             scratch: vec![0; budgets.scratch_bytes],
-            awake: AwakeClock::new(stall_ms(config)),
+            awake: AwakeClock::new(stall_ms),
             now: Timestamp::ZERO,
             raw_ms: 0,
             spent_ns: 0,
@@ -169,6 +176,7 @@ impl SimServer {
         };
         let late_ms = turn.run_turn();
         let lag_ms = turn.end_turn(late_ms);
+        self.awake.set_threshold_ms(self.engine.stall_ms());
         self.max_lag_ms = self.max_lag_ms.max(lag_ms.unwrap_or(0));
         let turn_ms = self.raw_ms - self.turn_began_ms;
         self.longest_turn_ms = self.longest_turn_ms.max(turn_ms);
@@ -234,12 +242,14 @@ impl SimServer {
             tick,
             ..
         } = self.config;
-        let config = Config {
+        let mode = self.config.login.mode;
+        let mut config = Config {
             framing,
             words: words.clone(),
             tick,
             ..wanted
         };
+        config.login.mode = mode;
         let before = (
             self.engine.stats().clone(),
             self.engine.has_work(),
@@ -255,7 +265,7 @@ impl SimServer {
             );
             return assert_eq!(before, after, "settings at fault changed something");
         }
-        self.awake.set_threshold_ms(stall_ms(&config));
+        self.awake.set_threshold_ms(self.engine.stall_ms());
         let flush_ms = config
             .heartbeat
             .as_ref()
@@ -309,6 +319,7 @@ impl SimServer {
             .handle_final_read(self.now, id, FinalRead::default());
         self.engine.pause_reads(id, true);
         self.engine.pause_reads(id, false);
+        assert!(!self.engine.decide_login(id, LoginDecision::Pending));
         assert!(
             !self.engine.wants_read(id)
                 && !self.engine.is_blocked(id)
@@ -460,6 +471,25 @@ impl Driver for SimTurn<'_> {
                     }
                 }
             }
+            Command::Login(id, accepts) => {
+                let line = server.line_of(id);
+                let hello = line.and_then(|line| app.lines[line].hello.as_ref());
+                let name = hello.and_then(|hello| hello.name.as_deref());
+                let name = name.map(|name| Name::new(name).expect("a name"));
+                let was_live = is_live(&server.engine, id);
+                let decision = app::decision(name.as_ref(), accepts);
+                server.engine.decide_login(id, decision);
+                if let Some(line) = line.filter(|_| was_live && !is_live(&server.engine, id)) {
+                    server.oracle.flushing(line, server.now);
+                }
+            }
+            Command::ExpireLogin(id) => {
+                let was_live = is_live(&server.engine, id);
+                assert_eq!(server.engine.expire_login(id), was_live);
+                if let Some(line) = server.line_of(id).filter(|_| was_live) {
+                    server.oracle.flushing(line, server.now);
+                }
+            }
             Command::Resume(id) => server.engine.pause_reads(id, false),
             Command::Shutdown(_) => unreachable!("taken before"),
             Command::Reconfigure(config) => server.reconfigure(*config, app),
@@ -502,12 +532,14 @@ impl Driver for SimTurn<'_> {
         let max_connections = server.config.limits.max_connections.unwrap_or(usize::MAX);
         let before = server.engine.connections();
         let from = self.app.lines[line].origin.from;
+        let opened = server.engine.stats().opened;
         let admitted = if server.accepting {
             server.engine.handle_open(server.now, from, self.app)
         } else {
             Err(RejectReason::ShuttingDown)
         };
-        let is_open = self.app.opening.take().is_none();
+        self.app.opening = None;
+        let is_open = server.engine.stats().opened > opened;
         let id = match admitted {
             Ok(id) => id,
             Err(refusal) => {
@@ -522,6 +554,9 @@ impl Driver for SimTurn<'_> {
             }
         };
         self.app.lines[line].id = Some(id);
+        if !self.app.lines[line].is_known {
+            self.app.accepted.insert(id, line);
+        }
         if is_open {
             server
                 .oracle
@@ -585,27 +620,49 @@ impl Driver for SimTurn<'_> {
             return;
         };
         let awaiting_header = server.oracle.is_awaiting_header(line);
-        let was_open = server.engine.is_open(id);
-        app.opening = awaiting_header.then_some(line);
+        let was_open = is_live(&server.engine, id);
+        let opened = server.engine.stats().opened;
         server
             .engine
             .handle_bytes(server.now, id, &server.scratch[..len], work, app);
-        if was_open && !server.engine.is_open(id) {
+        if awaiting_header && server.engine.stats().opened > opened {
+            server.oracle.opened(line, server.now, &app.lines[line]);
+        }
+        let is_over = !server.oracle.is_awaiting_header(line) && !is_live(&server.engine, id);
+        if is_over && (was_open || awaiting_header) {
             server.oracle.flushing(line, server.now);
         }
-        if awaiting_header && app.opening.take().is_none() {
-            server.oracle.opened(line, server.now, &app.lines[line]);
+    }
+
+    fn log_in(&mut self) {
+        let (server, app) = (&mut *self.server, &mut *self.app);
+        app.allows_duplicates |= server.config.login.on_duplicate == OnDuplicate::Allow;
+        let denials = |engine: &Engine| engine.stats().denied(DenyReason::NameInUse);
+        let before = denials(&server.engine);
+        let budget = server.budgets.turn.accepts;
+        server.engine.handle_logins(server.now, budget, app);
+        if denials(&server.engine) > before {
+            for (id, line) in app.accepted.clone() {
+                if !is_live(&server.engine, id) && !server.oracle.is_awaiting_header(line) {
+                    server.oracle.flushing(line, server.now);
+                }
+            }
+            for (id, line) in app.live_ids() {
+                if !is_live(&server.engine, id) {
+                    server.oracle.flushing(line, server.now);
+                }
+            }
         }
     }
 
     fn resume_decoding(&mut self, id: ConnId, work: &mut Work) {
         let server = &mut *self.server;
-        let was_open = server.engine.is_open(id);
+        let was_open = is_live(&server.engine, id);
         server
             .engine
             .resume_decoding(server.now, id, work, self.app);
         if was_open
-            && !server.engine.is_open(id)
+            && !is_live(&server.engine, id)
             && let Some(line) = server.line_of(id)
         {
             server.oracle.flushing(line, server.now);
@@ -616,8 +673,14 @@ impl Driver for SimTurn<'_> {
         let server = &mut *self.server;
         let line = server.line_of(id)?;
         let queued = server.engine.queued(id);
+        // Control messages do not count.
+        let controls = if self.app.lines[line].hello.is_some() {
+            512
+        } else {
+            0
+        };
         assert!(
-            queued <= server.most_queued,
+            queued <= server.most_queued + controls,
             "{queued} bytes queued, over the bound of {}",
             server.most_queued
         );
@@ -708,17 +771,18 @@ impl Driver for SimTurn<'_> {
 
     fn handle_final_read(&mut self, id: ConnId, found: FinalRead) {
         let server = &mut *self.server;
-        let was_open = server.engine.is_open(id);
+        let was_open = is_live(&server.engine, id);
+        let claimed = server.engine.snapshot(id).and_then(|info| info.timeout);
         server.engine.handle_final_read(server.now, id, found);
-        if let Some(line) = self.app.line_of(id) {
+        if let Some(line) = server.line_of(id).filter(|_| was_open) {
             if found.unread || server.engine.is_draining() {
                 let is_blocked = server.engine.is_blocked(id);
                 server.oracle.alive(line, server.now, is_blocked);
             }
-            if was_open && !server.engine.is_open(id) {
+            if !is_live(&server.engine, id) {
                 server
                     .oracle
-                    .judged(line, server.now, server.raw_ms, self.net);
+                    .judged(line, server.now, server.raw_ms, self.net, claimed);
                 server.oracle.flushing(line, server.now);
             }
         }
@@ -726,6 +790,7 @@ impl Driver for SimTurn<'_> {
 
     fn handle_rejected(&mut self, id: ConnId, _peer: SocketAddr, reason: RejectReason) {
         let line = self.server.remove_socket(id);
+        self.app.accepted.remove(&id);
         let (server, books) = (&mut *self.server, &self.app.lines[line]);
         server
             .oracle
@@ -743,9 +808,7 @@ impl Driver for SimTurn<'_> {
     }
 }
 
-/// As the server's own.
-fn stall_ms(config: &Config) -> u64 {
-    config.heartbeat.as_ref().map_or(u64::MAX, |heartbeat| {
-        duration_to_ms(heartbeat.interval.min(heartbeat.retry())) / 2
-    })
+/// Whether a connection is neither closing nor awaiting its PROXY header.
+fn is_live(engine: &Engine, id: ConnId) -> bool {
+    engine.is_open(id) || engine.snapshot(id).is_some_and(|info| !info.closing)
 }

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use heartline::access_list::{AccessList, Networks};
 use heartline::engine::budgets::TurnBudgets;
-use heartline::{Config, Framing, Heartbeat, Limits, OnFull, OnSlow};
+use heartline::{
+    Config, Framing, Heartbeat, Limits, Login, LoginMode, OnDuplicate, OnFull, OnSlow,
+};
 
 use crate::app::AppBehavior;
 use crate::driver::Budgets;
 use crate::origin;
-use crate::peer::{Plan, Talk};
+use crate::peer::{Hello, Plan, Talk};
 use crate::world::Setup;
 
 /// How large a run is. The dice are the same for all; what one line may cost is not.
@@ -49,7 +51,16 @@ pub struct Scale {
     broadcasts: bool,
     /// The same for all settings of a run.
     framing: Framing,
+    login: LoginMode,
 }
+
+const LOGINS: [LoginMode; 5] = [
+    LoginMode::Off,
+    LoginMode::Off,
+    LoginMode::Optional,
+    LoginMode::Required,
+    LoginMode::Trust,
+];
 
 const FRAMINGS: [Framing; 3] = [Framing::Lines, Framing::Length, Framing::Raw];
 
@@ -83,7 +94,9 @@ impl Scale {
             drift_ms: 2,
             broadcasts: true,
             framing: FRAMINGS[rng.usize(0..3)],
+            login: LOGINS[rng.usize(0..LOGINS.len())],
         }
+        .with_possible_login()
     }
 
     /// A heartbeat so long that a million lines can be afforded for hours.
@@ -109,7 +122,19 @@ impl Scale {
             drift_ms: 1,
             broadcasts: false,
             framing: FRAMINGS[rng.usize(0..3)],
+            // Peers that are to stay may not be denied.
+            login: LoginMode::Off,
         }
+    }
+}
+
+impl Scale {
+    /// Raw framing has no handshake.
+    fn with_possible_login(mut self) -> Self {
+        if self.framing == Framing::Raw {
+            self.login = LoginMode::Off;
+        }
+        self
     }
 }
 
@@ -157,6 +182,9 @@ pub fn setup(rng: &mut fastrand::Rng, seed: u64, scale: &Scale) -> Setup {
         send_when_empty: rarely(500),
         broadcast_on_close: rarely(if scale.broadcasts { 20 } else { 0 }),
         longest_pause_ms: rarely(1000).into(),
+        send_to: rarely(200),
+        publish: rarely(if scale.broadcasts { 20 } else { 0 }),
+        longest_decision_ms: rarely(1000).into(),
     };
     Setup {
         seed,
@@ -187,6 +215,8 @@ pub fn config(rng: &mut fastrand::Rng, scale: &Scale) -> Config {
         retry: retry_ms.map(Duration::from_millis),
         max_missed: rng.u8(1..=4),
         send_pings: rng.u8(0..4) > 0,
+        beat_min: Duration::from_millis(2 + rng.u64(0..=interval_ms)),
+        beat_max: Duration::from_millis(2 + interval_ms * rng.u64(1..=3)),
     };
     let max_message = rng.usize(64..=scale.longest_message);
     // Room for one reply above the throttle mark, but not always.
@@ -235,6 +265,7 @@ pub fn config(rng: &mut fastrand::Rng, scale: &Scale) -> Config {
                 OnFull::EvictIdlest
             },
         },
+        login: login(rng, scale.login, interval_ms),
         access: if rng.u8(0..3) == 0 {
             origin::access(rng, *scale.addresses.end())
         } else {
@@ -246,6 +277,34 @@ pub fn config(rng: &mut fastrand::Rng, scale: &Scale) -> Config {
             Networks::default()
         },
         ..Config::default()
+    }
+}
+
+fn login(rng: &mut fastrand::Rng, mode: LoginMode, interval_ms: u64) -> Login {
+    let duplicates = [
+        OnDuplicate::Replace,
+        OnDuplicate::Refuse,
+        OnDuplicate::Allow,
+    ];
+    Login {
+        mode,
+        on_duplicate: duplicates[rng.usize(0..3)],
+        timeout: Duration::from_millis(rng.u64(1..=interval_ms * 6)),
+        max_pending: if rng.bool() { rng.usize(1..=8) } else { 1000 },
+        max_failures: if rng.bool() { 0 } else { rng.u32(1..=20) },
+    }
+}
+
+/// Few names, so that they are taken twice.
+fn hello(rng: &mut fastrand::Rng, config: &Config, peers: usize, interval_ms: u64) -> Hello {
+    let tokens = ["good", "good", "good", "bad", "later", "never"];
+    let is_off = config.login.mode == LoginMode::Off;
+    let names = 1 + peers / 3;
+    Hello {
+        name: (rng.u8(0..16) > 0).then(|| format!("n{}", rng.usize(0..names))),
+        token: (!is_off || rng.u8(0..16) == 0).then(|| tokens[rng.usize(0..tokens.len())]),
+        beat_ms: rng.bool().then(|| rng.u64(0..=interval_ms * 4)),
+        is_broken: rng.u8(0..32) == 0,
     }
 }
 
@@ -269,9 +328,19 @@ pub fn plan(rng: &mut fastrand::Rng, config: &Config, scale: &Scale) -> Plan {
     let slow = rng.u8(0..8) == 0;
     // In a run at full size there are enough peers without faults to check.
     let sheltered = scale.in_full && rng.u8(0..4) == 0;
+    let says_hello = config.framing != Framing::Raw
+        && rng.u8(0..8)
+            < if config.login.mode == LoginMode::Off {
+                2
+            } else {
+                7
+            };
+    let hello = says_hello.then(|| hello(rng, config, scale.peers, interval_ms));
+    let beat_ms = (rng.bool() || sheltered).then(|| rng.u64(interval_ms / 2..=bound_ms - 1).max(1));
     Plan {
         talk: rng.bool().then_some(talk),
-        beat_ms: (rng.bool() || sheltered).then(|| rng.u64(interval_ms / 2..=bound_ms - 1).max(1)),
+        hello: hello.filter(|_| !sheltered),
+        beat_ms,
         answer_ms: rng.bool().then(|| rng.u64(0..=retry_ms / 2)),
         piece: if rng.bool() {
             usize::MAX

@@ -119,6 +119,8 @@ pub struct Tap {
     pub last_ping_ms: u64,
     /// Broadcasts that its connection has not got.
     pub missing: u64,
+    /// The server has answered a `hello` with this.
+    pub welcome: Option<String>,
 }
 
 impl Tap {
@@ -132,6 +134,7 @@ impl Tap {
             pings_since_life: 0,
             last_ping_ms: 0,
             missing: 0,
+            welcome: None,
         }
     }
 
@@ -149,6 +152,16 @@ impl Tap {
                     self.last_ping_ms = now_ms;
                 }
                 b"pong" => self.pongs += 1,
+                control if control.starts_with(b"welcome ") => {
+                    let welcome = String::from_utf8_lossy(control).into_owned();
+                    assert_eq!(self.welcome.replace(welcome), None, "welcomed twice");
+                }
+                control if control.starts_with(b"denied ") => {
+                    assert!(self.welcome.is_none(), "denied after a welcome");
+                }
+                control if control.starts_with(b"bye ") => {
+                    assert!(self.welcome.is_some(), "bye before a welcome");
+                }
                 message => self.missing += sent.take(message),
             }
             at = next;

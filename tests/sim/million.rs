@@ -103,6 +103,7 @@ fn stricter(mut one: Config, other: Config) -> Config {
             retry: Some(one.retry().min(other.retry())),
             max_missed: one.max_missed.min(other.max_missed),
             send_pings: one.send_pings && other.send_pings,
+            ..Heartbeat::default()
         });
     one
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use heartline::time::{Timestamp, duration_to_ms};
-use heartline::{CloseReason, Closed, Config, Framing, OnFull, RejectReason, Stats};
+use heartline::{CloseReason, Closed, Config, Framing, LoginMode, OnFull, RejectReason, Stats};
 
 use crate::app::{App, Line};
 use crate::frame_boundary::FrameBoundary;
@@ -23,6 +23,8 @@ pub struct Oracle {
     tick_ms: u64,
     /// `None` without a heartbeat.
     bound_ms: Option<u64>,
+    /// The shortest and the longest interval that peers could be granted so far.
+    grants: Vec<(u64, u64)>,
     /// When settings were last changed.
     reconfigured: Option<Timestamp>,
     /// When another heartbeat came into force: silence before does not count.
@@ -35,6 +37,8 @@ pub struct Oracle {
     /// Time by which turns came late or took long, in all.
     lag_ms: u64,
     pub refused: u64,
+    opened: u64,
+    closed: u64,
     /// Connections that came in although there were as many as there may be.
     pub made_room: u64,
     /// Since a shutdown has begun, the drain's own deadline holds instead of the heartbeat's.
@@ -60,6 +64,10 @@ struct Watch {
     ever_blocked: bool,
     bytes_in: u64,
     bytes_out: u64,
+    /// The heartbeat interval that its peer asks for.
+    wanted_ms: Option<u64>,
+    /// When its first message, or the beginning of it, was read.
+    first_read: Option<Timestamp>,
     opened: Timestamp,
     /// When a byte was last read.
     spoke: Timestamp,
@@ -81,6 +89,8 @@ struct Verdict {
     raw_ms: u64,
     silence_ms: u64,
     unread: bool,
+    /// The connection's own bound and retry, if there is a heartbeat.
+    rule: Option<(u64, u64)>,
 }
 
 impl Oracle {
@@ -88,6 +98,7 @@ impl Oracle {
         Oracle {
             tick_ms: duration_to_ms(config.tick),
             bound_ms: bound_ms(config),
+            grants: grants(config).into_iter().collect(),
             reconfigured: None,
             other_heartbeat: Timestamp::ZERO,
             rules: Rules::of(&config.access),
@@ -97,6 +108,8 @@ impl Oracle {
             watches: Vec::new(),
             lag_ms: 0,
             refused: 0,
+            opened: 0,
+            closed: 0,
             made_room: 0,
             draining: false,
             bytes_in: 0,
@@ -111,11 +124,12 @@ impl Oracle {
         }
         (self.config, self.bound_ms, self.reconfigured) =
             (Rc::new(config.clone()), bound_ms(config), Some(now));
+        self.grants.extend(grants(config));
         self.rules = Rules::of(&config.access);
     }
 
     /// Called in the order of the lines' numbers.
-    pub fn add_line(&mut self, origin: &Origin) {
+    pub fn add_line(&mut self, origin: &Origin, wanted_ms: Option<u64>) {
         self.watches.push(Watch {
             open: false,
             awaiting_header: false,
@@ -132,6 +146,8 @@ impl Oracle {
             ever_blocked: false,
             bytes_in: 0,
             bytes_out: 0,
+            wanted_ms,
+            first_read: None,
             opened: Timestamp::ZERO,
             spoke: Timestamp::ZERO,
             moved: Timestamp::ZERO,
@@ -165,6 +181,7 @@ impl Oracle {
     }
 
     pub fn opened(&mut self, line: usize, now: Timestamp, books: &Line) {
+        self.opened += 1;
         let watch = &mut self.watches[line];
         watch.open = true;
         self.awaiting_header -= usize::from(std::mem::take(&mut watch.awaiting_header));
@@ -279,8 +296,17 @@ impl Oracle {
     }
 
     /// A final read has closed the connection.
-    pub fn judged(&mut self, line: usize, at: Timestamp, raw_ms: u64, net: &Net) {
+    pub fn judged(
+        &mut self,
+        line: usize,
+        at: Timestamp,
+        raw_ms: u64,
+        net: &Net,
+        claimed: Option<Duration>,
+    ) {
+        let rule = self.rule(line, claimed);
         self.watches[line].verdict = Some(Verdict {
+            rule,
             config: Rc::clone(&self.config),
             heartbeat_since: self.other_heartbeat,
             at,
@@ -306,6 +332,7 @@ impl Oracle {
         let header = watch.header_left.min(bytes.len());
         watch.header_left -= header;
         if header < bytes.len() {
+            watch.first_read.get_or_insert(now);
             watch.frame_boundary.read(now, &bytes[header..]);
         }
     }
@@ -340,6 +367,7 @@ impl Oracle {
 
     pub fn closed(&mut self, line: usize, now: Timestamp, closed: &Closed, books: &Line) {
         self.assert_in_time(line, now);
+        self.closed += 1;
         let watch = &mut self.watches[line];
         assert!(std::mem::take(&mut watch.open), "only the open close");
         *self
@@ -353,7 +381,9 @@ impl Oracle {
         );
         let verdict = watch.verdict.as_ref();
         let config = Rc::clone(verdict.map_or(&self.config, |verdict| &verdict.config));
-        let bound_ms = bound_ms(&config);
+        let verdict_at = verdict.map_or(now, |verdict| verdict.at);
+        let rule = verdict.and_then(|verdict| verdict.rule);
+        let bound_ms = rule.map(|(bound_ms, _)| bound_ms).or(bound_ms(&config));
         let had_no_room = matches!(
             closed.reason,
             CloseReason::SlowReader | CloseReason::MemoryLimit
@@ -388,12 +418,14 @@ impl Oracle {
                 let write_ms = config.limits.write_timeout.map_or(u64::MAX, duration_to_ms);
                 let (silence_ms, bound_ms) =
                     (now.ms_since(watch.spoke), bound_ms.unwrap_or(20_000));
-                // Fewer than 64 bytes per second for three quarters of the time at least.
+                // Fewer than 64 bytes per second for three quarters of the time at least. What the
+                // kernel took in the final write cannot be acknowledged yet.
                 let timeout_ms = write_ms.min(bound_ms);
                 let recent = watch
                     .taken
                     .iter()
-                    .filter(|(at, _)| now.ms_since(*at) < timeout_ms * 3 / 4);
+                    .filter(|(at, _)| now.ms_since(*at) < timeout_ms * 3 / 4)
+                    .filter(|(at, _)| *at < verdict_at);
                 let recent: usize = recent.map(|(_, bytes)| bytes).sum();
                 let in_vain = books.overfilled
                     || books.may_be_overfilled
@@ -432,6 +464,25 @@ impl Oracle {
                     line,
                 );
             }
+            CloseReason::LoginTimeout => {
+                let needs_name =
+                    matches!(config.login.mode, LoginMode::Required | LoginMode::Trust);
+                let since = if needs_name {
+                    watch.opened
+                } else {
+                    watch.first_read.expect("it has said hello")
+                };
+                let timeout = Some(config.login.timeout);
+                assert_had(now.ms_since(since), timeout, "log in", line);
+                assert!(watch.tap.welcome.is_none(), "line {line} was welcome");
+            }
+            CloseReason::Replaced => {
+                assert!(closed.name.is_some(), "line {line} had no name");
+            }
+            CloseReason::LoginFailed => {
+                assert!(closed.denied.is_some() && watch.tap.welcome.is_none());
+            }
+            CloseReason::PeerClosed if !books.is_known => {}
             CloseReason::PeerClosed => {
                 assert!(
                     closed.unsent == 0,
@@ -447,6 +498,50 @@ impl Oracle {
         }
     }
 
+    /// The bound and the retry of a connection, which claims that bound: the default, or the one
+    /// that its peer was granted.
+    fn rule(&self, line: usize, claimed: Option<Duration>) -> Option<(u64, u64)> {
+        let claimed_ms = duration_to_ms(claimed?);
+        let possible = self.possible_rules(line);
+        let rule = possible
+            .iter()
+            .find(|(bound_ms, _)| *bound_ms == claimed_ms);
+        assert!(
+            rule.is_some(),
+            "line {line}: {claimed_ms} ms, not {possible:?}"
+        );
+        rule.copied()
+    }
+
+    /// The bounds and retries by which a connection may be judged: one, if it was welcomed.
+    fn possible_rules(&self, line: usize) -> Vec<(u64, u64)> {
+        let Some(heartbeat) = &self.config.heartbeat else {
+            return Vec::new();
+        };
+        let watch = &self.watches[line];
+        let retry_ms = duration_to_ms(heartbeat.retry());
+        let default = (duration_to_ms(heartbeat.timeout()), retry_ms);
+        let granted = |interval_ms: u64| {
+            let retry_ms = retry_ms.min(interval_ms);
+            let bound_ms = interval_ms + retry_ms * u64::from(heartbeat.max_missed);
+            (bound_ms, retry_ms)
+        };
+        let Some(wanted_ms) = watch.wanted_ms else {
+            return vec![default];
+        };
+        let welcome = watch.tap.welcome.iter();
+        let told = welcome.flat_map(|welcome| welcome.split(' '));
+        if let Some(beat) = told.filter_map(|field| field.strip_prefix("beat=")).next() {
+            return vec![granted(parse_ms(beat))];
+        }
+        // It was not told: its hello may have been read while other settings were in force.
+        let grants = self
+            .grants
+            .iter()
+            .map(|(min_ms, max_ms)| granted(wanted_ms.min(*max_ms).max(*min_ms)));
+        grants.chain([default]).collect()
+    }
+
     /// Evicted for silence: then it was silent, and had its chances to answer.
     fn assert_dead(&self, line: usize) {
         let watch = &self.watches[line];
@@ -457,12 +552,10 @@ impl Oracle {
             raw_ms,
             silence_ms,
             unread,
+            rule,
         } = watch.verdict.clone().expect("a final read came before");
         let heartbeat = config.heartbeat.as_ref().expect("no heartbeat, no verdict");
-        let (bound_ms, retry_ms) = (
-            duration_to_ms(heartbeat.timeout()),
-            duration_to_ms(heartbeat.retry()),
-        );
+        let (bound_ms, retry_ms) = rule.expect("no heartbeat, no verdict");
         assert!(!unread, "line {line}: evicted with bytes unread");
         assert!(
             silence_ms >= bound_ms,
@@ -516,8 +609,16 @@ impl Oracle {
 
     fn assert_in_time(&self, line: usize, now: Timestamp) {
         let watch = &self.watches[line];
-        let Some(bound_ms) = self.bound_ms.filter(|_| !self.draining) else {
+        let Some(default_ms) = self.bound_ms.filter(|_| !self.draining) else {
             return;
+        };
+        let possible = self.possible_rules(line).into_iter();
+        let longest_ms = possible.map(|(bound_ms, _)| bound_ms).max();
+        // Of a flush the default decides.
+        let bound_ms = if watch.flushing {
+            default_ms
+        } else {
+            longest_ms.unwrap_or(default_ms)
         };
         let lag_ms = self.lag_ms - watch.lag_at_life_ms;
         let latest = watch
@@ -540,8 +641,9 @@ impl Oracle {
     pub fn assert_counters_add_up(&self, stats: &Stats, app: &App, connections: usize) {
         assert_eq!(
             (stats.opened, stats.closed_in_all()),
-            (app.opened, app.closed)
+            (self.opened, self.closed)
         );
+        assert!(app.opened <= self.opened && app.closed <= self.closed);
         assert_eq!(
             stats.opened,
             stats.closed_in_all() + (connections - self.awaiting_header) as u64,
@@ -584,4 +686,20 @@ fn bound_ms(config: &Config) -> Option<u64> {
         .heartbeat
         .as_ref()
         .map(|heartbeat| duration_to_ms(heartbeat.timeout()))
+}
+
+/// The shortest and the longest interval that a peer is granted.
+fn grants(config: &Config) -> Option<(u64, u64)> {
+    let heartbeat = config.heartbeat.as_ref()?;
+    let min_ms = duration_to_ms(heartbeat.beat_min).max(2 * duration_to_ms(config.tick));
+    Some((min_ms, duration_to_ms(heartbeat.beat_max)))
+}
+
+/// A duration in a welcome.
+fn parse_ms(text: &str) -> u64 {
+    let number = |text: &str| text.parse::<u64>().expect("a number");
+    match text.strip_suffix("ms") {
+        Some(ms) => number(ms),
+        None => number(text.trim_end_matches('s')) * 1000,
+    }
 }

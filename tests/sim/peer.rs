@@ -11,6 +11,8 @@ use crate::ledger::encode;
 pub struct Plan {
     /// Sends this many messages at once at this interval, each at most this long.
     pub talk: Option<Talk>,
+    /// Says this first.
+    pub hello: Option<Hello>,
     /// Sends a heartbeat by itself at this interval.
     pub beat_ms: Option<u64>,
     /// Answers pings after so long.
@@ -28,6 +30,36 @@ pub struct Plan {
     pub reconnect_ms: Option<u64>,
     /// Faults of the network do not reach it either.
     pub sheltered: bool,
+}
+
+/// The handshake of a peer.
+#[derive(Clone, Debug)]
+pub struct Hello {
+    pub name: Option<String>,
+    /// What the application decides, by the token.
+    pub token: Option<&'static str>,
+    pub beat_ms: Option<u64>,
+    /// It cannot be read.
+    pub is_broken: bool,
+}
+
+impl Hello {
+    pub fn text(&self) -> Vec<u8> {
+        let mut text = String::from("hello version=1");
+        if let Some(name) = &self.name {
+            text += &format!(" name={name}");
+        }
+        if let Some(token) = self.token {
+            text += &format!(" token={token}");
+        }
+        if let Some(beat_ms) = self.beat_ms {
+            text += &format!(" beat={beat_ms}ms");
+        }
+        if self.is_broken {
+            text += " name";
+        }
+        text.into_bytes()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -52,6 +84,7 @@ impl Plan {
     pub fn silent() -> Self {
         Plan {
             talk: None,
+            hello: None,
             beat_ms: None,
             answer_ms: None,
             piece: usize::MAX,

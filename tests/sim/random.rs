@@ -7,7 +7,7 @@ use crate::generator::{self, Scale};
 use crate::world::{Action, World};
 
 /// Runs that every `cargo test` makes, always the same.
-const FIXED_SEEDS: u64 = 100;
+const FIXED_SEEDS: u64 = 120;
 /// Runs that every `cargo test` makes, with fresh seeds each time. `HEARTLINE_SIM_RUNS` asks for
 /// more.
 const FRESH_RUNS: u64 = 20;

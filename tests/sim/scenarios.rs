@@ -19,6 +19,7 @@ fn config() -> Config {
         retry: None,
         max_missed: 3,
         send_pings: true,
+        ..Heartbeat::default()
     };
     Config {
         heartbeat: Some(heartbeat),

@@ -224,6 +224,9 @@ impl World {
         for line in std::mem::take(&mut self.net.roomy) {
             self.deliver_later(line, 1);
         }
+        for (delay_ms, id, accepts) in std::mem::take(&mut self.app.decisions) {
+            self.after(delay_ms, Action::Command(Command::Login(id, accepts)));
+        }
         for (pause_ms, id) in std::mem::take(&mut self.app.pauses) {
             self.after(pause_ms, Action::Command(Command::Resume(id)));
         }
@@ -332,7 +335,8 @@ impl World {
             &self.pattern,
             self.rng.u64(..),
         );
-        self.driver.oracle.add_line(&origin);
+        let wanted_ms = plan.hello.as_ref().and_then(|hello| hello.beat_ms);
+        self.driver.oracle.add_line(&origin, wanted_ms);
         if let Some(talk) = &plan.talk {
             let delay_ms = peer.rng.u64(0..=talk.every_ms);
             self.after(delay_ms, Action::Talk(line));
@@ -347,10 +351,27 @@ impl World {
         }
         peer.unsent = first;
         let header = origin.header;
-        self.app.add_line(origin);
+        self.app.add_line(origin, plan.hello.clone());
         self.peers.push(peer);
         self.send_proxy_header(line, header);
+        self.say_hello(line);
         line
+    }
+
+    /// The first message, unless another one is on its way.
+    fn say_hello(&mut self, line: usize) {
+        let books = &mut self.app.lines[line];
+        let Some(hello) = books.hello.take_if(|_| books.asked.is_complete()) else {
+            books.hello = None;
+            return;
+        };
+        let framing = self.setup.config.framing;
+        let crlf = self.rng.bool();
+        self.peers[line]
+            .unsent
+            .extend(encode(framing, &hello.text(), crlf));
+        books.hello = Some(hello);
+        self.deliver_later(line, 0);
     }
 
     /// Bytes that come before everything planned.
@@ -630,6 +651,7 @@ impl World {
             0 => Command::Close(id, Close::Now),
             1 => Command::Close(id, Close::AfterFlush),
             2 if everybody => Command::Broadcast(message),
+            3 => Command::ExpireLogin(id),
             _ => Command::Send(id, message),
         }
     }

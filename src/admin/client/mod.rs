@@ -11,7 +11,7 @@ use clap::Args;
 use serde::de::DeserializeOwned;
 
 use super::api;
-use super::server::Token;
+use crate::args::token::Token;
 use crate::error::{ConfigError, Error};
 use http::{HttpAnswer, exchange};
 use target::Target;

@@ -1,83 +1,29 @@
 //! Authorization: the loopback rule, the token, and what keeps a browser from being used by other
 //! people's pages.
 
-use std::fs::File;
-use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use subtle::ConstantTimeEq;
 
 use super::http::{Failure, RequestHead};
-use crate::error::{ConfigError, Error};
+use crate::args::token::Token;
+use crate::error::ConfigError;
 
-/// Shorter tokens could be guessed.
-const MIN_TOKEN_BYTES: usize = 16;
-/// Longer ones are a wrong file; and they must fit a header.
-const MAX_TOKEN_BYTES: usize = 1024;
-
-/// The token that a request must carry, if any. Never logged.
-#[derive(Clone)]
-pub(crate) struct Token(String);
-
-impl Token {
-    /// The one line of a file, which `field` names.
-    pub(crate) fn read(field: &'static str, path: &Path) -> Result<Self, Error> {
-        let wrong =
-            |problem: String| ConfigError::new(field, format!("{}: {problem}", path.display()));
-        let mut text = String::new();
-        // A file that is not there yet is no fault of the settings.
-        File::open(path)
-            .and_then(|file| {
-                file.take(MAX_TOKEN_BYTES as u64 + 3)
-                    .read_to_string(&mut text)
-            })
-            .map_err(Error::io(format!("read the token in {}", path.display())))?;
-        Ok(Token::parse(&text).map_err(wrong)?)
+/// Whether a header carries the token: as a bearer token, or as the password of anybody.
+fn carries(authorization: &str, token: &Token) -> bool {
+    let Some((scheme, value)) = authorization.split_once(' ') else {
+        return false;
+    };
+    let value = value.trim();
+    if scheme.eq_ignore_ascii_case("Bearer") {
+        return token.is(value.as_bytes());
     }
-
-    fn parse(text: &str) -> Result<Self, String> {
-        let token = text.strip_suffix('\n').unwrap_or(text);
-        let token = token.strip_suffix('\r').unwrap_or(token);
-        if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("a token is one line of visible ASCII characters".into());
-        }
-        if !(MIN_TOKEN_BYTES..=MAX_TOKEN_BYTES).contains(&token.len()) {
-            return Err(format!(
-                "a token has {MIN_TOKEN_BYTES} to {MAX_TOKEN_BYTES} characters"
-            ));
-        }
-        Ok(Token(token.into()))
-    }
-
-    /// The form in a header.
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Compares in constant time, so that the duration does not reveal how much of `given` is
-    /// right.
-    fn is(&self, given: &[u8]) -> bool {
-        self.0.as_bytes().ct_eq(given).into()
-    }
-
-    /// Whether a header carries it: as a bearer token, or as the password of anybody.
-    fn is_in(&self, authorization: &str) -> bool {
-        let Some((scheme, value)) = authorization.split_once(' ') else {
-            return false;
-        };
-        let value = value.trim();
-        if scheme.eq_ignore_ascii_case("Bearer") {
-            return self.is(value.as_bytes());
-        }
-        let Ok(pair) = BASE64_STANDARD.decode(value) else {
-            return false;
-        };
-        let password = memchr::memchr(b':', &pair).map(|colon| &pair[colon + 1..]);
-        scheme.eq_ignore_ascii_case("Basic") && password.is_some_and(|password| self.is(password))
-    }
+    let Ok(pair) = BASE64_STANDARD.decode(value) else {
+        return false;
+    };
+    let password = memchr::memchr(b':', &pair).map(|colon| &pair[colon + 1..]);
+    scheme.eq_ignore_ascii_case("Basic") && password.is_some_and(|password| token.is(password))
 }
 
 /// The rules for one endpoint.
@@ -109,7 +55,7 @@ impl Access {
             && !head
                 .authorization
                 .as_ref()
-                .is_some_and(|authorization| token.is_in(authorization))
+                .is_some_and(|authorization| carries(authorization, token))
         {
             // One header line per scheme: a browser takes the scheme that it has a dialog for, and
             // with both in one line Chromium does not ask for a password.
@@ -196,39 +142,13 @@ mod tests {
 
     fn guarded() -> Access {
         Access {
-            token: Some(Token(TOKEN.into())),
+            token: Token::parse(TOKEN).ok(),
             tcp: true,
         }
     }
 
     fn code(access: &Access, head: &RequestHead) -> u16 {
         access.check(head).err().map_or(200, |failure| failure.code)
-    }
-
-    #[test]
-    fn token_file_has_one_line_of_limited_length() {
-        for text in [
-            "0123456789abcdef",
-            "0123456789abcdef\n",
-            "0123456789abcdef\r\n",
-        ] {
-            assert!(
-                Token::parse(text).is_ok_and(|token| token.is(b"0123456789abcdef")),
-                "{text:?}"
-            );
-        }
-        let long = "x".repeat(MAX_TOKEN_BYTES + 1);
-        for text in [
-            "",
-            "\n",
-            "0123456789abcde",
-            "0123456789abcdef\n\n",
-            "0123456789 abcdef",
-            "0123456789abcdefé",
-            long.as_str(),
-        ] {
-            assert!(Token::parse(text).is_err(), "{text:?}");
-        }
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::access::{Access, Token};
+use super::access::Access;
 use super::listener::Address;
+use crate::args::token::Token;
 use crate::error::Error;
 
 #[derive(Args, Debug)]

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::broadcasts::Broadcasts;
 use crate::admin::api::{ClosedEntry, Displaced, MAX_CLOSED, NetworkTotal};
 use crate::close::Origin;
-use crate::engine::{BroadcastId, Closed, Context, Handler};
+use crate::engine::{BroadcastId, Closed, Context, Handler, LoginDecision, LoginRequest};
 use crate::id::ConnId;
 use crate::totals::Totals;
 
@@ -118,10 +118,12 @@ fn view(Entry { id, at, closed }: &Entry) -> ClosedEntry {
     };
     ClosedEntry {
         id: id.to_string(),
+        name: closed.name.as_ref().map(ToString::to_string),
         address: closed.peer.to_string(),
         at: humantime::format_rfc3339_millis(*at).to_string(),
         reason: closed.reason.to_string(),
         origin: origin.into(),
+        denied: closed.denied.map(|denied| denied.to_string()),
         age_s: closed.age.as_secs_f64(),
         silence_s: closed.silence.as_secs_f64(),
         pings_unanswered: closed.pings_unanswered.into(),
@@ -142,6 +144,22 @@ pub(crate) struct RecordingHandler<'a, H> {
 impl<H: Handler> Handler for RecordingHandler<'_, H> {
     fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId) {
         self.handler.on_open(cx, id);
+    }
+
+    fn on_login(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: ConnId,
+        request: &LoginRequest<'_>,
+    ) -> LoginDecision {
+        self.handler.on_login(cx, id, request)
+    }
+
+    fn on_login_failed(&mut self, cx: &mut Context<'_>, id: ConnId, closed: &Closed) {
+        if let Some((ring, _)) = &mut self.memory {
+            ring.push(id, closed);
+        }
+        self.handler.on_login_failed(cx, id, closed);
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, id: ConnId, message: &[u8]) {

@@ -19,8 +19,8 @@ pub(super) struct ListQuery {
     pub(super) order: Direction,
     pub(super) offset: usize,
     pub(super) limit: usize,
-    /// What an address, with its port, must begin with.
-    pub(super) address: String,
+    /// What a name, or an address with its port, must begin with.
+    pub(super) search: String,
 }
 
 impl Default for ListQuery {
@@ -30,7 +30,7 @@ impl Default for ListQuery {
             order: Direction::Descending,
             offset: 0,
             limit: 100,
-            address: String::new(),
+            search: String::new(),
         }
     }
 }
@@ -70,7 +70,7 @@ impl Listing {
         };
         let most = self.query.offset + self.query.limit;
         for connection in connections {
-            if !matches(&self.query.address, &connection, &mut self.text) {
+            if !matches(&self.query.search, &connection, &mut self.text) {
                 continue;
             }
             self.matched += 1;
@@ -121,8 +121,12 @@ impl Listing {
 }
 
 fn matches(prefix: &str, connection: &ConnectionInfo, text: &mut String) -> bool {
+    let name = connection.name.as_deref();
+    if prefix.is_empty() || name.is_some_and(|name| name.starts_with(prefix)) {
+        return true;
+    }
     text.clear();
-    prefix.is_empty() || write!(text, "{}", connection.peer).is_ok() && text.starts_with(prefix)
+    write!(text, "{}", connection.peer).is_ok() && text.starts_with(prefix)
 }
 
 fn rank(query: &ListQuery, connection: &ConnectionInfo) -> Rank {
@@ -151,7 +155,9 @@ fn sort_key(sort: Sort, connection: &ConnectionInfo) -> Option<u64> {
 pub(super) fn entry(connection: &ConnectionInfo) -> ConnectionEntry {
     ConnectionEntry {
         id: connection.id.to_string(),
+        name: connection.name.as_ref().map(ToString::to_string),
         address: connection.peer.to_string(),
+        bound_s: connection.timeout.map(|timeout| timeout.as_secs_f64()),
         age_s: connection.age.as_secs_f64(),
         silence_s: connection.silence.as_secs_f64(),
         round_trip_ms: sort_key(Sort::RoundTrip, connection),
@@ -161,6 +167,7 @@ pub(super) fn entry(connection: &ConnectionInfo) -> ConnectionEntry {
         unfinished: connection.unfinished as u64,
         pings_unanswered: connection.pings_unanswered.into(),
         closing: connection.closing,
+        awaits_login: connection.awaits_login,
     }
 }
 
@@ -272,7 +279,7 @@ mod tests {
     fn listing_is_filtered_by_address() {
         let mut engine = engine(300);
         let narrowed = |prefix: &str| ListQuery {
-            address: prefix.into(),
+            search: prefix.into(),
             limit: 2,
             ..ListQuery::default()
         };

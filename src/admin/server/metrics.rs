@@ -4,7 +4,7 @@
 use std::fmt::{Display, Write};
 
 use super::http::CODES;
-use super::status::{self, Identity};
+use super::status::{self, ProcessIdentity};
 use crate::close::{CloseReason, RejectReason};
 use crate::engine::Histogram;
 use crate::logging;
@@ -37,7 +37,7 @@ impl Requests {
 
 pub(super) fn render(
     server: &mut Server,
-    identity: &Identity,
+    identity: &ProcessIdentity,
     requests: &Requests,
     admin_connections: usize,
 ) -> String {
@@ -94,6 +94,49 @@ pub(super) fn render(
             "heartline_connections_refused_total",
             [("cause", cause.as_str())],
             stats.refused(*cause),
+        );
+    }
+    let logins = status::logins(server);
+    text.plain(
+        "heartline_names",
+        "gauge",
+        "Different names of open connections.",
+        logins.names,
+    );
+    text.plain(
+        "heartline_groups",
+        "gauge",
+        "Groups with members.",
+        logins.groups,
+    );
+    text.plain(
+        "heartline_group_memberships",
+        "gauge",
+        "Members of all groups together.",
+        logins.memberships,
+    );
+    text.plain(
+        "heartline_logins_pending",
+        "gauge",
+        "Logins that wait for a decision.",
+        logins.pending,
+    );
+    text.plain(
+        "heartline_logins_accepted_total",
+        "counter",
+        "Logins accepted.",
+        logins.accepted,
+    );
+    text.family(
+        "heartline_logins_denied_total",
+        "counter",
+        "Logins denied, by reason.",
+    );
+    for (reason, denied) in &logins.denied {
+        text.sample(
+            "heartline_logins_denied_total",
+            [("reason", reason.as_str())],
+            *denied,
         );
     }
     text.plain(
@@ -340,7 +383,12 @@ mod tests {
         let mut server = Server::bind("127.0.0.1:0", config).expect("a free port");
         let mut requests = Requests::default();
         requests.count(200);
-        render(&mut server, &Identity::new("echo".into()), &requests, 3)
+        render(
+            &mut server,
+            &ProcessIdentity::new("echo".into()),
+            &requests,
+            3,
+        )
     }
 
     #[test]

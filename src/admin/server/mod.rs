@@ -26,7 +26,6 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-pub(crate) use access::Token;
 pub(crate) use args::AdminArgs;
 pub(crate) use closed::RecordingHandler;
 
@@ -43,7 +42,7 @@ use listener::AdminListener;
 use metrics::Requests;
 use requests::{Listings, RequestContext};
 use routes::Route;
-use status::Identity;
+use status::ProcessIdentity;
 
 /// Event sources of the server's loop: 0 is for the signals.
 const LISTENER: usize = 1;
@@ -71,7 +70,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Admin {
     listener: AdminListener,
     access: Access,
-    identity: Identity,
+    identity: ProcessIdentity,
     connections: Slab<HttpConnection<(RequestInfo, Route)>>,
     max_connections: usize,
     /// Connections that have something to do, each once (`HttpConnection::queued`).
@@ -116,7 +115,7 @@ impl Admin {
         Ok(Some(Admin {
             listener,
             access,
-            identity: Identity::new(app.to_owned()),
+            identity: ProcessIdentity::new(app.to_owned()),
             connections: Slab::new(),
             max_connections,
             work: VecDeque::new(),

@@ -102,7 +102,7 @@ fn connections(query: &str) -> Result<Route, Failure> {
             }
             "offset" => wanted.offset = number("offset", &value, MAX_OFFSET)?,
             "limit" => wanted.limit = number("limit", &value, MAX_LISTED)?,
-            "address" => wanted.address = value.into_owned(),
+            "search" => wanted.search = value.into_owned(),
             key => return Err(unknown(key)),
         }
     }
@@ -265,9 +265,9 @@ mod tests {
             order: Direction::Ascending,
             offset: 99_000,
             limit: 1000,
-            address: "[::1]:".into(),
+            search: "[::1]:".into(),
         };
-        let target = "/connections?sort=bytes&order=asc&offset=99000&limit=1000&address=%5B::1%5D:";
+        let target = "/connections?sort=bytes&order=asc&offset=99000&limit=1000&search=%5B::1%5D:";
         assert_eq!(find("GET", target), Ok(Route::Connections(expected)));
     }
 

@@ -3,23 +3,25 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::process::Process;
-use crate::admin::api::{Bytes, ConnectionCounts, Heartbeats, Messages, ProcessUsage, Status};
-use crate::close::{CloseReason, RejectReason};
+use crate::admin::api::{
+    Bytes, ConnectionCounts, Heartbeats, LoginCounts, Messages, ProcessUsage, Status,
+};
+use crate::close::{CloseReason, DenyReason, RejectReason};
 use crate::config::Heartbeat;
 use crate::framing::Framing;
 use crate::server::Server;
 
 /// What does not change while the server runs.
-pub(super) struct Identity {
+pub(super) struct ProcessIdentity {
     app: String,
     started: SystemTime,
     since: Instant,
     process: Process,
 }
 
-impl Identity {
+impl ProcessIdentity {
     pub(super) fn new(app: String) -> Self {
-        Identity {
+        ProcessIdentity {
             app,
             started: SystemTime::now(),
             since: Instant::now(),
@@ -42,7 +44,11 @@ impl Identity {
 }
 
 /// The state of the server in `/status`. `admin_connections`: connections of this endpoint.
-pub(super) fn status(server: &mut Server, identity: &Identity, admin_connections: usize) -> Status {
+pub(super) fn status(
+    server: &mut Server,
+    identity: &ProcessIdentity,
+    admin_connections: usize,
+) -> Status {
     let cx = server.context();
     let (draining, max, buffered_bytes) = (cx.is_draining(), cx.max_connections(), cx.buffered());
     let (server, config) = (&*server, server.config());
@@ -77,6 +83,7 @@ pub(super) fn status(server: &mut Server, identity: &Identity, admin_connections
             .iter()
             .map(|reason| (reason.to_string(), stats.refused(*reason)))
             .collect(),
+        logins: logins(server),
         bytes: Bytes {
             received: stats.bytes_in,
             sent: stats.bytes_out,
@@ -103,6 +110,21 @@ pub(super) fn status(server: &mut Server, identity: &Identity, admin_connections
         buffered_bytes: buffered_bytes as u64,
         max_buffered_bytes: config.limits.max_memory.map(|max| max as u64),
         process: identity.usage(server, admin_connections),
+    }
+}
+
+pub(super) fn logins(server: &Server) -> LoginCounts {
+    let (counts, stats) = (server.name_counts(), server.stats());
+    LoginCounts {
+        names: counts.names as u64,
+        groups: counts.groups as u64,
+        memberships: counts.memberships as u64,
+        accepted: stats.logins,
+        pending: counts.pending_logins as u64,
+        denied: DenyReason::ALL
+            .iter()
+            .map(|reason| (reason.to_string(), stats.denied(*reason)))
+            .collect(),
     }
 }
 

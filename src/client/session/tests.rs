@@ -15,6 +15,7 @@ pub(super) fn config() -> ClientConfig {
             retry: None,
             max_missed: 3,
             send_pings: true,
+            ..Heartbeat::default()
         }),
         backoff: Backoff::fixed(Duration::from_millis(300)),
         ..ClientConfig::default()

@@ -274,3 +274,50 @@ fn message_larger_than_every_outbox_closes_no_connection() {
     );
     assert_eq!(rig.reasons(), []);
 }
+
+#[test]
+fn message_for_a_list_visits_its_receivers_only_and_keeps_the_order() {
+    let (mut rig, ids) = many();
+    let more = rig.open_many(MANY);
+    let list: Vec<ConnId> = ids.iter().chain(&more).copied().step_by(2).collect();
+    let gone = rig.open();
+    rig.engine.close_on_request(gone, Close::Now);
+    rig.reap();
+    let twice = [&list[..], &list[..], &[gone]].concat();
+    assert_eq!(
+        rig.engine.send_many(&list[..3], b"few"),
+        Ok(Broadcast::Complete(3)),
+        "few are served within the call"
+    );
+    let pending = rig.engine.send_many(&twice, b"list");
+    assert!(matches!(pending, Ok(Broadcast::Pending(_))), "{pending:?}");
+    rig.pending(b"all", None);
+    rig.fan_out(1);
+    // A later message does not overtake either of them.
+    let (receiver, other) = (list[299], more[299]);
+    assert!(!list.contains(&other));
+    rig.engine.send(receiver, &[b"direct"]).expect("room");
+    rig.engine.send(other, &[b"direct"]).expect("room");
+    assert_eq!(rig.outgoing(receiver), "list\nall\ndirect\n");
+    assert_eq!(rig.outgoing(other), "all\ndirect\n");
+    while !rig.engine.fanouts.is_empty() {
+        rig.fan_out(100);
+    }
+    assert_eq!(rig.completed(), [list.len(), 2 * MANY]);
+    assert_eq!(rig.outgoing(list[1]), "few\nlist\nall\n");
+    assert_eq!(rig.outgoing(ids[1]), "all\n");
+    assert_eq!(rig.outgoing(receiver), "list\nall\ndirect\n");
+}
+
+#[test]
+fn message_for_a_list_costs_work_for_its_receivers_only() {
+    let (mut rig, _) = many();
+    let more = rig.open_many(10 * MANY);
+    let list: Vec<ConnId> = more.iter().copied().step_by(10).collect();
+    rig.engine.send_many(&list, b"x").expect("room");
+    let mut work = Work::new(u32::MAX);
+    rig.engine
+        .handle_fanouts(rig.now, &mut work, &mut rig.handler);
+    assert!(u32::MAX - work.left() <= list.len() as u32);
+    assert_eq!(rig.completed(), [list.len()]);
+}

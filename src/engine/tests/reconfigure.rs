@@ -10,6 +10,7 @@ fn interval(ms: u64) -> Option<Heartbeat> {
         retry: None,
         max_missed: 3,
         send_pings: true,
+        ..Heartbeat::default()
     })
 }
 

@@ -150,7 +150,11 @@ pub(super) fn draw_lines(
 
     let seen = list.seen();
     for (row, (selected, line)) in lines.rows().zip(seen) {
-        let mut text = cell(line.map_or("…", |line| &line.address), address, false);
+        let mut text = cell(
+            &line.map_or("…".into(), |line| line.label()),
+            address,
+            false,
+        );
         for column in columns {
             text.push(' ');
             text.push_str(&cell(
@@ -240,7 +244,7 @@ fn close(closed: &ClosedEntry, theme: Theme) -> Line<'static> {
     Line::from(vec![
         Span::styled(format!("{time} "), Style::new().add_modifier(Modifier::DIM)),
         Span::styled(format!("{:<17} ", closed.reason), theme.strong()),
-        Span::raw(format!("{:<21}", closed.address)),
+        Span::raw(format!("{:<21}", closed.label())),
         Span::raw(evidence),
     ])
 }

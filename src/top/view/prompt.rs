@@ -64,7 +64,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &TopApp, theme: Theme
         }
         Mode::Write(purpose, input) => {
             let what = match purpose {
-                Purpose::Search => "Address begins with".to_string(),
+                Purpose::Search => "Name or address begins with".to_string(),
                 Purpose::Message(peer) => format!("To {peer}"),
                 Purpose::Broadcast => {
                     format!(

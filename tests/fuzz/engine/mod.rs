@@ -58,6 +58,7 @@ fn config(data: &mut Reader) -> Config {
             .then(|| Duration::from_millis(tick_ms * 2 + u64::from(data.byte()))),
         max_missed: 1 + data.below(3) as u8,
         send_pings: data.below(2) == 0,
+        ..Heartbeat::default()
     };
     let (max_message, max_outbox) = (4 + data.below(64), 256 + data.below(256) * 4);
     let timeouts = [None, Some(50), Some(1), Some(3000), Some(1 << 31)]
