@@ -129,6 +129,8 @@ reasons! {
         ProxyHeader = "proxy-header", Policy;
         /// A balancer closed the connection before it sent a PROXY header: a health check.
         Probe = "probe", Peer;
+        /// The application has rejected it ([`Context::reject`](crate::Context::reject)).
+        Application = "application", Local;
         /// The server is shutting down.
         ShuttingDown = "shutting-down", Local;
         /// The process or the machine is out of descriptors (`EMFILE`, `ENFILE`).

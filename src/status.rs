@@ -233,7 +233,10 @@ mod tests {
             "started": "2026-11-24T22:27:20Z", "uptime_s": 11520.0, "draining": false, "heartbeat_s": 5.0, "retry_s": 5.0, "missed": 3, "bound_s": 20.0,
             "connections": {"open": 3, "max": 65000, "opened": 12010},
             "closed": {"peer-closed": 4, "heartbeat-timeout": 12000, "rate-limited": 0}, "refused": {"full": 0},
-            "logins": {"names": 0, "groups": 0, "memberships": 0, "accepted": 0, "pending": 0, "denied": {"bad-token": 0}},
+            "logins": {
+                "names": 0, "groups": 0, "memberships": 0, "accepted": 0, "pending": 0,
+                "denied": {"bad-token": 0}
+            },
             "bytes": {"in": 1536, "out": 10}, "messages": {"received": 1000, "queued": 2, "dropped": 0},
             "heartbeats": {"pings_sent": 5, "pongs_received": 4, "pings_received": 0},
             "round_trip": histogram, "overshoot": none, "lag": none, "turn": none,

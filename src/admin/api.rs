@@ -344,6 +344,34 @@ pub(crate) struct ClosedEvent {
     pub(crate) more: u64,
 }
 
+/// `GET /names`, in the order of the names.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct NameList {
+    /// How many there are in all.
+    pub(crate) names: u64,
+    pub(crate) list: Vec<NameEntry>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct NameEntry {
+    pub(crate) name: String,
+    pub(crate) ids: Vec<String>,
+}
+
+/// `GET /groups`, in the order of the groups' names.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct GroupList {
+    /// How many there are in all.
+    pub(crate) groups: u64,
+    pub(crate) list: Vec<GroupEntry>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct GroupEntry {
+    pub(crate) group: String,
+    pub(crate) members: u64,
+}
+
 /// The answer to `POST /connections/ID/send`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Queued {

@@ -49,6 +49,38 @@ fn groups_of_one_connection_are_bounded() {
     assert_eq!((directory.groups(), directory.memberships()), (0, 0));
 }
 
+/// Resident memory of this process in bytes (proc(5)).
+fn resident_bytes() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    let resident = pages.split(' ').nth(1).expect("the second field");
+    resident.parse::<usize>().expect("a number") * 4096
+}
+
+/// `cargo test --release --lib directory::tests::cost -- --ignored --nocapture`
+#[test]
+#[ignore = "prints what a name and a membership cost"]
+fn cost_of_names_and_memberships() {
+    const NAMES: usize = 100_000;
+    const GROUPS: usize = 1000;
+    const EACH: usize = 8;
+    let mut directory = Directory::default();
+    let before = resident_bytes();
+    for slot in 0..NAMES {
+        directory.set_name(id(slot), name(&format!("device-{slot:06}")));
+    }
+    let named = resident_bytes();
+    for slot in 0..NAMES {
+        for n in 0..EACH {
+            let group = name(&format!("group-{}", (slot * EACH + n) % GROUPS));
+            directory.join(id(slot), &group).expect("few enough");
+        }
+    }
+    let joined = resident_bytes();
+    println!("{} bytes per name of 13 bytes", (named - before) / NAMES);
+    let memberships = NAMES * EACH;
+    println!("{} bytes per membership", (joined - named) / memberships);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     SetName(usize, u8),

@@ -80,7 +80,38 @@ impl Engine {
         }
         self.schedule_check(id);
         if !self.logins.needs_name() {
-            handler.on_open(&mut Context { engine: self }, id);
+            self.announce(id, handler);
+        }
+    }
+
+    /// Tells the handler of a connection, and rejects it if the handler does.
+    pub(super) fn announce<H: Handler + ?Sized>(&mut self, id: ConnId, handler: &mut H) {
+        self.opening = Some((id, false));
+        handler.on_open(&mut Context { engine: self }, id);
+        if self.opening.take() != Some((id, true)) {
+            return;
+        }
+        let Some(conn) = self.conn_mut(id).filter(|conn| conn.phase == Phase::Open) else {
+            return;
+        };
+        conn.phase = Phase::Refused(RejectReason::Application);
+        let ip = conn.peer().ip();
+        self.stats.opened -= 1;
+        self.admission.forget_address(Some(ip));
+        self.directory.remove(id);
+        self.beats.remove(&id);
+        self.forget_app_deadline(id);
+        self.refused.push_back(id);
+    }
+
+    /// See [`Context::reject`].
+    pub fn reject(&mut self, id: ConnId) -> bool {
+        match &mut self.opening {
+            Some((opening, is_rejected)) if *opening == id => {
+                *is_rejected = true;
+                true
+            }
+            _ => false,
         }
     }
 

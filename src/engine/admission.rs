@@ -112,6 +112,11 @@ impl Admission {
     /// Called once for each `enter` that succeeded; with the address if it was counted under one.
     pub(super) fn leave(&mut self, ip: Option<IpAddr>) {
         self.open -= 1;
+        self.forget_address(ip);
+    }
+
+    /// Counts a connection no longer under its address.
+    pub(super) fn forget_address(&mut self, ip: Option<IpAddr>) {
         let key = ip.map(|ip| self.key(ip));
         if let Some(key) = key
             && let Some(held) = self.per_ip.get_mut(&key)

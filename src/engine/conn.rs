@@ -73,7 +73,8 @@ const STOPS: u8 = 0x1f;
 const ACTIVE: u8 = 0x20;
 const BEATING: u8 = 0x40;
 
-/// [`Writing`], [`Handshake`] and whether the handler knows the connection, in one byte.
+/// [`Writing`], [`Handshake`], whether the handler knows the connection, and whether it has set a
+/// deadline, in one byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct StatusBits(u8);
 
@@ -82,6 +83,7 @@ const HANDSHAKE: u8 = 0x0c;
 const PLAIN: u8 = 0x04;
 const EXTENDED: u8 = 0x08;
 const UNANNOUNCED: u8 = 0x10;
+const DEADLINE: u8 = 0x20;
 
 /// What the first message has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -265,6 +267,19 @@ impl Conn {
             self.status.0 &= !UNANNOUNCED;
         } else {
             self.status.0 |= UNANNOUNCED;
+        }
+    }
+
+    /// Whether the application has set a deadline.
+    pub(super) fn has_deadline(&self) -> bool {
+        self.status.0 & DEADLINE != 0
+    }
+
+    pub(super) fn set_has_deadline(&mut self, has_deadline: bool) {
+        if has_deadline {
+            self.status.0 |= DEADLINE;
+        } else {
+            self.status.0 &= !DEADLINE;
         }
     }
 

@@ -176,6 +176,7 @@ pub trait Driver {
         let flushes_left = self.flush(self.budgets().flushes, Engine::poll_dirty);
         let late_ms = due.map(|due| self.now().ms_since(due));
         self.run_timers();
+        self.run_app_timers();
         let flushes_left = self.flush(flushes_left, Engine::poll_dirty);
         let broadcasts = self.budgets().broadcast_flushes;
         let broadcasts_left = self.flush(broadcasts, Engine::poll_broadcast_only);
@@ -345,6 +346,15 @@ pub trait Driver {
             if self.elapsed().saturating_sub(began) >= share {
                 return self.count_yield();
             }
+        }
+    }
+
+    /// Calls the handler for its own timers.
+    fn run_app_timers(&mut self) {
+        let (now, budget) = (self.now(), self.budgets().checks);
+        let (engine, handler) = self.parts();
+        if !engine.handle_app_timers(now, budget, handler) {
+            self.count_yield();
         }
     }
 

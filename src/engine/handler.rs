@@ -48,6 +48,16 @@ pub trait Handler {
         let _ = (cx, id);
     }
 
+    /// The instant of [`Context::set_deadline`] has passed.
+    fn on_deadline(&mut self, cx: &mut Context<'_>, id: ConnId) {
+        let _ = (cx, id);
+    }
+
+    /// The instant of [`Context::wake_at`] has passed.
+    fn on_wake(&mut self, cx: &mut Context<'_>) {
+        let _ = cx;
+    }
+
     /// A broadcast that was [`Broadcast::Pending`] is complete: its message is queued for
     /// `receivers` connections.
     fn on_broadcast(&mut self, cx: &mut Context<'_>, broadcast: BroadcastId, receivers: usize) {
@@ -75,6 +85,8 @@ pub struct Closed {
     pub reason: CloseReason,
     /// Why its login was denied, if it was.
     pub denied: Option<DenyReason>,
+    /// The application's code, if it was closed with one ([`Context::close_with`]).
+    pub code: Option<u16>,
     /// Its name, if it had one.
     pub name: Option<Name>,
     /// The peer's address.
@@ -208,6 +220,20 @@ impl Context<'_> {
         self.engine.close_on_request(id, how)
     }
 
+    /// As [`Context::close`], with a code of the application's: it is in [`Closed::code`], in the
+    /// log, and in [`Stats::closed_by_code`].
+    pub fn close_with(&mut self, id: ConnId, how: Close, code: u16) -> bool {
+        self.engine.close_with(id, how, code)
+    }
+
+    /// Rejects a connection, in its `on_open` only: it is closed at the end of this turn, what is
+    /// queued for it is sent only as far as its socket takes it at once, it counts as a rejection ([`RejectReason::Application`](crate::RejectReason)) and not
+    /// as a connection, and `on_close` does not come. Returns `false`, and does nothing, at any
+    /// other time.
+    pub fn reject(&mut self, id: ConnId) -> bool {
+        self.engine.reject(id)
+    }
+
     /// Stops reading from a connection, at once: bytes that were read already are kept and decoded
     /// after [`Context::resume_reads`]. While it is paused, unread bytes count as life. Repeated
     /// calls do nothing.
@@ -233,6 +259,21 @@ impl Context<'_> {
     /// Whether messages can be queued for the connection.
     pub fn is_open(&self, id: ConnId) -> bool {
         self.engine.is_open(id)
+    }
+
+    /// The connections that messages can be queued for, in the order of their slots. Visits every
+    /// slot: with very many connections, [`Context::ids_in_slots`] takes less time at once.
+    pub fn ids(&self) -> impl Iterator<Item = ConnId> + '_ {
+        self.engine.open_ids()
+    }
+
+    /// The same in `slots` slots from `from` on; `None` if there is no such slot any more.
+    pub fn ids_in_slots(
+        &self,
+        from: usize,
+        slots: usize,
+    ) -> Option<impl Iterator<Item = ConnId> + '_> {
+        self.engine.open_ids_in(from, slots)
     }
 
     /// Connections held now, those included that are about to be closed at the end of the turn.

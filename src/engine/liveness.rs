@@ -25,8 +25,11 @@
 //!
 //! Lag delays the pings and with them the verdict; it never brings it forward.
 //!
-//! If the heartbeat was changed since `L`, the verdict is due as if the last sign of life had come
-//! at the change: a peer gets one full new timeout.
+//! A connection that was granted an interval of its own has that one in the place of `H`, and in the
+//! place of `R` if that is longer.
+//!
+//! If the heartbeat was changed or granted since `L`, the verdict is due as if the last sign of life
+//! had come at the change: a peer gets one full new timeout.
 
 use crate::config::Heartbeat;
 use crate::time::{Timestamp, duration_to_ms};
@@ -137,12 +140,14 @@ impl Liveness {
         self.in_force_since
     }
 
-    /// The same rules with another interval, and with a retry that is no longer than that.
-    pub(super) fn with_interval(self, interval_ms: u64) -> Self {
+    /// The same rules with another interval, in force since `since`, and with a retry that is no
+    /// longer than that interval.
+    pub(super) fn with_interval(self, interval_ms: u64, since: Timestamp) -> Self {
         let retry_ms = self.retry_ms.min(interval_ms);
         Liveness {
             interval_ms,
             retry_ms,
+            in_force_since: self.in_force_since.max(since),
             bound_ms: interval_ms + retry_ms * u64::from(self.max_missed),
             defers_to_peer_pings: self.max_missed >= 2
                 && retry_ms.min(interval_ms) >= 8 * self.tick_ms,

@@ -87,10 +87,20 @@ pub(super) struct Logins {
     replaced: Vec<ConnId>,
 }
 
+/// The heartbeat interval that a connection was granted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OwnInterval {
+    interval_ms: u64,
+    /// When it was granted. Silence before that was judged by another.
+    since: Timestamp,
+}
+
 /// A connection that has said `hello` and is not logged in.
 struct PendingLogin {
     /// When it said `hello`.
     since: Timestamp,
+    /// The heartbeat interval that it asks for.
+    wanted_beat: Option<Duration>,
     state: LoginState,
 }
 
@@ -248,11 +258,8 @@ impl Engine {
             LoginMode::Optional => has_proof || hello.name.is_some(),
             LoginMode::Required | LoginMode::Trust => true,
         };
-        if let Some(beat) = hello.beat {
-            self.grant_beat(id, beat);
-        }
         if !wants_login {
-            return self.welcome(id);
+            return self.welcome(id, hello.beat);
         }
         let name = match hello.name.as_deref().map(Name::new).transpose() {
             Ok(name) => name,
@@ -267,6 +274,7 @@ impl Engine {
         }
         let login = PendingLogin {
             since: now,
+            wanted_beat: hello.beat,
             state: LoginState::Undecided,
         };
         self.logins.by_id.insert(id, login);
@@ -338,12 +346,13 @@ impl Engine {
         let is_open = self.conn(id).is_some_and(|conn| conn.phase == Phase::Open);
         let Some(PendingLogin {
             state: LoginState::Accepted(identity),
+            wanted_beat,
             ..
         }) = self.logins.by_id.get(&id).filter(|_| is_open)
         else {
             return;
         };
-        let identity = identity.clone();
+        let (identity, wanted_beat) = (identity.clone(), *wanted_beat);
         if let Some(name) = &identity.name {
             match self.claim(name) {
                 Claim::Free => {}
@@ -360,14 +369,16 @@ impl Engine {
             // An identity has no more groups than a connection may.
             let _ = self.directory.join(id, group);
         }
-        self.welcome(id);
-        let Some(conn) = get_live_mut(&mut self.conns, id) else {
+        self.welcome(id, wanted_beat);
+        // At the limit on memory the welcome itself may have closed it.
+        let Some(conn) = get_live_mut(&mut self.conns, id).filter(|conn| conn.phase == Phase::Open)
+        else {
             return;
         };
         if !conn.is_announced() {
             conn.set_announced(true);
             self.skip_fanouts(id);
-            handler.on_open(&mut Context { engine: self }, id);
+            self.announce(id, handler);
         }
         self.resume_reading(id, Reading::LOGIN);
         self.schedule_check(id);
@@ -425,12 +436,13 @@ impl Engine {
 
     /// Closes a connection whose name is no longer proven. See [`Context::expire_login`].
     pub fn expire_login(&mut self, id: ConnId) -> bool {
-        let is_live = self.conn(id).is_some_and(Conn::is_live);
-        if is_live {
+        let is_named = self.directory.name(id).is_some();
+        let expires = is_named && self.conn(id).is_some_and(Conn::is_live);
+        if expires {
             self.say_bye(id, CloseReason::LoginExpired);
             self.close_after_flush(id, CloseReason::LoginExpired);
         }
-        is_live
+        expires
     }
 
     /// Denies a login, or the lack of one, and closes the connection.
@@ -455,6 +467,7 @@ impl Engine {
         self.logins.remove(id);
         let login = PendingLogin {
             since: now,
+            wanted_beat: None,
             state: LoginState::Denied(reason),
         };
         self.logins.by_id.insert(id, login);
@@ -487,7 +500,12 @@ impl Engine {
         is_late
     }
 
-    fn welcome(&mut self, id: ConnId) {
+    /// Answers a `hello`. From here on the connection is judged by the interval that its peer
+    /// wants, as far as that is granted.
+    fn welcome(&mut self, id: ConnId, wanted_beat: Option<Duration>) {
+        if let Some(wanted) = wanted_beat {
+            self.grant_beat(id, wanted);
+        }
         let Some(conn) = self.conn(id) else { return };
         let liveness = self.liveness_of(id, conn);
         let welcome = Welcome {
@@ -528,7 +546,6 @@ impl Engine {
         self.after_enqueue(id, len, Writing::Queued);
     }
 
-    /// Judges a connection by the interval that its peer wants, as far as that is granted.
     fn grant_beat(&mut self, id: ConnId, wanted: Duration) {
         let Some(rules) = &self.heartbeat else { return };
         let tick = Duration::from_millis(self.tick_ms);
@@ -537,7 +554,8 @@ impl Engine {
         self.shortest_beat_ms = self
             .shortest_beat_ms
             .min(duration_to_ms(granted.shortest()));
-        self.beats.insert(id, interval_ms);
+        let since = self.now;
+        self.beats.insert(id, OwnInterval { interval_ms, since });
         self.schedule_check(id);
     }
 
@@ -549,7 +567,9 @@ impl Engine {
         } else {
             None
         };
-        Some(beat.map_or(liveness, |beat_ms| liveness.with_interval(*beat_ms)))
+        Some(beat.map_or(liveness, |beat| {
+            liveness.with_interval(beat.interval_ms, beat.since)
+        }))
     }
 }
 

@@ -104,6 +104,7 @@
 
 mod accept;
 mod admission;
+mod app_timers;
 pub mod budgets;
 mod conn;
 mod deadlines;
@@ -157,12 +158,13 @@ use crate::framing::Codec;
 use crate::id::ConnId;
 use crate::time::{Timestamp, duration_to_ms};
 use admission::Admission;
+use app_timers::AppTimers;
 use conn::{Conn, Phase};
 use deadlines::Deadlines;
 use drain::Drain;
 use fanout::Fanouts;
 use liveness::Liveness;
-use login::Logins;
+use login::{Logins, OwnInterval};
 use memory::Memory;
 use outbox::Pool;
 use rate_limiter::RateLimiter;
@@ -182,10 +184,15 @@ pub struct Engine {
     liveness: Option<Liveness>,
     /// The settings that `liveness` was made of.
     heartbeat: Option<Heartbeat>,
-    /// The heartbeat intervals of connections that were granted one of their own, in milliseconds.
-    beats: HashMap<ConnId, u64>,
+    /// The heartbeats of connections that were granted one of their own.
+    beats: HashMap<ConnId, OwnInterval>,
     /// The shortest interval or retry that was ever granted.
     shortest_beat_ms: u64,
+    app_timers: AppTimers,
+    /// The codes of connections that the application closes with one.
+    codes: HashMap<ConnId, u16>,
+    /// The connection that `on_open` is called for, and whether it is rejected there.
+    opening: Option<(ConnId, bool)>,
     logins: Logins,
     directory: Directory,
     deadlines: Deadlines,
@@ -265,6 +272,9 @@ impl Engine {
             heartbeat: config.heartbeat.clone(),
             beats: HashMap::new(),
             shortest_beat_ms: u64::MAX,
+            app_timers: AppTimers::default(),
+            codes: HashMap::new(),
+            opening: None,
             logins: Logins::new(&config.login),
             directory: Directory::default(),
             deadlines: Deadlines::new(&config.limits, flush_timeout_ms(liveness)),
@@ -328,7 +338,8 @@ impl Engine {
                 && self.final_reads.is_empty()
                 && self.closed.is_empty()
                 && self.refused.is_empty()
-                && !self.logins.is_work_left())
+                && !self.logins.is_work_left()
+                && !self.app_timers.is_due())
     }
 
     /// The next closed connection. It has left the engine, and the handler was called; the
@@ -351,11 +362,16 @@ impl Engine {
             self.admission.leave(Some(peer.ip()));
         }
         self.stats.count_close(reason);
+        let code = self.codes.remove(&id);
+        if let Some(code) = code {
+            self.stats.count_code(code);
+        }
         let name = self.directory.name(id).cloned();
         let is_announced = conn.is_announced();
         let closed = Closed {
             reason,
             denied: self.logins.remove(id),
+            code,
             name,
             peer,
             age: Duration::from_millis(self.now.ms_since(conn.opened)),
@@ -377,6 +393,7 @@ impl Engine {
         }
         self.directory.remove(id);
         self.beats.remove(&id);
+        self.forget_app_deadline(id);
         Some((id, closed))
     }
 
@@ -504,6 +521,35 @@ impl Engine {
 }
 
 impl Engine {
+    /// See [`Context::close_with`].
+    pub fn close_with(&mut self, id: ConnId, how: Close, code: u16) -> bool {
+        let is_live = self.conn(id).is_some_and(Conn::is_live);
+        if is_live {
+            self.codes.insert(id, code);
+        }
+        self.close_on_request(id, how)
+    }
+
+    /// See [`Context::ids`].
+    pub(crate) fn open_ids(&self) -> impl Iterator<Item = ConnId> + '_ {
+        let open = self.conns.iter().filter(|(_, conn)| conn.takes_messages());
+        open.map(|(slot, conn)| ConnId::new(slot, conn.generation))
+    }
+
+    /// See [`Context::ids_in_slots`].
+    pub(crate) fn open_ids_in(
+        &self,
+        from: usize,
+        slots: usize,
+    ) -> Option<impl Iterator<Item = ConnId> + '_> {
+        let end = self.conns.capacity();
+        let open = |slot: usize| {
+            let conn = self.conns.get(slot).filter(|conn| conn.takes_messages())?;
+            Some(ConnId::new(slot, conn.generation))
+        };
+        (from < end).then(|| (from..from.saturating_add(slots).min(end)).filter_map(open))
+    }
+
     /// A longer gap between two readings of the clock is a stall: half of the shortest interval or
     /// retry in force. Without a heartbeat there is no verdict that a stall could forge.
     #[doc(hidden)]

@@ -77,7 +77,7 @@ impl Context<'_> {
 
     /// Closes a connection whose proof of its name no longer holds, as
     /// [`CloseReason::LoginExpired`](crate::CloseReason::LoginExpired). What is queued is sent
-    /// first. `false` if it is closed or closing already.
+    /// first. `false` if it has no name, or is closed or closing already.
     pub fn expire_login(&mut self, id: ConnId) -> bool {
         self.engine.expire_login(id)
     }

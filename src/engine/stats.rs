@@ -1,8 +1,12 @@
 //! Counters.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::close::{CloseReason, DenyReason, RejectReason};
+
+/// Codes of the application's that are counted one by one.
+const MAX_CODES: usize = 64;
 
 /// Counters of a server since its start. They only grow; none is ever reset.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +19,9 @@ pub struct Stats {
     /// Logins accepted.
     pub logins: u64,
     denied: [u64; DenyReason::ALL.len()],
+    closed_by_code: BTreeMap<u16, u64>,
+    /// Closes with codes beyond the first [`MAX_CODES`].
+    closed_by_other_codes: u64,
     /// Bytes received.
     pub bytes_in: u64,
     /// Bytes that the kernel has taken for sending.
@@ -110,6 +117,23 @@ impl Histogram {
 }
 
 impl Stats {
+    /// Connections closed with each code of the application's
+    /// ([`Context::close_with`](crate::Context::close_with)), in the order of the codes, and those
+    /// with codes beyond the first 64 different ones.
+    pub fn closed_by_code(&self) -> (impl Iterator<Item = (u16, u64)> + '_, u64) {
+        let codes = self.closed_by_code.iter();
+        let counts = codes.map(|(code, count)| (*code, *count));
+        (counts, self.closed_by_other_codes)
+    }
+
+    pub(super) fn count_code(&mut self, code: u16) {
+        if self.closed_by_code.len() < MAX_CODES || self.closed_by_code.contains_key(&code) {
+            *self.closed_by_code.entry(code).or_default() += 1;
+        } else {
+            self.closed_by_other_codes += 1;
+        }
+    }
+
     /// Logins denied for this reason.
     pub fn denied(&self, reason: DenyReason) -> u64 {
         self.denied[reason.index()]

@@ -2,6 +2,7 @@
 
 mod accept;
 mod admission_and_drain;
+mod app_timers;
 mod closing;
 mod deadlines;
 mod fanout;
@@ -57,6 +58,8 @@ enum Seen {
     Open(ConnId),
     Message(ConnId, String),
     QueueEmpty(ConnId),
+    Deadline(ConnId),
+    Wake,
     Broadcast(usize),
     Close(ConnId, CloseReason),
 }
@@ -93,6 +96,14 @@ impl Handler for Recorder {
 
     fn on_queue_empty(&mut self, _: &mut Context<'_>, id: ConnId) {
         self.seen.push(Seen::QueueEmpty(id));
+    }
+
+    fn on_deadline(&mut self, _: &mut Context<'_>, id: ConnId) {
+        self.seen.push(Seen::Deadline(id));
+    }
+
+    fn on_wake(&mut self, _: &mut Context<'_>) {
+        self.seen.push(Seen::Wake);
     }
 
     fn on_broadcast(&mut self, _: &mut Context<'_>, _: BroadcastId, receivers: usize) {

@@ -60,6 +60,7 @@ impl Engine {
     }
 
     fn check(&mut self, id: ConnId, due: Timestamp) {
+        self.note_app_deadline(id);
         let Some(conn) = self.conn(id) else { return };
         match conn.phase {
             Phase::Open
@@ -239,7 +240,8 @@ impl Engine {
             .memory
             .poll_timeout()
             .filter(|_| !self.conns.is_empty());
-        [self.next_check_at(), self.drain_ends_at(), memory]
+        let wake_at = self.app_timers.wake_at();
+        [self.next_check_at(), self.drain_ends_at(), memory, wake_at]
             .into_iter()
             .flatten()
             .min()
@@ -271,6 +273,7 @@ impl Engine {
                 self.drain_at(id)
                     .into_iter()
                     .chain(rate_limited_until)
+                    .chain(self.app_deadline(id, conn))
                     .min()
             }
             Phase::Open => {
@@ -282,7 +285,11 @@ impl Engine {
                     .chain(self.next_deadline(id, conn))
                     .min()
             }
-            Phase::HalfClosed | Phase::Flushing(_) => self.flush_check_at(conn),
+            Phase::HalfClosed | Phase::Flushing(_) => self
+                .flush_check_at(conn)
+                .into_iter()
+                .chain(self.app_deadline(id, conn))
+                .min(),
             Phase::AwaitingProxyHeader => Some(Self::proxy_header_deadline(conn)),
             Phase::Closed(_) | Phase::Refused(_) => None,
         };
@@ -298,7 +305,9 @@ impl Engine {
         let overdue = self.deadlines.next(conn).map(|(at, _)| at);
         let sample = self.deadlines.next_sample(conn);
         let login = self.login_deadline(id);
-        [overdue, sample, login, self.rate_limited_until(id, conn)]
+        let rate_limited_until = self.rate_limited_until(id, conn);
+        let app_deadline = self.app_deadline(id, conn);
+        [overdue, sample, login, rate_limited_until, app_deadline]
             .into_iter()
             .flatten()
             .min()

@@ -14,13 +14,13 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 /// The only version.
-pub(crate) const VERSION: u32 = 1;
+pub const VERSION: u32 = 1;
 
 /// Longest `hello` in bytes, its framing not counted. Room for a JWT with groups.
-pub(crate) const MAX_HELLO: usize = 4096;
+pub const MAX_HELLO: usize = 4096;
 
 /// What an escaped message begins with.
-pub(crate) const ESCAPE: u8 = b'\\';
+pub const ESCAPE: u8 = b'\\';
 
 /// How a first message begins that is a handshake.
 const HELLO_PREFIX: &[u8] = b"hello version=";
@@ -36,7 +36,7 @@ const HEAD_BYTES: usize = 8;
 
 /// What is wrong with a control message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum HandshakeError {
+pub enum HandshakeError {
     /// Longer than [`MAX_HELLO`].
     TooLong,
     /// Not UTF-8, before or after percent-decoding.
@@ -74,35 +74,35 @@ impl fmt::Display for HandshakeError {
 
 /// The first message of a peer that opts in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Hello<'a> {
+pub struct Hello<'a> {
     /// The name that the peer wants.
-    pub(crate) name: Option<Cow<'a, str>>,
+    pub name: Option<Cow<'a, str>>,
     /// A secret that proves a name.
-    pub(crate) token: Option<Cow<'a, str>>,
+    pub token: Option<Cow<'a, str>>,
     /// The heartbeat interval that the peer wants.
-    pub(crate) beat: Option<Duration>,
+    pub beat: Option<Duration>,
 }
 
 /// The answer to a `hello` that was accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Welcome<'a> {
+pub struct Welcome<'a> {
     /// The name under which the connection is known; `None` if it has none.
-    pub(crate) name: Option<Cow<'a, str>>,
+    pub name: Option<Cow<'a, str>>,
     /// The heartbeat by which the server judges the connection; `None` without a heartbeat.
-    pub(crate) beat: Option<GrantedBeat>,
+    pub beat: Option<GrantedBeat>,
 }
 
 /// The heartbeat of one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct GrantedBeat {
-    pub(crate) interval: Duration,
-    pub(crate) retry: Duration,
-    pub(crate) max_missed: u8,
+pub struct GrantedBeat {
+    pub interval: Duration,
+    pub retry: Duration,
+    pub max_missed: u8,
 }
 
 /// A control message from a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ServerControl<'a> {
+pub enum ServerControl<'a> {
     Welcome(Welcome<'a>),
     /// The connection is not accepted, for this reason.
     Denied(Cow<'a, str>),
@@ -111,13 +111,13 @@ pub(crate) enum ServerControl<'a> {
 }
 
 /// Whether a first message is a handshake.
-pub(crate) fn is_hello(message: &[u8]) -> bool {
+pub fn is_hello(message: &[u8]) -> bool {
     message.starts_with(HELLO_PREFIX)
 }
 
 /// Whether the message is a control message: its first word, up to a blank or its end, is one of
 /// the closed set.
-pub(crate) fn is_control(message: &[u8]) -> bool {
+pub fn is_control(message: &[u8]) -> bool {
     // Nearly every message ends here.
     if !matches!(
         message.first(),
@@ -133,7 +133,7 @@ pub(crate) fn is_control(message: &[u8]) -> bool {
 }
 
 /// Whether an application message made of `parts` is sent with a `\` in front.
-pub(crate) fn needs_escape(parts: &[&[u8]]) -> bool {
+pub fn needs_escape(parts: &[&[u8]]) -> bool {
     if let [message] = parts {
         return begins_like_control(message);
     }
@@ -150,13 +150,13 @@ fn begins_like_control(message: &[u8]) -> bool {
 }
 
 /// An application message without its escape.
-pub(crate) fn unescape(message: &[u8]) -> &[u8] {
+pub fn unescape(message: &[u8]) -> &[u8] {
     message.strip_prefix(&[ESCAPE]).unwrap_or(message)
 }
 
 impl<'a> Hello<'a> {
     /// Reads a first message for which [`is_hello`] holds.
-    pub(crate) fn parse(message: &'a [u8]) -> Result<Self, HandshakeError> {
+    pub fn parse(message: &'a [u8]) -> Result<Self, HandshakeError> {
         if message.len() > MAX_HELLO {
             return Err(HandshakeError::TooLong);
         }
@@ -176,7 +176,7 @@ impl<'a> Hello<'a> {
     }
 
     /// The message.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let mut out = format!("hello version={VERSION}");
         push_text(&mut out, "name", self.name.as_deref());
         push_text(&mut out, "token", self.token.as_deref());
@@ -189,7 +189,7 @@ impl<'a> Hello<'a> {
 
 impl Welcome<'_> {
     /// The message.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let mut out = format!("welcome version={VERSION}");
         push_text(&mut out, "name", self.name.as_deref());
         if let Some(beat) = self.beat {
@@ -204,7 +204,7 @@ impl Welcome<'_> {
 
 /// `denied` or `bye`, with a reason of lower-case words joined by hyphens, and what people may want
 /// to know about it.
-pub(crate) fn encode_end(word: &str, reason: &str, detail: Option<&str>) -> Vec<u8> {
+pub fn encode_end(word: &str, reason: &str, detail: Option<&str>) -> Vec<u8> {
     let mut out = String::from(word);
     push_text(&mut out, "reason", Some(reason));
     push_text(&mut out, "detail", detail);
@@ -213,7 +213,7 @@ pub(crate) fn encode_end(word: &str, reason: &str, detail: Option<&str>) -> Vec<
 
 impl<'a> ServerControl<'a> {
     /// Reads a control message from a server. `None` if it is none that a server sends.
-    pub(crate) fn parse(message: &'a [u8]) -> Result<Option<Self>, HandshakeError> {
+    pub fn parse(message: &'a [u8]) -> Result<Option<Self>, HandshakeError> {
         let word = message.split(|byte| *byte == b' ').next();
         let kind = match word.unwrap_or_default() {
             b"welcome" => return Self::parse_welcome(message).map(Some),

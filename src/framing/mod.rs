@@ -1,8 +1,9 @@
 //! From bytes to messages and heartbeats, and back. Pure: it sees one connection's inbox and the
 //! bytes just read, nothing else.
 
-pub(crate) mod handshake;
 // Public for benches and fuzzing; not part of the API.
+#[doc(hidden)]
+pub mod handshake;
 #[doc(hidden)]
 pub mod inbox;
 mod length;

@@ -348,10 +348,12 @@ impl Server {
 fn log_close(id: ConnId, closed: &Closed) {
     let name = closed.name.as_ref();
     let name = name.map_or_else(String::new, |name| format!(" name={name}"));
+    let code = closed.code;
+    let code = code.map_or_else(String::new, |code| format!(" code={code}"));
     let denied = closed.denied;
     let denied = denied.map_or_else(String::new, |denied| format!(" denied={denied}"));
     log::info!(
-        "close id={id} addr={}{name} reason={}{denied} age_ms={} silence_ms={} \
+        "close id={id} addr={}{name} reason={}{denied}{code} age_ms={} silence_ms={} \
          pings_unanswered={} bytes_in={} bytes_out={} unsent={} unfinished={} \
          unacknowledged_ms={}",
         closed.peer,

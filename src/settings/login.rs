@@ -15,8 +15,8 @@ pub(crate) struct LoginArgs {
     /// Who needs a name; peers say it with their first message, hello
     #[arg(long, value_enum, default_value = "off")]
     login: LoginArg,
-    /// File with the tokens that prove names, written by heartline token; SIGHUP reads it again, and
-    /// closes connections whose name has no token any more
+    /// File with the tokens that prove names, written by heartline token; SIGHUP reads it again,
+    /// and closes connections whose name has no token any more
     #[arg(long, value_name = "FILE")]
     tokens: Option<PathBuf>,
     /// What happens when a second connection logs in with a name

@@ -8,6 +8,7 @@ mod client;
 mod common;
 mod endpoints;
 mod lifecycle;
+mod names;
 
 use client::Client;
 use common::{Serve, serve_with_admin as serve};

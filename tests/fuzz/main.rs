@@ -3,6 +3,7 @@
 
 mod engine;
 mod framing;
+mod handshake;
 mod proxy;
 mod reader;
 
@@ -62,8 +63,50 @@ fn proxy_headers_over_the_corpus() {
 }
 
 #[test]
+fn handshakes_over_the_corpus() {
+    over_corpus("handshake", handshake::handshake);
+}
+
+#[test]
 fn engine_over_the_corpus() {
     over_corpus("engine", engine::engine);
+}
+
+/// Fields of control messages, right and wrong.
+fn any_fields() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        prop::sample::select(vec![
+            "hello version=1",
+            "welcome version=1",
+            "denied",
+            "bye",
+            "ack",
+            "\\",
+            " ",
+            "=",
+            "%",
+            "%41",
+            "%ff",
+            "name=",
+            "token=",
+            "beat=",
+            "retry=",
+            "missed=",
+            "reason=",
+            "version=1",
+            "5s",
+            "1500ms",
+            "4m",
+            "2h",
+            "3",
+            "ä",
+            "\0",
+            "\n",
+        ])
+        .prop_map(|text| text.as_bytes().to_vec()),
+        prop::collection::vec(any::<u8>(), 0..4),
+    ];
+    prop::collection::vec(piece, 0..20).prop_map(|pieces| pieces.concat())
 }
 
 /// Where framings differ from noise: heartbeats, line ends, small lengths.
@@ -127,6 +170,11 @@ proptest! {
     #[test]
     fn proxy_headers(data in any_header()) {
         proxy::proxy(&data);
+    }
+
+    #[test]
+    fn handshakes(data in any_fields()) {
+        handshake::handshake(&data);
     }
 
     #[test]

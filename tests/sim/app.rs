@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use heartline::time::Timestamp;
 use heartline::{
     Broadcast, BroadcastId, Close, CloseReason, Closed, ConnId, Context, DenyReason, Framing,
     Handler, Identity, LoginDecision, LoginRequest, Name, SendError,
@@ -27,6 +28,7 @@ pub struct AppBehavior {
     pub longest_pause_ms: u64,
     pub send_to: u32,
     pub publish: u32,
+    pub set_deadline: u32,
     pub longest_decision_ms: u64,
 }
 
@@ -46,6 +48,8 @@ pub struct App {
     pub decisions: Vec<(u64, ConnId, bool)>,
     /// A name may have had several connections.
     pub allows_duplicates: bool,
+    /// When each connection is to be called.
+    pub deadlines: BTreeMap<ConnId, Timestamp>,
     members: BTreeMap<&'static str, BTreeSet<ConnId>>,
     /// The line that is being opened: its id is not known before the callback.
     pub opening: Option<usize>,
@@ -94,6 +98,7 @@ impl App {
             accepted: BTreeMap::new(),
             decisions: Vec::new(),
             allows_duplicates: false,
+            deadlines: BTreeMap::new(),
             members: BTreeMap::new(),
             opening: None,
             pauses: Vec::new(),
@@ -333,6 +338,14 @@ impl Handler for App {
         if self.chance(self.behavior.send_to) {
             self.send_to(cx);
         }
+        if self.chance(self.behavior.set_deadline) {
+            let after_ms = self.rng.u64(0..=self.behavior.longest_pause_ms);
+            let at = cx.now().plus_ms(after_ms);
+            let keeps = self.rng.u8(0..8) > 0;
+            assert!(cx.set_deadline(id, keeps.then_some(at)));
+            self.deadlines.remove(&id);
+            self.deadlines.extend(keeps.then_some((id, at)));
+        }
         if self.chance(self.behavior.publish) {
             self.join_or_leave(cx, id);
             self.publish(cx);
@@ -368,6 +381,12 @@ impl Handler for App {
         }
     }
 
+    fn on_deadline(&mut self, cx: &mut Context<'_>, id: ConnId) {
+        let at = self.deadlines.remove(&id).expect("it was asked for, once");
+        assert!(cx.now() >= at, "{id} was called early");
+        assert!(cx.is_open(id));
+    }
+
     fn on_broadcast(&mut self, _: &mut Context<'_>, broadcast: BroadcastId, receivers: usize) {
         let most = self.broadcasts.remove(&broadcast);
         assert!(
@@ -382,6 +401,8 @@ impl Handler for App {
             .remove(&id)
             .expect("one on_close for each on_open");
         self.closed += 1;
+        self.deadlines.remove(&id);
+        assert!(!cx.set_deadline(id, Some(cx.now())));
         let wanted = self.lines[line].hello.as_ref();
         let name = closed.name.as_deref();
         assert!(name.is_none() || wanted.and_then(|hello| hello.name.as_deref()) == name);

@@ -484,9 +484,11 @@ impl Driver for SimTurn<'_> {
                 }
             }
             Command::ExpireLogin(id) => {
-                let was_live = is_live(&server.engine, id);
-                assert_eq!(server.engine.expire_login(id), was_live);
-                if let Some(line) = server.line_of(id).filter(|_| was_live) {
+                let info = server.engine.snapshot(id);
+                let is_named = info.is_some_and(|info| info.name.is_some());
+                let expires = is_named && is_live(&server.engine, id);
+                assert_eq!(server.engine.expire_login(id), expires);
+                if let Some(line) = server.line_of(id).filter(|_| expires) {
                     server.oracle.flushing(line, server.now);
                 }
             }

@@ -184,6 +184,7 @@ pub fn setup(rng: &mut fastrand::Rng, seed: u64, scale: &Scale) -> Setup {
         longest_pause_ms: rarely(1000).into(),
         send_to: rarely(200),
         publish: rarely(if scale.broadcasts { 20 } else { 0 }),
+        set_deadline: rarely(200),
         longest_decision_ms: rarely(1000).into(),
     };
     Setup {

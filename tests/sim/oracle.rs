@@ -6,7 +6,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use heartline::time::{Timestamp, duration_to_ms};
-use heartline::{CloseReason, Closed, Config, Framing, LoginMode, OnFull, RejectReason, Stats};
+use heartline::{
+    CloseReason, Closed, Config, Framing, Heartbeat, LoginMode, OnFull, RejectReason, Stats,
+};
 
 use crate::app::{App, Line};
 use crate::frame_boundary::FrameBoundary;
@@ -68,6 +70,8 @@ struct Watch {
     wanted_ms: Option<u64>,
     /// When its first message, or the beginning of it, was read.
     first_read: Option<Timestamp>,
+    /// When the answer to its hello was written: its own heartbeat counts from then at the latest.
+    welcomed: Option<Timestamp>,
     opened: Timestamp,
     /// When a byte was last read.
     spoke: Timestamp,
@@ -119,7 +123,7 @@ impl Oracle {
 
     /// Other settings are in force, for open connections as well.
     pub fn reconfigured(&mut self, now: Timestamp, config: &Config) {
-        if self.config.heartbeat != config.heartbeat {
+        if heartbeat_rules(&self.config) != heartbeat_rules(config) {
             self.other_heartbeat = now;
         }
         (self.config, self.bound_ms, self.reconfigured) =
@@ -148,6 +152,7 @@ impl Oracle {
             bytes_out: 0,
             wanted_ms,
             first_read: None,
+            welcomed: None,
             opened: Timestamp::ZERO,
             spoke: Timestamp::ZERO,
             moved: Timestamp::ZERO,
@@ -304,7 +309,9 @@ impl Oracle {
         net: &Net,
         claimed: Option<Duration>,
     ) {
-        let rule = self.rule(line, claimed);
+        // Of a flush the default decides.
+        let is_flush = self.watches[line].flushing;
+        let rule = self.rule(line, claimed).filter(|_| !is_flush);
         self.watches[line].verdict = Some(Verdict {
             rule,
             config: Rc::clone(&self.config),
@@ -356,7 +363,11 @@ impl Oracle {
                 taken.pop_front();
             }
         }
-        self.watches[line].tap.written(raw_ms, bytes, answered);
+        let watch = &mut self.watches[line];
+        watch.tap.written(raw_ms, bytes, answered);
+        if watch.tap.welcome.is_some() {
+            watch.welcomed.get_or_insert(now);
+        }
         self.watches[line].bytes_out += bytes.len() as u64;
         self.bytes_out += bytes.len() as u64;
     }
@@ -624,6 +635,7 @@ impl Oracle {
         let latest = watch
             .life
             .max(self.other_heartbeat)
+            .max(watch.welcomed.unwrap_or(Timestamp::ZERO))
             .plus_ms(bound_ms + 1 + self.tick_ms + lag_ms);
         let latest = if watch.flushing {
             latest.plus_ms(bound_ms / 4 + 2 + self.tick_ms)
@@ -686,6 +698,15 @@ fn bound_ms(config: &Config) -> Option<u64> {
         .heartbeat
         .as_ref()
         .map(|heartbeat| duration_to_ms(heartbeat.timeout()))
+}
+
+/// The rules of the heartbeat. The bounds on what peers may ask for are none.
+fn heartbeat_rules(config: &Config) -> Option<Heartbeat> {
+    config.heartbeat.clone().map(|heartbeat| Heartbeat {
+        beat_min: Duration::ZERO,
+        beat_max: Duration::ZERO,
+        ..heartbeat
+    })
 }
 
 /// The shortest and the longest interval that a peer is granted.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use heartline::time::duration_to_ms;
 use heartline::{Close, CloseReason, Config, ConnId, Framing};
 
 use crate::app::{App, AppBehavior};
@@ -217,6 +218,7 @@ impl World {
         if self.turns >= self.next_roll_call || self.driver.engine.connections() < 16 {
             self.next_roll_call = self.turns + 256.max(self.peers.len() as u64 / 8);
             self.driver.oracle.assert_nobody_overdue(self.driver.now);
+            self.assert_no_deadline_missed();
         }
         for line in std::mem::take(&mut self.net.news) {
             self.notify_peer(line);
@@ -229,6 +231,20 @@ impl World {
         }
         for (pause_ms, id) in std::mem::take(&mut self.app.pauses) {
             self.after(pause_ms, Action::Command(Command::Resume(id)));
+        }
+    }
+
+    /// Deadlines of the application come within a tick and the lag of the loop.
+    fn assert_no_deadline_missed(&self) {
+        let engine = &self.driver.engine;
+        let tick_ms = duration_to_ms(self.driver.config.tick);
+        let late_ms = tick_ms + 1 + self.driver.oracle.lag_ms();
+        for (id, at) in &self.app.deadlines {
+            assert!(
+                !engine.is_open(*id) || self.driver.now <= at.plus_ms(late_ms),
+                "{id} was to be called at {at}, and it is {}",
+                self.driver.now
+            );
         }
     }
 

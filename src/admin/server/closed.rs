@@ -170,6 +170,14 @@ impl<H: Handler> Handler for RecordingHandler<'_, H> {
         self.handler.on_queue_empty(cx, id);
     }
 
+    fn on_deadline(&mut self, cx: &mut Context<'_>, id: ConnId) {
+        self.handler.on_deadline(cx, id);
+    }
+
+    fn on_wake(&mut self, cx: &mut Context<'_>) {
+        self.handler.on_wake(cx);
+    }
+
     fn on_broadcast(&mut self, cx: &mut Context<'_>, broadcast: BroadcastId, receivers: usize) {
         if let Some((_, broadcasts)) = &mut self.memory {
             broadcasts.complete(broadcast, receivers);

@@ -14,6 +14,7 @@ mod http;
 mod listener;
 mod listing;
 mod metrics;
+mod names;
 mod process;
 mod requests;
 mod routes;

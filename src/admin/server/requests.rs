@@ -9,11 +9,12 @@ use super::events;
 use super::http::{Failure, RequestHead, RequestInfo, Response};
 use super::listing::{ListQuery, Listing, entry};
 use super::metrics;
-use super::routes::{Route, gone};
+use super::names::{NameListing, NameQuery};
+use super::routes::{Route, gone, name_gone};
 use super::status::status;
 use crate::admin::api::{ClosedList, Closing, Draining, Queued, Receivers};
 use crate::config::OnSlow;
-use crate::engine::Broadcast;
+use crate::engine::{Broadcast, Context};
 use crate::error::SendError;
 use crate::framing::Framing;
 use crate::server::Server;
@@ -44,8 +45,41 @@ pub(super) struct RequestContext<'a> {
 /// more memory than one, and no more time per turn.
 #[derive(Default)]
 pub(super) struct Listings {
-    current: Option<(usize, RequestInfo, Listing)>,
-    waiting: VecDeque<(usize, RequestInfo, ListQuery)>,
+    current: Option<(usize, RequestInfo, CurrentListing)>,
+    waiting: VecDeque<(usize, RequestInfo, AnyQuery)>,
+}
+
+enum AnyQuery {
+    Connections(ListQuery),
+    Names(NameQuery),
+}
+
+enum CurrentListing {
+    Connections(Listing),
+    Names(NameListing),
+}
+
+impl CurrentListing {
+    fn new(query: AnyQuery) -> Self {
+        match query {
+            AnyQuery::Connections(query) => CurrentListing::Connections(Listing::new(query)),
+            AnyQuery::Names(query) => CurrentListing::Names(NameListing::new(query)),
+        }
+    }
+
+    fn advance(&mut self, cx: &Context<'_>) -> bool {
+        match self {
+            CurrentListing::Connections(listing) => listing.advance(cx),
+            CurrentListing::Names(listing) => listing.advance(cx),
+        }
+    }
+
+    fn finish(self, cx: &Context<'_>) -> Response {
+        match self {
+            CurrentListing::Connections(listing) => Response::json(200, &listing.finish(cx)),
+            CurrentListing::Names(listing) => listing.finish(cx),
+        }
+    }
 }
 
 impl Listings {
@@ -149,6 +183,11 @@ impl Admin {
     ) {
         let response = match route {
             Route::Connections(query) => {
+                let query = AnyQuery::Connections(query);
+                return self.listings.waiting.push_back((key, request, query));
+            }
+            Route::Names(query) => {
+                let query = AnyQuery::Names(query);
                 return self.listings.waiting.push_back((key, request, query));
             }
             Route::Events if !request.head_only => {
@@ -181,18 +220,34 @@ impl Admin {
                 sent.map(|()| Response::json(202, &Queued { queued: true }))
                     .map_err(|error| cannot_send(error, cx.server))
             }
-            Route::Broadcast => match cx.server.context().broadcast(body, None) {
-                Ok(Broadcast::Pending(broadcast)) => {
-                    return self.broadcasts.wait(key, request, broadcast);
+            Route::SendToName(name) => match cx.server.context().send_to(&name, body) {
+                Ok(Broadcast::Complete(1)) => Ok(Response::json(202, &Queued { queued: true })),
+                Err(SendError::Closed) => Err(name_gone()),
+                // One connection: its own queue is full.
+                Err(SendError::Full) if cx.server.context().connections_named(&name).len() <= 1 => {
+                    Err(cannot_send(SendError::Full, cx.server))
                 }
-                Ok(Broadcast::Complete(receivers)) => Ok(received_by(receivers)),
-                Err(SendError::Full) => Err(Failure::new(
-                    503,
-                    "too many broadcasts are under way; try again",
-                )
-                .with("Retry-After", "1")),
-                Err(error) => Err(cannot_send(error, cx.server)),
+                sent => return self.answer_sent(key, &request, sent, cx),
             },
+            Route::SendToGroup(group) => {
+                let sent = cx.server.context().publish(&group, body);
+                return self.answer_sent(key, &request, sent, cx);
+            }
+            Route::Broadcast => {
+                let sent = cx.server.context().broadcast(body, None);
+                return self.answer_sent(key, &request, sent, cx);
+            }
+            Route::CloseName(name, how) => {
+                let ids = cx.server.context().connections_named(&name).to_vec();
+                for id in &ids {
+                    cx.server.context().close(*id, how);
+                }
+                if ids.is_empty() {
+                    Err(name_gone())
+                } else {
+                    Ok(Response::json(202, &Closing { closing: true }))
+                }
+            }
             Route::Close(id, how) => match cx.server.context().snapshot(id) {
                 Some(_) => {
                     cx.server.context().close(id, how);
@@ -226,6 +281,30 @@ impl Admin {
             &request,
             &response.unwrap_or_else(Response::from),
         );
+    }
+
+    /// Answers a message for many with the number of its receivers, now or when it is complete.
+    fn answer_sent(
+        &mut self,
+        key: usize,
+        request: &RequestInfo,
+        sent: Result<Broadcast, SendError>,
+        cx: &mut RequestContext<'_>,
+    ) {
+        let response = match sent {
+            Ok(Broadcast::Pending(broadcast)) => {
+                return self.broadcasts.wait(key, request.clone(), broadcast);
+            }
+            Ok(Broadcast::Complete(receivers)) => Ok(received_by(receivers)),
+            Err(SendError::Full) => Err(Failure::new(
+                503,
+                "too many broadcasts are under way; try again",
+            )
+            .with("Retry-After", "1")),
+            Err(error) => Err(cannot_send(error, cx.server)),
+        };
+        let response = response.unwrap_or_else(Response::from);
+        self.answer(key, cx.now, request, &response);
     }
 
     fn start_stream(
@@ -281,14 +360,14 @@ impl Admin {
         if self.listings.current.is_none() {
             let next = self.listings.waiting.pop_front();
             self.listings.current =
-                next.map(|(key, request, query)| (key, request, Listing::new(query)));
+                next.map(|(key, request, query)| (key, request, CurrentListing::new(query)));
         }
         let Some((key, request, mut listing)) = self.listings.current.take() else {
             return;
         };
         let cx = server.context();
         if listing.advance(&cx) {
-            let response = Response::json(200, &listing.finish(&cx));
+            let response = listing.finish(&cx);
             self.answer(key, now, &request, &response);
         } else {
             self.listings.current = Some((key, request, listing));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::http::{Failure, RequestHead};
 use super::listing::ListQuery;
+use super::names::{Listed, NameQuery};
 use crate::admin::api::{Direction, MAX_CLOSED, MAX_LISTED, MAX_OFFSET, Sort};
 use crate::args::values;
 use crate::engine::Close;
@@ -22,6 +23,10 @@ pub(super) enum Route {
     Send(ConnId),
     Broadcast,
     Close(ConnId, Close),
+    Names(NameQuery),
+    SendToName(String),
+    CloseName(String, Close),
+    SendToGroup(String),
     Closed { limit: usize },
     Drain(Option<Duration>),
     Events,
@@ -29,6 +34,8 @@ pub(super) enum Route {
 
 /// Closes in an answer without `limit`.
 const CLOSED_BY_DEFAULT: usize = 100;
+/// Names in an answer without `limit`.
+const NAMES_BY_DEFAULT: usize = 100;
 
 const GET: &str = "GET, HEAD";
 
@@ -53,6 +60,20 @@ impl Route {
                 .and_then(|()| no_parameters(&head.query))
                 .and_then(|()| connection(id))
                 .map(Route::Send),
+            ["names"] => allow(head, GET).and_then(|()| names(Listed::Names, &head.query)),
+            ["groups"] => allow(head, GET).and_then(|()| names(Listed::Groups, &head.query)),
+            ["names", name] => allow(head, "DELETE").and_then(|()| {
+                let how = how_to_close(&head.query)?;
+                Ok(Route::CloseName(decoded(name)?, how))
+            }),
+            ["names", name, "send"] => allow(head, "POST")
+                .and_then(|()| no_parameters(&head.query))
+                .and_then(|()| decoded(name))
+                .map(Route::SendToName),
+            ["groups", group, "send"] => allow(head, "POST")
+                .and_then(|()| no_parameters(&head.query))
+                .and_then(|()| decoded(group))
+                .map(Route::SendToGroup),
             ["broadcast"] => allow(head, "POST")
                 .and_then(|()| no_parameters(&head.query))
                 .map(|()| Route::Broadcast),
@@ -63,7 +84,10 @@ impl Route {
 
     /// Whether the body is a message.
     pub(super) fn takes_message(&self) -> bool {
-        matches!(self, Route::Send(_) | Route::Broadcast)
+        matches!(
+            self,
+            Route::Send(_) | Route::SendToName(_) | Route::SendToGroup(_) | Route::Broadcast
+        )
     }
 }
 
@@ -126,7 +150,51 @@ fn closed(query: &str) -> Result<Route, Failure> {
     Ok(Route::Closed { limit })
 }
 
+/// No connection has that name.
+pub(super) fn name_gone() -> Failure {
+    Failure::new(404, "no connection has this name")
+}
+
+/// A name in a path (RFC 3986 section 2.1): a `/` of a name is `%2F`.
+fn decoded(segment: &str) -> Result<String, Failure> {
+    let wrong = || Failure::new(400, "a name in a path is percent-encoded UTF-8");
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let mut digit = || char::from(rest.next()?).to_digit(16);
+            let (high, low) = digit().zip(digit()).ok_or_else(wrong)?;
+            bytes.push((high << 4 | low) as u8);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| wrong())
+}
+
+fn names(listed: Listed, query: &str) -> Result<Route, Failure> {
+    let mut wanted = NameQuery {
+        listed,
+        prefix: String::new(),
+        after: String::new(),
+        limit: NAMES_BY_DEFAULT,
+    };
+    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*key {
+            "prefix" => wanted.prefix = value.into_owned(),
+            "after" => wanted.after = value.into_owned(),
+            "limit" => wanted.limit = number("limit", &value, MAX_LISTED)?,
+            key => return Err(unknown(key)),
+        }
+    }
+    Ok(Route::Names(wanted))
+}
+
 fn close(id: ConnId, query: &str) -> Result<Route, Failure> {
+    Ok(Route::Close(id, how_to_close(query)?))
+}
+
+fn how_to_close(query: &str) -> Result<Close, Failure> {
     let mut how = Close::AfterFlush;
     for (key, value) in form_urlencoded::parse(query.as_bytes()) {
         how = match (&*key, &*value) {
@@ -136,7 +204,7 @@ fn close(id: ConnId, query: &str) -> Result<Route, Failure> {
             (key, _) => return Err(unknown(key)),
         };
     }
-    Ok(Route::Close(id, how))
+    Ok(how)
 }
 
 fn drain(query: &str) -> Result<Route, Failure> {
@@ -232,6 +300,40 @@ mod tests {
         );
         for target in ["/connections/3.7/send", "/broadcast", "/drain"] {
             assert_eq!(find("GET", target), Err(405), "{target}");
+        }
+        assert_eq!(
+            find("POST", "/names/a%2Fb%20%C3%A4/send"),
+            Ok(Route::SendToName("a/b ä".into()))
+        );
+        assert_eq!(
+            find("DELETE", "/names/dev-17?now=true"),
+            Ok(Route::CloseName("dev-17".into(), Close::Now))
+        );
+        assert_eq!(
+            find("POST", "/groups/fleet/send"),
+            Ok(Route::SendToGroup("fleet".into()))
+        );
+        let query = NameQuery {
+            listed: Listed::Groups,
+            prefix: "a+".into(),
+            after: "ab".into(),
+            limit: 7,
+        };
+        assert_eq!(
+            find("GET", "/groups?prefix=a%2B&after=ab&limit=7"),
+            Ok(Route::Names(query))
+        );
+        for (method, target, code) in [
+            ("GET", "/names/a", 405),
+            ("POST", "/names", 405),
+            ("POST", "/names/%4/send", 400),
+            ("POST", "/names/%ff/send", 400),
+            ("GET", "/names?limit=1001", 400),
+            ("GET", "/names?search=a", 400),
+            ("DELETE", "/names/a?how=now", 400),
+            ("POST", "/groups/a/send?x=1", 400),
+        ] {
+            assert_eq!(find(method, target), Err(code), "{method} {target}");
         }
         assert_eq!(find("DELETE", "/connections"), Err(405));
         assert_eq!(

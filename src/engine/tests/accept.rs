@@ -204,3 +204,55 @@ fn headers_that_do_not_end_count_against_the_memory() {
     }
     assert!(!refused(&mut rig).is_empty());
 }
+
+/// Rejects connections from one address in `on_open`.
+struct Picky(Vec<ConnId>);
+
+impl Handler for Picky {
+    fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId) {
+        if cx
+            .peer_addr(id)
+            .is_some_and(|peer| peer.ip().to_string() == "192.0.2.9")
+        {
+            let _ = cx.send(id, b"not you");
+            assert!(cx.reject(id));
+        }
+        self.0.push(id);
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_>, id: ConnId, _: &[u8]) {
+        assert!(!cx.reject(id), "too late");
+    }
+
+    fn on_close(&mut self, _: &mut Context<'_>, id: ConnId, _: &Closed) {
+        panic!("{id} was rejected, or is open");
+    }
+}
+
+#[test]
+fn connection_that_the_application_rejects_counts_as_a_rejection() {
+    let mut config = config();
+    config.limits.max_connections = Some(1);
+    config.limits.max_connections_per_ip = 1;
+    let mut engine = Engine::new(&config).expect("valid");
+    let mut handler = Picky(Vec::new());
+    let now = Timestamp::ZERO;
+    let mut open = |engine: &mut Engine, ip| {
+        let peer = SocketAddr::from(([192, 0, 2, ip], 7));
+        engine.handle_open(now, peer, &mut handler)
+    };
+    for _ in 0..3 {
+        let id = open(&mut engine, 9).expect("there is room");
+        assert!(!engine.is_open(id));
+        let (rejected, _, reason) = engine.poll_rejected().expect("rejected");
+        assert_eq!((rejected, reason), (id, RejectReason::Application));
+    }
+    let id = open(&mut engine, 1).expect("there is room");
+    let mut work = Work::new(u32::MAX);
+    engine.handle_bytes(now, id, b"x\n", &mut work, &mut handler);
+    let stats = engine.stats();
+    assert_eq!(stats.refused(RejectReason::Application), 3);
+    assert_eq!((stats.opened, stats.closed_in_all()), (1, 0));
+    assert_eq!(engine.open_ids().collect::<Vec<_>>(), [id]);
+    assert_eq!(handler.0.len(), 4);
+}

@@ -189,3 +189,29 @@ fn requested_close_after_long_silence_flushes() {
     assert_eq!(rig.flush(id), "the last word\n");
     assert_eq!(rig.reasons(), [CloseReason::Requested]);
 }
+
+#[test]
+fn code_of_the_application_is_reported_and_counted() {
+    let mut rig = Rig::new(&config());
+    let ids = rig.open_many(3);
+    assert!(rig.engine.close_with(ids[0], Close::Now, 7));
+    assert!(
+        !rig.engine.close_with(ids[0], Close::Now, 8),
+        "the first counts"
+    );
+    rig.receive(ids[1], "one\n");
+    assert!(rig.engine.close_with(ids[1], Close::AfterFlush, 7));
+    rig.engine.close_on_request(ids[2], Close::Now);
+    rig.flush(ids[1]);
+    let codes: Vec<Option<u16>> = rig.reap().iter().map(|(_, closed)| closed.code).collect();
+    assert_eq!(codes, [Some(7), None, Some(7)]);
+    let (codes, others) = rig.engine.stats().closed_by_code();
+    assert_eq!((codes.collect::<Vec<_>>(), others), (vec![(7, 2)], 0));
+    for code in 100..200 {
+        let id = rig.open();
+        rig.engine.close_with(id, Close::Now, code);
+        rig.reap();
+    }
+    let (codes, others) = rig.engine.stats().closed_by_code();
+    assert_eq!((codes.count(), others), (64, 37), "memory is bounded");
+}

@@ -43,7 +43,8 @@ fn app(now: Instant) -> TopApp {
     }
     let line = |slot: u64| {
         let json = serde_json::json!({"id": format!("{slot}.0"), "address": format!("192.0.2.{slot}:5000"), "age_s": 90.5, "silence_s": 3.25,
-            "round_trip_ms": if slot == 0 { None } else { Some(slot) }, "bytes_in": 1536, "bytes_out": 10, "queued": 0, "unfinished": 0, "pings_unanswered": slot / 2, "closing": false, "awaits_login": false});
+            "round_trip_ms": if slot == 0 { None } else { Some(slot) }, "bytes_in": 1536, "bytes_out": 10, "queued": 0, "unfinished": 0, "pings_unanswered": slot / 2,
+            "closing": false, "awaits_login": false});
         serde_json::from_value(json).expect("a connection")
     };
     let part = ConnectionList {
