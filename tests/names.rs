@@ -233,3 +233,32 @@ fn wrong_login_settings_are_named() {
     let directory = ["connect", "127.0.0.1:1", "--token-file", "/tmp"];
     assert_eq!(refused(&directory, "/tmp"), Some(1));
 }
+
+/// `HEARTLINE_RACES=1000` makes more of them.
+#[test]
+fn one_of_ten_racing_logins_survives() {
+    let races = std::env::var("HEARTLINE_RACES").map_or(50, |races| {
+        races.parse().expect("HEARTLINE_RACES is a number")
+    });
+    let serve = Serve::start(&["--login", "trust", "--log-level", "off"]);
+    for race in 0..races {
+        let mut peers: Vec<Peer> = (0..10).map(|_| serve.connect()).collect();
+        for peer in &mut peers {
+            peer.send(format!("hello version=1 name=n{race}\nmine\n"));
+        }
+        wait_until("nine are replaced", || {
+            let ended = peers
+                .iter_mut()
+                .filter_map(|peer| peer.has_ended().then_some(()));
+            ended.count() == 9
+        });
+        let mut survivors = peers.into_iter().filter_map(|mut peer| {
+            let is_over = peer.has_ended();
+            (!is_over).then_some(peer)
+        });
+        let mut survivor = survivors.next().expect("one is left");
+        assert!(survivors.next().is_none(), "race {race}");
+        survivor.send("still here\n");
+        while survivor.read_line().expect("it is served") != "echo: still here" {}
+    }
+}

@@ -336,6 +336,22 @@ pub(crate) struct NetworkTotal {
     pub(crate) closed: u64,
 }
 
+/// A connection in the event `opened`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct OpenedEntry {
+    pub(crate) id: String,
+    pub(crate) name: Option<String>,
+    pub(crate) address: String,
+}
+
+/// The event `opened` of `GET /events`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct OpenedEvent {
+    pub(crate) opened: Vec<OpenedEntry>,
+    /// How many more there were, those included that have closed since.
+    pub(crate) more: u64,
+}
+
 /// The event `closed` of `GET /events`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct ClosedEvent {

@@ -10,7 +10,8 @@ use crate::time::Timestamp;
 #[derive(Default)]
 pub(super) struct AppTimers {
     deadlines: HashMap<ConnId, Timestamp>,
-    /// Connections whose deadline has passed, and the handler was not called yet.
+    /// Connections whose deadline has passed, and the handler was not called yet. Their deadlines
+    /// are in the table until then.
     due: VecDeque<ConnId>,
     wake_at: Option<Timestamp>,
 }
@@ -73,7 +74,6 @@ impl Engine {
         if self.app_deadline(id, conn).is_none_or(|at| at > now) {
             return;
         }
-        self.app_timers.forget(id);
         self.app_timers.due.push_back(id);
         if let Some(conn) = self.conn_mut(id) {
             conn.set_has_deadline(false);
@@ -94,10 +94,16 @@ impl Engine {
             handler.on_wake(&mut Context { engine: self });
         }
         for _ in 0..budget.min(self.app_timers.due.len()) {
-            if let Some(id) = self.app_timers.due.pop_front()
-                && self.is_open(id)
-            {
-                handler.on_deadline(&mut Context { engine: self }, id);
+            let Some(id) = self.app_timers.due.pop_front() else {
+                break;
+            };
+            // It may have been replaced, or cleared, since it passed.
+            let at = self.app_timers.deadlines.get(&id);
+            if at.is_some_and(|at| *at <= self.now) {
+                self.app_timers.forget(id);
+                if self.is_open(id) {
+                    handler.on_deadline(&mut Context { engine: self }, id);
+                }
             }
         }
         self.app_timers.due.is_empty()

@@ -13,8 +13,10 @@ mod queues;
 mod reconfigure;
 
 use std::io::IoSlice;
+use std::time::Duration;
 
 use super::*;
+use crate::close::RejectReason;
 use crate::config::{Heartbeat, Limits};
 use crate::error::SendError;
 use crate::framing::Framing;

@@ -122,6 +122,32 @@ fn group_is_listed_and_told() {
 }
 
 #[test]
+fn event_stream_has_the_names_of_those_that_open() {
+    let server = serve(&["--login", "trust"]);
+    let mut stream = Client::connect(&server);
+    stream.ask("GET /events", &[]);
+    stream.head();
+    let peers: Vec<Peer> = (0..60)
+        .map(|n| log_in(&server, &format!("name=n{n}")))
+        .collect();
+    let (mut seen, mut more) = (Vec::new(), 0);
+    for _ in 0..20 {
+        let (event, data) = stream.event();
+        if event == "opened" {
+            let opened = data["opened"].as_array().expect("a list").iter();
+            seen.extend(opened.map(|entry| entry["name"].as_str().expect("text").to_owned()));
+            more += data["more"].as_u64().expect("a number");
+        }
+        if seen.len() as u64 + more >= 60 {
+            break;
+        }
+    }
+    assert_eq!(seen.len() as u64 + more, 60);
+    assert!(seen.contains(&"n59".to_owned()), "{seen:?}");
+    drop(peers);
+}
+
+#[test]
 fn denied_logins_are_counted_and_listed() {
     let server = serve(&["--login", "trust"]);
     let mut peer = server.connect();

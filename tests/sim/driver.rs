@@ -641,8 +641,12 @@ impl Driver for SimTurn<'_> {
         app.allows_duplicates |= server.config.login.on_duplicate == OnDuplicate::Allow;
         let denials = |engine: &Engine| engine.stats().denied(DenyReason::NameInUse);
         let before = denials(&server.engine);
+        let logins = server.engine.stats().logins;
         let budget = server.budgets.turn.accepts;
         server.engine.handle_logins(server.now, budget, app);
+        if server.engine.stats().logins > logins {
+            server.oracle.logged_in(server.now);
+        }
         if denials(&server.engine) > before {
             for (id, line) in app.accepted.clone() {
                 if !is_live(&server.engine, id) && !server.oracle.is_awaiting_header(line) {

@@ -70,7 +70,7 @@ struct Watch {
     wanted_ms: Option<u64>,
     /// When its first message, or the beginning of it, was read.
     first_read: Option<Timestamp>,
-    /// When the answer to its hello was written: its own heartbeat counts from then at the latest.
+    /// When the answer to its hello was queued, at the latest: its own heartbeat counts from then.
     welcomed: Option<Timestamp>,
     opened: Timestamp,
     /// When a byte was last read.
@@ -291,6 +291,15 @@ impl Oracle {
         }
         (watch.life, watch.lag_at_life_ms, watch.blocked_since_life) = (now, self.lag_ms, blocked);
         watch.tap.pings_since_life = 0;
+    }
+
+    /// Some connection has logged in, and the welcome is queued.
+    pub fn logged_in(&mut self, now: Timestamp) {
+        for watch in &mut self.watches {
+            if watch.open && watch.tap.welcome.is_none() {
+                watch.welcomed = Some(now);
+            }
+        }
     }
 
     /// Only a flush is left of the connection, which begins now.

@@ -3,10 +3,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
-use super::broadcasts::Broadcasts;
 use crate::admin::api::{ClosedEntry, Displaced, MAX_CLOSED, NetworkTotal};
 use crate::close::Origin;
-use crate::engine::{BroadcastId, Closed, Context, Handler, LoginDecision, LoginRequest};
+use crate::engine::Closed;
 use crate::id::ConnId;
 use crate::totals::Totals;
 
@@ -37,7 +36,7 @@ struct Entry {
 }
 
 impl ClosedRing {
-    fn push(&mut self, id: ConnId, closed: &Closed) {
+    pub(super) fn push(&mut self, id: ConnId, closed: &Closed) {
         if self.entries.len() == MAX_CLOSED
             && let Some(oldest) = self.entries.pop_front()
         {
@@ -135,69 +134,14 @@ fn view(Entry { id, at, closed }: &Entry) -> ClosedEntry {
     }
 }
 
-/// A handler that records closes and complete broadcasts, if it has a ring to record them in.
-pub(crate) struct RecordingHandler<'a, H> {
-    pub(crate) handler: &'a mut H,
-    pub(crate) memory: Option<(&'a mut ClosedRing, &'a mut Broadcasts)>,
-}
-
-impl<H: Handler> Handler for RecordingHandler<'_, H> {
-    fn on_open(&mut self, cx: &mut Context<'_>, id: ConnId) {
-        self.handler.on_open(cx, id);
-    }
-
-    fn on_login(
-        &mut self,
-        cx: &mut Context<'_>,
-        id: ConnId,
-        request: &LoginRequest<'_>,
-    ) -> LoginDecision {
-        self.handler.on_login(cx, id, request)
-    }
-
-    fn on_login_failed(&mut self, cx: &mut Context<'_>, id: ConnId, closed: &Closed) {
-        if let Some((ring, _)) = &mut self.memory {
-            ring.push(id, closed);
-        }
-        self.handler.on_login_failed(cx, id, closed);
-    }
-
-    fn on_message(&mut self, cx: &mut Context<'_>, id: ConnId, message: &[u8]) {
-        self.handler.on_message(cx, id, message);
-    }
-
-    fn on_queue_empty(&mut self, cx: &mut Context<'_>, id: ConnId) {
-        self.handler.on_queue_empty(cx, id);
-    }
-
-    fn on_deadline(&mut self, cx: &mut Context<'_>, id: ConnId) {
-        self.handler.on_deadline(cx, id);
-    }
-
-    fn on_wake(&mut self, cx: &mut Context<'_>) {
-        self.handler.on_wake(cx);
-    }
-
-    fn on_broadcast(&mut self, cx: &mut Context<'_>, broadcast: BroadcastId, receivers: usize) {
-        if let Some((_, broadcasts)) = &mut self.memory {
-            broadcasts.complete(broadcast, receivers);
-        }
-        self.handler.on_broadcast(cx, broadcast, receivers);
-    }
-
-    fn on_close(&mut self, cx: &mut Context<'_>, id: ConnId, closed: &Closed) {
-        if let Some((ring, _)) = &mut self.memory {
-            ring.push(id, closed);
-        }
-        self.handler.on_close(cx, id, closed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::server::broadcasts::Broadcasts;
+    use crate::admin::server::opened::OpenedRing;
+    use crate::admin::server::recording::{RecordedEvents, RecordingHandler};
     use crate::config::Config;
-    use crate::engine::{Close, Engine};
+    use crate::engine::{Close, Context, Engine, Handler};
     use crate::time::Timestamp;
 
     struct Nothing;
@@ -211,7 +155,11 @@ mod tests {
         let mut ring = ClosedRing::default();
         let mut handler = RecordingHandler {
             handler: &mut Nothing,
-            memory: Some((&mut ring, &mut Broadcasts::default())),
+            memory: Some(RecordedEvents {
+                closed: &mut ring,
+                opened: &mut OpenedRing::default(),
+                broadcasts: &mut Broadcasts::default(),
+            }),
         };
         let mut engine = Engine::new(&Config::default()).expect("it is valid");
         let peer = "192.0.2.1:5000".parse().expect("an address");

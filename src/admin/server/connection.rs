@@ -4,6 +4,7 @@
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
+use super::events::Reported;
 use super::http::{self, Failure, HEADER_BYTES, RequestHead, Response};
 use super::listener::Stream;
 
@@ -57,8 +58,8 @@ enum ConnectionState<R> {
     Body(R, usize),
     /// Waits for the response.
     Busy,
-    /// Events are sent until the client leaves; closes up to this one were.
-    Streaming(u64),
+    /// Events are sent until the client leaves; these were.
+    Streaming(Reported),
     /// The output is sent, then the connection closes.
     Ending,
     /// All is sent; the client is read until it leaves.
@@ -283,30 +284,30 @@ impl<R> HttpConnection<R> {
         };
     }
 
-    /// Queues the beginning of a stream of events, from the close of that number on.
-    pub(super) fn start_stream(&mut self, response: &Response, events: &[u8], closes: u64) {
+    /// Queues the beginning of a stream of events, which goes on after those.
+    pub(super) fn start_stream(&mut self, response: &Response, events: &[u8], reported: Reported) {
         response.encode_endless(&mut self.output);
         self.output.extend_from_slice(events);
-        self.state = ConnectionState::Streaming(closes);
+        self.state = ConnectionState::Streaming(reported);
     }
 
     pub(super) fn is_streaming(&self) -> bool {
         matches!(self.state, ConnectionState::Streaming(_))
     }
 
-    /// The number of closes that this stream has sent, if it can take another event: nothing is
-    /// added for a slow client.
-    pub(super) fn reported_closes(&self) -> Option<u64> {
+    /// What this stream has reported, if it can take another event: nothing is added for a slow
+    /// client.
+    pub(super) fn reported(&self) -> Option<Reported> {
         match self.state {
-            ConnectionState::Streaming(closes) if self.output.is_empty() => Some(closes),
+            ConnectionState::Streaming(reported) if self.output.is_empty() => Some(reported),
             _ => None,
         }
     }
 
-    /// Queues events, which report closes up to that one.
-    pub(super) fn push_events(&mut self, events: Vec<u8>, closes: u64) {
+    /// Queues events, with which that is reported.
+    pub(super) fn push_events(&mut self, events: Vec<u8>, reported: Reported) {
         self.output = events;
-        self.state = ConnectionState::Streaming(closes);
+        self.state = ConnectionState::Streaming(reported);
     }
 
     /// Writes one share of what waits. `false` if the connection is over.
@@ -521,11 +522,14 @@ mod tests {
         let mut line = Fixture::known();
         line.say(REQUEST);
         assert!(matches!(line.step(), NextStep::Head(_)));
-        line.connection
-            .start_stream(&Response::text(200, ""), &vec![b'x'; 1 << 20], 0);
+        line.connection.start_stream(
+            &Response::text(200, ""),
+            &vec![b'x'; 1 << 20],
+            Reported::default(),
+        );
         assert!(matches!(line.step(), NextStep::Wait));
         assert_eq!(
-            (line.connection.reported_closes(), line.left()),
+            (line.connection.reported(), line.left()),
             (None, Some(WRITE_TIME))
         );
         line.now += WRITE_TIME / 2;
@@ -544,14 +548,14 @@ mod tests {
             read += line.client.read(&mut scratch).unwrap_or(0);
             line.connection.handle_event();
             line.step();
-            if line.connection.reported_closes().is_some() {
+            if line.connection.reported().is_some() {
                 break;
             }
         }
         assert!(read > 0);
         assert_eq!(
-            (line.connection.reported_closes(), line.left()),
-            (Some(0), None)
+            (line.connection.reported(), line.left()),
+            (Some(Reported::default()), None)
         );
     }
 

@@ -7,12 +7,18 @@ use serde::Serialize;
 
 use super::closed::ClosedRing;
 use super::http::Response;
-use crate::admin::api::ClosedEvent;
+use super::opened::{MAX_REPORTED, OpenedRing};
+use crate::admin::api::{ClosedEvent, OpenedEvent};
+use crate::engine::Context;
 
 /// From one event to the next.
 pub(super) const PERIOD: Duration = Duration::from_secs(1);
-/// Closes in one event: more than a person can read in a second. The rest are counted.
-const MAX_CLOSES: u64 = 50;
+/// What a stream has reported, as numbers of all there ever were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reported {
+    pub(super) closed: u64,
+    pub(super) opened: u64,
+}
 
 pub(super) fn response() -> Response {
     // Proxies that follow nginx would keep the events back until their buffer is full.
@@ -27,7 +33,7 @@ pub(super) fn status(status: &impl Serialize) -> Vec<u8> {
 /// The event with the closes after the first `reported`; `None` if there are none.
 pub(super) fn closed(ring: &ClosedRing, reported: u64) -> Option<Vec<u8>> {
     let unreported = ring.total() - reported;
-    let shown = unreported.min(MAX_CLOSES);
+    let shown = unreported.min(MAX_REPORTED as u64);
     (unreported > 0).then(|| {
         event(
             "closed",
@@ -36,6 +42,17 @@ pub(super) fn closed(ring: &ClosedRing, reported: u64) -> Option<Vec<u8>> {
                 more: unreported - shown,
             },
         )
+    })
+}
+
+/// The event with the connections opened after the first `reported`; `None` if there are none.
+pub(super) fn opened(ring: &OpenedRing, reported: u64, cx: &Context<'_>) -> Option<Vec<u8>> {
+    let unreported = ring.total() - reported;
+    let limit = unreported.min(MAX_REPORTED as u64) as usize;
+    (unreported > 0).then(|| {
+        let opened = ring.newest(limit, cx);
+        let more = unreported - opened.len() as u64;
+        event("opened", &OpenedEvent { opened, more })
     })
 }
 

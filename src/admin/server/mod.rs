@@ -15,7 +15,9 @@ mod listener;
 mod listing;
 mod metrics;
 mod names;
+mod opened;
 mod process;
+mod recording;
 mod requests;
 mod routes;
 mod status;
@@ -28,7 +30,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 pub(crate) use args::AdminArgs;
-pub(crate) use closed::RecordingHandler;
+pub(crate) use recording::RecordingHandler;
 
 use crate::engine::Handler;
 use crate::error::Error;
@@ -41,6 +43,8 @@ use connection::{HttpConnection, READ_BYTES};
 use http::{Failure, RequestInfo, Response};
 use listener::AdminListener;
 use metrics::Requests;
+use opened::OpenedRing;
+use recording::RecordedEvents;
 use requests::{Listings, RequestContext};
 use routes::Route;
 use status::ProcessIdentity;
@@ -79,6 +83,7 @@ pub(crate) struct Admin {
     listings: Listings,
     broadcasts: Broadcasts,
     closed: ClosedRing,
+    opened: OpenedRing,
     requests: Requests,
     /// A client may wait to be accepted.
     accepting: bool,
@@ -123,6 +128,7 @@ impl Admin {
             listings: Listings::default(),
             broadcasts: Broadcasts::default(),
             closed: ClosedRing::default(),
+            opened: OpenedRing::default(),
             requests: Requests::default(),
             accepting: true,
             paused_until: None,
@@ -159,7 +165,11 @@ impl Admin {
     ) -> RecordingHandler<'a, H> {
         RecordingHandler {
             handler,
-            memory: admin.map(|admin| (&mut admin.closed, &mut admin.broadcasts)),
+            memory: admin.map(|admin| RecordedEvents {
+                closed: &mut admin.closed,
+                opened: &mut admin.opened,
+                broadcasts: &mut admin.broadcasts,
+            }),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Admin;
 use super::connection::NextStep;
-use super::events;
+use super::events::{self, Reported};
 use super::http::{Failure, RequestHead, RequestInfo, Response};
 use super::listing::{ListQuery, Listing, entry};
 use super::metrics;
@@ -316,11 +316,20 @@ impl Admin {
     ) {
         let status = events::status(&status(server, &self.identity, self.connections.len()));
         let response = events::response();
+        let reported = self.all_reported();
         self.record(key, request, response.code);
         if let Some(connection) = self.connections.get_mut(key) {
-            connection.start_stream(&response, &status, self.closed.total());
+            connection.start_stream(&response, &status, reported);
             self.next_events.get_or_insert(now + events::PERIOD);
             self.write_now(key, now);
+        }
+    }
+
+    /// What a stream has reported that begins now.
+    fn all_reported(&self) -> Reported {
+        Reported {
+            closed: self.closed.total(),
+            opened: self.opened.total(),
         }
     }
 
@@ -331,23 +340,23 @@ impl Admin {
         }
         self.next_events = Some(now + events::PERIOD);
         let status = events::status(&status(server, &self.identity, self.connections.len()));
-        // All streams that have kept up get the same event.
-        let mut closed: Option<(u64, Option<Vec<u8>>)> = None;
+        let now_reported = self.all_reported();
+        let cx = server.context();
+        // All streams that have kept up get the same events.
+        let mut latest: Option<(Reported, Vec<u8>)> = None;
         for (key, connection) in &mut self.connections {
-            let Some(told) = connection.reported_closes() else {
+            let Some(reported) = connection.reported() else {
                 continue;
             };
-            if closed.as_ref().is_none_or(|(after, _)| *after != told) {
-                closed = Some((told, events::closed(&self.closed, told)));
+            if latest.as_ref().is_none_or(|(after, _)| *after != reported) {
+                let opened = events::opened(&self.opened, reported.opened, &cx);
+                let closed = events::closed(&self.closed, reported.closed);
+                let news = opened.into_iter().chain(closed).flatten();
+                latest = Some((reported, news.collect()));
             }
             let mut output = status.clone();
-            output.extend(
-                closed
-                    .iter()
-                    .filter_map(|(_, event)| event.as_deref())
-                    .flatten(),
-            );
-            connection.push_events(output, self.closed.total());
+            output.extend(latest.iter().flat_map(|(_, news)| news));
+            connection.push_events(output, now_reported);
             if !connection.queued {
                 connection.queued = true;
                 self.work.push_back(key);

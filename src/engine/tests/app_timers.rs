@@ -71,6 +71,28 @@ fn deadline_in_the_past_comes_at_once_and_none_after_a_close() {
 }
 
 #[test]
+fn deadline_that_has_passed_can_still_be_replaced_or_cleared() {
+    let mut rig = Rig::new(&config());
+    let (cleared, later, again) = (rig.open(), rig.open(), rig.open());
+    for id in [cleared, later, again] {
+        assert!(rig.engine.set_deadline(id, at(100)));
+    }
+    rig.now = Timestamp::from_ms(300);
+    rig.engine.handle_timers(rig.now, usize::MAX);
+    rig.engine.set_deadline(cleared, None);
+    rig.engine.set_deadline(later, at(600));
+    rig.engine.set_deadline(again, at(200));
+    rig.handler.seen.clear();
+    rig.engine
+        .handle_app_timers(rig.now, usize::MAX, &mut rig.handler);
+    assert_eq!(rig.handler.seen, [Seen::Deadline(again)]);
+    let seen = rig.app_timers_until(900);
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    assert_eq!(seen[0].1, Seen::Deadline(later));
+    assert!(seen[0].0 >= 600);
+}
+
+#[test]
 fn deadline_changes_nothing_about_verdicts() {
     let mut rig = Rig::new(&config());
     let id = rig.open();
