@@ -346,7 +346,8 @@ fn push_text(out: &mut String, key: &str, value: Option<&str>) {
     }
 }
 
-fn percent_decode(value: &str) -> Result<Cow<'_, str>, HandshakeError> {
+/// Reads a percent-encoded value (RFC 3986 section 2.1).
+pub fn percent_decode(value: &str) -> Result<Cow<'_, str>, HandshakeError> {
     if !value.contains('%') {
         return Ok(Cow::Borrowed(value));
     }

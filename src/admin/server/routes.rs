@@ -1,5 +1,6 @@
 //! The routes of the endpoint and their parameters.
 
+use std::borrow::Cow;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use super::names::{Listed, NameQuery};
 use crate::admin::api::{Direction, MAX_CLOSED, MAX_LISTED, MAX_OFFSET, Sort};
 use crate::args::values;
 use crate::engine::Close;
+use crate::framing::handshake::percent_decode;
 use crate::id::ConnId;
 
 /// A request that is understood.
@@ -155,21 +157,11 @@ pub(super) fn name_gone() -> Failure {
     Failure::new(404, "no connection has this name")
 }
 
-/// A name in a path (RFC 3986 section 2.1): a `/` of a name is `%2F`.
+/// A name in a path: a `/` of a name is `%2F`.
 fn decoded(segment: &str) -> Result<String, Failure> {
-    let wrong = || Failure::new(400, "a name in a path is percent-encoded UTF-8");
-    let mut bytes = Vec::with_capacity(segment.len());
-    let mut rest = segment.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let mut digit = || char::from(rest.next()?).to_digit(16);
-            let (high, low) = digit().zip(digit()).ok_or_else(wrong)?;
-            bytes.push((high << 4 | low) as u8);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).map_err(|_| wrong())
+    percent_decode(segment)
+        .map(Cow::into_owned)
+        .map_err(|_| Failure::new(400, "a name in a path is percent-encoded UTF-8"))
 }
 
 fn names(listed: Listed, query: &str) -> Result<Route, Failure> {
