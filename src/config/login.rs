@@ -6,7 +6,7 @@ use super::check_timeout;
 use crate::error::ConfigError;
 use crate::framing::Framing;
 
-/// Names of connections: who needs one, and the bounds on proving it.
+/// Names of connections: whether one is needed, and the bounds on proving it.
 ///
 /// The handshake (docs/protocol.md) needs message boundaries: with [`Framing::Raw`] the mode must
 /// be [`LoginMode::Off`].

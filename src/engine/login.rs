@@ -56,7 +56,7 @@ impl Identity {
 /// The decision about a login.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoginDecision {
-    /// The peer is who it says.
+    /// The connection gets this identity.
     Accept(Identity),
     /// The login is denied, and the connection closed.
     Deny(DenyReason),

@@ -1,6 +1,6 @@
 //! Tokens that prove names: the file of `--tokens`, and `heartline token`, which writes it.
 //!
-//! A token is 128 random bits. The file has only its SHA-256, so whoever reads the file cannot log
+//! A token is 128 random bits. The file has only its SHA-256, so a reader of the file cannot log
 //! in.
 
 mod command;
