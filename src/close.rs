@@ -88,7 +88,8 @@ reasons! {
         LoginFailed = "login-failed", Policy;
         /// The peer's login was not decided within the time allowed for it.
         LoginTimeout = "login-timeout", Policy;
-        /// The proof of the connection's name no longer holds: its token was removed.
+        /// The proof of the connection's name no longer holds: its token was removed or has
+        /// expired.
         LoginExpired = "login-expired", Policy;
         /// Another connection has logged in with the same name.
         Replaced = "replaced", Policy;
@@ -153,8 +154,16 @@ reasons! {
         BadName = "bad-name", Policy;
         /// The peer has sent no token, and one is needed.
         TokenMissing = "token-missing", Policy;
-        /// The token is unknown.
+        /// The token is unknown, cannot be read, or is not signed with the server's key.
         BadToken = "bad-token", Policy;
+        /// The token is signed with another algorithm than the server's key has, or not at all.
+        WrongAlgorithm = "wrong-algorithm", Policy;
+        /// The time of the token is over.
+        TokenExpired = "token-expired", Policy;
+        /// The time of the token has not come.
+        TokenNotYetValid = "token-not-yet-valid", Policy;
+        /// The token is for another audience.
+        WrongAudience = "wrong-audience", Policy;
         /// The name is not the one that the token proves.
         NameMismatch = "name-mismatch", Policy;
         /// Another connection has the name, and

@@ -22,6 +22,7 @@ use crate::close::CloseReason;
 use crate::console::notice;
 use crate::directory::Name;
 use crate::error::{Error, SendError};
+use crate::framing::handshake::MAX_HELLO;
 use crate::framing::{Framing, HeartbeatWords};
 use crate::logging;
 use crate::logging::output::Output;
@@ -59,6 +60,9 @@ struct ConnectLoginArgs {
     /// File with the token that proves the name
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// File with a JSON Web Token that proves the name
+    #[arg(long, value_name = "FILE", conflicts_with = "token_file")]
+    jwt_file: Option<PathBuf>,
     /// Begin with the handshake also without a name, so that the server keeps to --heartbeat as far
     /// as it grants that
     #[arg(long)]
@@ -175,13 +179,18 @@ impl ConnectArgs {
 
 impl ConnectLoginArgs {
     fn hello(&self) -> Result<Option<ClientHello>, Error> {
-        if !self.hello && self.name.is_none() && self.token_file.is_none() {
+        if !self.hello
+            && self.name.is_none()
+            && self.token_file.is_none()
+            && self.jwt_file.is_none()
+        {
             return Ok(None);
         }
-        let file = self.token_file.as_deref();
-        let token = file
-            .map(|path| Token::read("token_file", path))
-            .transpose()?;
+        let token = match (self.token_file.as_deref(), self.jwt_file.as_deref()) {
+            (Some(path), _) => Some(Token::read("token_file", path)?),
+            (None, Some(path)) => Some(Token::read_long("jwt_file", path, MAX_HELLO)?),
+            (None, None) => None,
+        };
         Ok(Some(ClientHello {
             name: self.name.clone(),
             token: token.map(|token| token.as_str().to_owned()),

@@ -53,6 +53,8 @@ pub mod framing;
 #[cfg(feature = "cli")]
 mod humanize;
 #[cfg(feature = "cli")]
+mod jwt;
+#[cfg(feature = "cli")]
 mod logging;
 #[cfg(feature = "cli")]
 mod serve;

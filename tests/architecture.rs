@@ -18,7 +18,7 @@ const FLOORS: [&[&str]; 9] = [
     ],
     &["config", "net"],
     &["engine", "args"],
-    &["server", "client", "logging", "apps", "tokens"],
+    &["server", "client", "logging", "apps", "tokens", "jwt"],
     &["admin", "connect"],
     &["settings", "status", "top"],
     &["serve"],

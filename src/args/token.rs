@@ -20,28 +20,34 @@ pub(crate) struct Token(String);
 impl Token {
     /// The one line of a file, which `field` names.
     pub(crate) fn read(field: &'static str, path: &Path) -> Result<Self, Error> {
+        Token::read_long(field, path, MAX_TOKEN_BYTES)
+    }
+
+    /// The same of at most `max_bytes`.
+    pub(crate) fn read_long(
+        field: &'static str,
+        path: &Path,
+        max_bytes: usize,
+    ) -> Result<Self, Error> {
         let wrong =
             |problem: String| ConfigError::new(field, format!("{}: {problem}", path.display()));
         let mut text = String::new();
         // A file that is not there yet is no fault of the settings.
         File::open(path)
-            .and_then(|file| {
-                file.take(MAX_TOKEN_BYTES as u64 + 3)
-                    .read_to_string(&mut text)
-            })
+            .and_then(|file| file.take(max_bytes as u64 + 3).read_to_string(&mut text))
             .map_err(Error::io(format!("read the token in {}", path.display())))?;
-        Ok(Token::parse(&text).map_err(wrong)?)
+        Ok(Token::parse(&text, max_bytes).map_err(wrong)?)
     }
 
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str, max_bytes: usize) -> Result<Self, String> {
         let token = text.strip_suffix('\n').unwrap_or(text);
         let token = token.strip_suffix('\r').unwrap_or(token);
         if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("a token is one line of visible ASCII characters".into());
         }
-        if !(MIN_TOKEN_BYTES..=MAX_TOKEN_BYTES).contains(&token.len()) {
+        if !(MIN_TOKEN_BYTES..=max_bytes).contains(&token.len()) {
             return Err(format!(
-                "a token has {MIN_TOKEN_BYTES} to {MAX_TOKEN_BYTES} characters"
+                "a token has {MIN_TOKEN_BYTES} to {max_bytes} characters"
             ));
         }
         Ok(Token(token.into()))
@@ -71,7 +77,8 @@ mod tests {
             "0123456789abcdef\r\n",
         ] {
             assert!(
-                Token::parse(text).is_ok_and(|token| token.is(b"0123456789abcdef")),
+                Token::parse(text, MAX_TOKEN_BYTES)
+                    .is_ok_and(|token| token.is(b"0123456789abcdef")),
                 "{text:?}"
             );
         }
@@ -85,7 +92,7 @@ mod tests {
             "0123456789abcdefé",
             long.as_str(),
         ] {
-            assert!(Token::parse(text).is_err(), "{text:?}");
+            assert!(Token::parse(text, MAX_TOKEN_BYTES).is_err(), "{text:?}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 
-use super::reload;
+use super::proofs::Proofs;
 use crate::admin::server::Admin;
 use crate::console::{notice, print};
 use crate::error::{ConfigError, Error};
@@ -35,7 +35,7 @@ pub(super) fn examine(settings: &Settings, listens: bool) -> Result<Names, Vec<E
     if args.admin.protects_nothing() && !has_shared_token(settings) {
         errors.push(ConfigError::new("admin_token_file", PROTECTS_NOTHING).into());
     }
-    errors.extend(reload::read_tokens(&args.login).err());
+    errors.extend(Proofs::read(&args.login).err());
     match Admin::check(&args.admin) {
         Ok(admin) => {
             let is_taken = |admin: &SocketAddr| {

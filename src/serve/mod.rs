@@ -3,6 +3,7 @@
 mod check;
 mod handler;
 mod notify;
+mod proofs;
 mod reload;
 mod signals;
 
@@ -23,6 +24,7 @@ use crate::server::{Server, Turn};
 use crate::settings::{LoadError, ServeArgs, Settings};
 use handler::ServeHandler;
 use notify::Manager;
+use proofs::Proofs;
 use signals::{Signal, Signals};
 
 /// Serves with the settings of flags, environment and file, or only checks them. `program` is the
@@ -89,11 +91,7 @@ fn hold(
     logging::start(&args.log, &settings.place("log-file"))?;
     let config = args.config();
     let notes = check::notes(settings);
-    let tokens = reload::read_tokens(&args.login)?;
-    let mut app = ServeHandler {
-        app: args.app,
-        tokens,
-    };
+    let mut app = ServeHandler::new(args.app, Proofs::read(&args.login)?);
     let mut server = if passed.is_empty() {
         Server::bind_names(names, config)?
     } else {

@@ -5,11 +5,11 @@ use std::env;
 use clap::Command;
 
 use super::handler::ServeHandler;
+use super::proofs::Proofs;
 use crate::error::Error;
 use crate::logging;
 use crate::server::Server;
-use crate::settings::{LoadError, LoginArgs, Settings};
-use crate::tokens::Tokens;
+use crate::settings::{LoadError, Settings};
 
 /// Settings that are fixed at the start, in addition to those that [`Server::reconfigure`] keeps.
 const KEPT: [&str; 4] = ["addr", "app", "admin", "admin-token-file"];
@@ -35,11 +35,6 @@ pub(super) fn reload(
     }
 }
 
-/// Reads the tokens that prove names, if names are proven by tokens.
-pub(super) fn read_tokens(args: &LoginArgs) -> Result<Option<Tokens>, Error> {
-    args.tokens()?.map(Tokens::read).transpose()
-}
-
 /// Reopens the log with the current settings.
 pub(super) fn reopen_log(settings: &Settings) {
     match logging::prepare(&settings.args().log, &settings.place("log-file")) {
@@ -60,7 +55,7 @@ fn apply(
     // Steps that can fail come before steps that change anything.
     let log = logging::prepare(&new.args().log, &new.place("log-file"))
         .map_err(|error| error.to_string())?;
-    let tokens = read_tokens(&new.args().login).map_err(|error| error.to_string())?;
+    let proofs = Proofs::read(&new.args().login).map_err(|error| error.to_string())?;
     let config = new.args().config();
     let kept = server
         .reconfigure(config.clone())
@@ -74,7 +69,7 @@ fn apply(
             Ok(()) => format!("{error}; settings that need a restart are unchanged"),
         })?;
     log.take_effect();
-    let expired = handler.replace_tokens(&mut server.context(), tokens);
+    let expired = handler.replace_proofs(&mut server.context(), proofs);
     if expired > 0 {
         log::info!("tokens expired_connections={expired}");
     }

@@ -168,7 +168,7 @@ pub(crate) struct ServeArgs {
     )]
     proxy_protocol: Vec<Network>,
     #[command(flatten)]
-    pub(crate) login: LoginArgs,
+    pub(crate) login: Box<LoginArgs>,
     /// Connections that the kernel may hold ready to be accepted; somaxconn caps it
     #[arg(
         long,

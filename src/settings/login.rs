@@ -19,6 +19,17 @@ pub(crate) struct LoginArgs {
     /// and closes connections whose name has no token any more
     #[arg(long, value_name = "FILE")]
     tokens: Option<PathBuf>,
+    /// File with the key of JSON Web Tokens that prove names: a secret of at least 32 bytes
+    /// (HS256), or a public key in PEM (Ed25519, ES256). The algorithm follows from the key
+    #[arg(long, value_name = "FILE")]
+    jwt_key: Option<PathBuf>,
+    /// What a JSON Web Token must be for (aud); without it, one that is for anything is denied
+    #[arg(long, value_name = "TEXT")]
+    jwt_audience: Option<String>,
+    /// How far clocks may differ: a connection is closed this long after its JSON Web Token has
+    /// expired
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    jwt_leeway: Duration,
     /// What happens when a second connection logs in with a name
     #[arg(long, value_enum, default_value = "replace")]
     on_duplicate: OnDuplicateArg,
@@ -34,9 +45,9 @@ pub(crate) struct LoginArgs {
 enum LoginArg {
     /// Connections have no names
     Off,
-    /// A connection may prove a name by a token
+    /// A connection may prove a name
     Optional,
-    /// A connection must prove a name by a token
+    /// A connection must prove a name
     Required,
     /// A connection must state a name, and is believed: for a laboratory
     Trust,
@@ -53,18 +64,43 @@ enum OnDuplicateArg {
 }
 
 impl LoginArgs {
-    /// The file of tokens, if names are proven by tokens.
-    pub(crate) fn tokens(&self) -> Result<Option<&Path>, ConfigError> {
-        let problem = match (self.login, self.tokens.as_deref()) {
-            (LoginArg::Optional | LoginArg::Required, None) => {
-                "is needed with --login optional and required: what else would prove a name?"
+    /// The file of tokens.
+    pub(crate) fn tokens(&self) -> Option<&Path> {
+        self.tokens.as_deref()
+    }
+
+    /// The file with the key of JSON Web Tokens.
+    pub(crate) fn jwt_key(&self) -> Option<&Path> {
+        self.jwt_key.as_deref()
+    }
+
+    pub(crate) fn jwt_audience(&self) -> Option<&str> {
+        self.jwt_audience.as_deref()
+    }
+
+    pub(crate) fn jwt_leeway(&self) -> Duration {
+        self.jwt_leeway
+    }
+
+    /// Whether something proves names exactly where names are proven.
+    pub(crate) fn check_proofs(&self) -> Result<(), ConfigError> {
+        const NO_EFFECT: &str = "has no effect with --login off and trust; set --login required";
+        let proves = matches!(self.login, LoginArg::Optional | LoginArg::Required);
+        let (field, problem) = match (proves, &self.tokens, &self.jwt_key) {
+            (true, None, None) => (
+                "tokens",
+                "or jwt-key is needed with --login optional and required: what else would prove \
+                a name?",
+            ),
+            (false, Some(_), _) => ("tokens", NO_EFFECT),
+            (false, _, Some(_)) => ("jwt_key", NO_EFFECT),
+            (true, _, None) if self.jwt_audience.is_some() => {
+                let problem = "has no effect without a key; set --jwt-key as well";
+                return Err(ConfigError::new("jwt_audience", problem).against(&["jwt_key"]));
             }
-            (LoginArg::Off | LoginArg::Trust, Some(_)) => {
-                "has no effect with --login off and trust; set --login required"
-            }
-            (_, tokens) => return Ok(tokens),
+            _ => return Ok(()),
         };
-        Err(ConfigError::new("tokens", problem).against(&["login"]))
+        Err(ConfigError::new(field, problem).against(&["login"]))
     }
 
     pub(crate) fn login(&self) -> Login {

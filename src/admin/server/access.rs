@@ -142,7 +142,7 @@ mod tests {
 
     fn guarded() -> Access {
         Access {
-            token: Token::parse(TOKEN).ok(),
+            token: Token::parse(TOKEN, TOKEN.len()).ok(),
             tcp: true,
         }
     }
