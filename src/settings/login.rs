@@ -89,8 +89,7 @@ impl LoginArgs {
         let (field, problem) = match (proves, &self.tokens, &self.jwt_key) {
             (true, None, None) => (
                 "tokens",
-                "or jwt-key is needed with --login optional and required: what else would prove \
-                a name?",
+                "is needed with --login optional and required, unless --jwt-key is given",
             ),
             (false, Some(_), _) => ("tokens", NO_EFFECT),
             (false, _, Some(_)) => ("jwt_key", NO_EFFECT),
