@@ -65,7 +65,8 @@ impl ServeHandler {
             .map(|first| first.saturating_sub(now).min(CLOCK_CHECK));
         let at = wait.map(|wait| {
             let ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-            cx.now().plus_ms(ms)
+            // One millisecond more, because it is rounded down: an early look would find nothing.
+            cx.now().plus_ms(ms.saturating_add(1))
         });
         cx.wake_at(at);
     }

@@ -93,7 +93,7 @@ impl LoginArgs {
             ),
             (false, Some(_), _) => ("tokens", NO_EFFECT),
             (false, _, Some(_)) => ("jwt_key", NO_EFFECT),
-            (true, _, None) if self.jwt_audience.is_some() => {
+            (_, _, None) if self.jwt_audience.is_some() => {
                 let problem = "has no effect without a key; set --jwt-key as well";
                 return Err(ConfigError::new("jwt_audience", problem).against(&["jwt_key"]));
             }
